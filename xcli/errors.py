@@ -1,0 +1,102 @@
+"""Every error that this package raises on purpose, and the exit code each one ends a command with.
+
+    XcliError                    1
+    |-- UsageError               2   the command or call makes no sense as given
+    |   `-- SourceError          2   a source, glob or manifest cannot be used as a list of images
+    |-- ModelError               3   the model cannot be had, or does not fit
+    |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
+    |   `-- LabelsError          3   the label file is unreadable, or of another length
+    |-- OutputError              5   the result cannot be written
+    `-- CheckError               6   a check that the user asked for did not hold
+
+    ImageError                   -   one image cannot be turned into pixels: always a row, never an exit
+
+A message is one line that says what was received and what to do about it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    MODEL = 3
+    ROW_ERRORS = 4
+    OUTPUT = 5
+    CHECK = 6
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class XcliError(Exception):
+    """Base class; `exit_code` is what the command line exits with."""
+
+    exit_code: ExitCode = ExitCode.BUG
+
+
+class UsageError(XcliError, ValueError):
+    """An argument is wrong or does not go with another one."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SourceError(UsageError):
+    """A source cannot be listed: a glob without a match, a manifest without its path column."""
+
+
+class ModelError(XcliError):
+    """A model cannot be had or does not fit the request."""
+
+    exit_code = ExitCode.MODEL
+
+
+class WeightsError(ModelError):
+    """Weights are missing, damaged, or belong to another architecture."""
+
+
+class LabelsError(ModelError):
+    """Class names cannot be read or do not fit the model."""
+
+
+class OutputError(XcliError):
+    """Output cannot be written."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class CheckError(XcliError):
+    """A requested check failed."""
+
+    exit_code = ExitCode.CHECK
+
+
+class ImageError(Exception):
+    """One image cannot be turned into pixels.
+
+    Attributes:
+        reason: a short machine-readable word (`REASONS`), by which the closing summary counts.
+        message: one line for a person; the row's `error` column reads `reason: message`.
+    """
+
+    REASONS = (
+        "missing",  # no such file, or gone since it was listed
+        "unreadable",  # permissions, I/O errors, a directory that cannot be listed
+        "not-a-file",  # a directory, FIFO, socket or device
+        "empty",  # zero bytes
+        "not-an-image",  # no decoder recognises the content
+        "truncated",  # the data ends early
+        "corrupt",  # the data is damaged in another way
+        "too-large",  # more pixels than --max-pixels
+        "timeout",  # slower than --image-timeout
+    )
+
+    def __init__(self, reason: str, message: str) -> None:
+        assert reason in self.REASONS, reason
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,90 @@
+"""The values that pass from stage to stage, and the names of the output columns, each said once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xcli.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PATH, STATUS, ERROR = "path", "status", "error"
+"""The columns that every table starts with."""
+
+FEATURES = "features"
+"""The column of embeddings in Parquet; CSV has one column an element: f0, f1, ..."""
+
+OK_STATUS, ERROR_STATUS = "ok", "error"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One input image, known by name only.
+
+    Attributes:
+        path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid text.
+        location: what to open: a file system path (`str`, undecodable bytes as surrogates).
+        key: the bytes of the path relative to its source; what `--shard` hashes.
+        error: what is wrong already at listing time (`ImageError`), else None. Such a ref is never opened.
+        extra: values of the manifest's other columns, in the order of `Listing.extra_columns`.
+    """
+
+    path: str
+    location: str
+    key: bytes
+    error: ImageError | None = None
+    extra: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """A batch on its way to the engine.
+
+    Attributes:
+        refs: b references, in the order of the sources.
+        pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
+        errors: for each ref its error, or None.
+    """
+
+    refs: tuple[ImageRef, ...]
+    pixels: NDArray[np.uint8]
+    errors: tuple[ImageError | None, ...]
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of every input; decides the exit code, once.
+
+    Attributes:
+        listed: inputs that the sources gave.
+        ok: rows with status `ok`.
+        errors: number of error rows by `ImageError.reason`.
+        skipped: directory entries that are not inputs, by reason (`hidden`, `not an image`, `excluded`, ...).
+    """
+
+    listed: int = 0
+    ok: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Number of error rows."""
+        return sum(self.errors.values())
+
+    @property
+    def rows(self) -> int:
+        """Number of rows written."""
+        return self.ok + self.failed
+
+    def count(self, errors: tuple[ImageError | None, ...]) -> None:
+        """Adds the rows of one batch."""
+        for error in errors:
+            if error is None:
+                self.ok += 1
+            else:
+                self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
