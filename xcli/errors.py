@@ -91,6 +91,7 @@ class ImageError(Exception):
         "not-an-image",  # no decoder recognises the content
         "truncated",  # the data ends early
         "corrupt",  # the data is damaged in another way
+        "unsupported",  # an image, but of a kind with no agreed way to 8-bit RGB
         "too-large",  # more pixels than --max-pixels
         "timeout",  # slower than --image-timeout
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xcli.errors import ImageError
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from xcli.errors import ImageError
 
 PATH, STATUS, ERROR = "path", "status", "error"
 """The columns that every table starts with."""

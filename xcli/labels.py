@@ -1,0 +1,121 @@
+"""Names of the classes that a model tells apart.
+
+The ImageNet index ships with the package. Names can stand twice in it (crane, maillot): a class is identified by its
+wnid, or by its index.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcli.architecture import IMAGENET_CLASSES
+from xcli.errors import LabelsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LABEL_TYPES = ("name", "wnid", "both")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Class names in the order of the model's outputs.
+
+    Attributes:
+        names: one name a class.
+        wnids: one WordNet identifier a class, where there are any.
+        source: where they come from, for provenance.
+    """
+
+    names: tuple[str, ...]
+    wnids: tuple[str, ...] | None = None
+    source: str = "index"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names and wnids."""
+        return sha256(json.dumps([self.names, self.wnids]).encode()).hexdigest()
+
+
+@cache
+def imagenet_labels() -> Labels:
+    """The 1,000 classes of ILSVRC-2012, with their wnids."""
+    text = resources.files("xcli").joinpath("data/imagenet_labels.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines()]
+    return Labels(tuple(name for _, name in rows), tuple(wnid for wnid, _ in rows), "imagenet")
+
+
+def default_labels(classes: int) -> Labels:
+    """ImageNet's labels for 1,000 classes; otherwise the index as text."""
+    if classes == IMAGENET_CLASSES:
+        return imagenet_labels()
+    return Labels(tuple(str(index) for index in range(classes)))
+
+
+def read_labels(path: str) -> Labels:
+    """Reads class names from a file.
+
+    Args:
+        path: a text file with one name a line (optionally wnid, tab, name); or JSON: a list of names, an object of
+            index to name, or Keras' index of `{"0": [wnid, name], ...}`.
+
+    Raises:
+        LabelsError: the file cannot be read, or is none of these.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelsError(f"cannot read labels from {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{path} is not a label file: it is not UTF-8 text") from error
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            entries = _entries(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise LabelsError(f"{path} is not a label file: {error}") from error
+    else:
+        entries = [line.split("\t", 1)[::-1] for line in text.splitlines() if line.strip()]
+    if not entries:
+        raise LabelsError(f"{path} holds no labels")
+    names = tuple(str(entry[0]).strip() for entry in entries)
+    paired = all(len(entry) == 2 for entry in entries)
+    return Labels(names, tuple(str(entry[1]).strip() for entry in entries) if paired else None, path)
+
+
+def _entries(value: Any) -> list[Sequence[str]]:
+    """(name,) or (name, wnid) for each class, in order."""
+    if isinstance(value, dict):
+        if isinstance(value.get("labels"), list):
+            return _entries(value["labels"])
+        numbers = {int(key): item for key, item in value.items()}
+        if sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(f"its indices are not 0 to {len(numbers) - 1}")
+        value = [numbers[index] for index in range(len(numbers))]
+    entries: list[Sequence[str]] = []
+    for item in value:
+        if isinstance(item, str):
+            entries.append((item,))
+        elif isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            entries.append((item[1], item[0]))
+        else:
+            raise TypeError(f"a label must be a name or [wnid, name]; received {item!r}")
+    return entries
+
+
+def fit_labels(labels: Labels | None, classes: int) -> Labels:
+    """Labels for a model with that many classes.
+
+    Raises:
+        LabelsError: the labels are of another number.
+    """
+    if labels is None:
+        return default_labels(classes)
+    if len(labels.names) != classes:
+        raise LabelsError(f"{labels.source} has {len(labels.names)} labels, but the model has {classes} classes")
+    return labels

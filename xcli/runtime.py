@@ -1,0 +1,163 @@
+"""The one place that imports TensorFlow: log level, devices, GPU memory growth, seeds.
+
+Importing TensorFlow takes seconds and talks on standard error from C++; both are dealt with here, once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from typing import IO, Any, Literal
+
+from xcli.errors import UsageError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@cache
+def load_tensorflow() -> Any:
+    """Imports TensorFlow, quietly, with GPU memory growth on.
+
+    `TF_CPP_MIN_LOG_LEVEL` is left alone where the user has set it. Memory growth can only be set before the first
+    use of a GPU; where another library of the process was faster, TensorFlow's own setting stays.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    return tf
+
+
+@cache
+def load_keras() -> Any:
+    """Imports Keras on its TensorFlow backend.
+
+    Raises:
+        UsageError: `KERAS_BACKEND` or keras.json chooses another backend.
+    """
+    load_tensorflow()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"Keras runs on {keras.backend.backend()!r} here, but xception needs TensorFlow: set KERAS_BACKEND=tensorflow"
+        )
+    return keras
+
+
+def choose_device(request: str) -> str:
+    """Resolves `--device` to a TensorFlow device name.
+
+    Args:
+        request: `auto` (the first GPU, else the CPU), `cpu`, `gpu` (the first one) or `gpu:I`.
+
+    Returns:
+        `/CPU:0` or `/GPU:I`.
+
+    Raises:
+        UsageError: the device does not exist; there is never a silent fallback.
+    """
+    tf = load_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    if request == "cpu":
+        return "/CPU:0"
+    if request == "auto":
+        return "/GPU:0" if gpus else "/CPU:0"
+    name, _, number = request.partition(":")
+    if name != "gpu" or (number and not number.isdecimal()):
+        raise UsageError(f"--device takes auto, cpu, gpu or gpu:I; received {request!r}")
+    index = int(number or 0)
+    if index >= len(gpus):
+        have = f"{len(gpus)} GPU(s)" if gpus else "no GPU"
+        raise UsageError(
+            f"--device {request}: TensorFlow sees {have} on this machine; use --device cpu, "
+            "or install the GPU libraries with: pip install 'xception-cli[gpu]'"
+        )
+    return f"/GPU:{index}"
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor as Linux names them; empty where they cannot be read."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            for line in info:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass  # not Linux: nothing is known, so nothing is promised
+    return frozenset()
+
+
+def choose_precision(request: str, device: str) -> Precision:
+    """Resolves `--precision` for a device.
+
+    Args:
+        request: `auto` is float32 on a CPU and float16 on a GPU with tensor cores (compute capability 7.0 on).
+        device: what `choose_device` returned.
+
+    Raises:
+        UsageError: the device cannot compute in that precision at full speed.
+    """
+    on_cpu = device.startswith("/CPU")
+    if request == "auto":
+        return "float16" if not on_cpu and _compute_capability(device) >= (7, 0) else "float32"
+    if request == "float32":
+        return "float32"
+    if request == "bfloat16":
+        if on_cpu and not cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
+            raise UsageError(
+                "--precision bfloat16: this processor has no bfloat16 instructions (AVX512-BF16 or AMX); use float32"
+            )
+        if not on_cpu and _compute_capability(device) < (8, 0):
+            raise UsageError("--precision bfloat16: this GPU is older than Ampere; use float16 or float32")
+        return "bfloat16"
+    if request == "float16":
+        if on_cpu:
+            raise UsageError("--precision float16 is for GPUs; on a CPU use float32 or bfloat16")
+        return "float16"
+    raise UsageError(f"--precision takes one of {', '.join(PRECISIONS)}; received {request!r}")
+
+
+def _compute_capability(device: str) -> tuple[int, int]:
+    tf = load_tensorflow()
+    gpu = tf.config.list_physical_devices("GPU")[int(device.rpartition(":")[2])]
+    capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+    return (int(capability[0]), int(capability[1]))
+
+
+class NativeStderr:
+    """Keeps what C and C++ libraries write to file descriptor 2 out of the user's sight.
+
+    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. Python's own
+    `sys.stderr` moves to a copy of the terminal's descriptor, and descriptor 2 goes to a temporary file (to be shown
+    after a crash) or stays visible.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+
+    def capture(self) -> None:
+        """Starts to capture; a second call changes nothing."""
+        if self._file is not None:
+            return
+        sys.stderr.flush()
+        ours = os.dup(2)
+        self._file = tempfile.TemporaryFile(prefix="xception-")  # noqa: SIM115 - lives as long as the process
+        os.dup2(self._file.fileno(), 2)
+        sys.stderr = os.fdopen(ours, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+
+    def tail(self, size: int = 8_000) -> str:
+        """The last `size` bytes that were captured, as text."""
+        if self._file is None:
+            return ""
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, end - size))
+        return self._file.read().decode("utf-8", "replace")

@@ -1,0 +1,151 @@
+"""Sinks: the formats by name, and tables joined to the files that they fill.
+
+The bytes of a format are the business of `xcli.encoders`, names and the atomic appearance of files that of
+`xcli.output`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from xcli.encoders import METADATA_KEY, CsvSink, JsonlSink, NpySink, ParquetSink, Sink
+from xcli.errors import UsageError
+from xcli.output import AtomicFile, DirectFile, finish, is_direct, open_output, write_meta
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    import pyarrow as pa
+
+__all__ = [
+    "CLASSIFY_FORMATS",
+    "FEATURES_FORMATS",
+    "METADATA_KEY",
+    "SINKS",
+    "OutputFile",
+    "Sink",
+    "format_from_name",
+    "open_sink",
+    "write_meta",
+]
+
+SINKS: dict[str, type[Sink]] = {"csv": CsvSink, "parquet": ParquetSink, "jsonl": JsonlSink, "npy": NpySink}
+CLASSIFY_FORMATS = ("csv", "parquet", "jsonl")
+FEATURES_FORMATS = ("parquet", "csv", "npy")
+
+_EXTENSIONS = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".npy": "npy",
+}
+
+
+def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
+    """The format that a name's extension asks for, whatever its case.
+
+    Args:
+        path: the output as the user named it; None or `-` is standard output.
+        allowed: formats of this command.
+        default: for standard output, pipes and devices.
+
+    Raises:
+        UsageError: the extension tells no format, or one that this command does not write.
+    """
+    extension = os.path.splitext(path or "")[1].lower()
+    known = _EXTENSIONS.get(extension)
+    if known is not None and known in allowed:
+        return known
+    if known is None and is_direct(path):
+        return default
+    names = [next(ending for ending, name in _EXTENSIONS.items() if name == choice) for choice in allowed]
+    choices = f"end it in {', '.join(names[:-1])} or {names[-1]}, or give --format {'|'.join(allowed)}"
+    if known is not None:
+        raise UsageError(f"{path!r}: this command does not write {known}; {choices}")
+    raise UsageError(f"{path!r}: the name does not tell the format; {choices}")
+
+
+class OutputFile:
+    """A sink and the files it fills. As a context manager it makes them appear at a normal end, and none otherwise."""
+
+    def __init__(self, sink: Sink, files: Sequence[AtomicFile | DirectFile]) -> None:
+        self._sink = sink
+        self._files = files
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes a batch; what goes to a pipe can be read from it at once.
+
+        Raises:
+            OutputError: it cannot be written.
+            BrokenPipeError: the reader has gone.
+        """
+        self._sink.write(batch)
+        for file in self._files:
+            if file.direct:
+                file.stream.flush()
+
+    def discard(self) -> None:
+        """Gives up: nothing appears, temporary files are removed."""
+        try:
+            self._sink.abandon()
+        finally:
+            for file in self._files:
+                file.discard()
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self._sink.close()
+            finish(self._files)
+        except BaseException:
+            self.discard()
+            raise
+
+
+def open_sink(
+    format: str, target: str | None, schema: pa.Schema, metadata: Mapping[str, str], overwrite: bool
+) -> OutputFile:
+    """Opens a table for writing; whatever stands in its way is found now, before any work.
+
+    Args:
+        format: a key of `SINKS`.
+        target: a file, or None or `-` for standard output.
+        schema: of the batches to come.
+        metadata: text by key, for formats that hold it.
+        overwrite: whether existing files may be replaced.
+
+    Raises:
+        UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
+        SourceError: a carried column collides with one of the format.
+        OutputError: a file exists, or cannot be written.
+    """
+    if format not in SINKS:
+        raise UsageError(f"format is {format!r}; give one of {', '.join(SINKS)}")
+    kind = SINKS[format]
+    if kind.needs_seek and is_direct(target):
+        raise UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")
+    files: list[AtomicFile | DirectFile] = []
+    try:
+        files.append(open_output(target, overwrite))
+        if kind.companion_suffix is None:
+            sink = kind(files[0].stream, schema, metadata)
+        else:
+            # The companion appears first: whoever sees the array can count on the table that explains its rows.
+            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite))
+            sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream)
+    except BaseException:
+        for file in files:
+            file.discard()
+        raise
+    return OutputFile(sink, files)
