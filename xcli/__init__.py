@@ -1,3 +1,57 @@
-"""Placeholder; the public names come with the model."""
+"""Xception for directories of images: the network, a loader, and batch inference, from Python.
+
+    from xcli import Xception, load_model, classify, extract_features
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from xcli.api import classify, extract_features
+    from xcli.architecture import Xception
+    from xcli.errors import XcliError
+    from xcli.images import Preprocessing
+    from xcli.inference import RunOptions
+    from xcli.model import LoadedModel, ModelSpec, load_model
+
+_HOMES = {
+    "LoadedModel": "model",
+    "ModelSpec": "model",
+    "Preprocessing": "images",
+    "RunOptions": "inference",
+    "Xception": "architecture",
+    "XcliError": "errors",
+    "classify": "api",
+    "extract_features": "api",
+    "load_model": "model",
+}
+
+__all__ = [
+    "LoadedModel",
+    "ModelSpec",
+    "Preprocessing",
+    "RunOptions",
+    "Xception",
+    "XcliError",
+    "__version__",
+    "classify",
+    "extract_features",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"xcli.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

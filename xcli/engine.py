@@ -166,21 +166,9 @@ def pool(features: Any, pooling: str | None) -> Any:
     return features
 
 
-def choose_batch_size(request: int | None, device: str, listed: int | None) -> int:
-    """The static batch size of a run.
-
-    Args:
-        request: what the user asked for; None chooses by device.
-        device: name of a TensorFlow device.
-        listed: number of images in the whole run where it is known to be small, else None.
-
-    Returns:
-        At most `listed`, so that one image is never padded to a full batch.
-    """
-    if request is not None:
-        return request
-    size = CPU_BATCH if device.startswith("/CPU") else GPU_BATCH
-    return size if listed is None else max(1, min(size, listed))
+def default_batch_size(device: str) -> int:
+    """Images in a batch that keep a TensorFlow device busy without needing much of its memory."""
+    return CPU_BATCH if device.startswith("/CPU") else GPU_BATCH
 
 
 class Engine:

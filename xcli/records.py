@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,3 +89,8 @@ class Report:
                 self.ok += 1
             else:
                 self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
+
+
+def default(kind: type, name: str) -> Any:
+    """The default that a dataclass gives a field."""
+    return next(one.default for one in fields(kind) if one.name == name)

@@ -26,6 +26,7 @@ __all__ = [
     "SINKS",
     "OutputFile",
     "Sink",
+    "check_output",
     "format_from_name",
     "open_sink",
     "write_meta",
@@ -134,7 +135,7 @@ def open_sink(
         raise UsageError(f"format is {format!r}; give one of {', '.join(SINKS)}")
     kind = SINKS[format]
     if kind.needs_seek and is_direct(target):
-        raise UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")
+        raise _needs_file(format)
     files: list[AtomicFile | DirectFile] = []
     try:
         files.append(open_output(target, overwrite))
@@ -149,3 +150,24 @@ def open_sink(
             file.discard()
         raise
     return OutputFile(sink, files)
+
+
+def check_output(format: str, target: str | None, overwrite: bool) -> None:
+    """Finds out whether `open_sink` will be able to write there, before a model is loaded for nothing.
+
+    Raises:
+        UsageError: the format cannot go to this target.
+        OutputError: a file exists, or its directory cannot be written to.
+    """
+    kind = SINKS[format]
+    if is_direct(target):
+        if kind.needs_seek:
+            raise _needs_file(format)
+        return
+    for suffix in ("", kind.companion_suffix):
+        if suffix is not None:
+            open_output(f"{target}{suffix}", overwrite).discard()
+
+
+def _needs_file(format: str) -> UsageError:
+    return UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")

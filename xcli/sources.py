@@ -32,6 +32,10 @@ LIST_ON_STDIN = "-"
 _MAX_ENTRY = 1 << 16  # no path is as long; keeps a list without separators from filling the memory
 
 
+OTHER_SHARD = "other shard"
+"""The reason under which a listing counts the images that belong to sibling shards."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
     """What to list.
@@ -175,7 +179,7 @@ class Listing:
         shard = self._options.shard
         for ref in islice(self._refs, self._options.limit):
             if shard is not None and shard_of(ref.key, shard[1]) != shard[0]:
-                self.skipped["other shard"] = self.skipped.get("other shard", 0) + 1
+                self.skipped[OTHER_SHARD] = self.skipped.get(OTHER_SHARD, 0) + 1
                 continue
             self.listed += 1
             yield ref

@@ -1,0 +1,5 @@
+"""`python -m xcli`."""
+
+from xcli.cli import main
+
+main()

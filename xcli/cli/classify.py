@@ -1,0 +1,74 @@
+"""`xception classify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.cli.options import (
+    OUTPUT,
+    Command,
+    message_arguments,
+    model_arguments,
+    model_spec,
+    option,
+    output_arguments,
+    pixel_arguments,
+    run_arguments,
+    source_arguments,
+)
+from xcli.cli.running import run_table
+from xcli.inference import ClassifyTable
+from xcli.labels import LABEL_TYPES
+from xcli.records import default
+from xcli.sinks import CLASSIFY_FORMATS
+
+if TYPE_CHECKING:
+    from xcli.model import LoadedModel
+
+
+@click.command(cls=Command, short_help="Best classes of each image, with probabilities.")
+@source_arguments
+@output_arguments(CLASSIFY_FORMATS)
+@option(
+    "--top",
+    section=OUTPUT,
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=default(ClassifyTable, "top"),
+    show_default=True,
+    help="Predictions a row.",
+)
+@option("--min-score", section=OUTPUT, metavar="P", type=float, help="Leave out predictions below P; the row stays.")
+@option(
+    "--label-type",
+    section=OUTPUT,
+    type=click.Choice(LABEL_TYPES),
+    default=default(ClassifyTable, "label_type"),
+    show_default=True,
+    help="Names, WordNet ids, or both.",
+)
+@option("--raw-scores", section=OUTPUT, is_flag=True, help="The head's output as it is, not made probabilities.")
+@model_arguments(classes=True)
+@pixel_arguments
+@run_arguments
+@message_arguments
+@click.pass_context
+def classify(ctx: click.Context, /, **values: Any) -> int:
+    """Classify images: their best classes with probabilities, one row an image.
+
+    SOURCE is a file, a directory (searched recursively), a quoted glob, or - for a list of names on standard input;
+    nothing at all is the current directory.
+
+    \b
+    Columns: path, status, error, label_1, index_1, score_1, ..., label_N, index_N, score_N
+
+    Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
+    """
+    chosen = {name: values.pop(name) for name in ("top", "min_score", "label_type", "raw_scores")}
+
+    def table(model: LoadedModel) -> ClassifyTable:
+        return ClassifyTable(model, **chosen)
+
+    return run_table(ctx, "classify", values, model_spec(values, include_top=True), table, CLASSIFY_FORMATS)

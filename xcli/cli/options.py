@@ -1,0 +1,437 @@
+"""Options that several commands share: declared once, folded into the frozen dataclasses that hold their defaults."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from xcli.engine import INPUT_RANGES
+from xcli.images import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
+from xcli.inference import RunOptions
+from xcli.model import ModelSpec
+from xcli.records import default
+from xcli.runtime import PRECISIONS
+from xcli.sources import SourceOptions, parse_shard
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, RUN, MESSAGES = "Input", "Output", "Model", "Pixels", "Run", "Messages"
+"""Headings of the help, in the order in which they stand there."""
+
+
+class Option(click.Option):
+    """An option that stands under a heading of its own in the help."""
+
+    def __init__(self, *args: Any, section: str = MESSAGES, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without the range of numbers: the error message names it to those who leave it."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
+class Command(click.Command):
+    """A command whose help groups its options, and which shows its usage errors with a hint at the help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", MESSAGES), []).append(record)
+        for section in sorted(sections, key=SECTIONS.index):
+            with formatter.section(section):
+                formatter.write_dl(sections[section])
+
+
+def option(*names: str, section: str, **attributes: Any) -> Callable[[F], F]:
+    """`click.option` under a heading."""
+    return click.option(*names, cls=Option, section=section, **attributes)
+
+
+class ShardType(click.ParamType):  # type: ignore[type-arg]
+    """`I/N`."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        return value if isinstance(value, tuple) else parse_shard(value)
+
+
+class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
+    """`auto`, or a positive number; auto is None."""
+
+    name = "batch size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto" or value is None:
+            return None
+        if isinstance(value, int):
+            return value
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither 'auto' nor a positive number", param, ctx)
+        return int(value)
+
+
+def _stack(decorators: list[Callable[[F], F]], function: F) -> F:
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def source_arguments(function: F) -> F:
+    """The sources and what narrows them down; `source_options(values)` folds them."""
+    return _stack(
+        [
+            click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path()),
+            option("-0", "--null", section=INPUT, is_flag=True, help="With -: names end in NUL (find -print0)."),
+            option(
+                "--manifest",
+                section=INPUT,
+                metavar="FILE",
+                type=click.Path(),
+                help="A CSV or Parquet table of paths; its other columns are carried into the output.",
+            ),
+            option(
+                "--path-column",
+                section=INPUT,
+                metavar="NAME",
+                default=default(SourceOptions, "path_column"),
+                show_default=True,
+                help="The manifest's column of paths.",
+            ),
+            option(
+                "--escaped-paths",
+                section=INPUT,
+                is_flag=True,
+                help=r"Paths in the manifest are escaped as in our output (\xNN, \\).",
+            ),
+            option("--include", section=INPUT, metavar="GLOB", multiple=True, help="Only these, of what is found."),
+            option("--exclude", section=INPUT, metavar="GLOB", multiple=True, help="Not these, of what is found."),
+            option(
+                "--limit", section=INPUT, metavar="N", type=click.IntRange(min=0), help="At most N images, the first."
+            ),
+            option(
+                "--shard",
+                section=INPUT,
+                metavar="I/N",
+                type=ShardType(),
+                help="Only the I-th of N parts, by a stable hash of the path (I from 1 to N).",
+            ),
+        ],
+        function,
+    )
+
+
+def source_options(values: dict[str, Any]) -> SourceOptions:
+    """Takes what `source_arguments` declared out of a command's values."""
+    return SourceOptions(
+        **{name: values.pop(name) for name in ("sources", "null", "manifest", "path_column", "escaped_paths")},
+        **{name: values.pop(name) for name in ("include", "exclude", "limit", "shard")},
+    )
+
+
+def model_arguments(*, classes: bool, labels: bool = True) -> Callable[[F], F]:
+    """The model; `model_spec(values)` folds it. `classes` and `labels` are for commands that have a use for them."""
+    decorators: list[Callable[[Any], Any]] = [
+        option(
+            "--model",
+            section=MODEL,
+            metavar="PATH",
+            type=click.Path(),
+            help="A .keras file with an Xception in it, or a directory made by finetune, instead of --weights.",
+        ),
+        option(
+            "--weights",
+            section=MODEL,
+            metavar="imagenet|none|PATH",
+            default=default(ModelSpec, "weights"),
+            show_default=True,
+            type=click.Path(),
+            help="ImageNet weights, random ones, or an HDF5 weights file.",
+        ),
+    ]
+    if classes:
+        decorators.append(
+            option(
+                "--classes",
+                section=MODEL,
+                metavar="N",
+                type=click.IntRange(min=1),
+                help="Number of classes; needed only with --weights none.",
+            )
+        )
+    if labels:
+        decorators.append(
+            option(
+                "--labels",
+                section=MODEL,
+                metavar="FILE",
+                type=click.Path(),
+                help="Class names: one a line, or JSON.",
+            )
+        )
+    decorators += [
+        option(
+            "--image-size",
+            section=MODEL,
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Side of the network's input in pixels [default: 299, or what the model file says].",
+        ),
+        option(
+            "--input-range",
+            section=MODEL,
+            type=click.Choice(INPUT_RANGES),
+            help="What a foreign model was fed: [-1, 1], [0, 1] or [0, 255].",
+        ),
+        option(
+            "--weights-dir",
+            section=MODEL,
+            metavar="DIR",
+            type=click.Path(),
+            envvar="XCEPTION_WEIGHTS_DIR",
+            help="Look here first for the ImageNet weights.",
+        ),
+        option("--offline", section=MODEL, is_flag=True, help="Never download anything."),
+        option(
+            "--seed",
+            section=MODEL,
+            metavar="N",
+            type=click.IntRange(min=0),
+            default=default(ModelSpec, "seed"),
+            show_default=True,
+            help="Of the random weights.",
+        ),
+    ]
+    return lambda function: _stack(decorators, function)
+
+
+def model_spec(values: dict[str, Any], **fixed: Any) -> ModelSpec:
+    """Takes what `model_arguments` declared out of a command's values; `fixed` is what the command decides itself."""
+    names = ("model", "weights", "classes", "labels", "image_size", "input_range", "weights_dir", "offline", "seed")
+    return ModelSpec(**{name: values.pop(name) for name in names if name in values}, **fixed)
+
+
+def pixel_arguments(function: F) -> F:
+    """From file to pixels; `pixel_options(values)` folds them."""
+    return _stack(
+        [
+            option(
+                "--resize",
+                section=PIXELS,
+                type=click.Choice(RESIZE_MODES),
+                help="Crop the centre, squash to a square, or pad [default: crop, or what goes with the model].",
+            ),
+            option(
+                "--interpolation",
+                section=PIXELS,
+                type=click.Choice(INTERPOLATIONS),
+                help="Filter [default: bicubic, or what goes with the model].",
+            ),
+            option(
+                "--crop-pct",
+                section=PIXELS,
+                metavar="SHARE",
+                type=float,
+                help=f"Share of the shorter side that crop keeps [default: {DEFAULT_CROP_PCT}].",
+            ),
+            option(
+                "--jpeg-shrink",
+                section=PIXELS,
+                type=click.Choice(["auto", "off"]),
+                default="auto",
+                show_default=True,
+                help="Let large JPEGs be shrunk while they are decoded.",
+            ),
+            option(
+                "--max-pixels",
+                section=PIXELS,
+                metavar="N",
+                type=click.IntRange(min=1),
+                default=DEFAULT_MAX_PIXELS,
+                show_default=True,
+                help="Refuse larger images.",
+            ),
+        ],
+        function,
+    )
+
+
+def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes what `pixel_arguments` declared out of a command's values."""
+    names = ("resize", "interpolation", "crop_pct", "max_pixels")
+    return {"jpeg_shrink": values.pop("jpeg_shrink") == "auto", **{name: values.pop(name) for name in names}}
+
+
+def run_arguments(function: F) -> F:
+    """Use of the machine; `run_options(values)` folds them."""
+    return _stack(
+        [
+            option(
+                "--batch-size",
+                section=RUN,
+                metavar="auto|N",
+                type=BatchSizeType(),
+                default="auto",
+                show_default=True,
+                help="Images in a batch.",
+            ),
+            option(
+                "--precision",
+                section=RUN,
+                type=click.Choice(PRECISIONS),
+                default=default(RunOptions, "precision"),
+                show_default=True,
+                help="Arithmetic; auto is float32 on a CPU and float16 on a GPU with tensor cores.",
+            ),
+            option(
+                "--device",
+                section=RUN,
+                metavar="auto|cpu|gpu|gpu:I",
+                default=default(RunOptions, "device"),
+                show_default=True,
+                help="Where to compute; auto takes a GPU if there is one.",
+            ),
+            option(
+                "--workers",
+                section=RUN,
+                metavar="N",
+                type=click.IntRange(min=1),
+                help="Images decoded at a time [default: one a processor].",
+            ),
+            option(
+                "--image-timeout",
+                section=RUN,
+                metavar="SECONDS",
+                type=click.FloatRange(min=0, min_open=True),
+                default=default(RunOptions, "image_timeout"),
+                show_default=True,
+                help="For reading and decoding one image.",
+            ),
+        ],
+        function,
+    )
+
+
+def run_options(values: dict[str, Any]) -> RunOptions:
+    """Takes what `run_arguments` declared out of a command's values."""
+    return RunOptions(
+        **{name: values.pop(name) for name in ("batch_size", "precision", "device", "workers", "image_timeout")}
+    )
+
+
+def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
+    """Where the rows go; they stay in the command's values as `output`, `format` and `overwrite`."""
+    decorators: list[Callable[[Any], Any]] = [
+        option(
+            "-o",
+            "--output",
+            section=OUTPUT,
+            metavar="FILE",
+            type=click.Path(),
+            help="The table; - is standard output. Without it: a table on a terminal, CSV on a pipe.",
+        ),
+        option(
+            "--format",
+            section=OUTPUT,
+            type=click.Choice(formats),
+            help="[default: from the extension of FILE; csv on a pipe]",
+        ),
+        option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists."),
+    ]
+    return lambda function: _stack(decorators, function)
+
+
+class Messages:
+    """What goes to standard error: how much of it, and whether errors show a traceback.
+
+    The options are accepted before and after the command; the later one adds to the earlier.
+    """
+
+    def __init__(self) -> None:
+        self.level = 0
+        self.debug = False
+        self.log_file: str | None = None
+
+    def apply(self) -> None:
+        """Sets the logger of the package up."""
+        logger = logging.getLogger("xcli")
+        shown = (
+            logging.DEBUG
+            if self.debug
+            else {1: logging.INFO, -1: logging.ERROR}.get(
+                max(-1, min(self.level, 2)), logging.WARNING if self.level < 1 else logging.DEBUG
+            )
+        )
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+        console = _CurrentStderr()
+        console.setLevel(shown)
+        console.setFormatter(logging.Formatter("xception: %(message)s"))
+        logger.addHandler(console)
+        logger.setLevel(shown)
+        if self.log_file is not None:
+            try:
+                file = logging.FileHandler(self.log_file, encoding="utf-8", errors="backslashreplace")
+            except OSError as error:
+                raise click.UsageError(f"cannot write --log-file {self.log_file}: {error.strerror}") from error
+            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logger.addHandler(file)
+            logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+
+
+class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever `sys.stderr` is at the time; it changes when native output is captured."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        import sys
+
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def messages_of(ctx: click.Context) -> Messages:
+    """The one `Messages` of this invocation."""
+    return ctx.find_root().ensure_object(Messages)
+
+
+def message_arguments(function: F) -> F:
+    """-v, -q, --debug and --log-file; they act at once and are not passed on."""
+
+    def louder(ctx: click.Context, _: click.Parameter, value: int) -> None:
+        messages_of(ctx).level += value
+
+    def quieter(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        messages_of(ctx).level -= int(value)
+
+    def debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        messages_of(ctx).debug |= value
+
+    def log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        messages_of(ctx).log_file = value or messages_of(ctx).log_file
+
+    shared: dict[str, Any] = {"section": MESSAGES, "expose_value": False, "is_eager": True}
+    return _stack(
+        [
+            option("-v", "--verbose", count=True, callback=louder, help="Say more; twice, everything.", **shared),
+            option("-q", "--quiet", is_flag=True, callback=quieter, help="Only errors.", **shared),
+            option("--debug", is_flag=True, callback=debug, help="Show tracebacks.", **shared),
+            option(
+                "--log-file",
+                metavar="FILE",
+                type=click.Path(),
+                callback=log_file,
+                help="Append all messages to FILE.",
+                **shared,
+            ),
+        ],
+        function,
+    )

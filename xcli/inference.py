@@ -1,0 +1,340 @@
+"""The run itself: references to rows, with every one accounted for.
+
+    listing --> PixelPipeline --> Engine --> table --> write
+                                                \\--> Report
+
+A `Table` says what to compute and how its rows look; `classify` and `features` are the two there are. Where the rows
+go is the caller's business: a file, a terminal, a list.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xcli import __version__
+from xcli.engine import Engine, Forward, default_batch_size
+from xcli.errors import UsageError, XcliError
+from xcli.images import Preprocessing
+from xcli.labels import LABEL_TYPES
+from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline
+from xcli.records import ImageBatch, ImageRef, Report
+from xcli.runtime import choose_device, choose_precision
+from xcli.sources import OTHER_SHARD, Listing
+from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from xcli.model import LoadedModel
+
+FEATURE_TYPES = ("float32", "float16")
+Writer = Callable[["pa.RecordBatch"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run uses the machine.
+
+    Attributes:
+        batch_size: images in a batch; None chooses by device and number of images.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `gpu` or `gpu:I`.
+        workers: decodes at a time; None is one a processor.
+        image_timeout: seconds that one image may take to be read and decoded.
+    """
+
+    batch_size: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    workers: int | None = None
+    image_timeout: float = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"the batch size must be positive; received {self.batch_size}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"the number of workers must be positive; received {self.workers}")
+        if not self.image_timeout > 0:
+            raise UsageError(f"the image timeout must be positive; received {self.image_timeout:g} s")
+
+
+class Table(Protocol):
+    """What a command computes of an image, and how its rows look."""
+
+    def forward(self, model: LoadedModel) -> Forward:
+        """The function to compute."""
+
+    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
+        """Columns, for a result of `shape` an image and the carried columns `extra`."""
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+        """One row an image, for results float32[b, *shape]."""
+
+    def settings(self) -> dict[str, Any]:
+        """Options that change rows, for provenance."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyTable:
+    """The best classes of each image.
+
+    Attributes:
+        model: it must have a classifier.
+        top: predictions a row; at most the number of classes.
+        min_score: predictions below it are null.
+        label_type: `name`, `wnid` or `both`.
+        raw_scores: leave the head's output as it is.
+    """
+
+    model: LoadedModel
+    top: int = 5
+    min_score: float | None = None
+    label_type: str = "name"
+    raw_scores: bool = False
+
+    def __post_init__(self) -> None:
+        labels = self.model.labels
+        if self.top < 1:
+            raise UsageError(f"--top must be at least 1; received {self.top}")
+        if self.label_type not in LABEL_TYPES:
+            raise UsageError(f"--label-type is one of {', '.join(LABEL_TYPES)}; received {self.label_type!r}")
+        if self.label_type != "name" and (labels is None or labels.wnids is None):
+            source = labels.source if labels else "this model"
+            raise UsageError(f"--label-type {self.label_type}: the labels ({source}) have no wnids")
+
+    def forward(self, model: LoadedModel) -> Forward:
+        return model.scores(self.raw_scores)
+
+    def _count(self, classes: int) -> int:
+        return min(self.top, classes)
+
+    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
+        return classify_schema(self._count(shape[0]), self.label_type, extra)  # type: ignore[arg-type]
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+        labels = self.model.labels
+        assert labels is not None, "scores() has refused a model without a classifier"
+        return classify_batch(
+            schema,
+            batch.refs,
+            batch.errors,
+            result,
+            # A head of one unit, left raw, scores the second of two classes.
+            labels.names[-result.shape[1] :],
+            labels.wnids[-result.shape[1] :] if labels.wnids else None,
+            self._count(result.shape[1]),
+            self.min_score,
+            self.label_type,  # type: ignore[arg-type]
+        )
+
+    def settings(self) -> dict[str, Any]:
+        labels = self.model.labels
+        return {
+            "top": self.top,
+            "min_score": self.min_score,
+            "label_type": self.label_type,
+            "raw_scores": self.raw_scores,
+            "labels": {"source": labels.source, "sha256": labels.digest} if labels else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesTable:
+    """An embedding of each image.
+
+    Attributes:
+        pooling: `avg`, `max` or None; of maps only.
+        layer: name of the layer; None is the last map.
+        dtype: `float32` or `float16`.
+        normalize: scale each vector to unit length.
+    """
+
+    pooling: str | None = "avg"
+    layer: str | None = None
+    dtype: str = "float32"
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in FEATURE_TYPES:
+            raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
+
+    def forward(self, model: LoadedModel) -> Forward:
+        return model.features(self.pooling, self.layer)
+
+    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
+        if self.normalize and len(shape) != 1:
+            raise UsageError(f"--normalize is for vectors; these features are maps of shape {shape}: use --pooling avg")
+        return features_schema(shape, self.dtype, extra)  # type: ignore[arg-type]
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+        import numpy as np
+
+        if self.normalize:
+            length = np.linalg.norm(result, axis=1, keepdims=True)
+            # A vector of zeros has no direction; it stays as it is.
+            result = (result / np.where(length > 0, length, 1)).astype(np.float32)
+        return features_batch(schema, batch.refs, batch.errors, result)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run, set up: iterate over it once, or call `to`, and the rows come out.
+
+    Attributes:
+        listing: the sources.
+        model: the loaded model.
+        table: what to compute.
+        preprocessing: how images become pixels.
+        options: how to use the machine.
+        schema: of the rows; after `start`.
+        report: what became of the images so far.
+    """
+
+    listing: Listing
+    model: LoadedModel
+    table: Table
+    preprocessing: Preprocessing
+    options: RunOptions = field(default_factory=RunOptions)
+    report: Report = field(default_factory=Report)
+    device: str = ""
+    precision: str = ""
+    _engine: Engine | None = None
+    _refs: Iterator[ImageRef] | None = None
+    _schema: Any = None
+
+    def start(self) -> pa.Schema:
+        """Chooses device, precision and batch shape, traces the engine, and returns the schema of the rows.
+
+        Raises:
+            UsageError: an option does not go with the device or the model.
+            ModelError: the model cannot compute this table.
+        """
+        forward = self.table.forward(self.model)
+        self.device = choose_device(self.options.device)
+        precision = choose_precision(self.options.precision, self.device)
+        self.precision = precision
+        size = self.options.batch_size or self._batch_size()
+        self.model.network.prepare(precision)
+        self._engine = Engine(forward, size=self.model.size, batch_size=size, device=self.device)
+        self._schema = self.table.schema(self._engine.output_shapes[0], self.listing.extra_columns)
+        return self._schema
+
+    def _batch_size(self) -> int:
+        """The default for the device, or the number of images in the whole run where that is smaller.
+
+        A shard counts the images of its siblings, so that its rows are those of the run in one piece.
+        """
+        default = default_batch_size(self.device)
+        refs = iter(self.listing)
+        first: list[ImageRef] = []
+        self._refs = chain(first, refs)
+
+        def listed() -> int:
+            return len(first) + self.listing.skipped.get(OTHER_SHARD, 0)
+
+        while listed() < default:
+            ref = next(refs, None)
+            if ref is None:
+                return max(1, listed())
+            first.append(ref)
+        return default
+
+    def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        """The batches and their rows, in the order of the sources; `start` comes first.
+
+        Raises:
+            XcliError: the listing fails, too many images hang, or rows and inputs do not agree in number.
+        """
+        import numpy as np
+
+        assert self._engine is not None, "start() comes first"
+        pipeline = PixelPipeline(
+            self._refs or iter(self.listing),
+            self.preprocessing,
+            batch_size=self._engine.batch_size,
+            workers=self.options.workers,
+            timeout=self.options.image_timeout,
+        )
+        shape = self._engine.output_shapes[0]
+        for batch in pipeline:
+            if all(batch.errors):
+                result = np.zeros((len(batch.refs), *shape), np.float32)
+            else:
+                (result,) = self._engine(batch.pixels)
+            rows = self.table.rows(self._schema, batch, result)
+            yield batch, rows
+            self.report.count(batch.errors)
+        self._close()
+
+    def _close(self) -> None:
+        self.report.listed = self.listing.listed
+        self.report.skipped = dict(self.listing.skipped)
+        if self.report.rows != self.report.listed:
+            raise XcliError(
+                f"{self.report.listed} images were listed but {self.report.rows} rows written; "
+                "please report this with the command that you used"
+            )
+
+    def provenance(self, command: str) -> dict[str, Any]:
+        """What made the rows: everything that they depend on and nothing else (no times); after `start`."""
+        assert self._engine is not None, "start() comes first"
+        return {
+            "tool": {"name": "xception-cli", "version": __version__, "command": command},
+            "versions": versions(),
+            "model": {
+                "name": self.model.name,
+                "sha256": self.model.digest,
+                "input_range": self.model.input_range,
+            },
+            "preprocessing": self.preprocessing.as_dict(),
+            "precision": self.precision,
+            "device": self.device,
+            "batch_size": self._engine.batch_size,
+            "options": self.table.settings(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the results depend on, without importing them."""
+    from importlib.metadata import version
+
+    names = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
+
+
+def preprocessing_for(
+    model: LoadedModel,
+    *,
+    resize: str | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    jpeg_shrink: bool = True,
+    max_pixels: int | None = None,
+) -> Preprocessing:
+    """Preprocessing for a model: what the user said, else what goes with the model, else the defaults.
+
+    Args:
+        model: it decides the size, and what is None below.
+        resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    defaults = Preprocessing()
+    return Preprocessing(
+        size=model.size,
+        resize=resize or model.resize,
+        interpolation=interpolation or model.interpolation,
+        crop_pct=crop_pct if crop_pct is not None else model.crop_pct or defaults.crop_pct,
+        jpeg_shrink=jpeg_shrink,
+        max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
+    )
