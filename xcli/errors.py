@@ -75,6 +75,10 @@ class CheckError(XcliError):
     exit_code = ExitCode.CHECK
 
 
+class Terminated(BaseException):
+    """SIGTERM has arrived; like KeyboardInterrupt it is no error, and passes every handler of errors."""
+
+
 class ImageError(Exception):
     """One image cannot be turned into pixels.
 

@@ -16,16 +16,12 @@ from xcli.cli.classify import classify
 from xcli.cli.features import features
 from xcli.cli.info import info
 from xcli.cli.options import Messages, message_arguments, messages_of
-from xcli.errors import ExitCode, XcliError
+from xcli.errors import ExitCode, Terminated, XcliError
 
 if TYPE_CHECKING:
     from types import FrameType
 
 PROGRAM = "xception"
-
-
-class Terminated(BaseException):
-    """SIGTERM has arrived."""
 
 
 @click.group(
@@ -80,8 +76,9 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 def _run(messages: Messages) -> int:
     try:
-        code = cli.main(prog_name=PROGRAM, standalone_mode=False, obj=messages)
-        return int(code) if isinstance(code, int) else ExitCode.OK
+        # Not cli.main(): it would turn a closed pipe into exit code 1.
+        with cli.make_context(PROGRAM, sys.argv[1:], obj=messages) as ctx:
+            return int(cli.invoke(ctx))
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
@@ -92,9 +89,9 @@ def _run(messages: Messages) -> int:
     except BrokenPipeError:
         return ExitCode.OK
     except (KeyboardInterrupt, click.Abort):
-        return _fail(messages, "interrupted", ExitCode.SIGINT)
+        return _fail(messages, "interrupted (SIGINT)", ExitCode.SIGINT)
     except Terminated:
-        return _fail(messages, "terminated", ExitCode.SIGTERM)
+        return _fail(messages, "terminated (SIGTERM)", ExitCode.SIGTERM)
     except Exception as error:  # noqa: BLE001 - the boundary: what is left is a bug, and is said to be one
         what = f"{type(error).__name__}: {error}"
         advice = "" if messages.debug else "; run it again with --debug and report what that prints"

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pyarrow as pa
+    from rich.text import Text
 
 MAX_SHOWN = 3
 """Predictions a row of the terminal's table; the files hold them all."""
+
+MIN_CELL = 24
+"""Columns of the terminal that a prediction needs to be of use."""
 
 
 def summary(report: Report, seconds: float) -> str:
@@ -76,30 +80,43 @@ class TerminalTable:
 
         self._progress = progress
         self._console = Console(highlight=False)
-        self._first = True
-        self._predictions = min(MAX_SHOWN, prediction_count(schema))
-        self._path_width = max(20, self._console.width * 2 // 5)
+        width = self._console.width
+        self._path = max(16, width * 2 // 5)
+        top = prediction_count(schema)
+        self._predictions = max(1, min(top, MAX_SHOWN, (width - self._path) // MIN_CELL)) if top else 0
+        headings = [f"label {k + 1}" for k in range(self._predictions)] or ["norm and first values"]
+        self._cell = (width - self._path) // len(headings)
+        with progress.pause():
+            self._console.print(self._line("image", headings, "bold"))
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Prints a batch."""
-        from rich.table import Table
+        lines = []
+        for row in range(batch.num_rows):
+            path = one_line(batch.column(PATH)[row].as_py())
+            if batch.column(STATUS)[row].as_py() == ERROR_STATUS:
+                # Over all columns: the reason is what matters, and it is long.
+                lines.append(self._line(path, [batch.column(ERROR)[row].as_py()], "red"))
+            elif self._predictions:
+                lines.append(self._line(path, self._predicted(batch, row)))
+            else:
+                lines.append(self._line(path, [_vector(batch, row)]))
+        with self._progress.pause():
+            for line in lines:
+                self._console.print(line)
+
+    def _line(self, path: str, cells: list[str], style: str = "") -> Text:
+        from rich.cells import cell_len, set_cell_size
         from rich.text import Text
 
-        table = Table(box=None, show_header=self._first, pad_edge=False, expand=True, header_style="bold")
-        table.add_column("image", width=self._path_width, no_wrap=True, overflow="ellipsis")
-        headings = [f"label {k + 1}" for k in range(self._predictions)] or ["norm", "first values"]
-        for heading in headings:
-            table.add_column(heading, ratio=1 if heading != "norm" else None, no_wrap=True, overflow="ellipsis")
-        for row in range(batch.num_rows):
-            path = Text(_from_the_end(one_line(batch.column(PATH)[row].as_py()), self._path_width))
-            if batch.column(STATUS)[row].as_py() == ERROR_STATUS:
-                table.add_row(path, Text(batch.column(ERROR)[row].as_py(), style="red"))
-            else:
-                cells = self._predicted(batch, row) if self._predictions else _vector(batch, row)
-                table.add_row(path, *(Text(cell) for cell in cells))
-        with self._progress.pause():
-            self._console.print(table)
-        self._first = False
+        def fit(text: str, width: int) -> str:
+            return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+        # The end of a path says more than its beginning.
+        shown = path if cell_len(path) < self._path else "…" + path[2 - self._path :]
+        rest = (self._console.width - self._path) // len(cells)
+        text = "".join(fit(cell, rest - 1) + " " for cell in cells)
+        return Text(f"{fit(shown, self._path - 1)} {text}".rstrip(), style=style, no_wrap=True, end="")
 
     def _predicted(self, batch: pa.RecordBatch, row: int) -> list[str]:
         cells = []
@@ -109,14 +126,9 @@ class TerminalTable:
         return cells
 
 
-def _from_the_end(text: str, width: int) -> str:
-    """The end of a path says more than its beginning."""
-    return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def _vector(batch: pa.RecordBatch, row: int) -> list[str]:
+def _vector(batch: pa.RecordBatch, row: int) -> str:
     import numpy as np
 
     column = batch.column(FEATURES)
     values = np.asarray((column.storage if hasattr(column, "storage") else column)[row].values, np.float32)
-    return [f"{np.linalg.norm(values):.4g}", " ".join(f"{value:.4f}" for value in values[:8])]
+    return f"{np.linalg.norm(values):<9.4g} " + " ".join(f"{value:.4f}" for value in values[:8])

@@ -19,8 +19,8 @@ from xcli.cli.options import (
     source_arguments,
 )
 from xcli.cli.running import run_table
+from xcli.h5weights import TOP
 from xcli.inference import FEATURE_TYPES, FeaturesTable
-from xcli.model import TOP
 from xcli.records import default
 from xcli.sinks import FEATURES_FORMATS
 

