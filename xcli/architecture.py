@@ -11,8 +11,11 @@ other people's models (`xcli.archive`) and the tables of `xception info` all wal
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 from xcli.errors import UsageError
@@ -204,9 +207,9 @@ def check_pooling(pooling: str | None) -> None:
         raise UsageError(f"pooling must be None, 'avg' or 'max'; received {pooling!r}")
 
 
-def _check_arguments(include_top: bool, weights: object, pooling: str | None, classes: int, activation: object) -> None:
+def _check_arguments(include_top: bool, weights: object, pooling: str | None, classes: object, activation: Any) -> None:
     check_pooling(pooling)
-    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+    if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
         raise UsageError(f"classes must be a positive integer; received {classes!r}")
     if classes != IMAGENET_CLASSES and not include_top:
         raise UsageError(f"classes goes only with include_top=True; received classes={classes} with include_top=False")
@@ -219,11 +222,22 @@ def _check_arguments(include_top: bool, weights: object, pooling: str | None, cl
         raise UsageError(
             f"pooling goes only with include_top=False (the top averages by itself); received pooling={pooling!r}"
         )
-    if include_top and weights == "imagenet" and activation not in (None, "linear", "softmax"):
+    _check_weights(weights)
+    name = getattr(activation, "__name__", activation)
+    if include_top and weights is not None and name not in (None, "linear", "softmax"):
         raise UsageError(
-            "with the ImageNet weights classifier_activation must be None, 'linear' or 'softmax'; "
-            f"received {activation!r}"
+            f"with weights that are loaded classifier_activation must be None, 'linear' or 'softmax'; received {name!r}"
         )
+
+
+def _check_weights(weights: object) -> None:
+    if weights is None or weights == "imagenet":
+        return
+    expected = "weights must be None, 'imagenet' or the path of a weights file"
+    if not isinstance(weights, (str, os.PathLike)):
+        raise UsageError(f"{expected}; received {weights!r}")
+    if not os.path.exists(weights):
+        raise UsageError(f"{expected}; received {os.fspath(weights)!r}, which does not exist")
 
 
 def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[int | None, int | None, int]:
@@ -239,10 +253,15 @@ def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[i
     Raises:
         UsageError: the shape breaks a rule; the message says what was received.
     """
-    received = tuple(shape)
+    try:
+        received = tuple(shape)
+    except TypeError:
+        raise UsageError(f"input_shape must be (height, width, 3); received {shape!r}") from None
     if len(received) != 3:
         raise UsageError(f"input_shape must be (height, width, 3); received {received}")
-    height, width, channels = received
+    if any(isinstance(side, bool) or not isinstance(side, (Integral, NoneType)) for side in received):
+        raise UsageError(f"input_shape must be (height, width, 3) in whole numbers; received {received}")
+    height, width, channels = (None if side is None else int(side) for side in received)
     if channels != 3:
         raise UsageError(
             f"the input must have exactly 3 channels, last; received input_shape={received}, so {channels} channels"
@@ -257,9 +276,24 @@ def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[i
     return height, width, 3
 
 
+def _input(keras: Any, tensor: Any, shape: Sequence[int | None] | None, include_top: bool) -> Any:
+    """The Keras tensor to build on."""
+    if shape is not None:
+        shape = check_input_shape(shape, include_top)
+    if tensor is None:
+        default = (IMAGE_SIZE, IMAGE_SIZE, 3) if include_top else (None, None, 3)
+        return keras.layers.Input(shape=shape or default)
+    if not keras.backend.is_keras_tensor(tensor):
+        raise UsageError(f"input_tensor must be a Keras tensor (keras.Input); received {type(tensor).__name__}")
+    given = check_input_shape(tensor.shape[1:], include_top)
+    if shape is not None and any(a is not None and b is not None and a != b for a, b in zip(shape, given, strict=True)):
+        raise UsageError(f"input_shape={tuple(shape)} contradicts input_tensor, whose shape is {given}")
+    return tensor
+
+
 def Xception(
     include_top: bool = True,
-    weights: str | None = "imagenet",
+    weights: str | os.PathLike[str] | None = "imagenet",
     input_tensor: Any = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
@@ -278,11 +312,13 @@ def Xception(
         weights: `"imagenet"` (located, or downloaded once), None (random initialisation), or the path of a weights
             file (`.weights.h5`, or HDF5 in Keras' older layout).
         input_tensor: a Keras tensor, float32[batch, height, width, 3], to build on.
-        input_shape: (height, width, 3), channels last, for no-top models: at least 71x71; None leaves it open.
+        input_shape: (height, width, 3), channels last, for no-top models: at least 71x71; None leaves it open. Beside
+            `input_tensor` it must agree with it.
         pooling: for no-top models: None gives the map float32[batch, h, w, 2048], `"avg"` and `"max"` give
             float32[batch, 2048].
         classes: outputs of the classifier; other than 1000 only with the top and without the ImageNet weights.
-        classifier_activation: activation of the classifier; None gives logits.
+        classifier_activation: activation of the classifier; None gives logits. With weights that are loaded only None
+            and `"softmax"`.
         name: name of the model.
 
     Returns:
@@ -294,31 +330,21 @@ def Xception(
         WeightsError: the weights cannot be had, or are of another architecture.
     """
     _check_arguments(include_top, weights, pooling, classes, classifier_activation)
+    classes = int(classes)
     keras = _keras()
-    if input_shape is not None:
-        shape = check_input_shape(input_shape, include_top)
-    else:
-        shape = (IMAGE_SIZE, IMAGE_SIZE, 3) if include_top else (None, None, 3)
-    if input_tensor is None:
-        image = keras.layers.Input(shape=shape)
-    else:
-        if not keras.backend.is_keras_tensor(input_tensor):
-            raise UsageError(f"input_tensor must be a Keras tensor (keras.Input); received {type(input_tensor)}")
-        check_input_shape(input_tensor.shape[1:], include_top)
-        image = input_tensor
-
+    image = _input(keras, input_tensor, input_shape, include_top)
     outputs = {"input": image}
     for layer in layers():
         received = [outputs[source] for source in layer.inputs]
         outputs[layer.name] = _keras_layer(keras, layer)(received[0] if len(received) == 1 else received)
     x = outputs[layers()[-1].name]
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
         x = keras.layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
     elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
     elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+        x = keras.layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
@@ -365,10 +391,10 @@ def _keras_layer(keras: Any, layer: Layer) -> Any:
     return make.Add(name=layer.name)
 
 
-def _load(model: Any, weights: str, include_top: bool, classes: int) -> None:
+def _load(model: Any, weights: str | os.PathLike[str], include_top: bool, classes: int) -> None:
     from xcli.h5weights import assign, read_weights
 
-    path = weights
+    path = os.fspath(weights)
     if weights == "imagenet":
         from xcli.weights import locate_imagenet
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.architecture import BN_EPSILON, Layer, layers
-from xcli.errors import UsageError
+from xcli.architecture import BN_EPSILON, IMAGE_SIZE, Layer, layers
+from xcli.errors import ModelError, UsageError
 from xcli.runtime import Precision, load_tensorflow
 
 if TYPE_CHECKING:
@@ -47,13 +47,24 @@ def scale_pixels(pixels: Any, input_range: str, dtype: Any) -> Any:
     raise UsageError(f"the input range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
 
 
+def constant(array: NDArray[Any], dtype: Any) -> Any:
+    """A constant for the function that is being traced, on the device that it is traced for.
+
+    It is made once, outside of the graph (which then refers to it): large constants inside of a graph are copied by
+    every pass of its compilers.
+    """
+    tf = load_tensorflow()
+    with tf.init_scope():
+        return tf.constant(array, dtype)
+
+
 @dataclass(frozen=True, slots=True)
-class _Folded:
-    """A convolution with its batch norm folded in; `depthwise` is None for plain convolutions."""
+class _Convolution:
+    """Constants of a convolution; `depthwise` is None for plain ones, `bias` where no batch norm is folded in."""
 
     depthwise: Any
     kernel: Any
-    bias: Any
+    bias: Any = None
 
 
 class Backbone:
@@ -69,30 +80,39 @@ class Backbone:
         self.dtype = tf.dtypes.as_dtype(precision)
         self._weights = weights
         self._layers = {layer.name: layer for layer in layers()}
-        self._folded: dict[str, _Folded] = {}
-        for layer in layers():
-            if layer.kind == "bn":
-                source = self._layers[layer.inputs[0]]
-                self._folded[source.name] = self._fold(source, layer)
+        self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
 
-    def _fold(self, layer: Layer, norm: Layer) -> _Folded:
+    def _folded(self, layer: Layer) -> _Convolution:
+        """A convolution with its batch norm folded into it."""
         import numpy as np
 
-        tf = load_tensorflow()
+        norm = self._norms[layer.name]
         gamma, beta, mean, variance = (
             self._weights[f"{norm.name}/{name}"].astype(np.float64) for name, _ in norm.weights
         )
         scale = gamma / np.sqrt(variance + BN_EPSILON)
-        depthwise = None
-        kernel = "kernel"
-        if layer.kind == "sepconv":
-            kernel = "pointwise_kernel"
-            depthwise = tf.constant(self._weights[f"{layer.name}/depthwise_kernel"], self.dtype)
-        return _Folded(
-            depthwise,
-            tf.constant((self._weights[f"{layer.name}/{kernel}"] * scale).astype(np.float32), self.dtype),
-            tf.constant((beta - mean * scale).astype(np.float32), self.dtype),
+        *depthwise, kernel = (self._weights[f"{layer.name}/{name}"] for name, _ in layer.weights)
+        return _Convolution(
+            self._rounded(depthwise[0], layer) if depthwise else None,
+            self._rounded(kernel * scale, layer),
+            self._rounded(beta - mean * scale, layer),
         )
+
+    def _unfolded(self, layer: Layer) -> _Convolution:
+        *depthwise, kernel = (self._rounded(self._weights[f"{layer.name}/{name}"], layer) for name, _ in layer.weights)
+        return _Convolution(depthwise[0] if depthwise else None, kernel)
+
+    def _rounded(self, array: NDArray[Any], layer: Layer) -> Any:
+        import numpy as np
+
+        with np.errstate(over="ignore"):
+            rounded = array.astype(np.float32).astype(self.dtype.as_numpy_dtype)
+        if not np.isfinite(rounded).all():
+            raise ModelError(
+                f"the weights of layer {layer.name!r} are too large for --precision {self.dtype.name}; "
+                "use bfloat16 or float32"
+            )
+        return constant(rounded, self.dtype)
 
     @property
     def names(self) -> frozenset[str]:
@@ -104,13 +124,15 @@ class Backbone:
 
         Args:
             x: tensor[b, h, w, 3], scaled; any floating-point type.
-            taps: names of layers. A convolution whose batch norm is folded is computed again, unfolded, for its tap.
+            taps: names of layers (`names`). A convolution, whose batch norm is folded, is computed again, unfolded,
+                for its tap.
 
         Returns:
             Tensors by name, in the precision of the arithmetic.
         """
         tf = load_tensorflow()
         wanted = set(taps)
+        assert wanted <= self.names, wanted - self.names
         values = {"input": tf.cast(x, self.dtype)}
         found: dict[str, Any] = {}
         for layer in layers():
@@ -119,8 +141,9 @@ class Backbone:
             inputs = [values[name] for name in layer.inputs]
             values[layer.name] = self._apply(layer, inputs)
             if layer.name in wanted:
+                unfolded = layer.name in self._norms
                 found[layer.name] = (
-                    self._unfolded(layer, inputs[0]) if layer.name in self._folded else values[layer.name]
+                    self._convolve(layer, inputs[0], self._unfolded(layer)) if unfolded else values[layer.name]
                 )
         return found
 
@@ -128,26 +151,21 @@ class Backbone:
         tf = load_tensorflow()
         x = inputs[0]
         if layer.kind in ("conv", "sepconv"):
-            folded = self._folded[layer.name]
-            return tf.nn.bias_add(self._convolve(layer, x, folded.depthwise, folded.kernel), folded.bias)
+            return self._convolve(layer, x, self._folded(layer))
         if layer.kind == "relu":
             return tf.nn.relu(x)
         if layer.kind == "maxpool":
             return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
         return x if layer.kind == "bn" else inputs[0] + inputs[1]
 
-    def _convolve(self, layer: Layer, x: Any, depthwise: Any, kernel: Any) -> Any:
+    def _convolve(self, layer: Layer, x: Any, of: _Convolution) -> Any:
         tf = load_tensorflow()
-        if depthwise is not None:
-            x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
-            return tf.nn.conv2d(x, kernel, 1, "SAME")
-        return tf.nn.conv2d(x, kernel, layer.stride, layer.padding.upper())
-
-    def _unfolded(self, layer: Layer, x: Any) -> Any:
-        tf = load_tensorflow()
-        arrays = [tf.constant(self._weights[f"{layer.name}/{name}"], self.dtype) for name, _ in layer.weights]
-        depthwise = arrays[0] if layer.kind == "sepconv" else None
-        return self._convolve(layer, x, depthwise, arrays[-1])
+        if of.depthwise is not None:
+            x = tf.nn.depthwise_conv2d(x, of.depthwise, (1, 1, 1, 1), "SAME")
+            x = tf.nn.conv2d(x, of.kernel, 1, "SAME")
+        else:
+            x = tf.nn.conv2d(x, of.kernel, layer.stride, layer.padding.upper())
+        return x if of.bias is None else tf.nn.bias_add(x, of.bias)
 
 
 def pool(features: Any, pooling: str | None) -> Any:
@@ -166,9 +184,15 @@ def pool(features: Any, pooling: str | None) -> Any:
     return features
 
 
-def default_batch_size(device: str) -> int:
-    """Images in a batch that keep a TensorFlow device busy without needing much of its memory."""
-    return CPU_BATCH if device.startswith("/CPU") else GPU_BATCH
+def default_batch_size(device: str, image_size: int = IMAGE_SIZE) -> int:
+    """Images in a batch that keep a TensorFlow device busy without needing much of its memory.
+
+    Args:
+        device: name of a TensorFlow device.
+        image_size: side of the input, in pixels; larger images come in smaller batches, for the same memory.
+    """
+    batch = CPU_BATCH if device.startswith("/CPU") else GPU_BATCH
+    return max(1, batch * IMAGE_SIZE**2 // max(image_size, IMAGE_SIZE) ** 2)
 
 
 class Engine:
@@ -190,9 +214,15 @@ class Engine:
         tf = load_tensorflow()
         self.batch_size, self.size, self.device = batch_size, size, device
         spec = tf.TensorSpec((batch_size, size, size, 3), tf.uint8)
+
+        def on_device(pixels: Any) -> Sequence[Any]:
+            # A graph knows nothing of the device it is traced under, unless told inside; `constant` asks it.
+            with tf.device(device):
+                return forward(pixels)
+
         # XLA fuses well on a GPU; on a CPU its convolutions are several times slower than oneDNN's.
         traced = tf.function(
-            forward, input_signature=[spec], jit_compile=not device.startswith("/CPU"), autograph=False
+            on_device, input_signature=[spec], jit_compile=not device.startswith("/CPU"), autograph=False
         )
         with tf.device(device):
             self._function = traced.get_concrete_function()
@@ -215,6 +245,9 @@ class Engine:
 
         tf = load_tensorflow()
         count = len(pixels)
+        if pixels.shape[1:] != (self.size, self.size, 3) or pixels.dtype != np.uint8 or count > self.batch_size:
+            expected = f"up to {self.batch_size} images of uint8[{self.size}, {self.size}, 3]"
+            raise UsageError(f"the engine takes {expected}; received {pixels.dtype}{list(pixels.shape)}")
         if count < self.batch_size:
             padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
             pixels = np.concatenate([pixels, padding])

@@ -6,18 +6,25 @@ layer that the file describes, and the Xception itself runs in `xcli.engine.Back
 
 from __future__ import annotations
 
+import logging
+import tempfile
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from xcli.architecture import layers, weighted_layers
-from xcli.archive import Graph, Key, Node, read_config, tensor_key
-from xcli.engine import Backbone
+from xcli.archive import open_archive, shown
+from xcli.engine import Backbone, constant
 from xcli.errors import ModelError
+from xcli.graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
+from xcli.h5weights import values_problem
 from xcli.runtime import Precision, load_keras, load_tensorflow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from xcli.h5weights import Weights
+
+log = logging.getLogger(__name__)
 
 _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
 
@@ -33,33 +40,40 @@ class ForeignNetwork:
     """
 
     def __init__(self, path: str) -> None:
-        self.graph = read_config(path)
-        if len(self.graph.inputs) != 1 or len(self.graph.outputs) != 1:
-            raise ModelError(
-                f"{path} has {len(self.graph.inputs)} inputs and {len(self.graph.outputs)} outputs; "
-                "a model with one of each is needed"
-            )
-        keras = load_keras()
-        try:
-            self._model = keras.models.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise ModelError(f"Keras cannot load {path}: {text[:300]}") from error
+        archive = open_archive(path)
+        self.path, self.graph = path, archive.graph
+        with tempfile.TemporaryDirectory(prefix="xception-", ignore_cleanup_errors=True) as folder:
+            archive.unpack(folder)
+            self._model = _load(folder, path)
         self._holder = next(graph for graph in self.graph.walk() if graph.backbone)
         self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
         self._backbone: Backbone | None = None
-        shape = tuple(self._model.input_shape)
+        self._weights: Weights | None = None
+        shape = tuple(self._model.inputs[0].shape)
         if len(shape) != 4 or shape[-1] not in (3, None):
             raise ModelError(f"{path} takes inputs of shape {shape}; images of shape (None, size, size, 3) are needed")
         if shape[1] != shape[2]:
             raise ModelError(f"{path} takes images of {shape[2]}x{shape[1]}; only square inputs are supported")
         self.size: int | None = shape[1]
-        self.output_shape: tuple[int | None, ...] = tuple(self._model.output_shape)[1:]
+        self.output_shape: tuple[int | None, ...] = tuple(self._model.outputs[0].shape)[1:]
+        problem = values_problem(self.weights())
+        if problem:
+            raise ModelError(f"{path}: {problem}")
 
     @property
     def output_name(self) -> str:
         """Name of the layer that makes the model's output."""
         return self.graph.outputs[0][0]
+
+    @property
+    def units(self) -> int | None:
+        """Number of units of the classifier; None where the output is maps or pooled features."""
+        return self.output_shape[0] if len(self.output_shape) == 1 and has_classifier(self.graph) else None
+
+    @property
+    def activation(self) -> str:
+        """What the output went through last; see `xcli.graph.final_activation`."""
+        return final_activation(self.graph)
 
     @property
     def parameters(self) -> int:
@@ -73,32 +87,44 @@ class ForeignNetwork:
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """Names of the layers that are not of the Xception, in order."""
-        skip = {"InputLayer"}
-        return tuple(
+        """Names of the layers that are not of the Xception, in order, each once."""
+        names = dict.fromkeys(
             node.name
             for graph in self.graph.walk()
             for node in graph.nodes
-            if node.graph is None and node.kind not in skip and not (graph is self._holder and node.name in self._names)
+            if node.graph is None and node.kind != "InputLayer" and not (graph is self._holder and self._ours(node))
         )
+        ours = {layer.name for layer in layers()}
+        return tuple(name for name in names if name not in ours)
+
+    def _ours(self, node: Node) -> str | None:
+        return self._names.get(node.name)
 
     def weights(self) -> Weights:
         """The Xception's weights, by our names."""
+        if self._weights is None:
+            self._weights = self._read_weights()
+        return self._weights
+
+    def _read_weights(self) -> Weights:
+        import numpy as np
+
         model = self._find_model(self.graph, self._model)
         found: Weights = {}
         for layer in weighted_layers():
             arrays = model.get_layer(self._holder.backbone[layer.name]).get_weights()
-            for (variable, shape), array in zip(layer.weights, arrays, strict=True):
-                if array.shape != shape:
-                    raise ModelError(f"layer {layer.name!r} has {variable} of shape {array.shape}, expected {shape}")
-                found[f"{layer.name}/{variable}"] = array
+            shapes = [array.shape for array in arrays]
+            if shapes != [shape for _, shape in layer.weights]:
+                raise ModelError(f"{self.path}: layer {layer.name!r} has weights of shapes {shapes}, not an Xception's")
+            for (variable, _), array in zip(layer.weights, arrays, strict=True):
+                found[f"{layer.name}/{variable}"] = np.asarray(array, np.float32)
         return found
 
     def _find_model(self, graph: Graph, model: Any) -> Any:
         if graph is self._holder:
             return model
         for node in graph.nodes:
-            if node.graph is not None and self._holder in list(node.graph.walk()):
+            if node.graph is not None and any(one is self._holder for one in node.graph.walk()):
                 return self._find_model(node.graph, model.get_layer(node.name))
         raise AssertionError("the graph that holds the backbone is always among those walked")
 
@@ -107,52 +133,107 @@ class ForeignNetwork:
         self._backbone = Backbone(self.weights(), precision)
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps`, for float32[b, size, size, 3] as the model's input wants it."""
+        """Outputs of the layers in `taps`, for float32[b, size, size, 3] as the model's input wants it.
+
+        Args:
+            x: scaled pixels.
+            taps: our names of the Xception's layers, or names of other layers in the file.
+        """
+        keras = load_keras()
         found: dict[str, Any] = {}
-        self._run(self.graph, self._model, [x], {self._names.get(tap, tap) for tap in taps}, found)
-        return {tap: found[self._names.get(tap, tap)] for tap in taps}
+        # The values of the head's variables go in as constants, on the engine's device.
+        inside = {id(variable) for variable in self._find_model(self.graph, self._model).variables}
+        if self._holder is self.graph:
+            inside = {
+                id(variable) for name in self._names for variable in getattr(self._model.get_layer(name), "variables")
+            }
+        state = [
+            (variable, constant(variable.numpy(), variable.dtype))
+            for variable in self._model.variables
+            if id(variable) not in inside
+        ]
+        with keras.StatelessScope(state_mapping=state):
+            (output,) = self._run(self.graph, self._model, [x], set(taps), found)
+        if self.output_name in taps and self.output_name not in self._holder.backbone:
+            found[self.output_name] = output
+        return {tap: found[tap] for tap in taps}
 
     def _run(self, graph: Graph, model: Any, inputs: list[Any], taps: set[str], found: dict[str, Any]) -> list[Any]:
         values: dict[Key, Any] = dict(zip(graph.inputs, inputs, strict=True))
         operations = {one.name: one for one in getattr(model, "operations", None) or model.layers}
-        inside = self._names if graph is self._holder else {}
-        for node in graph.nodes:
-            if node.name in inside:
-                if inside[node.name] == layers()[0].name:
-                    values.update(self._xception(graph, values[node.calls[0].inputs[0]], taps, found))
-                continue
-            if node.kind == "InputLayer":
-                continue
-            for number, call in enumerate(node.calls):
+        first = graph.backbone.get(layers()[0].name)
+        waiting = [
+            (node, number, call)
+            for node in graph.nodes
+            if node.name == first or not (graph is self._holder and self._ours(node))
+            for number, call in enumerate(node.calls)
+            if node.kind != "InputLayer"
+        ]
+        while waiting:
+            # A layer that is called twice can wait for others between its calls.
+            late = []
+            for node, number, call in waiting:
+                if any(key not in values for key in call.inputs):
+                    late.append((node, number, call))
+                    continue
+                if node.name == first:
+                    values.update(self._xception(graph, values[call.inputs[0]], taps, found))
+                    continue
                 if node.graph is not None:
                     nested = [values[key] for key in call.inputs]
                     results = self._run(node.graph, operations[node.name], nested, taps, found)
                 else:
-                    results = _as_list(_apply(operations[node.name], call.args, call.kwargs, values))
-                for index, result in enumerate(results):
-                    values[(node.name, number, index)] = result
-            if node.name in taps:
-                found[node.name] = values[(node.name, 0, 0)]
+                    results = _as_list(_apply(operations[node.name], call, values))
+                values.update({(node.name, number, index): result for index, result in enumerate(results)})
+                if node.name in taps:
+                    found.setdefault(node.name, results[0])
+            if len(late) == len(waiting):
+                raise ModelError(
+                    f"{self.path}: the layers {[shown(one[0].name) for one in late][:3]} wait for each other"
+                )
+            waiting = late
         return [values[key] for key in graph.outputs]
 
     def _xception(self, graph: Graph, x: Any, taps: set[str], found: dict[str, Any]) -> dict[Key, Any]:
         """Computes the Xception up to what the rest of the graph reads, and what is tapped."""
         assert self._backbone is not None, "prepare() comes first"
-        readers = [key for node in graph.nodes if node.name not in self._names for c in node.calls for key in c.inputs]
+        readers = [key for node in graph.nodes if not self._ours(node) for call in node.calls for key in call.inputs]
         read = {self._names[key[0]] for key in (*readers, *graph.outputs) if key[0] in self._names}
         outputs = self._backbone(x, read | (taps & self._backbone.names))
-        found.update({name: value for name, value in outputs.items() if name in taps})
+        for name in outputs.keys() & taps:
+            found.setdefault(name, outputs[name])
         tf = load_tensorflow()
         return {(self._holder.backbone[name], 0, 0): tf.cast(outputs[name], tf.float32) for name in read}
+
+
+def _load(folder: str, path: str) -> Any:
+    """Has Keras build the model that was checked and unpacked.
+
+    Its warnings are for whoever trained the model, and go to the log; but one of them says that weights are missing.
+    """
+    keras, tf = load_keras(), load_tensorflow()
+    try:
+        with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"):
+            warnings.simplefilter("always")
+            model = keras.models.load_model(folder, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - whatever Keras makes of a strange file, it is the file's fault
+        raise ModelError(f"Keras cannot load {path}: {shown(error)}") from error
+    for warning in said:
+        log.debug("Keras on %s: %s", path, shown(warning.message))
+        if "freshly-initialized" in str(warning.message):
+            raise ModelError(f"{path} does not hold all of its weights: {shown(warning.message)}")
+    return model
 
 
 def _ancestors(graph: Graph, holder: Graph) -> list[Node]:
     """The layers between the model's input and the Xception's, nested models included."""
     if graph is holder:
-        start = next(node for node in graph.nodes if node.name == graph.backbone[layers()[0].name])
+        start = graph.node(graph.backbone[layers()[0].name])
         inner: list[Node] = []
     else:
-        start = next(node for node in graph.nodes if node.graph is not None and holder in list(node.graph.walk()))
+        start = next(
+            node for node in graph.nodes if node.graph is not None and any(one is holder for one in node.graph.walk())
+        )
         assert start.graph is not None
         inner = _ancestors(start.graph, holder)
     nodes = {node.name: node for node in graph.nodes}
@@ -167,22 +248,37 @@ def _ancestors(graph: Graph, holder: Graph) -> list[Node]:
     return before + nested + inner
 
 
-def _apply(operation: Any, args: Any, kwargs: Mapping[str, Any], values: Mapping[Key, Any]) -> Any:
+def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
     def fill(value: Any) -> Any:
         key = tensor_key(value)
         if key is not None:
             return values[key]
         if isinstance(value, list):
-            return [fill(item) for item in value]
+            filled = [fill(item) for item in value]
+            # JSON knows no tuples, and what stands between the brackets of an index is one.
+            return tuple(filled) if any(isinstance(item, slice) or item is Ellipsis for item in filled) else filled
         if isinstance(value, dict):
             if "class_name" in value:
-                raise ModelError(f"layer {operation.name!r} is called with a constant of kind {value['class_name']!r}")
+                return _constant(value)
             return {name: fill(item) for name, item in value.items()}
         return value
 
     # Outside of training every layer takes the road of inference by itself; masks play no part with images.
-    named = {name: fill(value) for name, value in kwargs.items() if name not in ("training", "mask")}
-    return operation(*fill(list(args)), **named)
+    named = {name: fill(value) for name, value in call.kwargs.items() if name not in ("training", "mask")}
+    return operation(*fill(list(call.args)), **named)
+
+
+def _constant(value: Mapping[str, Any]) -> Any:
+    """A value that a layer is called with beside its tensors."""
+    tf = load_tensorflow()
+    config = value["config"]
+    if value["class_name"] in ("__tensor__", "__numpy__"):
+        return tf.constant(config["value"], tf.dtypes.as_dtype(config["dtype"]))
+    if value["class_name"] == "__slice__":
+        return slice(config["start"], config["stop"], config["step"])
+    if value["class_name"] == "__ellipsis__":
+        return Ellipsis
+    raise ModelError(f"a layer is called with a constant of kind {shown(value['class_name'])!r}")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -2,19 +2,23 @@
 
 Two layouts are understood: Keras' older one (one group a layer, which the official files have) and Keras 3's
 `.weights.h5`. Nothing else of a file is looked at: shapes and types are checked against the architecture before a
-byte of data is read, and links that lead out of the file are refused.
+byte of data is read, and whatever leads out of the file (links, virtual datasets, external storage) is refused.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import errno
+import math
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
-from xcli.architecture import FEATURE_WIDTH, Layer, weighted_layers
-from xcli.errors import WeightsError
+from xcli.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, weighted_layers
+from xcli.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,6 +31,15 @@ TOP = "predictions"
 KERNEL, BIAS = f"{TOP}/kernel", f"{TOP}/bias"
 _CONTAINERS = {"conv": "conv2d", "sepconv": "separable_conv2d", "bn": "batch_normalization"}
 MAX_CLASSES = 1_000_000
+MAX_NAMES = 100_000
+MAX_DATA_BYTES = 8 << 30
+
+# A dataset can declare any shape while the file holds next to nothing of it. Real weights hardly compress.
+_INFLATION_FLOOR = 16 << 20
+_MAX_INFLATION = 100
+
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
+"""What h5py raises for files that are damaged or made to be."""
 
 
 def read_weights(path: str | Path, *, include_top: bool, classes: int | None = None) -> Weights:
@@ -47,18 +60,89 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
     import h5py
 
     try:
+        require_file(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from error
+    try:
         with h5py.File(path, "r") as file:
             return _read(_Source(file, str(path)), include_top, classes)
-    except OSError as error:
-        raise WeightsError(f"cannot read weights from {path}: {_reason(path, error)}") from error
+    except _DAMAGE as error:
+        raise WeightsError(f"cannot read weights from {path}: {_reason(error)}") from error
 
 
-def _reason(path: str | Path, error: OSError) -> str:
-    if error.errno is not None and error.strerror:
-        return error.strerror
-    if not Path(path).exists():
-        return "no such file"
-    return f"not an HDF5 file, or a damaged one ({str(error).splitlines()[0]})"
+def require_file(path: str | Path) -> None:
+    """Raises OSError unless `path` is a regular file that can be opened.
+
+    A directory, a pipe or a device gets a plain word of its own: HDF5 would wait for a pipe for ever.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        kind = os.fstat(number).st_mode
+    finally:
+        os.close(number)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _reason(error: Exception) -> str:
+    """One line of what h5py says, which can be several, with addresses of memory in them."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split())[:200]
+    return f"not an HDF5 file, or a damaged one ({text or type(error).__name__})"
+
+
+def check_tree(path: str | Path) -> None:
+    """Checks everything in an HDF5 file that another reader is going to open.
+
+    Raises:
+        ModelError: something in it leads out of the file, declares far more data than the file holds, or holds what
+            is not numbers. The message does not name the file.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            _check_group(file)
+    except _DAMAGE as error:
+        raise ModelError(_reason(error)) from error
+
+
+def _check_group(top: Any) -> None:
+    import h5py
+
+    stack, seen, total = [top], {h5py.h5o.get_info(top.id).addr}, 0
+    while stack:
+        group = stack.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ModelError(f"{name!r} is a link, which a weights file never needs")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:  # hard links can go round in circles
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                stack.append(item)
+            elif isinstance(item, h5py.Dataset):
+                problem = dataset_problem(item) or (None if item.dtype.kind in "fiubV" else "does not hold numbers")
+                if problem:
+                    raise ModelError(f"{name!r} {problem}")
+                total += item.nbytes
+    if total > MAX_DATA_BYTES:
+        raise ModelError(f"its arrays would take more than {MAX_DATA_BYTES >> 30} GiB")
+
+
+def dataset_problem(data: Any) -> str | None:
+    """Why a dataset must not be read, as the end of a sentence; None where it may be."""
+    if data.external or data.is_virtual:
+        return "keeps its data in another file, which is refused"
+    declared = math.prod(data.shape or ()) * data.dtype.itemsize
+    if declared > _INFLATION_FLOOR and declared > _MAX_INFLATION * data.id.get_storage_size():
+        return f"declares {declared:,} bytes, of which the file holds only {data.id.get_storage_size():,}"
+    return None
 
 
 class _Source:
@@ -95,7 +179,8 @@ class _Source:
             raise self.fail(f"{name!r} has shape {data.shape}, expected {shape}")
         if data.dtype.kind != "f":
             raise self.fail(f"{name!r} has type {data.dtype}, expected floating point")
-        return np.asarray(data[()], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            return np.asarray(data[()], dtype=np.float32)
 
     def dataset(self, name: str) -> Any:
         import h5py
@@ -103,9 +188,26 @@ class _Source:
         data = self.node(name)
         if not isinstance(data, h5py.Dataset):
             raise self.fail(f"{name!r} is missing")
-        if data.external or data.is_virtual:
-            raise self.fail(f"{name!r} keeps its data in another file, which is refused")
+        problem = dataset_problem(data)
+        if problem:
+            raise self.fail(f"{name!r} {problem}")
         return data
+
+    def texts(self, node: Any, attribute: str) -> tuple[str, ...]:
+        """An attribute that is a list of names; looked at before it is read."""
+        import h5py
+
+        if attribute not in node.attrs:
+            return ()
+        values = node.attrs.get_id(attribute)
+        if values.shape == (0,):  # an empty list has no type of its own
+            return ()
+        if values.shape is None or len(values.shape) != 1 or values.shape[0] > MAX_NAMES:
+            raise self.fail(f"attribute {attribute!r} has shape {values.shape}, expected a list of names")
+        if h5py.check_string_dtype(values.dtype) is None or values.dtype.itemsize > 1024:
+            raise self.fail(f"attribute {attribute!r} has type {values.dtype}, expected names")
+        read = node.attrs[attribute]
+        return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in read)
 
 
 def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
@@ -127,7 +229,22 @@ def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
             weights[f"{layer.name}/{variable}"] = source.array(name, shape)
     if include_top:
         weights |= _read_top(source, names.get(TOP), classes)
+    problem = values_problem(weights)
+    if problem:
+        raise source.fail(problem)
     return weights
+
+
+def values_problem(weights: Mapping[str, NDArray[np.float32]]) -> str | None:
+    """What is wrong with the numbers of a network, whose every output would be no number; None if nothing is."""
+    import numpy as np
+
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            return f"{name!r} holds values that are not finite"
+        if name.endswith("/moving_variance") and float(array.min()) <= -BN_EPSILON:
+            return f"{name!r} holds a negative variance"
+    return None
 
 
 def _read_top(source: _Source, names: tuple[str, ...] | None, classes: int | None) -> Weights:
@@ -154,11 +271,11 @@ def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
     ours = {layer.name for layer in weighted_layers()} | {TOP}
     found: dict[str, tuple[str, ...]] = {}
     unnamed: dict[str, list[tuple[str, ...]]] = {"conv": [], "bn": []}
-    for layer_name in _texts(source, source.file, "layer_names"):
+    for layer_name in source.texts(source.file, "layer_names"):
         group = source.node(layer_name)
         if group is None:
             raise source.fail(f"layer {layer_name!r} is listed but missing")
-        names = tuple(f"{layer_name}/{weight}" for weight in _texts(source, group, "weight_names"))
+        names = tuple(f"{layer_name}/{weight}" for weight in source.texts(group, "weight_names"))
         if layer_name in ours:
             found[layer_name] = names
         elif names:
@@ -175,15 +292,6 @@ def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
     if TOP in found and len(found[TOP]) != 2:
         raise source.fail(f"layer {TOP!r} has {len(found[TOP])} weights, expected 2")
     return found
-
-
-def _texts(source: _Source, node: Any, attribute: str) -> Iterator[str]:
-    values = node.attrs.get(attribute, ())
-    for value in values:
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        if not isinstance(text, str):
-            raise source.fail(f"attribute {attribute!r} holds {type(value).__name__}, expected names")
-        yield text
 
 
 def _keras3_names() -> dict[str, tuple[str, ...]]:

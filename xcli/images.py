@@ -6,27 +6,36 @@ The written policy, for every format (each rule has a test):
   `heif` extra.
 - Of animations and multi-page files the first frame is taken.
 - The EXIF orientation is applied.
-- Grey, palette, bilevel and CMYK become RGB; 16-bit samples keep their most significant byte; alpha, transparent
-  palette entries and transparent colours are laid over white; colour profiles are not applied (as in Keras).
-  32-bit integer and floating-point samples have no agreed range and are refused.
+- Grey, palette, bilevel, CMYK, YCbCr and CIELAB become RGB; 16-bit samples keep their most significant byte; alpha,
+  transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame leaves open are
+  laid over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point samples
+  have no agreed range and are refused.
 - Large JPEGs may be shrunk while they are decoded (`jpeg_shrink`), to no less than twice the resolution needed.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import stat
+import struct
+import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from xcli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -86,8 +95,16 @@ class Preprocessing:
         return asdict(self)
 
 
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+"""Sizes that the header behind a BMP's file header can have; by its two letters alone a text on BMWs would be one."""
+
+_SNIFFED = 64
+
+
 def sniff(head: bytes) -> str | None:
-    """Name of the image format that a file's first 32 bytes announce, or None."""
+    """Name of the image format that a file's first 64 bytes announce, or None."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -99,52 +116,62 @@ def sniff(head: bytes) -> str | None:
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "TIFF"
     if head[4:8] == b"ftyp":
-        brands = {head[start : start + 4] for start in range(8, len(head) - 3, 4)}
+        box = head[: int.from_bytes(head[:4])]
+        brands = {box[start : start + 4] for start in (8, *range(16, len(box) - 3, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
-        if brands & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}:
+        if brands & _HEIF_BRANDS:
             return "HEIF"
-    if head.startswith(b"BM"):
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     return None
 
 
 @cache
-def _pillow() -> tuple[Any, frozenset[str]]:
-    """Pillow's Image module and the formats that it can open here."""
+def _pillow() -> tuple[Any, dict[str, Callable[[IO[bytes]], ImageFile]]]:
+    """Pillow's Image module, and what opens each format that can be decoded here."""
     from PIL import (
         BmpImagePlugin,
         GifImagePlugin,
         Image,
         JpegImagePlugin,
-        MpoImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
         WebPImagePlugin,
         features,
     )
 
-    # The plugins register themselves; only these are imported, so that no other decoder ever sees a file.
-    del BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin
-    del WebPImagePlugin
-    formats = {"JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF"}
+    # The classes themselves instead of Image.open: no other decoder ever sees a file, the cause of a header's damage
+    # is not lost, and the second picture that phones append to a JPEG, damaged or not, is never looked at.
+    openers: dict[str, Callable[[IO[bytes]], ImageFile]] = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+    }
     if features.check("webp"):
-        formats.add("WEBP")
+        openers["WEBP"] = WebPImagePlugin.WebPImageFile
+    # Images are decoded in parallel already; threads of a decoder's own would multiply with the workers.
     if features.check("avif"):
         from PIL import AvifImagePlugin
 
-        del AvifImagePlugin
-        formats.add("AVIF")
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        openers["AVIF"] = AvifImagePlugin.AvifImageFile
     try:
         import pillow_heif
     except ImportError:
         pass  # an extra; a HEIC file then becomes a row that says what to install
     else:
-        pillow_heif.register_heif_opener(thumbnails=False)
-        formats.add("HEIF")
-    # The limit on pixels is ours (`Preprocessing.max_pixels`), checked before anything is decoded.
-    Image.MAX_IMAGE_PIXELS = None
-    return Image, frozenset(formats)
+        pillow_heif.options.DECODE_THREADS = 1
+        openers["HEIF"] = pillow_heif.HeifImageFile
+    # One megabyte by default, which the colour profiles and editing histories of sound files can exceed.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    # A file ends as pixels or as an error; remarks on its metadata are neither. The filters belong to the process, so
+    # this is done once: catch_warnings around a decode would not be safe among threads.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    return Image, openers
 
 
 def prepare() -> None:
@@ -154,7 +181,7 @@ def prepare() -> None:
 
 def supported_formats() -> tuple[str, ...]:
     """Names of the formats that can be decoded here."""
-    return tuple(sorted(_pillow()[1] - {"MPO"}))
+    return tuple(sorted(_pillow()[1]))
 
 
 def read_file(location: str) -> bytes:
@@ -166,23 +193,37 @@ def read_file(location: str) -> bytes:
     try:
         # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
         descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing", "no such file") from error
-    except (OSError, ValueError) as error:
-        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
-    with open(descriptor, "rb", buffering=0) as file:
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("not-a-file", f"it is {file_kind(status.st_mode)}, not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
-            data = file.read(MAX_FILE_BYTES)
-        except OSError as error:
-            raise ImageError("unreadable", error.strerror or str(error)) from error
+    except ValueError as error:
+        raise ImageError("missing", f"no file can have this name: {error}") from error
+    except OSError as error:
+        # A socket cannot be opened at all, but it can be told from a file without permission.
+        with suppress(OSError):
+            _require_file(os.stat(location))
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        _require_file(status)
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(status.st_size)
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise ImageError("too-large", f"not enough memory to read its {status.st_size:,} bytes") from error
+    finally:
+        os.close(descriptor)
     if not data:
         raise ImageError("empty", "the file has zero bytes")
     return data
+
+
+def _require_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not-a-file", f"it is {file_kind(status.st_mode)}, not a regular file")
 
 
 def file_kind(mode: int) -> str:
@@ -222,13 +263,11 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
             return np.asarray(_square(image, preprocessing))
     except ImageError:
         raise
-    except MemoryError as error:
-        raise ImageError("too-large", "not enough memory to decode it") from error
     except Exception as error:
-        raise _damage(error) from error
+        raise _damage(error, data) from error
 
 
-def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     """Opens an image without decoding its pixels.
 
     Raises:
@@ -236,64 +275,110 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
     """
     if not data:
         raise ImageError("empty", "zero bytes")
-    kind = sniff(data[:32])
+    kind = sniff(data[:_SNIFFED])
     if kind is None:
         raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
-    module, formats = _pillow()
-    if kind not in formats:
+    module, openers = _pillow()
+    if kind not in openers:
         how = "pip install 'xception-cli[heif]'" if kind == "HEIF" else "a Pillow built with it"
         raise ImageError("unsupported", f"{kind} files need {how}")
+    # Pillow's own limit, which refuses twice its value, stays as a net for what it allocates while opening (a GIF's
+    # frame). It belongs to the process, so it is never lowered, and raised only where it would be in the way.
+    if module.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * module.MAX_IMAGE_PIXELS:
+        module.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        # Phones write JPEGs that Pillow calls MPO, when a second picture follows the first.
-        image: Image = module.open(io.BytesIO(data), formats=("JPEG", "MPO") if kind == "JPEG" else (kind,))
+        image = openers[kind](io.BytesIO(data))
     except Exception as error:
-        raise _damage(error, f"a {kind} header that cannot be read") from error
+        raise _damage(error, data, kind) from error
     width, height = image.size
     if width * height > max_pixels:
         image.close()
         raise ImageError("too-large", f"{width}x{height} is more than --max-pixels {max_pixels:,}")
-    if width < 1 or height < 1:
-        image.close()
-        raise ImageError("corrupt", f"a size of {width}x{height}")
     return image
 
 
 _TRUNCATION = ("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete")
+_INABILITY = ("unsupported", "not supported", "not yet supported", "cannot handle", "not available", "unknown pixel")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def _damage(error: Exception, what: str = "") -> ImageError:
-    text = " ".join(str(error).split()) or type(error).__name__
-    reason = "truncated" if isinstance(error, EOFError) or any(w in text.lower() for w in _TRUNCATION) else "corrupt"
-    if "cannot identify image file" in text:
-        text = what
-    return ImageError(reason, f"{what}: {text}" if what and text != what else text)
+def _damage(error: Exception, data: bytes, header: str = "") -> ImageError:
+    """What an exception of Pillow says about a file; `header` is the format if that is as far as it came."""
+    if isinstance(error, MemoryError):
+        return ImageError("too-large", "not enough memory to decode it")
+    if isinstance(error, _pillow()[0].DecompressionBombError):
+        return ImageError("too-large", "a frame or tile of it has more pixels than Pillow allows")
+    # Addresses differ from run to run, and so would the output.
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    words = text.lower()
+    # While it opens a file Pillow wraps these in a SyntaxError: the data has ended; a kind it has no name for.
+    cause = error.__cause__ if header else None
+    ended = isinstance(error, EOFError) or isinstance(cause, EOFError | IndexError | struct.error)
+    announced = _announced_bytes(data)
+    reason = "corrupt"
+    if ended or any(word in words for word in _TRUNCATION):
+        reason = "truncated"
+    elif announced > len(data):
+        reason, text = "truncated", f"{len(data):,} bytes are left of at least {announced:,} ({text})"
+    elif isinstance(cause, KeyError) or any(word in words for word in _INABILITY):
+        reason = "unsupported"
+    return ImageError(reason, f"the {header} header cannot be read: {text}" if header else text)
+
+
+def _announced_bytes(data: bytes) -> int:
+    """How many bytes a file has at the least, by its own account; 0 where the format does not tell.
+
+    Decoders of these formats say nothing more than that they failed.
+    """
+    kind = sniff(data[:_SNIFFED])
+    if kind == "WEBP":
+        return 8 + int.from_bytes(data[4:8], "little")
+    if kind == "TIFF":
+        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+        large = data[2:4] in (b"+\0", b"\0+")
+        return 2 + int.from_bytes(data[8:16] if large else data[4:8], order)
+    if kind not in ("AVIF", "HEIF"):
+        return 0
+    end = 0
+    while end + 8 <= len(data):
+        size = int.from_bytes(data[end : end + 4])
+        if size == 1:
+            size = int.from_bytes(data[end + 8 : end + 16])
+        if size < 8:  # 0 stands for "to the end"; what is between is damage
+            return 0
+        end += size
+    return end
 
 
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation to Pillow's `Transpose` that undoes it."""
 
 
-def _square(image: Image, p: Preprocessing) -> Image:
+def _square(image: ImageFile, p: Preprocessing) -> Image:
     module, _ = _pillow()
     width, height = image.size
-    if p.shrinks and image.format in ("JPEG", "MPO"):
-        scale = _OVERSAMPLE * _needed_scale(width, height, p)
-        # Pillow takes the strongest of 1/2, 1/4, 1/8 that leaves no less than this.
-        image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
-    # Only now: TIFF files turn themselves while they load, and a PNG may carry its orientation behind the pixels.
-    image.load()
-    shrink = round(width / image.width)
+    shrink = _draft(image, p)
+    rgb = _to_rgb(image)
+    if shrink == 1:
+        # A TIFF turns itself while it loads, and the header of a HEIF may be wrong about the size.
+        width, height = rgb.size
+    # Only now: a PNG may carry its orientation behind the pixels.
     orientation = _orientation(image)
-    image = _to_rgb(image)
+    x = y = 0.0
     if orientation in _TRANSPOSE:
-        image = image.transpose(module.Transpose(_TRANSPOSE[orientation]))
+        # Where shrinking does not divide the size, the last column and row are only partly image. Turned, they may
+        # come first, and the image begins within them.
+        spare_x, spare_y = rgb.width - width / shrink, rgb.height - height / shrink
+        rgb = rgb.transpose(module.Transpose(_TRANSPOSE[orientation]))
         if orientation >= 5:
-            width, height = height, width
+            width, height, spare_x, spare_y = height, width, spare_y, spare_x
+        x = spare_x if orientation in (2, 3, 6, 7) else 0.0
+        y = spare_y if orientation in (3, 4, 7, 8) else 0.0
     method = module.Resampling[p.interpolation.upper()]
 
     def resample(size: tuple[int, int], box: tuple[float, float, float, float]) -> Image:
         left, top, right, bottom = (edge / shrink for edge in box)
-        return image.resize(size, method, (left, top, min(right, image.width), min(bottom, image.height)))
+        return rgb.resize(size, method, (left + x, top + y, min(right + x, rgb.width), min(bottom + y, rgb.height)))
 
     whole = (0.0, 0.0, float(width), float(height))
     if p.resize == "squash":
@@ -305,6 +390,17 @@ def _square(image: Image, p: Preprocessing) -> Image:
     canvas: Image = module.new("RGB", (p.size, p.size), PAD_COLOUR)
     canvas.paste(resample(inner, whole), ((p.size - inner[0]) // 2, (p.size - inner[1]) // 2))
     return canvas
+
+
+def _draft(image: ImageFile, p: Preprocessing) -> int:
+    """Has a large JPEG shrunk while it is decoded; returns by how much: 1, 2, 4 or 8."""
+    if not p.shrinks or image.format != "JPEG":
+        return 1
+    width, height = image.size
+    scale = _OVERSAMPLE * _needed_scale(width, height, p)
+    # Pillow takes the strongest of 1/2, 1/4, 1/8 that leaves no less than this.
+    drafted = image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
+    return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
@@ -342,18 +438,89 @@ def _orientation(image: Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image) -> Image:
+_WHITE = (255, 255, 255)
+
+
+def _to_rgb(file: ImageFile) -> Image:
+    """Decodes the pixels of the first frame, and makes them RGB without alpha."""
     module, _ = _pillow()
-    if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value * (1 / 256), "L")
-    elif image.mode in ("I", "F"):
-        raise ImageError("unsupported", f"32-bit samples (mode {image.mode}); convert the image to 8 or 16 bits")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return module.alpha_composite(module.new("RGBA", rgba.size, "white"), rgba).convert("RGB")  # type: ignore[no-any-return]
-    if image.mode == "RGB":
-        return image
+    if file.mode in ("I", "F"):
+        raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
+    # Decoding forgets where and how the samples lie in the file.
+    frame = file.tile[0][1] if file.tile else None
+    layout = _layout(file)
+    low = _low_bytes(file) if layout == "RGB;16B" and "transparency" in file.info else None
+    file.load()
+    hidden = _hidden(file, layout, low)
+    image = _most_significant(file, layout) if file.mode.startswith("I;16") else file
     try:
-        return image.convert("RGB")
-    except ValueError as error:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            rgb = module.alpha_composite(module.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+        else:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+    except (ValueError, ImportError) as error:
         raise ImageError("unsupported", f"no conversion from colour mode {image.mode} to RGB") from error
+    if hidden is not None:
+        rgb.paste(_WHITE, (0, 0, *rgb.size), hidden)
+    if file.format == "GIF" and frame is not None and frame != (0, 0, *file.size):
+        canvas = module.new("RGB", file.size, _WHITE)
+        canvas.paste(rgb.crop(frame), frame)
+        return canvas  # type: ignore[no-any-return]
+    return rgb  # type: ignore[no-any-return]
+
+
+def _layout(file: ImageFile) -> str:
+    """Pillow's name for how the samples lie in the file, before they are decoded."""
+    if not file.tile:
+        return ""
+    arguments = file.tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _low_bytes(image: ImageFile) -> ImageFile:
+    """The less significant bytes of a 16-bit RGB PNG, of which Pillow keeps the others."""
+    assert isinstance(image.fp, io.BytesIO)
+    twin = _pillow()[1]["PNG"](io.BytesIO(image.fp.getvalue()))
+    codec, box, offset, _ = twin.tile[0]
+    # Read in the wrong byte order, the most significant byte is the other one.
+    twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
+    return twin
+
+
+def _hidden(image: Image, layout: str, low: Image | None) -> Image | None:
+    """Where a grey or RGB image has the one colour that counts as transparent; takes that from the image's `info`.
+
+    Pillow compares that colour, which is in the file's bit depth, with samples brought to 8 bits.
+    """
+    import numpy as np
+
+    if image.mode not in ("1", "L", "RGB", "I;16") or "transparency" not in image.info:
+        return None
+    key = np.asarray(image.info.pop("transparency"), np.int64)
+    samples = np.asarray(image)
+    if image.mode == "1":
+        match = samples == (key != 0)
+    elif image.mode == "I;16":
+        match = samples == key
+    elif low is not None:
+        match = (samples == key >> 8).all(-1) & (np.asarray(low) == key & 255).all(-1)
+    else:
+        bits = {"L;2": 2, "L;4": 4}.get(layout, 8)
+        match = samples == (key & (2**bits - 1)) * 255 // (2**bits - 1)
+        match = match.all(-1) if match.ndim == 3 else match
+    return _pillow()[0].fromarray(match.astype(np.uint8) * np.uint8(255))  # type: ignore[no-any-return]
+
+
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+
+def _most_significant(image: Image, layout: str) -> Image:
+    """8-bit grey from 16-bit grey, or from the 12 bits that some scanners write."""
+    import numpy as np
+
+    samples = (np.asarray(image) >> (4 if layout == "I;12" else 8)).astype(np.uint8)
+    # Pillow inverts such TIFFs only up to 8 bits.
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        samples = ~samples
+    return _pillow()[0].fromarray(samples)  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,8 @@ class Preflight:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        # Not asdict(): it makes pairs into keys of the counters.
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"failed": self.failed}
 
 
 def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) -> Preflight:

@@ -336,7 +336,7 @@ def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
             "--interpolation nearest where they are not given"
         )
         input_range = guessed
-    if units and activation == "linear":
+    if spec.include_top and units and activation == "linear":
         how = "softmax" if units > 1 else "sigmoid"
         notes.append(f"the head of {name} is linear: scores are its {how} (--raw-scores leaves them)")
     return LoadedModel(

@@ -1,8 +1,9 @@
 """The tf.data pipeline from image references to batches of pixels: ordered, parallel, bounded.
 
-    refs --(generator)--> number --(map: decode, in parallel, in order)--> pixels, error --> batch --> prefetch
+    refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
 
-References stay in Python and only their numbers travel; at most `workers` + 3 batches of them exist at a time.
+References and errors stay in Python and only numbers and pixels travel. Ahead of the batch in the consumer's hands
+there are at most `workers` images on their way and four batches.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ DEFAULT_TIMEOUT = 60.0
 MAX_ABANDONED = 16
 """Threads given up on (still reading from a dead mount, say) before the run stops."""
 
-_SEPARATOR = b"\0"
-
 
 def default_workers() -> int:
     """Number of processors that this process may use."""
@@ -45,36 +44,52 @@ class DecoderPool:
         decode: what to run.
         timeout: seconds for one image; after that its thread is abandoned and the image is an error.
         max_abandoned: how many threads may hang at the same time.
+
+    Attributes:
+        failure: set once more than `max_abandoned` hang.
     """
 
     def __init__(self, decode: Decoder, timeout: float, max_abandoned: int = MAX_ABANDONED) -> None:
         self._decode, self._timeout, self._max_abandoned = decode, timeout, max_abandoned
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._abandoned = 0
         self._closed = False
         self.failure: XcliError | None = None
 
     def run(self, location: str, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
-        """Decodes one image; blocks for at most the timeout."""
-        if self.failure is not None:
-            return ImageError("timeout", "not tried: too many images before it did not answer")
-        try:
-            worker = self._idle.get_nowait()
-        except queue.Empty:
-            worker = _Worker(self)
+        """Decodes one image; blocks for at most the timeout.
+
+        Raises:
+            XcliError: too many images before this one hang, or the pool is closed: it was not tried, so there is
+                nothing that could be said of it in a row.
+            Exception: what else `decode` raised.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self._closed:
+                raise XcliError("the images are not wanted any more")
+            worker = self._idle.pop() if self._idle else _Worker(self)
         outcome = worker.submit(lambda: self._decode(location, preprocessing), self._timeout)
-        if outcome is None:
+        if outcome is _HANGS:
             return self._abandon()
-        self._idle.put(worker)
-        if isinstance(outcome, Exception) and not isinstance(outcome, ImageError):
+        with self._lock:
+            if self._closed:
+                worker.stop()
+            else:
+                self._idle.append(worker)
+        if isinstance(outcome, ImageError):
+            # A new one: the traceback of the old one keeps the bytes of the file and its half-decoded pixels.
+            return ImageError(outcome.reason, outcome.message)
+        if isinstance(outcome, BaseException):
             raise outcome
-        return outcome
+        return outcome  # type: ignore[no-any-return]
 
     def _abandon(self) -> ImageError:
         with self._lock:
             self._abandoned += 1
-            if self._abandoned > self._max_abandoned:
+            if self._abandoned > self._max_abandoned and self.failure is None:
                 self.failure = XcliError(
                     f"{self._abandoned} images at once did not answer within --image-timeout {self._timeout:g} s: "
                     "is the storage they lie on still there?"
@@ -87,9 +102,15 @@ class DecoderPool:
             self._abandoned -= 1
 
     def close(self) -> None:
-        """Ends the threads that are idle."""
-        while not self._idle.empty():
-            self._idle.get().stop()
+        """Ends the threads that are idle now, and the others when they are done."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.stop()
+
+
+_HANGS = object()
 
 
 class _Worker:
@@ -104,9 +125,9 @@ class _Worker:
         threading.Thread(target=self._loop, name="xception-decode", daemon=True).start()
 
     def submit(self, task: Callable[[], NDArray[np.uint8]], timeout: float) -> Any:
-        """What a task returned or raised; None when it takes longer than `timeout` seconds.
+        """What a task returned or raised; `_HANGS` when it takes longer than `timeout` seconds.
 
-        After None the worker is of no more use.
+        After `_HANGS` the worker is of no more use.
         """
         self._tasks.put(task)
         try:
@@ -115,7 +136,7 @@ class _Worker:
             with self._lock:
                 if self._results.empty():
                     self._given_up = True
-                    return None
+                    return _HANGS
             return self._results.get()
 
     def stop(self) -> None:
@@ -125,19 +146,20 @@ class _Worker:
         while (task := self._tasks.get()) is not None:
             try:
                 outcome: Any = task()
-            except Exception as error:  # noqa: BLE001 - raised again by the pool, or a row
+            except BaseException as error:  # noqa: BLE001 - raised again by the pool, or a row
                 outcome = error
             with self._lock:
                 if self._given_up:
                     break
                 self._results.put(outcome)
+            del task, outcome  # an idle thread would keep the last image alive
         else:
             return
         self._pool.returned()
 
 
 class PixelPipeline:
-    """Batches of decoded images, in the order of the references.
+    """Batches of decoded images, in the order of the references; to be iterated once.
 
     Args:
         refs: the references; consumed lazily, in a thread of tf.data.
@@ -147,8 +169,8 @@ class PixelPipeline:
         timeout: seconds for one image.
         decode: reads and decodes one image (for tests).
 
-    Iterating raises what the iteration of `refs` raised, after the batches before it, and XcliError when too many
-    images hang. Every reference is in exactly one batch.
+    Iterating raises what the iteration of `refs` raised, after all that it gave before; what `decode` raised other
+    than ImageError; and XcliError when too many images hang. Every reference is in exactly one batch.
     """
 
     def __init__(
@@ -165,8 +187,12 @@ class PixelPipeline:
         self._workers = workers or default_workers()
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, ImageRef] = {}
-        self._listing_failure: BaseException | None = None
+        self._errors: dict[int, ImageError] = {}
+        self._failure: BaseException | None = None
+        self._listing_failure: Exception | None = None
         self._stopped = threading.Event()
+        self._room = threading.Semaphore(1)
+        """Acquired for a batch to wait for the consumer, released when it is taken."""
 
     def _numbers(self) -> Iterator[int]:
         try:
@@ -178,26 +204,30 @@ class PixelPipeline:
         except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
             self._listing_failure = error
 
-    def _load(self, number: Any) -> tuple[NDArray[np.uint8], bytes]:
+    def _load(self, number: Any) -> NDArray[np.uint8]:
         import numpy as np
 
         ref = self._pending[int(number)]
-        outcome = ref.error or self._pool.run(ref.location, self._preprocessing)
+        try:
+            outcome = ref.error or self._pool.run(ref.location, self._preprocessing)
+        except BaseException as error:
+            # TensorFlow makes a text of it.
+            self._failure = self._failure or error
+            raise
         if isinstance(outcome, ImageError):
-            size = self._preprocessing.size
-            error = outcome.reason.encode() + _SEPARATOR + outcome.message.encode("utf-8", "backslashreplace")
-            return np.zeros((size, size, 3), np.uint8), error
-        return outcome, b""
+            self._errors[int(number)] = outcome
+            return np.zeros((self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
+        return outcome
 
     def dataset(self) -> Any:
-        """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3], error string[b])."""
+        """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors are kept aside."""
         tf = load_tensorflow()
         prepare()
         size = self._preprocessing.size
 
-        def load(number: Any) -> tuple[Any, Any, Any]:
-            pixels, error = tf.numpy_function(self._load, [number], [tf.uint8, tf.string], stateful=False)
-            return number, tf.ensure_shape(pixels, (size, size, 3)), tf.ensure_shape(error, ())
+        def load(number: Any) -> tuple[Any, Any]:
+            pixels = tf.numpy_function(self._load, [number], tf.uint8)
+            return number, tf.ensure_shape(pixels, (size, size, 3))
 
         options = tf.data.Options()
         options.deterministic = True
@@ -210,47 +240,36 @@ class PixelPipeline:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         # A thread of its own feeds the caller: waiting in TensorFlow cannot be interrupted, waiting on a queue can.
-        ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+        ready: queue.SimpleQueue[ImageBatch | BaseException | None] = queue.SimpleQueue()
         threading.Thread(target=self._feed, args=(ready,), name="xception-feed", daemon=True).start()
         try:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield self._batch(*item)
-                if self._pool.failure is not None:
-                    raise self._pool.failure
+                self._room.release()
+                yield item
+            if self._pool.failure is not None:
+                raise self._pool.failure
             if self._listing_failure is not None:
                 raise self._listing_failure
         finally:
             self._stopped.set()
             self._pool.close()
+            self._room.release()
 
-    def _feed(self, ready: queue.Queue[Any]) -> None:
+    def _feed(self, ready: queue.SimpleQueue[ImageBatch | BaseException | None]) -> None:
         try:
             with load_tensorflow().device("/CPU:0"):
-                for item in self.dataset():
-                    if not self._offer(ready, item):
+                batches = iter(self.dataset())
+                while self._room.acquire() and not self._stopped.is_set():
+                    item = next(batches, None)
+                    if item is None:
+                        ready.put(None)
                         return
-            self._offer(ready, None)
-        except Exception as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
-            self._offer(ready, error)
+                    ready.put(self._batch(item[0].numpy().tolist(), item[1].numpy()))
+        except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
+            ready.put(self._failure or error)
 
-    def _offer(self, ready: queue.Queue[Any], item: Any) -> bool:
-        while not self._stopped.is_set():
-            try:
-                ready.put(item, timeout=0.5)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _batch(self, numbers: Any, pixels: Any, errors: Any) -> ImageBatch:
-        refs = tuple(self._pending.pop(number) for number in numbers.numpy().tolist())
-        return ImageBatch(refs, pixels.numpy(), tuple(_error(code) for code in errors.numpy().tolist()))
-
-
-def _error(code: bytes) -> ImageError | None:
-    if not code:
-        return None
-    reason, _, message = code.partition(_SEPARATOR)
-    return ImageError(reason.decode(), message.decode())
+    def _batch(self, numbers: list[int], pixels: NDArray[np.uint8]) -> ImageBatch:
+        refs = tuple(self._pending.pop(number) for number in numbers)
+        return ImageBatch(refs, pixels, tuple(self._errors.pop(number, None) for number in numbers))

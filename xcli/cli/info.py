@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli import __version__
+from xcli.architecture import IMAGE_SIZE
 from xcli.cli.options import (
     INPUT,
     MODEL,
@@ -91,7 +92,7 @@ def info(ctx: click.Context, /, **values: Any) -> int:
         "weights": _weights(spec),
     }
     if found is not None:
-        report["sources"] = found.as_dict() | {"failed": found.failed}
+        report["sources"] = found.as_dict()
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -103,7 +104,7 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
     if spec.model is not None:
         return _foreign(load_model(spec))
     described = describe_network(spec)
-    size = described[0].shape[0] * 2 + 1 if spec.image_size is None else spec.image_size
+    size = spec.image_size or IMAGE_SIZE
     return {
         "name": "Xception",
         "include_top": spec.include_top,

@@ -1,0 +1,153 @@
+"""The boundary: start-up, exit codes, messages, the environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.cli.conftest import COMMAND, Invoke, clean_environment, run_process
+from xcli import __version__
+from xcli.cli import cli
+from xcli.errors import ExitCode
+
+HEAVY = {"tensorflow", "keras", "numpy", "PIL", "pyarrow", "matplotlib", "h5py", "rich", "tqdm"}
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["classify", "--help"],
+    ["features", "--help"],
+    ["info", "--help"],
+    ["classify", "--no-such-option"],
+    ["classify", "--top", "zero"],
+    ["features", "--pooling", "median"],
+    ["classify", "--classes", "5"],
+    ["classify", "--image-size", "150"],
+    ["features", "--weights", "none", "--image-size", "70"],
+    ["classify", "no-such-*.jpg"],
+    ["classify", "x.jpg", "-o", "x.unknown"],
+    ["bogus"],
+]
+
+
+@pytest.mark.parametrize("args", LIGHT, ids=" ".join)
+def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.options import Messages\n"
+        f"sys.argv = ['xception', *{args!r}]\ncode = _run(Messages())\n"
+        f"print('IMPORTED', code, sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = 0 if args[-1] in ("--help", "--version") else 2
+    assert done.stdout.splitlines()[-1] == f"IMPORTED {expected} []", done.stdout + done.stderr
+
+
+def test_help_is_fast() -> None:
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - begin)
+    # The best of five: the machine may be busy with other things, the program may not.
+    assert min(seconds) < 0.3, seconds
+
+
+def test_version(invoke: Invoke) -> None:
+    result = invoke("--version")
+    assert (result.code, result.text) == (0, f"xception, version {__version__}\n")
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in cli.commands.items():
+        assert command.help, name
+        assert command.short_help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts}"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["classify", "--top", "0", "."], 2, "--top"),
+        (["classify", "x-*.jpg"], 2, "'x-*.jpg'"),
+        (["classify", "--classes", "7", "."], 2, "classes=7"),
+        (["classify", "--weights", "none", "--model", "m.keras", "."], 2, "exclude each other"),
+        (["classify", "--shard", "3/2", "."], 2, "3/2"),
+        (["classify", "--manifest", "m.csv", "."], 2, "--manifest"),
+        (["classify", "--device", "gpu:7", "--weights", "none", "."], 2, "gpu:7"),
+        (["classify", "--device", "tpu", "--weights", "none", "."], 2, "tpu"),
+        (["classify", "--precision", "float16", "--device", "cpu", "--weights", "none", "."], 2, "float16"),
+        (["classify", "--label-type", "wnid", "--weights", "none", "--classes", "3", "."], 2, "wnid"),
+        (["classify", "--model", "no-such.keras", "."], 3, "no-such.keras"),
+        (["classify", "--weights", "no-such.h5", "."], 3, "no-such.h5"),
+        (["classify", "--weights", "none", "--labels", "no-such.txt", "."], 3, "no-such.txt"),
+        (["features", "--weights", "none", "--layer", "block99", "."], 2, "block99"),
+        (["features", "--weights", "none", "--pooling", "none", "--format", "csv", "."], 2, "maps"),
+        (["features", "--weights", "none", "--pooling", "none", "--normalize", "-o", "x.parquet", "."], 2, "maps"),
+        (["features", "--weights", "none", "--format", "npy", "."], 2, "-o"),
+        (["classify", "--weights", "none", "-o", "no/such/dir/x.csv", "."], 5, "no/such/dir"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_errors_are_one_line_with_their_exit_code(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*args)
+    assert result.code == code, result
+    assert message in result.err.splitlines()[-1], result
+    assert "Traceback" not in result.err
+    assert result.out == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_weights_and_no_network_names_the_ways_out(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "KERAS_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    result = invoke("classify", tmp_path, "--offline")
+    assert result.code == ExitCode.MODEL
+    for way in ("--weights FILE", "XCEPTION_WEIGHTS_DIR", "XCEPTION_WEIGHTS_URL", "--weights none", "--model FILE"):
+        assert way in result.err
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_under_debug(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr("xcli.cli.running.list_images", broken)
+    result = invoke("classify", tmp_path)
+    assert result.code == 1
+    assert len(result.err.splitlines()) == 1
+    assert "ZeroDivisionError" in result.err
+    assert "--debug" in result.err
+    assert "Traceback" in invoke("classify", tmp_path, "--debug").err
+    assert "Traceback" in invoke("--debug", "classify", tmp_path).err
+
+
+def test_options_come_from_the_environment(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XCEPTION_CLASSIFY_TOP", "none")
+    result = invoke("classify", tmp_path)
+    assert result.code == 2
+    assert "XCEPTION_CLASSIFY_TOP" in result.err or "--top" in result.err
+
+
+def test_log_file(invoke: Invoke, tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    (tmp_path / "empty").mkdir()
+    result = invoke("-q", "features", tmp_path / "empty", "--weights", "none", "--image-size", "71", "--log-file", log)
+    assert (result.code, result.err) == (0, "")
+    assert "no images found" in log.read_text()
+    assert invoke("--log-file", tmp_path / "no" / "log", "features", tmp_path).code == 2
+
+
+def test_module_and_script_are_the_same_program() -> None:
+    assert run_process("--version").text == f"xception, version {__version__}\n"

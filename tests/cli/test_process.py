@@ -1,0 +1,125 @@
+"""Behaviour at the boundary of the process: noise, pipes, signals, lists on standard input. Real processes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
+
+FAST = ("--weights", "none", "--image-size", "71")
+
+
+def test_nothing_but_our_words_on_standard_error(photos: Path) -> None:
+    result = run_process("features", photos, *FAST)
+    assert result.code == 0, result
+    assert result.err.splitlines()[1:] == []
+    assert result.err.startswith("xception: 5 images: 5 ok, 2 skipped (1 hidden, 1 not an image) in ")
+    assert len(result.text.splitlines()) == 6
+
+
+def test_a_list_on_standard_input(photos: Path) -> None:
+    names = "a.jpg\nsub/e.jpg\n\na.jpg\n"
+    result = run_process("features", "-", *FAST, cwd=photos, stdin=names.encode())
+    assert result.code == 0, result
+    assert [row[0] for row in csv.reader(io.StringIO(result.text))][1:] == ["a.jpg", "sub/e.jpg", "a.jpg"]
+
+
+def test_a_list_with_nul_and_names_of_any_kind(tmp_path: Path) -> None:
+    names = [b"line\nbreak.jpg", b"quote'\".jpg", "\N{CAT FACE}.jpg".encode(), b"\xff\xfe.jpg", b"back\\slash.jpg"]
+    (original,) = save_photos(tmp_path, ["x"])
+    for name in names:
+        os.link(original, os.path.join(os.fsencode(tmp_path), name))
+    result = run_process("features", "-", "-0", *FAST, cwd=tmp_path, stdin=b"\0".join(names))
+    assert result.code == 0, result
+    rows = list(csv.reader(io.StringIO(result.text, newline="")))[1:]
+    escaped = ["line\nbreak.jpg", "quote'\".jpg", "\N{CAT FACE}.jpg", r"\xff\xfe.jpg", r"back\\slash.jpg"]
+    assert [row[0] for row in rows] == escaped
+    assert len({tuple(row[3:]) for row in rows}) == 1
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    save_photos(tmp_path, [f"{number:02}.jpg" for number in range(40)])
+    args = (*COMMAND, "features", str(tmp_path), *FAST, "--batch-size", "1")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"path,status,error,f0,")
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(60) == 0, errors
+    assert errors == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_leaves_no_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    source, target = tmp_path / "in", tmp_path / "out.csv"
+    save_photos(source, [f"{n:03}.jpg" for n in range(300)])
+    args = (*COMMAND, "features", str(source), *FAST, "--batch-size", "1", "-o", str(target))
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size > 30_000 for path in tmp_path.glob(".out.csv.*")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        begin = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        seconds = time.monotonic() - begin
+    assert process.returncode == code, errors
+    assert b"Traceback" not in errors
+    assert f"{target} was not written".encode() in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert seconds < 10
+
+
+def test_ctrl_c_while_waiting_for_names() -> None:
+    args = (*COMMAND, "features", "-", *FAST)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(args, env=clean_environment(), **pipes) as process:
+        time.sleep(6)  # TensorFlow is imported, and the listing waits for a first name
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_file_deleted_during_the_run_is_a_row(tmp_path: Path) -> None:
+    names = [f"{n:02}.jpg" for n in range(60)]
+    paths = save_photos(tmp_path, names)
+    args = (*COMMAND, "features", str(tmp_path), *FAST, "--batch-size", "1", "--workers", "1")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        assert process.stdout is not None
+        # The first row is out, so the directory has been listed; the last of it is far from being read.
+        head = process.stdout.readline() + process.stdout.readline()
+        paths[-1].unlink()
+        rest, errors = process.communicate(timeout=60)
+    rows = list(csv.reader(io.StringIO((head + rest).decode())))[1:]
+    assert [Path(row[0]).name for row in rows] == names
+    assert [row[1] for row in rows] == ["ok"] * 59 + ["error"]
+    assert rows[-1][2].startswith("missing: ")
+    assert process.returncode == 4, errors
+
+
+def test_a_full_disk_is_exit_5(photos: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    result = run_process("features", photos, *FAST, "-o", "/dev/full", "--format", "csv")
+    assert result.code == 5, result
+    assert "No space left" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_no_terminal_no_progress_and_no_colour(photos: Path) -> None:
+    result = run_process("features", photos, *FAST, TERM="xterm-256color", FORCE_COLOR="1")
+    assert b"\x1b" not in result.out
+    assert "\x1b" not in result.err
+    assert "\r" not in result.err
