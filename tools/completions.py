@@ -7,6 +7,8 @@ import shlex
 from textwrap import dedent, indent, wrap
 from typing import TYPE_CHECKING
 
+from xcli.cli import PROGRAM
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,12 +18,13 @@ LINE = 110
 
 
 def _filled(template: str, **parts: str) -> str:
-    """The template with `@name@` replaced by that part, its lines indented alike where it stands on its own."""
+    """The template with PROGRAM filled in, and `@name@` by that part, indented alike where it stands on its own."""
 
     def part(match: re.Match[str]) -> str:
         return indent(parts[match[2]], match[1] or "")
 
-    return re.sub(r"(^ *)?@(\w+)@", part, dedent(template).lstrip("\n"), flags=re.MULTILINE)
+    text = dedent(template).lstrip("\n").replace("PROGRAM", PROGRAM)
+    return re.sub(r"(^ *)?@(\w+)@", part, text, flags=re.MULTILINE)
 
 
 # bash
@@ -127,7 +130,7 @@ _BASH = r"""
 def bash(program: Program) -> str:
     """The script for bash; it needs nothing beside bash itself."""
     return _filled(
-        _BASH.replace("PROGRAM", program.name),
+        _BASH,
         options="\n".join(map(_bash_options, program.all)),
         values="\n".join(arm for command in program.all for arm in _bash_values(command)),
         commands=_bash_array("words=", (command.name for command in program.commands)),
@@ -228,12 +231,12 @@ def zsh(program: Program) -> str:
         specs = _zsh_specs(command)
         action = _zsh_action(command.values)
         if action:
-            specs.append(_single_quoted(f"*:{_zsh_escaped(' '.join(command.arguments))}:{action}"))
+            specs.append(_single_quoted(f"*:{_zsh_message(' '.join(command.arguments))}:{action}"))
         body = " \\\n".join(f"    {spec}" for spec in specs)
-        functions.append(f"_{program.name}_command_{command.name}() {{\n  _arguments -s -S : \\\n{body}\n}}")
+        functions.append(f"_{PROGRAM}_command_{command.name}() {{\n  _arguments -s -S : \\\n{body}\n}}")
     return _filled(
-        _ZSH.replace("PROGRAM", program.name),
-        specs=" \n".join(f"{spec} \\" for spec in _zsh_specs(program.group)),
+        _ZSH,
+        specs="\n".join(f"{spec} \\" for spec in _zsh_specs(program.group)),
         commands="\n".join(
             _single_quoted(f"{_zsh_escaped(command.name)}:{_zsh_escaped(command.summary)}")
             for command in program.commands
@@ -247,22 +250,27 @@ def _single_quoted(text: str) -> str:
 
 
 def _zsh_escaped(text: str) -> str:
-    """For the inside of a specification, where colons and brackets have a meaning."""
+    """For a description in a specification, where colons and brackets have a meaning."""
     return re.sub(r"([\\:\[\]])", r"\\\1", text)
+
+
+def _zsh_message(text: str) -> str:
+    """For the heading over values in a specification, which ends at a colon."""
+    return re.sub(r"([\\:])", r"\\\1", text)
 
 
 def _zsh_specs(command: Command) -> list[str]:
     """A specification for every name of every option."""
     specs = []
     for option in command.options:
-        others = "*" if option.repeatable else f"({' '.join(option.all_names)})"
+        others = f"({' '.join(option.all_names)})" if option.all_names[1:] else ""
         for name in option.all_names:
-            spec = f"{others}{name}"
+            spec = f"{'*' if option.repeatable else others}{name}"
             if option.metavar:
                 spec += "=" if name.startswith("--") else "+"
             spec += f"[{_zsh_escaped(option.describe(name))}]"
             if option.metavar:
-                spec += f":{_zsh_escaped(option.metavar)}:{_zsh_action(option.values) or ' '}"
+                spec += f":{_zsh_message(option.metavar)}:{_zsh_action(option.values) or ' '}"
             specs.append(_single_quoted(spec))
     return specs
 
@@ -273,7 +281,7 @@ def _zsh_action(values: Values) -> str:
         return "_files -/"
     if values.files:
         # The blank keeps _arguments from slipping in options of its own before the words.
-        return f" _xception_words_or_files {words}" if words else "_files"
+        return f" _{PROGRAM}_words_or_files {words}" if words else "_files"
     return f"({words})" if words else ""
 
 
@@ -282,7 +290,8 @@ def _zsh_action(values: Values) -> str:
 _FISH = r"""
     # Completion of PROGRAM for fish. Written by tools/generate.py: edits are lost.
 
-    # Whether $argv[1] is the command on the line, empty where there is none yet, and no option that follows is there.
+    # Whether $argv[1] is the command on the line, empty where there is none yet, and none of the options that follow
+    # it there is given already. They come after a = if they take a value, which may be what is being completed.
     function __PROGRAM_at
         set -l tokens (commandline -opc)
         set -e tokens[1]
@@ -292,10 +301,10 @@ _FISH = r"""
         while set -q tokens[1]
             set -l token $tokens[1]
             set -e tokens[1]
+            set -a seen $token
             if test $value_follows = yes
                 set value_follows no
             else if string match -q -- '-*' $token
-                set -a seen $token
                 contains -- $token @valued@
                 and set value_follows yes
             else
@@ -307,14 +316,25 @@ _FISH = r"""
 
         test "$command" = "$argv[1]"
         or return 1
+        set -l value_ahead no
         for option in $argv[2..]
-            if string match -q -- '--*' $option
-                string match -q -- $option $seen
-                or string match -q -- "$option=*" $seen
-                and return 1
-            else if string match -qr -- '^-[@flags@]*'(string sub -s 2 -- $option) $seen
-                return 1
+            if test $option = '='
+                set value_ahead yes
+                continue
             end
+            # A short option may stand behind flags, and its value behind it.
+            set -l given "^$option"'(=|$)'
+            set -l last "^$option"'$'
+            if not string match -q -- '--*' $option
+                set given '^-[@flags@]*'(string sub -s 2 -- $option)
+                set last "$given"'$'
+            end
+            if test $value_ahead = yes
+                and string match -qr -- $last $seen[-1]
+                set -e seen[-1]
+            end
+            string match -qr -- $given $seen
+            and return 1
         end
         return 0
     end
@@ -329,7 +349,7 @@ _FISH = r"""
 def fish(program: Program) -> str:
     """The script for fish."""
     commands = [
-        f"complete -c {program.name} -n '__{program.name}_at \"\"' -a {_fish_quoted(command.name)}"
+        f"complete -c {PROGRAM} -n '__{PROGRAM}_at \"\"' -a {_fish_quoted(command.name)}"
         f" -d {_fish_quoted(command.summary)}"
         for command in program.commands
     ]
@@ -338,15 +358,13 @@ def fish(program: Program) -> str:
         if lines:
             lines.append("")
         if fill := _fish_values(command.values):
-            lines.append(f"complete -c {program.name} -n '__{program.name}_at {command.name}' {fill}")
+            lines.append(f"complete -c {PROGRAM} -n '__{PROGRAM}_at {command.name}' {fill}")
         lines += [
-            f"complete -c {program.name} {line}"
-            for option in command.options
-            for line in _fish_option(program.name, command, option)
+            f"complete -c {PROGRAM} {line}" for option in command.options for line in _fish_option(command, option)
         ]
     every = [option for command in program.all for option in command.options]
     return _filled(
-        _FISH.replace("PROGRAM", program.name),
+        _FISH,
         valued=" ".join(name for option in program.group.options if option.metavar for name in option.names),
         flags="".join(
             sorted({name[1] for one in every if not one.metavar for name in one.all_names if len(name) == 2})
@@ -360,10 +378,10 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _fish_option(program: str, command: Command, option: Option) -> list[str]:
+def _fish_option(command: Command, option: Option) -> list[str]:
     """A line for the names that turn it on, and one for those that turn it off."""
-    unless = () if option.repeatable else option.all_names
-    condition = _fish_quoted(" ".join((f"__{program}_at", command.name or '""', *unless)))
+    unless = () if option.repeatable else ("=", *option.names) if option.metavar else option.all_names
+    condition = _fish_quoted(" ".join((f"__{PROGRAM}_at", command.name or '""', *unless)))
     lines = []
     for names in filter(None, (option.names, option.off_names)):
         flags = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in names]

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools import completions, manpages
 from tools.tree import GenerateError, contexts, read_program
-from xcli.cli import cli
+from xcli.cli import PROGRAM, cli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +35,12 @@ def outputs(group: click.Group, root: Path) -> dict[str, str | None]:
     """What should stand in each generated file below `root`, by its name; None where it should be gone."""
     program = read_program(group)
     texts: dict[str, str | None] = {
-        f"completions/{program.name}.bash": completions.bash(program),
-        f"completions/_{program.name}": completions.zsh(program),
-        f"completions/{program.name}.fish": completions.fish(program),
+        f"completions/{PROGRAM}.bash": completions.bash(program),
+        f"completions/_{PROGRAM}": completions.zsh(program),
+        f"completions/{PROGRAM}.fish": completions.fish(program),
     }
     texts |= {f"man/{command.page_name}.1": manpages.page(program, command) for command in program.all}
-    for page in sorted((root / "man").glob(f"{program.name}-*.1")):
+    for page in sorted((root / "man").glob(f"{PROGRAM}-*.1")):
         texts.setdefault(f"man/{page.name}", None)
     if (readme := _read(root / README)) is not None:
         texts[README] = with_help(readme.decode(), group)

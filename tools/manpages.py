@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from tools.tree import GenerateError
+from xcli.cli import PROGRAM
 from xcli.errors import ExitCode
 from xcli.weights import WEIGHTS_URL_VARIABLE
 
@@ -75,7 +76,7 @@ def page(program: Program, command: Command) -> str:
     examples, description, status = _read_help(command)
     title = command.page_name.upper()
     blocks = [
-        f'.\\" Written by tools/generate.py: edits are lost.\n.TH {title} 1 "" "{program.name} {program.version}"\n'
+        f'.\\" Written by tools/generate.py: edits are lost.\n.TH {title} 1 "" "{PROGRAM} {program.version}"\n'
         # Ragged and without hyphens, for the names of options must be found by a search.
         ".nh\n.ad l",
         f".SH NAME\n{escaped(command.page_name)} \\- {escaped(_lower_first(command.summary))}",

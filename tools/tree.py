@@ -118,7 +118,6 @@ class Command:
 class Program:
     """The group, and its visible commands in the order of the help."""
 
-    name: str
     version: str
     group: Command
     commands: tuple[Command, ...]
@@ -130,10 +129,10 @@ class Program:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence without its full stop and without `[default: ...]`."""
+    """The first sentence without its full stop, and without `[default: ...]` unless that is all there is."""
     text = " ".join(text.split())
     without_default = re.sub(r"\s*\[default: [^]]*\]", "", text)
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", without_default or text)[0].rstrip(".")
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", without_default or text.strip("[]"))[0].rstrip(".")
 
 
 def contexts(group: click.Group) -> dict[str, click.Context]:
@@ -156,7 +155,7 @@ def contexts(group: click.Group) -> dict[str, click.Context]:
 def read_program(group: click.Group) -> Program:
     """Reads the whole tree."""
     commands = [_read_command(name, ctx) for name, ctx in contexts(group).items()]
-    return Program(PROGRAM, __version__, commands[0], tuple(commands[1:]))
+    return Program(__version__, commands[0], tuple(commands[1:]))
 
 
 def _read_command(name: str, ctx: click.Context) -> Command:

@@ -49,6 +49,7 @@ class ForeignNetwork:
         self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
         self._backbone: Backbone | None = None
         self._weights: Weights | None = None
+        self._state: list[tuple[Any, Any]] = []
         shape = tuple(self._model.inputs[0].shape)
         if len(shape) != 4 or shape[-1] not in (3, None):
             raise ModelError(f"{path} takes inputs of shape {shape}; images of shape (None, size, size, 3) are needed")
@@ -59,6 +60,8 @@ class ForeignNetwork:
         problem = values_problem(self.weights())
         if problem:
             raise ModelError(f"{path}: {problem}")
+        if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
+            raise ModelError(f"{path}: its output {self.output_name!r} has the name of another layer of the Xception")
 
     @property
     def output_name(self) -> str:
@@ -131,6 +134,9 @@ class ForeignNetwork:
     def prepare(self, precision: Precision) -> None:
         """Folds the Xception for arithmetic in `precision`."""
         self._backbone = Backbone(self.weights(), precision)
+        holder = self._find_model(self.graph, self._model)
+        folded = {id(variable) for name in self._names for variable in holder.get_layer(name).variables}
+        self._state = [(variable, variable.numpy()) for variable in self._model.variables if id(variable) not in folded]
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
         """Outputs of the layers in `taps`, for float32[b, size, size, 3] as the model's input wants it.
@@ -141,17 +147,8 @@ class ForeignNetwork:
         """
         keras = load_keras()
         found: dict[str, Any] = {}
-        # The values of the head's variables go in as constants, on the engine's device.
-        inside = {id(variable) for variable in self._find_model(self.graph, self._model).variables}
-        if self._holder is self.graph:
-            inside = {
-                id(variable) for name in self._names for variable in getattr(self._model.get_layer(name), "variables")
-            }
-        state = [
-            (variable, constant(variable.numpy(), variable.dtype))
-            for variable in self._model.variables
-            if id(variable) not in inside
-        ]
+        # The variables of the other layers go in as constants too, on the engine's device, wherever Keras keeps them.
+        state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
         with keras.StatelessScope(state_mapping=state):
             (output,) = self._run(self.graph, self._model, [x], set(taps), found)
         if self.output_name in taps and self.output_name not in self._holder.backbone:
@@ -216,7 +213,7 @@ def _load(folder: str, path: str) -> Any:
         with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"):
             warnings.simplefilter("always")
             model = keras.models.load_model(folder, compile=False, safe_mode=True)
-    except Exception as error:  # noqa: BLE001 - whatever Keras makes of a strange file, it is the file's fault
+    except Exception as error:
         raise ModelError(f"Keras cannot load {path}: {shown(error)}") from error
     for warning in said:
         log.debug("Keras on %s: %s", path, shown(warning.message))
@@ -263,9 +260,7 @@ def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
             return {name: fill(item) for name, item in value.items()}
         return value
 
-    # Outside of training every layer takes the road of inference by itself; masks play no part with images.
-    named = {name: fill(value) for name, value in call.kwargs.items() if name not in ("training", "mask")}
-    return operation(*fill(list(call.args)), **named)
+    return operation(*fill(list(call.args)), **{name: fill(value) for name, value in call.kwargs.items()})
 
 
 def _constant(value: Mapping[str, Any]) -> Any:

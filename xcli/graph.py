@@ -145,10 +145,14 @@ def _tensor(key: Key) -> dict[str, Any]:
 
 def _call(node: Any) -> Call:
     if isinstance(node, list):  # as Keras 2 wrote it: a list of [layer, call, output, keyword arguments]
-        args = [_tensor((entry[0], entry[1], entry[2])) for entry in node]
+        args: Any = [_tensor((entry[0], entry[1], entry[2])) for entry in node]
+        args = args if len(args) == 1 else [args]
         kwargs = node[0][3] if node and len(node[0]) > 3 else {}
-        return Call(args if len(args) == 1 else [args], kwargs, tuple(_tensors([args, kwargs])))
-    return Call(node["args"], node["kwargs"], tuple(_tensors([node["args"], node["kwargs"]])))
+    else:
+        args, kwargs = node["args"], node["kwargs"]
+    # Outside of training every layer takes the road of inference by itself; masks play no part with images.
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("training", "mask")}
+    return Call(args, kwargs, tuple(_tensors([args, kwargs])))
 
 
 def tensor_key(value: Any) -> Key | None:
@@ -164,8 +168,8 @@ def _tensors(value: Any) -> Iterator[Key]:
     if key is not None:
         yield key
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
+        for name in sorted(value):  # as Keras sorts them
+            yield from _tensors(value[name])
     elif isinstance(value, list):
         for item in value:
             yield from _tensors(item)

@@ -297,7 +297,10 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     return image
 
 
-_TRUNCATION = ("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete")
+_TRUNCATION = (
+    *("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete"),
+    "not identified by this driver",  # the end came before the size
+)
 _INABILITY = ("unsupported", "not supported", "not yet supported", "cannot handle", "not available", "unknown pixel")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -335,8 +338,11 @@ def _announced_bytes(data: bytes) -> int:
         return 8 + int.from_bytes(data[4:8], "little")
     if kind == "TIFF":
         order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-        large = data[2:4] in (b"+\0", b"\0+")
-        return 2 + int.from_bytes(data[8:16] if large else data[4:8], order)
+        # The first directory: its place, the number of its entries, the entries, the place of the next one.
+        width, number, entry = (8, 8, 20) if 43 in data[2:4] else (4, 2, 12)
+        start = int.from_bytes(data[width : 2 * width], order)
+        entries = int.from_bytes(data[start : start + number], order)
+        return start + number + entry * entries + width
     if kind not in ("AVIF", "HEIF"):
         return 0
     end = 0

@@ -7,6 +7,7 @@ wnid, or by its index.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -62,8 +63,9 @@ def read_labels(path: str) -> Labels:
     """Reads class names from a file.
 
     Args:
-        path: a text file with one name a line (optionally wnid, tab, name); or JSON: a list of names, an object of
-            index to name, or Keras' index of `{"0": [wnid, name], ...}`.
+        path: a text file with one name a line (on every line, or on none, wnid and a tab before it); or JSON: a list of
+            names or of [wnid, name], an object of index to one of these, an object of name to index, or any of these
+            lists as `{"labels": ...}`.
 
     Raises:
         LabelsError: the file cannot be read, or is none of these.
@@ -74,18 +76,28 @@ def read_labels(path: str) -> Labels:
         raise LabelsError(f"cannot read labels from {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelsError(f"{path} is not a label file: it is not UTF-8 text") from error
-    if text.lstrip()[:1] in ("{", "["):
-        try:
+    try:
+        if text.lstrip()[:1] in ("{", "["):
             entries = _entries(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise LabelsError(f"{path} is not a label file: {error}") from error
-    else:
-        entries = [line.split("\t", 1)[::-1] for line in text.splitlines() if line.strip()]
+        else:
+            # Not splitlines(): a name may hold what Unicode takes for the end of a line.
+            entries = [line.split("\t", 1)[::-1] for line in re.split("\r\n|\r|\n", text) if line.strip()]
+        return _labels(entries, path)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LabelsError(f"{path} is not a label file: {error}") from error
+
+
+def _labels(entries: list[Sequence[str]], source: str) -> Labels:
     if not entries:
-        raise LabelsError(f"{path} holds no labels")
-    names = tuple(str(entry[0]).strip() for entry in entries)
-    paired = all(len(entry) == 2 for entry in entries)
-    return Labels(names, tuple(str(entry[1]).strip() for entry in entries) if paired else None, path)
+        raise ValueError("it holds no labels")
+    entries = [[part.strip() for part in entry] for entry in entries]
+    for number, entry in enumerate(entries, start=1):
+        if not all(entry):
+            raise ValueError(f"label {number} is empty")
+        if len(entry) != len(entries[0]):
+            raise ValueError(f"label {number} is not written like the first: give all of them a wnid, or none")
+    names = tuple(entry[0] for entry in entries)
+    return Labels(names, tuple(entry[1] for entry in entries) if len(entries[0]) == 2 else None, source)
 
 
 def _entries(value: Any) -> list[Sequence[str]]:
@@ -93,10 +105,7 @@ def _entries(value: Any) -> list[Sequence[str]]:
     if isinstance(value, dict):
         if isinstance(value.get("labels"), list):
             return _entries(value["labels"])
-        numbers = {int(key): item for key, item in value.items()}
-        if sorted(numbers) != list(range(len(numbers))):
-            raise ValueError(f"its indices are not 0 to {len(numbers) - 1}")
-        value = [numbers[index] for index in range(len(numbers))]
+        value = _in_order(value)
     entries: list[Sequence[str]] = []
     for item in value:
         if isinstance(item, str):
@@ -104,8 +113,20 @@ def _entries(value: Any) -> list[Sequence[str]]:
         elif isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
             entries.append((item[1], item[0]))
         else:
-            raise TypeError(f"a label must be a name or [wnid, name]; received {item!r}")
+            raise TypeError(f"a label must be a name or [wnid, name]; received {str(item)[:100]!r}")
     return entries
+
+
+def _in_order(value: dict[str, Any]) -> list[Any]:
+    """The labels of an object of index to label, or of name to index (as `class_indices` of Keras' generators)."""
+    if value and all(isinstance(item, int) and not isinstance(item, bool) for item in value.values()):
+        numbered = [(index, name) for name, index in value.items()]
+    else:
+        numbered = [(int(key), item) if key.isdecimal() else (-1, item) for key, item in value.items()]
+    numbered.sort(key=lambda pair: pair[0])
+    if [index for index, _ in numbered] != list(range(len(numbered))):
+        raise ValueError(f"its indices are not 0 to {len(numbered) - 1}")
+    return [item for _, item in numbered]
 
 
 def fit_labels(labels: Labels | None, classes: int) -> Labels:

@@ -20,17 +20,24 @@ from xcli.architecture import (
     check_pooling,
     layers,
 )
-from xcli.engine import INPUT_RANGES, Backbone, Forward, pool, scale_pixels
+from xcli.archive import shown
+from xcli.engine import INPUT_RANGES, Backbone, Forward, constant, pool, scale_pixels
 from xcli.errors import LabelsError, ModelError, UsageError, WeightsError
 from xcli.h5weights import BIAS, KERNEL, TOP, Weights, random_weights, read_weights
 from xcli.labels import Labels, fit_labels, read_labels
 from xcli.runtime import Precision, load_tensorflow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 AVG_POOL = "avg_pool"
 LAST_MAP = "block14_sepconv2_act"
+
+BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
+"""What `xception finetune` leaves in a directory, as far as it is read here."""
+
+_LOGITS = ("linear", "log_softmax")
+"""Outputs of which softmax makes probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +142,8 @@ class PlainNetwork:
         if above:
             found[AVG_POOL] = pool(found[LAST_MAP], "avg")
         if TOP in above:
-            logits = tf.linalg.matmul(found[AVG_POOL], tf.constant(self._weights[KERNEL]))
-            found[TOP] = tf.nn.softmax(logits + tf.constant(self._weights[BIAS]))
+            logits = tf.linalg.matmul(found[AVG_POOL], constant(self._weights[KERNEL], tf.float32))
+            found[TOP] = tf.nn.softmax(logits + constant(self._weights[BIAS], tf.float32))
         return {tap: found[tap] for tap in taps}
 
 
@@ -212,6 +219,8 @@ class LoadedModel:
 
             close = get_close_matches(tap, self.layer_names, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
+            if tap == TOP and self.output_name is None:
+                hint = "it was loaded without its top; "
             raise UsageError(f"{self.name} has no layer {tap!r}; {hint}`xception info --layers` lists them")
 
         def forward(pixels: Any) -> Sequence[Any]:
@@ -238,7 +247,7 @@ def probabilities(output: Any, activation: str, classes: int) -> Any:
     if output.shape[-1] == 1:
         one = tf.nn.sigmoid(output) if activation == "linear" else output
         return tf.concat([1 - one, one], -1) if classes == 2 else one
-    return tf.nn.softmax(output) if activation == "linear" else output
+    return tf.nn.softmax(output) if activation in _LOGITS else output
 
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
@@ -303,49 +312,35 @@ def _weights_path(spec: ModelSpec) -> str:
 
 
 def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
-    from xcli.archive import final_activation
     from xcli.foreign import ForeignNetwork
 
     recipe: dict[str, Any] = {}
     name, label_file = path, spec.labels
     if Path(path).is_dir():
         recipe, label_file = _read_bundle(path, spec.labels)
-        path = str(Path(path, "model.keras"))
-    elif path.lower().endswith((".h5", ".hdf5")):
-        raise ModelError(
-            f"{path} is HDF5: give weights with --weights {path}; a whole model in that format can carry code and is "
-            "not loaded, convert it where you trust it: keras.models.load_model(FILE).save('model.keras')"
-        )
+        path = str(Path(path, BUNDLE_MODEL))
     network = ForeignNetwork(path)
-    if network.size and spec.image_size not in (None, network.size):
-        raise UsageError(f"{name} takes images of {network.size} pixels; received --image-size {spec.image_size}")
-    size = network.size or spec.image_size or int(recipe.get("size", IMAGE_SIZE))
-    classifies = len(network.output_shape) == 1 and network.output_name not in network_maps(network)
-    activation = final_activation(network.graph) if classifies else "linear"
-    units = network.output_shape[0] if classifies else None
+    size = _foreign_size(spec, network.size, recipe, name)
+    units, activation = network.units, network.activation
     labels = _foreign_labels(label_file, units, name) if units else None
     if spec.classes is not None and (labels is None or len(labels.names) != spec.classes):
         have = f"{len(labels.names)} classes" if labels else "no classifier"
         raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for")
-    input_range = spec.input_range or recipe.get("input_range")
+    input_range = spec.input_range or recipe.get("input_range") or ("raw" if network.rescales else "xception")
     notes = []
     if not recipe:
-        guessed = input_range or ("raw" if network.rescales else "xception")
         notes.append(
-            f"{name} says nothing of its preprocessing: assuming --input-range {guessed}, and --resize squash "
+            f"{name} says nothing of its preprocessing: assuming --input-range {input_range}, and --resize squash "
             "--interpolation nearest where they are not given"
         )
-        input_range = guessed
-    if spec.include_top and units and activation == "linear":
-        how = "softmax" if units > 1 else "sigmoid"
-        notes.append(f"the head of {name} is linear: scores are its {how} (--raw-scores leaves them)")
+    notes += _head_notes(name, units, activation)
     return LoadedModel(
         name=name,
         path=path,
         digest=sha256_of(path),
         network=network,
         size=size,
-        input_range=input_range or "xception",
+        input_range=input_range,
         labels=labels,
         output_name=network.output_name if units else None,
         activation=activation,
@@ -358,10 +353,25 @@ def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
     )
 
 
-def network_maps(network: Any) -> frozenset[str]:
-    """Names of outputs that are the Xception's own pooled features rather than scores."""
-    pools = {"GlobalAveragePooling2D", "GlobalMaxPooling2D"}
-    return frozenset(n.name for graph in network.graph.walk() for n in graph.nodes if n.kind in pools)
+def _foreign_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any], name: str) -> int:
+    """Side of the input of a model from a file, which may leave it open."""
+    asked, trained = spec.image_size, recipe.get("size")
+    if fixed and trained not in (None, fixed):
+        raise ModelError(f"{name} takes images of {fixed} pixels, but its {BUNDLE_RECIPE} says {trained}")
+    if fixed and asked not in (None, fixed):
+        raise UsageError(f"{name} takes images of {fixed} pixels; received --image-size {asked}")
+    if asked is not None and asked < MIN_SIZE and not fixed:
+        raise UsageError(f"the image size must be at least {MIN_SIZE}; received {asked}")
+    return int(fixed or asked or trained or IMAGE_SIZE)
+
+
+def _head_notes(name: str, units: int | None, activation: str) -> list[str]:
+    if units is None or activation in ("softmax", "sigmoid"):
+        return []
+    if activation in _LOGITS:
+        how = "softmax" if units > 1 else "sigmoid"
+        return [f"the head of {name} is linear: scores are its {how} (--raw-scores leaves them)"]
+    return [f"the head of {name} ends in {shown(activation)!r}: its scores are left as they are"]
 
 
 def _foreign_labels(path: str | None, units: int, name: str) -> Labels:
@@ -375,18 +385,41 @@ def _foreign_labels(path: str | None, units: int, name: str) -> Labels:
 
 def _read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:
     """Preprocessing and label file of a directory that `xception finetune` made."""
-    if not Path(path, "model.keras").is_file():
-        raise ModelError(f"{path} is no model directory: it has no model.keras")
-    if labels is None and Path(path, "labels.json").is_file():
-        labels = str(Path(path, "labels.json"))
-    recipe = Path(path, "run.json")
+    if Path(path, "saved_model.pb").is_file():
+        raise ModelError(
+            f"{path} is in TensorFlow's SavedModel format, which carries code and is not loaded; convert it where you "
+            "trust it: keras.models.load_model(DIRECTORY).save('model.keras'), with the Keras that saved it"
+        )
+    if not Path(path, BUNDLE_MODEL).is_file():
+        raise ModelError(f"{path} is no model directory: it has no {BUNDLE_MODEL}")
+    if labels is None and Path(path, BUNDLE_LABELS).is_file():
+        labels = str(Path(path, BUNDLE_LABELS))
+    recipe = Path(path, BUNDLE_RECIPE)
     if not recipe.is_file():
         return {}, labels
     try:
         value = json.loads(recipe.read_text(encoding="utf-8"))["preprocessing"]
-        return dict(value), labels
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{recipe} is damaged: {error}") from error
+        return _checked_recipe(value), labels
+    except OSError as error:
+        raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{recipe} is damaged: {shown(error)}") from error
+
+
+def _checked_recipe(value: Any) -> dict[str, Any]:
+    """The preprocessing of a bundle; ValueError or KeyError where it is none."""
+    from xcli.images import DEFAULT_CROP_PCT, Preprocessing
+
+    size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"size must be a number of pixels; received {size!r}")
+    if crop_pct is not None and (not isinstance(crop_pct, (int, float)) or isinstance(crop_pct, bool)):
+        raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
+    if input_range not in INPUT_RANGES:
+        raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
+    # It checks the rest: its UsageError is a ValueError.
+    Preprocessing(size, value["resize"], value["interpolation"], DEFAULT_CROP_PCT if crop_pct is None else crop_pct)
+    return dict(value)
 
 
 __all__ = ["FEATURE_WIDTH", "LoadedModel", "ModelSpec", "load_model"]

@@ -47,7 +47,8 @@ def load_keras() -> Any:
 
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
-            f"Keras runs on {keras.backend.backend()!r} here, but xception needs TensorFlow: set KERAS_BACKEND=tensorflow"
+            f"Keras runs on {keras.backend.backend()!r} here, but xception needs TensorFlow: "
+            "set KERAS_BACKEND=tensorflow"
         )
     return keras
 
@@ -64,15 +65,14 @@ def choose_device(request: str) -> str:
     Raises:
         UsageError: the device does not exist; there is never a silent fallback.
     """
-    tf = load_tensorflow()
-    gpus = tf.config.list_physical_devices("GPU")
     if request == "cpu":
         return "/CPU:0"
+    name, colon, number = request.partition(":")
+    if request != "auto" and (name != "gpu" or (colon and not (number.isascii() and number.isdecimal()))):
+        raise UsageError(f"--device takes auto, cpu, gpu or gpu:I; received {request!r}")
+    gpus = load_tensorflow().config.list_physical_devices("GPU")
     if request == "auto":
         return "/GPU:0" if gpus else "/CPU:0"
-    name, _, number = request.partition(":")
-    if name != "gpu" or (number and not number.isdecimal()):
-        raise UsageError(f"--device takes auto, cpu, gpu or gpu:I; received {request!r}")
     index = int(number or 0)
     if index >= len(gpus):
         have = f"{len(gpus)} GPU(s)" if gpus else "no GPU"
@@ -106,6 +106,8 @@ def choose_precision(request: str, device: str) -> Precision:
     Raises:
         UsageError: the device cannot compute in that precision at full speed.
     """
+    if request not in PRECISIONS:
+        raise UsageError(f"--precision takes one of {', '.join(PRECISIONS)}; received {request!r}")
     on_cpu = device.startswith("/CPU")
     if request == "auto":
         return "float16" if not on_cpu and _compute_capability(device) >= (7, 0) else "float32"
@@ -119,11 +121,9 @@ def choose_precision(request: str, device: str) -> Precision:
         if not on_cpu and _compute_capability(device) < (8, 0):
             raise UsageError("--precision bfloat16: this GPU is older than Ampere; use float16 or float32")
         return "bfloat16"
-    if request == "float16":
-        if on_cpu:
-            raise UsageError("--precision float16 is for GPUs; on a CPU use float32 or bfloat16")
-        return "float16"
-    raise UsageError(f"--precision takes one of {', '.join(PRECISIONS)}; received {request!r}")
+    if on_cpu:
+        raise UsageError("--precision float16 is for GPUs; on a CPU use float32 or bfloat16")
+    return "float16"
 
 
 def _compute_capability(device: str) -> tuple[int, int]:
@@ -137,27 +137,50 @@ class NativeStderr:
     """Keeps what C and C++ libraries write to file descriptor 2 out of the user's sight.
 
     TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. Python's own
-    `sys.stderr` moves to a copy of the terminal's descriptor, and descriptor 2 goes to a temporary file (to be shown
-    after a crash) or stays visible.
+    `sys.stderr` moves to a copy of the descriptor as it was, and descriptor 2 goes to a temporary file, of which
+    `tail` shows the end after a crash.
     """
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
 
     def capture(self) -> None:
-        """Starts to capture; a second call changes nothing."""
+        """Starts to capture; a second call changes nothing.
+
+        Where that cannot be (no descriptor 2, no room for a temporary file), everything stays visible.
+        """
         if self._file is not None:
             return
-        sys.stderr.flush()
-        ours = os.dup(2)
-        self._file = tempfile.TemporaryFile(prefix="xception-")  # noqa: SIM115 - lives as long as the process
-        os.dup2(self._file.fileno(), 2)
-        sys.stderr = os.fdopen(ours, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+        try:
+            # Appending, so that a library that writes while `tail` reads writes to the end all the same.
+            file = tempfile.TemporaryFile("a+b", prefix="xception-")  # noqa: SIM115 - lives as long as the process
+        except OSError:
+            return
+        try:
+            ours = os.dup(2)
+        except OSError:
+            file.close()
+            return
+        if _writes_to(sys.stderr, 2):
+            sys.stderr.flush()
+            sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+        else:  # somebody has put another stream there, which is none of ours
+            os.close(ours)
+        os.dup2(file.fileno(), 2)
+        self._file = file
 
     def tail(self, size: int = 8_000) -> str:
         """The last `size` bytes that were captured, as text."""
         if self._file is None:
             return ""
-        end = self._file.seek(0, os.SEEK_END)
-        self._file.seek(max(0, end - size))
-        return self._file.read().decode("utf-8", "replace")
+        number = self._file.fileno()
+        end = os.fstat(number).st_size
+        # Not seek() and read(): descriptor 2 shares their position.
+        return os.pread(number, size, max(0, end - size)).decode("utf-8", "replace")
+
+
+def _writes_to(stream: IO[str] | None, number: int) -> bool:
+    try:
+        return stream is not None and stream.fileno() == number
+    except (OSError, ValueError):  # a stream without a descriptor, or a closed one
+        return False

@@ -39,9 +39,7 @@ def test_parquet_csv_and_npy_hold_the_same(invoke: Invoke, photos: Path, tmp_pat
     assert [row["path"] for row in beside] == table["path"].to_pylist() == [row[0] for row in rows[1:]]
 
 
-def test_typed_in_a_directory_with_nothing_else(
-    invoke: Invoke, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_typed_in_a_directory_with_nothing_else(invoke: Invoke, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     monkeypatch.setenv("XCEPTION_FEATURES_WEIGHTS", "none")
     monkeypatch.setenv("XCEPTION_FEATURES_IMAGE_SIZE", "71")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.conftest import COMMAND, Invoke, clean_environment, run_process
+from tests.cli.conftest import COMMAND, Invoke, run_process
 from xcli import __version__
 from xcli.cli import cli
 from xcli.errors import ExitCode

@@ -58,6 +58,15 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert errors == b""
 
 
+def test_a_closed_pipe_is_quiet_for_info_too() -> None:
+    script = f'"{COMMAND[0]}" -m xcli info --layers | head -n 1; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=clean_environment(), timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "0", done
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_leaves_no_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
     source, target = tmp_path / "in", tmp_path / "out.csv"

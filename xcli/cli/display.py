@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pyarrow as pa
+    from rich.console import Console
     from rich.text import Text
 
 MAX_SHOWN = 3
@@ -33,6 +34,17 @@ def summary(report: Report, seconds: float) -> str:
         parts.append(f"{skipped:,} skipped ({reasons})")
     images = f"{report.listed:,} image{'s' if report.listed != 1 else ''}"
     return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {report.listed / max(seconds, 1e-9):.1f} images/s"
+
+
+def open_console() -> Console:
+    """A console on standard output; a closed pipe is a BrokenPipeError there, not rich's exit code 1."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PlainConsole(highlight=False)
 
 
 class Progress:
@@ -76,10 +88,8 @@ class TerminalTable:
     """Rows on a terminal, batch by batch, in columns that stay where they are."""
 
     def __init__(self, schema: pa.Schema, progress: Progress) -> None:
-        from rich.console import Console
-
         self._progress = progress
-        self._console = Console(highlight=False)
+        self._console = open_console()
         width = self._console.width
         self._path = max(16, width * 2 // 5)
         top = prediction_count(schema)

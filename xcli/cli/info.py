@@ -9,6 +9,7 @@ import click
 
 from xcli import __version__
 from xcli.architecture import IMAGE_SIZE
+from xcli.cli.display import open_console
 from xcli.cli.options import (
     INPUT,
     MODEL,
@@ -163,10 +164,9 @@ def _weights(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], show_layers: bool, found: Preflight | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = open_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
