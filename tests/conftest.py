@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.networks import CLASSES, SIZE, calibrated_weights, set_weights
+from tests.networks import CLASSES, SIZE, calibrated_weights, set_weights, write_legacy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -72,10 +75,33 @@ def pixels() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def keras_weights_file(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+def large_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for the session's large files; pytest would keep them for several sessions."""
+    folder = tmp_path_factory.mktemp("large")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A directory for one test's large files."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def keras_weights_file(theirs: Any, large_files: Path) -> str:
     """`weights` without the top, as Keras saves them."""
-    path = str(tmp_path_factory.mktemp("weights") / "keras.weights.h5")
+    path = str(large_files / "keras.weights.h5")
     theirs.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def legacy_weights_file(weights: Weights, large_files: Path) -> str:
+    """`weights` with the top, in Keras' older layout."""
+    path = str(large_files / "legacy.h5")
+    write_legacy(path, weights, top=True)
     return path
 
 

@@ -353,7 +353,7 @@ def fish(program: Program) -> str:
         f" -d {_fish_quoted(command.summary)}"
         for command in program.commands
     ]
-    lines = []
+    lines: list[str] = []
     for command in program.all:
         if lines:
             lines.append("")

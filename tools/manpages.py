@@ -74,7 +74,7 @@ _SPECIAL = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "
 def page(program: Program, command: Command) -> str:
     """The page of a command, or of the group."""
     examples, description, status = _read_help(command)
-    title = command.page_name.upper()
+    title = escaped(command.page_name.upper())
     blocks = [
         f'.\\" Written by tools/generate.py: edits are lost.\n.TH {title} 1 "" "{PROGRAM} {program.version}"\n'
         # Ragged and without hyphens, for the names of options must be found by a search.
@@ -224,4 +224,6 @@ def _exit_status(status: str) -> str:
     if unexplained := set(ExitCode) ^ set(EXIT_STATUS):
         raise GenerateError(f"the man pages and xcli.errors.ExitCode do not agree on {sorted(unexplained)}")
     entries = [_entry(bold(str(int(code))), EXIT_STATUS[code]) for code in ExitCode]
-    return "\n".join([".SH EXIT STATUS", *(prose(status + " All codes:") if status else []), *entries])
+    return "\n".join(
+        [".SH EXIT STATUS", *(prose(f"Of this command: {status.strip()} All codes:") if status else []), *entries]
+    )

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from inspect import cleandoc
+from typing import Any
 
 import click
 
@@ -147,8 +148,7 @@ def contexts(group: click.Group) -> dict[str, click.Context]:
         if isinstance(command, click.Group):
             raise GenerateError(f"{name!r} is a group in the group: the generators know one level of commands")
         if not command.hidden:
-            settings = {"terminal_width": HELP_WIDTH} | command.context_settings
-            found[name] = click.Context(command, info_name=name, parent=top, **settings)
+            found[name] = click.Context(command, info_name=name, parent=top, **command.context_settings)
     return found
 
 
@@ -181,7 +181,8 @@ def _read_command(name: str, ctx: click.Context) -> Command:
 
 
 def _read_option(option: click.Option, ctx: click.Context) -> Option:
-    names, off_names = tuple(option.opts), tuple(option.secondary_opts)
+    # Short ones first; some releases of Click have those of the help in no fixed order.
+    names, off_names = (tuple(sorted(some, key=_is_long)) for some in (option.opts, option.secondary_opts))
     if odd := [name for name in names + off_names if not re.fullmatch(r"-\w|--\w[\w-]*", name)]:
         raise GenerateError(f"option {odd[0]!r} is neither -x nor --word: the completions know no other kind")
     if option.nargs != 1:
@@ -208,19 +209,23 @@ def _read_option(option: click.Option, ctx: click.Context) -> Option:
     )
 
 
+def _is_long(name: str) -> bool:
+    return name.startswith("--")
+
+
 def _text(value: object) -> str:
     return value.name if isinstance(value, Enum) else str(value)
 
 
-def _choices(kind: click.ParamType) -> tuple[str, ...]:
+def _choices(kind: click.ParamType[Any]) -> tuple[str, ...]:
     return tuple(map(_text, kind.choices)) if isinstance(kind, click.Choice) else ()
 
 
-def _default_metavar(kind: click.ParamType) -> str:
+def _default_metavar(kind: click.ParamType[Any]) -> str:
     return "|".join(_choices(kind)) or kind.name.upper().replace(" ", "_")
 
 
-def _read_values(kind: click.ParamType, metavar: str) -> Values:
+def _read_values(kind: click.ParamType[Any], metavar: str) -> Values:
     """Choices, what the metavar spells out (`imagenet|none|PATH` has two words), and files or directories."""
     if words := _choices(kind):
         return Values(words)

@@ -346,8 +346,9 @@ def Xception(
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
-    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, x, name=name)
+    sources = keras.utils.get_source_inputs(image)
+    # A list of one would have the model expect lists, and warn of every array that it is given.
+    model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
     if weights is not None:
         _load(model, weights, include_top, classes)
     return model

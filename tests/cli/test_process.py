@@ -132,3 +132,23 @@ def test_no_terminal_no_progress_and_no_colour(photos: Path) -> None:
     assert b"\x1b" not in result.out
     assert "\x1b" not in result.err
     assert "\r" not in result.err
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to read resident memory")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    originals = save_photos(tmp_path, ["a", "b", "c", "d"])
+    names = [os.fspath(originals[number % 4]) for number in range(2000)]
+    args = (*COMMAND, "features", "-", *FAST)
+    resident = {}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(args, env=clean_environment(), **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n".join(names).encode())
+        process.stdin.close()
+        for number, _ in enumerate(process.stdout):
+            if number in (500, 1950):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                resident[number] = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    assert process.returncode == 0
+    assert resident[1950] - resident[500] < 50, resident

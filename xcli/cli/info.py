@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @option("--pooling", section=MODEL, type=click.Choice(["avg", "max", "none"]), help="Of the network without its top.")
 @model_arguments(classes=True)
 @option("--layers", section=OUTPUT, is_flag=True, help="List every layer: names for --layer, shapes, parameters.")
-@option("--json", "as_json", section=OUTPUT, is_flag=True, help="Everything as JSON.")
+@option("--json", section=OUTPUT, is_flag=True, help="Everything as JSON.")
 @message_arguments
 @click.pass_context
 def info(ctx: click.Context, /, **values: Any) -> int:
@@ -74,7 +74,7 @@ def info(ctx: click.Context, /, **values: Any) -> int:
 
     messages = messages_of(ctx)
     messages.apply()
-    as_json, show_layers, max_pixels = values.pop("as_json"), values.pop("layers"), values.pop("max_pixels")
+    as_json, show_layers, max_pixels = values.pop("json"), values.pop("layers"), values.pop("max_pixels")
     pooling = values.pop("pooling")
     checked = bool(values["sources"]) or values["manifest"] is not None
     sources = source_options(values)

@@ -342,7 +342,7 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             "--format",
             section=OUTPUT,
             type=click.Choice(formats),
-            help="[default: from the extension of FILE; csv on a pipe]",
+            help="Of the table [default: from the extension of FILE; csv on a pipe].",
         ),
         option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists."),
     ]
