@@ -36,7 +36,7 @@ demo: $(VENV)/.installed $(DEMO)/.fetched
 		--labels examples/kitchenware/labels.txt --top 3
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

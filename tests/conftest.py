@@ -121,3 +121,16 @@ def real_weights(data: Path) -> str:
     if not path.is_file():
         pytest.skip(f"no weights at {path}")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def nested_file(keras: Any, theirs: Any, large_files: Path) -> str:
+    """A `.keras` file as most notebooks end in: the backbone as one layer, pooling, dropout, softmax."""
+    layers = keras.layers
+    start = keras.Input((SIZE, SIZE, 3), name="photo")
+    x = layers.GlobalAveragePooling2D(name="pooled")(theirs(start, training=False))
+    x = layers.Dropout(0.3, name="dropped")(x)
+    model = keras.Model(start, layers.Dense(5, activation="softmax", name="kinds")(x), name="notebook")
+    path = str(large_files / "nested.keras")
+    model.save(path)
+    return path

@@ -43,7 +43,7 @@ def texture(width: int, height: int, seed: int = 0) -> Image.Image:
     while side <= max(width, height):
         shape = (-(-height // side), -(-width // side), 3)
         noise = rng.standard_normal(shape, np.float32) * side**0.5 * 3
-        total += noise.repeat(side, 0)[:height].repeat(side, 1)[:, :width]
+        total += noise[np.arange(height) // side][:, np.arange(width) // side]
         side *= 2
     return Image.fromarray((total + 128).clip(0, 255).astype(np.uint8))
 
@@ -82,7 +82,14 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, depth: int, colour: int, rows: Iterable[bytes], *, interlaced: bool = False, **chunks: bytes
+    width: int,
+    height: int,
+    depth: int,
+    colour: int,
+    rows: Iterable[bytes],
+    *,
+    interlaced: bool = False,
+    **chunks: bytes,
 ) -> bytes:
     """A PNG from its rows as they lie in the file (each pass in turn, if interlaced).
 
@@ -93,7 +100,8 @@ def png(
     """
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
     middle = b"".join(png_chunk(name.encode(), data) for name, data in chunks.items())
-    pixels = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
+    packer = zlib.compressobj(9)
+    pixels = b"".join([packer.compress(b"\0" + row) for row in rows] + [packer.flush()])
     parts = png_chunk(b"IHDR", header) + middle + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
@@ -241,7 +249,7 @@ def make_hostile_directory(root: Path) -> dict[str, str]:
         "odd-compression.tif": (tiff(8, 8, bytes(64), t259=65_000), "unsupported"),
         "huge-header.png": (png(100_000, 100_000, 8, 6, [b""]), "too-large"),
         "bomb.png": (bomb(), "too-large"),
-        "bomb-frame.gif": (_huge_gif(), "too-large"),
+        "bomb-frame.gif": (huge_gif(), "too-large"),
         "one-pixel.png": (encode(gradient(1, 1), "PNG"), "ok"),
         "strip.png": (encode(gradient(5000, 1), "PNG"), "ok"),
         "pole.jpg": (encode(gradient(2, 4000), "JPEG"), "ok"),
@@ -288,7 +296,7 @@ def _damaged_png() -> bytes:
     return bytes(data)
 
 
-def _huge_gif() -> bytes:
+def huge_gif() -> bytes:
     """A frame of four billion pixels, which Pillow allocates as soon as it opens the file: it is to be disposed of."""
     screen = b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     control = b"!\xf9\x04\x08\0\0\0\0"

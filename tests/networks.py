@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from xcli.architecture import layers, weighted_layers
@@ -107,3 +109,39 @@ def _legacy_layer(file: Any, name: str, variables: Mapping[str, NDArray[Any]]) -
     group.attrs["weight_names"] = np.array([f"{name}/{variable}:0".encode() for variable in variables])
     for variable, array in variables.items():
         group[f"{name}/{variable}:0"] = array
+
+
+def write_archive(path: str, config: Any, **members: bytes) -> str:
+    """Writes a `.keras` file without weights worth the name; further members by name, `_` for `.`.
+
+    Args:
+        path: of the file.
+        config: the configuration, as JSON or as bytes.
+        members: further content.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", b"{}")
+        archive.writestr("config.json", config if isinstance(config, bytes) else json.dumps(config))
+        archive.writestr("model.weights.h5", b"")
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return path
+
+
+def config_of(path: str) -> Any:
+    """The configuration in a `.keras` file."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+def layer_of(config: Any, name: str) -> Any:
+    """The layer of that name in a configuration, at any depth."""
+    for layer in config["config"]["layers"]:
+        if layer["config"]["name"] == name:
+            return layer
+        if "layers" in layer["config"]:
+            try:
+                return layer_of(layer, name)
+            except KeyError:
+                continue
+    raise KeyError(name)

@@ -22,7 +22,7 @@ from xcli.engine import (
     scale_pixels,
 )
 from xcli.errors import ModelError, UsageError
-from xcli.h5weights import random_weights
+from xcli.h5weights import random_weights, read_weights
 from xcli.model import LAST_MAP
 from xcli.runtime import cpu_flags, load_tensorflow
 
@@ -87,6 +87,16 @@ def test_every_layer_can_be_tapped_and_gives_what_keras_gives(
     for name, ours_, theirs_ in zip(names, found, expected, strict=True):
         assert ours_.shape == theirs_.shape, name
         assert relative(ours_, np.asarray(theirs_)) < 2e-5, name
+
+
+def test_folding_suits_the_real_weights(keras: Any, real_weights: str, pixels: NDArray[np.uint8]) -> None:
+    reference = keras.applications.Xception(weights=None, include_top=False)
+    reference.load_weights(real_weights)
+    expected = np.asarray(reference(pixels / np.float32(127.5) - np.float32(1)))
+    backbone = Backbone(read_weights(real_weights, include_top=False), "float32")
+    (found,) = Engine(forward_of(backbone, [LAST_MAP]), size=SIZE, batch_size=len(pixels))(pixels)
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(found.mean((1, 2)) - expected.mean((1, 2))).max() < 1e-5
 
 
 def test_a_tapped_convolution_is_not_the_folded_one(backbone: Backbone, pixels: NDArray[np.uint8]) -> None:
@@ -250,7 +260,7 @@ tf = load_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from xcli.engine import Backbone, Engine, constant
-from xcli.h5weights import random_weights
+from xcli.h5weights import random_weights, read_weights
 backbone = Backbone(random_weights(include_top=False, classes=1, seed=0), "float32")
 kernel = np.ones((2048, 3), np.float32)
 def forward(pixels):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.errors import ModelError
 from xcli.graph import MODELS, Graph, find_backbones, read_graph
 from xcli.h5weights import check_tree, require_file
+from xcli.keras2 import modernise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ _MODEL_MODULES = {
 }
 """Where Keras 3 has the kinds of model; files of Keras 2 name places that are no more."""
 
-_OLD_MODEL_MODULE = re.compile(r"keras(\.models|\.src\.models\.\w+|\.src\.engine\.\w+|\.engine\.\w+)?")
+_MODEL_MODULE = re.compile(r"(tf_)?keras(\.models|(\.src)?\.(models|engine)\.(functional|sequential|training|model))?")
 _VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
 _NUMBERS = re.compile(r"bool|bfloat16|u?int(8|16|32|64)|float(16|32|64)")
 
@@ -138,6 +139,7 @@ def open_archive(path: str) -> Archive:
     """
     config = _safe(_read_config(path), path)
     try:
+        modernise(config)
         graph = read_graph(config)
         found = 0
         for one in graph.walk():
@@ -221,10 +223,9 @@ def _safe(config: Any, path: str) -> dict[str, Any]:
     """
     if not isinstance(config, dict):
         raise ModelError(f"{path} has a configuration that Keras does not write (no object)")
-    if config.get("class_name") not in MODELS:
-        raise ModelError(
-            f"{path} holds {shown(config.get('class_name'))!r}, which is no functional or sequential model"
-        )
+    kind = config.get("class_name")
+    if not isinstance(kind, str) or kind not in MODELS:
+        raise ModelError(f"{path} holds {shown(kind)!r}, which is no functional or sequential model")
     stack: list[Any] = [config]
     while stack:
         item = stack.pop()
@@ -248,7 +249,7 @@ def _check_object(item: dict[str, Any], path: str) -> None:
         known = isinstance(numbers, str) and _NUMBERS.fullmatch(numbers) is not None
     elif name == "function":
         known = module == "builtins" and isinstance(config, str) and config in _FUNCTIONS
-    elif name in MODELS and module is not None and _OLD_MODEL_MODULE.fullmatch(module):
+    elif name in MODELS and module is not None and _MODEL_MODULE.fullmatch(module):
         item["module"] = _MODEL_MODULES[name]
         known = True
     elif module == "keras.layers":

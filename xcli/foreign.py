@@ -6,6 +6,7 @@ layer that the file describes, and the Xception itself runs in `xcli.engine.Back
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
 import warnings
@@ -214,7 +215,9 @@ def _load(folder: str, path: str) -> Any:
             warnings.simplefilter("always")
             model = keras.models.load_model(folder, compile=False, safe_mode=True)
     except Exception as error:
-        raise ModelError(f"Keras cannot load {path}: {shown(error)}") from error
+        # Keras wraps what went wrong in the configurations of all the layers around it.
+        cause = str(error).rpartition("Exception encountered: ")[2]
+        raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {shown(cause)}") from error
     for warning in said:
         log.debug("Keras on %s: %s", path, shown(warning.message))
         if "freshly-initialized" in str(warning.message):
@@ -260,7 +263,10 @@ def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
             return {name: fill(item) for name, item in value.items()}
         return value
 
-    return operation(*fill(list(call.args)), **{name: fill(value) for name, value in call.kwargs.items()})
+    named = {name: fill(value) for name, value in call.kwargs.items()}
+    if "training" in inspect.signature(operation.call).parameters:
+        named["training"] = False  # augmentation layers take silence for a yes
+    return operation(*fill(list(call.args)), **named)
 
 
 def _constant(value: Mapping[str, Any]) -> Any:

@@ -129,7 +129,10 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
         nodes.append(Node(name, str(layer["class_name"]), layer["config"], calls, nested))
     title = str(config["name"])
     if not sequential:
-        return Graph(title, tuple(nodes), _keys(config["input_layers"]), _keys(config["output_layers"]))
+        functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
+        # Here, and only here, the call in which a functional model was made counts as its first.
+        outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
+        return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
     first = nodes[0]
     start = (first.name, 0, 0)
     if first.kind != "InputLayer":

@@ -127,6 +127,10 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
+_NO_HANDLER = logging.NullHandler()
+"""Without any, Python would print Pillow's messages."""
+
+
 @cache
 def _pillow() -> tuple[Any, dict[str, Callable[[IO[bytes]], ImageFile]]]:
     """Pillow's Image module, and what opens each format that can be decoded here."""
@@ -170,7 +174,7 @@ def _pillow() -> tuple[Any, dict[str, Callable[[IO[bytes]], ImageFile]]]:
     # A file ends as pixels or as an error; remarks on its metadata are neither. The filters belong to the process, so
     # this is done once: catch_warnings around a decode would not be safe among threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    logging.getLogger("PIL").addHandler(_NO_HANDLER)
     return Image, openers
 
 
@@ -297,11 +301,8 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     return image
 
 
-_TRUNCATION = (
-    *("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete"),
-    "not identified by this driver",  # the end came before the size
-)
-_INABILITY = ("unsupported", "not supported", "not yet supported", "cannot handle", "not available", "unknown pixel")
+_TRUNCATION = ("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete")
+_INABILITY = ("unsupported", "not supported", "not yet", "not been built", "not available", "cannot handle", "unknown")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -317,6 +318,8 @@ def _damage(error: Exception, data: bytes, header: str = "") -> ImageError:
     # While it opens a file Pillow wraps these in a SyntaxError: the data has ended; a kind it has no name for.
     cause = error.__cause__ if header else None
     ended = isinstance(error, EOFError) or isinstance(cause, EOFError | IndexError | struct.error)
+    if header == "JPEG" and "not identified" in words:
+        ended, text = True, "the data ends before the size"
     announced = _announced_bytes(data)
     reason = "corrupt"
     if ended or any(word in words for word in _TRUNCATION):
