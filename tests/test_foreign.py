@@ -92,11 +92,6 @@ def augmentation_model_inside(keras: Any, backbone: Any) -> Any:
     return keras.Model(start, head(keras, backbone(augment(start), training=False), "softmax"))
 
 
-def arithmetic_in_the_graph(keras: Any, backbone: Any) -> Any:
-    start = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(start, head(keras, backbone(start / 127.5 - 1), "softmax"))
-
-
 def arithmetic_with_arrays(keras: Any, backbone: Any) -> Any:
     import tensorflow as tf
 
@@ -144,22 +139,35 @@ def flat_with_maps_of_several_depths(keras: Any, backbone: Any) -> Any:
     return keras.Model(start, layers.Dense(UNITS, activation="softmax")(layers.Concatenate()([early, late])))
 
 
-def with_its_own_top(keras: Any, backbone: Any) -> Any:
+def with_its_own_top_and_arithmetic_before(keras: Any, backbone: Any) -> Any:
     whole = keras.applications.Xception(
         weights=None, classes=40, include_top=True, input_shape=(299, 299, 3), classifier_activation=None
     )
     whole.set_weights(backbone.get_weights() + whole.get_weights()[-2:])
     start = keras.Input((299, 299, 3))
-    return keras.Model(start, keras.layers.Dense(UNITS, activation="softmax")(whole(start)))
+    return keras.Model(start, keras.layers.Dense(UNITS, activation="softmax")(whole(start / 127.5 - 1)))
 
 
-def pooled_inside(keras: Any, backbone: Any) -> Any:
+def pooled_inside_with_a_model_behind(keras: Any, backbone: Any) -> Any:
     pooled = keras.applications.Xception(weights=None, include_top=False, pooling="avg", input_shape=(SIZE, SIZE, 3))
     pooled.set_weights(backbone.get_weights())
     for layer in pooled.layers[:100]:
         layer.trainable = False
+    features = keras.Input((2048,))
+    top = keras.Model(features, keras.layers.Dense(UNITS)(features), name="top")
     start = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(start, keras.layers.Dense(UNITS)(pooled(start)))
+    return keras.Model(start, top(pooled(start)))
+
+
+def layers_that_are_called_twice(keras: Any, backbone: Any) -> Any:
+    """Backbone and head for the image and its mirror image; and a layer that waits for itself."""
+    layers = keras.layers
+    start = keras.Input((SIZE, SIZE, 3))
+    pool, dense = layers.GlobalAveragePooling2D(), layers.Dense(8)
+    again, between = layers.Dense(8, activation="tanh"), layers.Dense(8)
+    end = layers.Dense(UNITS, activation="softmax")
+    both = [dense(pool(backbone(x))) for x in (start, keras.ops.flip(start, axis=2))]
+    return keras.Model(start, layers.Average()([end(again(between(again(x)))) for x in both]))
 
 
 def on_our_own(keras: Any, backbone: Any) -> Any:
@@ -182,31 +190,10 @@ def renamed(keras: Any, backbone: Any) -> Any:
     return keras.Model(start, head(keras, other(start)))
 
 
-def averaged_over_a_mirror_image(keras: Any, backbone: Any) -> Any:
-    start = keras.Input((SIZE, SIZE, 3))
-    pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(UNITS, activation="softmax")
-    mirrored = keras.ops.flip(start, axis=2)
-    return keras.Model(start, keras.layers.Average()([dense(pool(backbone(x))) for x in (start, mirrored)]))
-
-
-def a_layer_that_is_called_on_its_own_result(keras: Any, backbone: Any) -> Any:
-    start = keras.Input((SIZE, SIZE, 3))
-    x = head(keras, backbone(start), units=8)
-    again, between = keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(8)
-    return keras.Model(start, keras.layers.Dense(UNITS)(again(between(again(x)))))
-
-
 def compiled_inside(keras: Any, backbone: Any) -> Any:
     inner = nested_logits(keras, backbone)
     inner.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     return keras.Sequential([inner, keras.layers.Softmax()])
-
-
-def a_model_behind_the_backbone(keras: Any, backbone: Any) -> Any:
-    map_ = keras.Input((3, 3, 2048))
-    top = keras.Model(map_, head(keras, map_, "softmax"), name="top")
-    start = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(start, top(backbone(start)))
 
 
 def models_in_models(keras: Any, backbone: Any) -> Any:
@@ -226,18 +213,15 @@ KINDS: dict[Any, tuple[str, str]] = {
     sequential_without_input: ("xception", "softmax"),
     sequential_that_starts_with_augmentation: ("raw", "linear"),
     augmentation_model_inside: ("xception", "softmax"),
-    arithmetic_in_the_graph: ("raw", "softmax"),
     arithmetic_with_arrays: ("raw", "softmax"),
     many_kinds_in_the_head: ("xception", "softmax"),
     maps_of_several_depths: ("xception", "linear"),
     flat_with_maps_of_several_depths: ("raw", "softmax"),
-    with_its_own_top: ("xception", "softmax"),
-    pooled_inside: ("xception", "linear"),
+    with_its_own_top_and_arithmetic_before: ("raw", "softmax"),
+    pooled_inside_with_a_model_behind: ("xception", "linear"),
+    layers_that_are_called_twice: ("xception", "softmax"),
     on_our_own: ("xception", "linear"),
-    averaged_over_a_mirror_image: ("xception", "softmax"),
-    a_layer_that_is_called_on_its_own_result: ("xception", "linear"),
     compiled_inside: ("xception", "softmax"),
-    a_model_behind_the_backbone: ("xception", "softmax"),
     models_in_models: ("xception", "softmax"),
 }
 """How the pixels of each have to come, and what its output went through last."""
