@@ -45,6 +45,13 @@ def test_extract_features(model: xcli.LoadedModel, tmp_path: Path) -> None:
     read = pq.read_table(target)
     assert read.to_pylist() == table.to_pylist()
     assert json.loads(read.schema.metadata[b"xception"])["model"]["sha256"] == "random-0"
+    assert json.loads((tmp_path / "x.parquet.meta.json").read_text())["images"]["ok"] == 2
+    with pytest.raises(xcli.XcliError, match="no sources"):
+        xcli.extract_features([], model=model)
+    with pytest.raises(xcli.XcliError, match="median"):
+        xcli.extract_features(tmp_path / "in", model=model, pooling="median")
+    with pytest.raises(xcli.XcliError, match="71 pixels"):
+        xcli.extract_features(tmp_path / "in", model=model, preprocessing=xcli.Preprocessing(size=99))
     with pytest.raises(xcli.XcliError, match="exists"):
         xcli.extract_features([str(tmp_path / "in")], model=model, output=str(target))
 

@@ -110,7 +110,16 @@ def test_preprocessing_of_the_user_goes_before_that_of_the_model(model: LoadedMo
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"workers": 0}, {"image_timeout": 0}, {"image_timeout": float("nan")}]
+    "wrong",
+    [
+        {"image_timeout": float("inf")},
+        {"batch_size": 10**9},
+        {"workers": 10**5},
+        {"batch_size": 0},
+        {"workers": 0},
+        {"image_timeout": 0},
+        {"image_timeout": float("nan")},
+    ],
 )
 def test_options_out_of_range(wrong: dict) -> None:
     with pytest.raises(UsageError):

@@ -7,16 +7,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from typing import TYPE_CHECKING, Any
 
+from xcli.errors import UsageError
 from xcli.inference import ClassifyTable, FeaturesTable, Run, RunOptions, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
-from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS, METADATA_KEY, format_from_name, open_sink
+from xcli.recording import record
+from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS, check_output, format_from_name
 from xcli.sources import SourceOptions, list_images
 
+Source = str | os.PathLike[str]
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import pyarrow as pa
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def classify(
-    sources: str | Iterable[str],
+    sources: Source | Iterable[Source],
     *,
     model: LoadedModel | None = None,
     top: int = 5,
@@ -33,7 +37,7 @@ def classify(
     label_type: str = "name",
     preprocessing: Preprocessing | None = None,
     options: RunOptions | None = None,
-    output: str | None = None,
+    output: Source | None = None,
     overwrite: bool = False,
 ) -> pa.Table | Report:
     """Classifies images.
@@ -56,13 +60,16 @@ def classify(
     Raises:
         XcliError: what the command line would end with; images that fail are rows, never errors.
     """
-    model = model or load_model(ModelSpec())
-    table = ClassifyTable(model, top=top, min_score=min_score, label_type=label_type)
-    return _run("classify", sources, model, table, preprocessing, options, output, overwrite)
+
+    def table(loaded: LoadedModel) -> Table:
+        return ClassifyTable(loaded, top=top, min_score=min_score, label_type=label_type)
+
+    spec = ModelSpec()
+    return _run("classify", sources, model or spec, table, preprocessing, options, output, overwrite)
 
 
 def extract_features(
-    sources: str | Iterable[str],
+    sources: Source | Iterable[Source],
     *,
     model: LoadedModel | None = None,
     pooling: str | None = "avg",
@@ -71,7 +78,7 @@ def extract_features(
     normalize: bool = False,
     preprocessing: Preprocessing | None = None,
     options: RunOptions | None = None,
-    output: str | None = None,
+    output: Source | None = None,
     overwrite: bool = False,
 ) -> pa.Table | Report:
     """Computes an embedding of each image.
@@ -93,32 +100,39 @@ def extract_features(
     Raises:
         XcliError: what the command line would end with; images that fail are rows, never errors.
     """
-    model = model or load_model(ModelSpec(include_top=False))
     table = FeaturesTable(pooling, layer, dtype, normalize)
-    return _run("features", sources, model, table, preprocessing, options, output, overwrite)
+    spec = ModelSpec(include_top=False)
+    return _run("features", sources, model or spec, lambda _: table, preprocessing, options, output, overwrite)
 
 
 def _run(
     command: str,
-    sources: str | Iterable[str],
-    model: LoadedModel,
-    table: Table,
+    sources: Source | Iterable[Source],
+    model: LoadedModel | ModelSpec,
+    make_table: Callable[[LoadedModel], Table],
     preprocessing: Preprocessing | None,
     options: RunOptions | None,
-    output: str | None,
+    output: Source | None,
     overwrite: bool,
 ) -> Any:
     import pyarrow as pa
 
-    names = (sources,) if isinstance(sources, str) else tuple(sources)
-    with list_images(SourceOptions(sources=names)) as listing:
-        run = Run(listing, model, table, preprocessing or preprocessing_for(model), options or RunOptions())
-        schema = run.start()
-        if output is None:
+    names = (sources,) if isinstance(sources, (str, os.PathLike)) else tuple(sources)
+    if not names:
+        raise UsageError("no sources: give a file, a directory or a glob, or several")
+    formats = CLASSIFY_FORMATS if command == "classify" else FEATURES_FORMATS
+    target = None if output is None else os.fspath(output)
+    form = formats[0] if target is None else format_from_name(target, formats, formats[0])
+    if target is not None:
+        check_output(form, target, overwrite)
+    with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
+        loaded = load_model(model) if isinstance(model, ModelSpec) else model
+        pixels = preprocessing or preprocessing_for(loaded)
+        if pixels.size != loaded.size:
+            raise UsageError(f"the model takes images of {loaded.size} pixels; received preprocessing of {pixels.size}")
+        run = Run(listing, loaded, make_table(loaded), pixels, options or RunOptions())
+        if target is None:
+            schema = run.start()
             return pa.Table.from_batches([rows for _, rows in run.batches()], schema)
-        formats = CLASSIFY_FORMATS if command == "classify" else FEATURES_FORMATS
-        metadata = {METADATA_KEY: json.dumps(run.provenance(command), sort_keys=True)}
-        with open_sink(format_from_name(output, formats, formats[0]), output, schema, metadata, overwrite) as sink:
-            for _, rows in run.batches():
-                sink.write(rows)
+        record(run, command, form, target, overwrite=overwrite)
         return run.report

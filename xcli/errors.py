@@ -17,6 +17,10 @@ A message is one line that says what was received and what to do about it.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from signal import Signals
 
 
 class ExitCode(IntEnum):
@@ -76,7 +80,15 @@ class CheckError(XcliError):
 
 
 class Terminated(BaseException):
-    """SIGTERM has arrived; like KeyboardInterrupt it is no error, and passes every handler of errors."""
+    """SIGTERM or SIGHUP has arrived; like KeyboardInterrupt it is no error, and passes every handler of errors.
+
+    Attributes:
+        number: which of them.
+    """
+
+    def __init__(self, number: Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
 
 
 class ImageError(Exception):

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli import __version__
+from xcli.architecture import check_pooling
 from xcli.engine import Engine, Forward, default_batch_size
 from xcli.errors import UsageError, XcliError
 from xcli.images import Preprocessing
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from xcli.model import LoadedModel
 
+MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
 FEATURE_TYPES = ("float32", "float16")
 Writer = Callable[["pa.RecordBatch"], None]
 
@@ -56,12 +58,12 @@ class RunOptions:
     image_timeout: float = DEFAULT_TIMEOUT
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"the batch size must be positive; received {self.batch_size}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"the number of workers must be positive; received {self.workers}")
-        if not self.image_timeout > 0:
-            raise UsageError(f"the image timeout must be positive; received {self.image_timeout:g} s")
+        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH:
+            raise UsageError(f"the batch size is from 1 to {MAX_BATCH}; received {self.batch_size}")
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"the number of workers is from 1 to {MAX_WORKERS}; received {self.workers}")
+        if not 0 < self.image_timeout <= MAX_TIMEOUT:
+            raise UsageError(f"the image timeout is up to {MAX_TIMEOUT} s; received {self.image_timeout:g} s")
 
 
 class Table(Protocol):
@@ -102,6 +104,8 @@ class ClassifyTable:
         labels = self.model.labels
         if self.top < 1:
             raise UsageError(f"--top must be at least 1; received {self.top}")
+        if self.min_score is not None and not self.raw_scores and not 0 <= self.min_score <= 1:
+            raise UsageError(f"--min-score is a probability, from 0 to 1; received {self.min_score:g}")
         if self.label_type not in LABEL_TYPES:
             raise UsageError(f"--label-type is one of {', '.join(LABEL_TYPES)}; received {self.label_type!r}")
         if self.label_type != "name" and (labels is None or labels.wnids is None):
@@ -118,17 +122,23 @@ class ClassifyTable:
         return classify_schema(self._count(shape[0]), self.label_type, extra)  # type: ignore[arg-type]
 
     def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+        import numpy as np
+
         labels = self.model.labels
         assert labels is not None, "scores() has refused a model without a classifier"
+        top = self._count(result.shape[1])
+        missing = len(labels.names) - result.shape[1]
+        if missing:
+            # A head of one unit, left raw, scores the second of two classes; there is no score of the first.
+            result = np.pad(result, ((0, 0), (missing, 0)), constant_values=-np.inf)
         return classify_batch(
             schema,
             batch.refs,
             batch.errors,
             result,
-            # A head of one unit, left raw, scores the second of two classes.
-            labels.names[-result.shape[1] :],
-            labels.wnids[-result.shape[1] :] if labels.wnids else None,
-            self._count(result.shape[1]),
+            labels.names,
+            labels.wnids,
+            top,
             self.min_score,
             self.label_type,  # type: ignore[arg-type]
         )
@@ -161,6 +171,7 @@ class FeaturesTable:
     normalize: bool = False
 
     def __post_init__(self) -> None:
+        check_pooling(self.pooling)
         if self.dtype not in FEATURE_TYPES:
             raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
 
@@ -187,7 +198,7 @@ class FeaturesTable:
 
 @dataclass(slots=True)
 class Run:
-    """One run, set up: iterate over it once, or call `to`, and the rows come out.
+    """One run, set up: `start` it, then take its `batches`, once.
 
     Attributes:
         listing: the sources.
@@ -195,8 +206,9 @@ class Run:
         table: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
-        schema: of the rows; after `start`.
         report: what became of the images so far.
+        device, precision: what was chosen; after `start`.
+        published: whether the output has taken its name.
     """
 
     listing: Listing
@@ -207,6 +219,7 @@ class Run:
     report: Report = field(default_factory=Report)
     device: str = ""
     precision: str = ""
+    published: bool = False
     _engine: Engine | None = None
     _refs: Iterator[ImageRef] | None = None
     _schema: Any = None
@@ -233,7 +246,7 @@ class Run:
 
         A shard counts the images of its siblings, so that its rows are those of the run in one piece.
         """
-        default = default_batch_size(self.device)
+        default = default_batch_size(self.device, self.model.size)
         refs = iter(self.listing)
         first: list[ImageRef] = []
         self._refs = chain(first, refs)

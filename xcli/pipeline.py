@@ -3,7 +3,7 @@
     refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
 
 References and errors stay in Python and only numbers and pixels travel. Ahead of the batch in the consumer's hands
-there are at most `workers` images on their way and four batches.
+there are at most four batches, and images on their way: twice as many as `workers`.
 """
 
 from __future__ import annotations

@@ -82,6 +82,10 @@ class Report:
         """Number of rows written."""
         return self.ok + self.failed
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"listed": self.listed, "ok": self.ok, "errors": dict(self.errors), "skipped": dict(self.skipped)}
+
     def count(self, errors: tuple[ImageError | None, ...]) -> None:
         """Adds the rows of one batch."""
         for error in errors:

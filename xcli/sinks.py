@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xcli.encoders import METADATA_KEY, CsvSink, JsonlSink, NpySink, ParquetSink, Sink
 from xcli.errors import UsageError
-from xcli.output import AtomicFile, DirectFile, finish, is_direct, open_output, write_meta
+from xcli.output import META_SUFFIX, AtomicFile, DirectFile, finish, is_direct, open_output, write_meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +163,10 @@ def check_output(format: str, target: str | None, overwrite: bool) -> None:
     if is_direct(target):
         if kind.needs_seek:
             raise _needs_file(format)
+        if target in ("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"):
+            raise UsageError("standard error is for messages; give a file with -o, or - for standard output")
         return
+    open_output(f"{target}{META_SUFFIX}", overwrite=True).discard()
     for suffix in ("", kind.companion_suffix):
         if suffix is not None:
             open_output(f"{target}{suffix}", overwrite).discard()

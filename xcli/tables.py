@@ -23,15 +23,15 @@ LabelType = Literal["name", "wnid", "both"]
 FeatureType = Literal["float32", "float16"]
 
 _RESERVED = re.compile(r"(label|wnid|index|score)_[0-9]+")
-_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def one_line(text: str) -> str:
     r"""Text with everything escaped that would break a line, drive a terminal, or not encode as UTF-8.
 
-    Control characters and line separators become `\n`, `\x1b`, `\u2028`; the surrogates by which Python carries
-    undecodable bytes of file names become `\xff`.
+    Control characters, those for the direction of writing too, and line separators become `\n`, `\x1b`, `\u2028`;
+    the surrogates by which Python carries undecodable bytes of file names become `\xff`.
     """
     return _NOT_ONE_LINE.sub(_escape, text)
 

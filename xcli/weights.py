@@ -132,7 +132,7 @@ def locate_imagenet(
             raise WeightsError(f"{file.name} is not on this machine, and --offline forbids the download")
         if cache is None:
             raise WeightsError("no home directory is known to keep a download in: set HOME or XDG_CACHE_HOME")
-        log.info("downloading %s to %s", url, cache)
+        log.warning("downloading %s to %s", url, cache)
         return fetch(url, cache / file.name, size=file.size, sha256=file.sha256, progress=progress)
     except WeightsError as error:
         raise WeightsError(f"{error}; {_ways_out(file, url, cache)}") from error

@@ -104,8 +104,9 @@ def test_min_score_and_labels(invoke: Invoke, photos: Path, tmp_path: Path) -> N
     assert row["label_1"]
     assert row["label_2"] == row["score_2"] == row["index_2"] == ""
     assert row["status"] == "ok"
-    (row,) = rows_of(invoke("classify", photos / "a.jpg", *options, "--min-score", "1.1").out)
+    (row,) = rows_of(invoke("classify", photos / "a.jpg", *options, "--min-score", "1").out)
     assert (row["label_1"], row["status"]) == ("", "ok")
+    assert invoke("classify", photos, *options, "--min-score", "80").code == 2
     labels.write_text("cat\ndog\nbird\n")
     assert invoke("classify", photos, "--weights", "none", "--classes", "2", "--labels", labels).code == 3
 

@@ -69,7 +69,22 @@ def test_weights_and_where_they_are(invoke: Invoke, tmp_path: Path, monkeypatch:
     weights = report(invoke, "--weights-dir", tmp_path)["weights"]
     assert [place["state"] for place in weights["places"] if place["path"] == str(tmp_path / name)] == ["wrong digest"]
     assert "wrong digest" in invoke("info", "--weights-dir", tmp_path).text
-    assert report(invoke, "--weights", tmp_path / name)["weights"]["state"] == "does not fit"
+    assert invoke("info", "--weights", tmp_path / name).code == 3
+
+
+def test_the_labels_decide_the_classes(invoke: Invoke, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\nbird\n")
+    assert report(invoke, "--weights", "none", "--labels", labels)["model"]["output_shape"] == [3]
+    assert invoke("info", "--weights", "none", "--labels", tmp_path / "no-such.txt").code == 3
+
+
+def test_names_are_not_markup(invoke: Invoke, tmp_path: Path) -> None:
+    bad = tmp_path / "[red]bad[ x].jpg"
+    bad.touch()
+    result = invoke("info", "--weights", "none", bad)
+    assert result.code == 4
+    assert "[red]bad[ x].jpg" in "".join(result.text.split("\n"))
 
 
 def test_preflight(invoke: Invoke, photos: Path, tmp_path: Path) -> None:

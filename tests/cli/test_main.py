@@ -140,12 +140,27 @@ def test_options_come_from_the_environment(invoke: Invoke, tmp_path: Path, monke
     assert "XCEPTION_CLASSIFY_TOP" in result.err or "--top" in result.err
 
 
+def test_a_container_may_name_its_version(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("0.1.0", "1"):
+        monkeypatch.setenv("XCEPTION_VERSION", value)
+        assert invoke("classify", "no-such-*.jpg").code == 2
+
+
+def test_messages_do_not_drive_the_terminal(invoke: Invoke) -> None:
+    result = invoke("classify", "--model", "e\x1b[31m\u202e.keras", ".")
+    assert result.code == 3
+    assert "\x1b" not in result.err
+    assert "\u202e" not in result.err
+
+
 def test_log_file(invoke: Invoke, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     (tmp_path / "empty").mkdir()
     result = invoke("-q", "features", tmp_path / "empty", "--weights", "none", "--image-size", "71", "--log-file", log)
     assert (result.code, result.err) == (0, "")
     assert "no images found" in log.read_text()
+    assert invoke("classify", "--model", "no-such.keras", tmp_path, "--log-file", log).code == 3
+    assert "no-such.keras" in log.read_text()
     assert invoke("--log-file", tmp_path / "no" / "log", "features", tmp_path).code == 2
 
 

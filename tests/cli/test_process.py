@@ -67,7 +67,7 @@ def test_a_closed_pipe_is_quiet_for_info_too() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_run_and_leaves_no_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
     source, target = tmp_path / "in", tmp_path / "out.csv"
     save_photos(source, [f"{n:03}.jpg" for n in range(300)])
@@ -125,6 +125,24 @@ def test_a_full_disk_is_exit_5(photos: Path) -> None:
     assert result.code == 5, result
     assert "No space left" in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(("redirection", "code"), [("2>&-", 4), (">&-", 5), ("2>/dev/full", 4), (">/dev/full", 5)])
+def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str, code: int) -> None:
+    save_photos(tmp_path, ["a.jpg"])
+    (tmp_path / "bad.jpg").touch()
+    words = f'"{COMMAND[0]}" -m xcli features "{tmp_path}" {" ".join(FAST)}'
+    output = f'-o "{tmp_path}/x.csv"' if redirection.startswith("2") else ""
+    done = subprocess.run(
+        ["bash", "-c", f"{words} {output} {redirection}"],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
 
 
 def test_no_terminal_no_progress_and_no_colour(photos: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import sys
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 PROGRAM = "xception"
+log = logging.getLogger("xcli")
 
 
 @click.group(
@@ -32,7 +35,8 @@ PROGRAM = "xception"
     },
 )
 @message_arguments
-@click.version_option(__version__, prog_name=PROGRAM)
+# Not from the environment: XCEPTION_VERSION is what a container calls the version it has installed.
+@click.version_option(__version__, prog_name=PROGRAM, allow_from_autoenv=False)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Classify and embed directories of images with the Xception network.
@@ -55,13 +59,18 @@ for command in (classify, features, info):
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with one of the documented exit codes."""
+    _open_missing_streams()
     messages = Messages()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup says so of SIGHUP
+            signal.signal(number, _terminate)
     code = _run(messages)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if stream is sys.stdout and code == ExitCode.OK and not isinstance(error, BrokenPipeError):
+                code = _fail(messages, f"cannot write to standard output: {error}", ExitCode.OUTPUT)
             # The reader has gone; Python would complain about it once more on its way out.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -69,9 +78,22 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def _terminate(_: int, __: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated
+def _open_missing_streams() -> None:
+    """Gives descriptors 0 to 2 something to stand for where the caller has closed them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Takes the lowest number that is free: this one. Rows must not vanish into a standard output that is
+            # closed, so that one is not for writing; messages may.
+            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated(signal.Signals(number))
 
 
 def _run(messages: Messages) -> int:
@@ -90,21 +112,32 @@ def _run(messages: Messages) -> int:
         return ExitCode.OK
     except (KeyboardInterrupt, click.Abort):
         return _fail(messages, "interrupted (SIGINT)", ExitCode.SIGINT)
-    except Terminated:
-        return _fail(messages, "terminated (SIGTERM)", ExitCode.SIGTERM)
+    except Terminated as error:
+        return _fail(messages, f"terminated ({error.number.name})", 128 + error.number)
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAILURES:
+            return _bug(messages, error)
+        return _fail(messages, f"cannot write to standard output: {error.strerror}", ExitCode.OUTPUT)
     except Exception as error:  # noqa: BLE001 - the boundary: what is left is a bug, and is said to be one
-        what = f"{type(error).__name__}: {error}"
-        advice = "" if messages.debug else "; run it again with --debug and report what that prints"
-        return _fail(messages, f"a bug in xception: {what}{advice}", ExitCode.BUG)
+        return _bug(messages, error)
 
 
-def _fail(messages: Messages, text: str, code: ExitCode) -> int:
-    from xcli.tables import one_line
+_OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
+
+def _bug(messages: Messages, error: Exception) -> int:
+    advice = "" if messages.debug else "; run it again with --debug and report what that prints"
+    return _fail(messages, f"a bug in xception: {type(error).__name__}: {error}{advice}", ExitCode.BUG)
+
+
+def _fail(messages: Messages, text: str, code: int) -> int:
+    if not log.handlers:  # the command did not come as far as to set them up
+        messages.log_file = None
+        messages.apply()
     if messages.debug:
-        traceback.print_exc(file=sys.stderr)
-    with suppress(OSError):
-        click.echo(f"xception: error: {one_line(text)}", err=True)
+        with suppress(OSError):
+            traceback.print_exc(file=sys.stderr)
+    log.error("error: %s", text)
     return code
 
 

@@ -71,4 +71,4 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     def table(model: LoadedModel) -> ClassifyTable:
         return ClassifyTable(model, **chosen)
 
-    return run_table(ctx, "classify", values, model_spec(values, include_top=True), table, CLASSIFY_FORMATS)
+    return run_table(ctx, "classify", values, model_spec(ctx, values, include_top=True), table, CLASSIFY_FORMATS)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from xcli.records import ImageBatch
+
 MAX_SHOWN = 3
 """Predictions a row of the terminal's table; the files hold them all."""
 
@@ -69,13 +71,13 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, images: int, failed: int) -> None:
+    def advance(self, batch: ImageBatch) -> None:
         """Counts a batch."""
-        self._failed += failed
+        self._failed += sum(error is not None for error in batch.errors)
         if self._bar is not None:
             if self._failed:
                 self._bar.set_postfix_str(f"{self._failed} errors", refresh=False)
-            self._bar.update(images)
+            self._bar.update(len(batch.refs))
 
     def pause(self) -> Any:
         """A context in which something else may write to the terminal."""

@@ -67,5 +67,5 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     pooling = values.pop("pooling")
     chosen = {name: values.pop(name) for name in ("layer", "dtype", "normalize")}
     table = FeaturesTable(pooling=None if pooling == "none" else pooling, **chosen)
-    spec = model_spec(values, include_top=table.layer == TOP and values["model"] is None)
+    spec = model_spec(ctx, values, include_top=table.layer == TOP and values["model"] is None)
     return run_table(ctx, "features", values, spec, lambda _: table, FEATURES_FORMATS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,11 +24,11 @@ from xcli.cli.options import (
     source_arguments,
     source_options,
 )
-from xcli.errors import ExitCode, WeightsError
+from xcli.errors import ExitCode
 from xcli.images import DEFAULT_MAX_PIXELS
 from xcli.inference import versions
 from xcli.inspection import describe_network, machine, preflight
-from xcli.model import LoadedModel, ModelSpec, load_model, sha256_of
+from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.records import default
 from xcli.sources import list_images
 from xcli.tables import one_line
@@ -78,7 +79,9 @@ def info(ctx: click.Context, /, **values: Any) -> int:
     pooling = values.pop("pooling")
     checked = bool(values["sources"]) or values["manifest"] is not None
     sources = source_options(values)
-    spec = model_spec(values, include_top=values.pop("include_top"), pooling=None if pooling == "none" else pooling)
+    spec = model_spec(
+        ctx, values, include_top=values.pop("include_top"), pooling=None if pooling == "none" else pooling
+    )
     found = None
     if checked:
         with list_images(sources) as listing:
@@ -104,6 +107,10 @@ def info(ctx: click.Context, /, **values: Any) -> int:
 def _model(spec: ModelSpec) -> dict[str, Any]:
     if spec.model is not None:
         return _foreign(load_model(spec))
+    if spec.include_top and (spec.labels is not None or spec.weights not in ("imagenet", "none")):
+        # The file decides how many classes there are.
+        labels = load_model(spec).labels
+        spec = replace(spec, classes=len(labels.names) if labels else None)
     described = describe_network(spec)
     size = spec.image_size or IMAGE_SIZE
     return {
@@ -148,11 +155,7 @@ def _weights(spec: ModelSpec) -> dict[str, Any]:
     if spec.weights == "none":
         return {"source": "none", "seed": spec.seed}
     if spec.weights != "imagenet":
-        try:
-            load_model(spec)
-        except WeightsError as error:
-            return {"source": spec.weights, "state": "does not fit", "detail": str(error)}
-        return {"source": spec.weights, "state": "fits", "sha256": sha256_of(spec.weights)}
+        return {"source": spec.weights, "state": "fits", "sha256": load_model(spec).digest}
     from xcli.weights import IMAGENET_NO_TOP, IMAGENET_TOP, find_imagenet, imagenet_url
 
     file = IMAGENET_TOP if spec.include_top else IMAGENET_NO_TOP
@@ -165,13 +168,14 @@ def _weights(spec: ModelSpec) -> dict[str, Any]:
 
 def _show(report: dict[str, Any], show_layers: bool, found: Preflight | None) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     console = open_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _facts(report):
-        table.add_row(name, one_line(value))
+        table.add_row(name, Text(one_line(value)))
     console.print(table)
     if found is not None:
         _show_sources(console, found)
@@ -231,6 +235,7 @@ def _show_sources(console: Console, found: Preflight) -> None:
 
 def _show_layers(console: Console, described: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
@@ -241,7 +246,7 @@ def _show_layers(console: Console, described: list[dict[str, Any]]) -> None:
         table.add_column("multiply-adds", justify="right")
     for layer in described:
         if "kind" not in layer:
-            table.add_row(layer["name"])
+            table.add_row(Text(one_line(layer["name"])))
             continue
         shape = "x".join(map(str, layer["output_shape"]))
         table.add_row(layer["name"], layer["kind"], shape, f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import click
 
 from xcli.engine import INPUT_RANGES
 from xcli.images import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
-from xcli.inference import RunOptions
+from xcli.inference import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.model import ModelSpec
 from xcli.records import default
 from xcli.runtime import PRECISIONS
@@ -74,8 +75,8 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
             return None
         if isinstance(value, int):
             return value
-        if not value.isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither 'auto' nor a positive number", param, ctx)
+        if not value.isdecimal() or not 1 <= int(value) <= MAX_BATCH:
+            self.fail(f"{value!r} is neither 'auto' nor a number from 1 to {MAX_BATCH}", param, ctx)
         return int(value)
 
 
@@ -115,7 +116,11 @@ def source_arguments(function: F) -> F:
             option("--include", section=INPUT, metavar="GLOB", multiple=True, help="Only these, of what is found."),
             option("--exclude", section=INPUT, metavar="GLOB", multiple=True, help="Not these, of what is found."),
             option(
-                "--limit", section=INPUT, metavar="N", type=click.IntRange(min=0), help="At most N images, the first."
+                "--limit",
+                section=INPUT,
+                metavar="N",
+                type=click.IntRange(0, sys.maxsize),
+                help="At most N images, the first.",
             ),
             option(
                 "--shard",
@@ -213,10 +218,11 @@ def model_arguments(*, classes: bool, labels: bool = True) -> Callable[[F], F]:
     return lambda function: _stack(decorators, function)
 
 
-def model_spec(values: dict[str, Any], **fixed: Any) -> ModelSpec:
+def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> ModelSpec:
     """Takes what `model_arguments` declared out of a command's values; `fixed` is what the command decides itself."""
     names = ("model", "weights", "classes", "labels", "image_size", "input_range", "weights_dir", "offline", "seed")
-    return ModelSpec(**{name: values.pop(name) for name in names if name in values}, **fixed)
+    chosen = {name: values.pop(name) for name in names if name in values}
+    return ModelSpec(**chosen, progress=messages_of(ctx).level >= 0 and sys.stderr.isatty(), **fixed)
 
 
 def pixel_arguments(function: F) -> F:
@@ -303,14 +309,14 @@ def run_arguments(function: F) -> F:
                 "--workers",
                 section=RUN,
                 metavar="N",
-                type=click.IntRange(min=1),
+                type=click.IntRange(1, MAX_WORKERS),
                 help="Images decoded at a time [default: one a processor].",
             ),
             option(
                 "--image-timeout",
                 section=RUN,
                 metavar="SECONDS",
-                type=click.FloatRange(min=0, min_open=True),
+                type=click.FloatRange(0, MAX_TIMEOUT, min_open=True),
                 default=default(RunOptions, "image_timeout"),
                 show_default=True,
                 help="For reading and decoding one image.",
@@ -374,7 +380,7 @@ class Messages:
             logger.removeHandler(old)
         console = _CurrentStderr()
         console.setLevel(shown)
-        console.setFormatter(logging.Formatter("xception: %(message)s"))
+        console.setFormatter(_OneLine("xception: %(message)s"))
         logger.addHandler(console)
         logger.setLevel(shown)
         if self.log_file is not None:
@@ -386,14 +392,23 @@ class Messages:
             logger.addHandler(file)
             logger.setLevel(logging.DEBUG)
         logger.propagate = False
+        # A reader of standard error that has gone is no reason to complain to it.
+        logging.raiseExceptions = False
+
+
+class _OneLine(logging.Formatter):
+    """Messages name files, and a file's name must not drive the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from xcli.tables import one_line
+
+        return one_line(super().format(record))
 
 
 class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to whatever `sys.stderr` is at the time; it changes when native output is captured."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        import sys
-
         self.stream = sys.stderr
         super().emit(record)
 

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import shlex
 import sys
 import time
 import warnings
-from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from xcli.cli.display import Progress, TerminalTable, summary
 from xcli.cli.options import messages_of, pixel_options, run_options, source_options
-from xcli.errors import ExitCode, Terminated
+from xcli.errors import ExitCode, Terminated, UsageError
 from xcli.inference import Run, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.output import is_direct
+from xcli.recording import record
 from xcli.runtime import NativeStderr, load_tensorflow
-from xcli.sinks import METADATA_KEY, check_output, format_from_name, open_sink, write_meta
-from xcli.sources import Listing, list_images
+from xcli.sinks import check_output, format_from_name
+from xcli.sources import list_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pyarrow as pa
+    import click
+
+    from xcli.records import Report
 
 log = logging.getLogger("xcli")
 
@@ -51,10 +50,11 @@ def run_table(
     on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
     form = values["format"] or format_from_name(target, formats, "csv")
     check_output(form, target, overwrite)
+    if target is not None and sources.manifest is not None and _same_file(target, sources.manifest):
+        raise UsageError(f"{target} is the manifest and the output at once; give the output another name")
     with list_images(sources) as listing:
         if listing.default_directory:
             log.warning("no SOURCE given: taking the current directory")
-        started = datetime.now(UTC)
         quiet_libraries(debug=messages.debug)
         model = load_model(spec)
         for note in model.notes:
@@ -62,12 +62,27 @@ def run_table(
         run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
         with Progress(enabled=messages.level >= 0) as progress:
             try:
-                seconds = _write(run, command, None if on_terminal else form, target, overwrite, started, progress)
+                if on_terminal:
+                    seconds = _show(run, progress)
+                else:
+                    seconds = record(
+                        run,
+                        command,
+                        form,
+                        target,
+                        overwrite=overwrite,
+                        command_line=shlex.join(["xception", *sys.argv[1:]]),
+                        on_batch=progress.advance,
+                    )
             except (KeyboardInterrupt, Terminated):
-                kept = "" if is_direct(target) else f"; {target} was not written"
-                log.error("stopped after %d images%s", run.report.rows, kept)
+                lost = "" if run.published or is_direct(target) else f"; {target} was not written"
+                log.error("stopped after %d images%s", run.report.rows, lost)
                 raise
-    return _close(run, listing, seconds, messages.level)
+    return _close(run.report, seconds)
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def quiet_libraries(debug: bool) -> None:
@@ -78,53 +93,21 @@ def quiet_libraries(debug: bool) -> None:
     load_tensorflow()
 
 
-def _write(
-    run: Run,
-    command: str,
-    form: str | None,
-    target: str | None,
-    overwrite: bool,
-    started: datetime,
-    progress: Progress,
-) -> float:
-    """Runs to the end; returns the seconds from the first batch asked for to the last row written."""
-    schema = run.start()
-    provenance = run.provenance(command)
-    metadata = {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
-    table = TerminalTable(schema, progress) if form is None else None
-    output = nullcontext() if form is None else open_sink(form, target, schema, metadata, overwrite)
+def _show(run: Run, progress: Progress) -> float:
+    """Runs to the end and shows the rows on the terminal; returns the seconds it took."""
+    table = TerminalTable(run.start(), progress)
     begin = time.monotonic()
-    with output as sink:
-        write: Callable[[pa.RecordBatch], None] = table.write if table else sink.write  # type: ignore[union-attr]
-        for batch, rows in run.batches():
-            write(rows)
-            progress.advance(len(batch.refs), sum(error is not None for error in batch.errors))
-    seconds = time.monotonic() - begin
-    write_meta(
-        target,
-        provenance
-        | {
-            "command_line": shlex.join(["xception", *sys.argv[1:]]),
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            "images": {
-                "listed": run.report.listed,
-                "ok": run.report.ok,
-                "errors": run.report.errors,
-                "skipped": dict(run.report.skipped),
-            },
-        },
-    )
-    return seconds
+    for batch, rows in run.batches():
+        table.write(rows)
+        progress.advance(batch)
+    return time.monotonic() - begin
 
 
-def _close(run: Run, listing: Listing, seconds: float, level: int) -> int:
-    report = run.report
-    if report.listed == 0:
+def _close(report: Report, seconds: float) -> int:
+    if report.listed:
+        log.warning("%s", summary(report, seconds))
+    else:
         log.warning("no images found%s", _skipped(report.skipped))
-    elif level >= 0:
-        click.echo(f"xception: {summary(report, seconds)}", err=True)
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
 
 
