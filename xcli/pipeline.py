@@ -130,14 +130,19 @@ class _Worker:
         After `_HANGS` the worker is of no more use.
         """
         self._tasks.put(task)
-        try:
-            return self._results.get(timeout=timeout)
-        except queue.Empty:
-            with self._lock:
-                if self._results.empty():
-                    self._given_up = True
-                    return _HANGS
-            return self._results.get()
+        left = timeout
+        while left > 0:
+            # In slices: a process that was suspended (Ctrl-Z, a scheduler) has lost no more than one of them.
+            part = min(left, 1.0)
+            try:
+                return self._results.get(timeout=part)
+            except queue.Empty:
+                left -= part
+        with self._lock:
+            if self._results.empty():
+                self._given_up = True
+                return _HANGS
+        return self._results.get()
 
     def stop(self) -> None:
         self._tasks.put(None)
