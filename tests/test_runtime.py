@@ -252,6 +252,24 @@ def test_without_a_descriptor_or_a_temporary_file_nothing_is_kept(spoil: str) ->
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("closed", [0, 1])
+def test_the_place_of_a_closed_stream_stays_empty(closed: int) -> None:
+    """Else what is written to standard output would end in a temporary file, and nobody would know."""
+    done = run(
+        f"""
+        import errno, os, sys
+        from xcli.runtime import NativeStderr
+        os.close({closed})
+        NativeStderr().capture()
+        try:
+            os.fstat({closed})
+        except OSError as error:
+            print(error.errno == errno.EBADF, file=sys.stderr)
+        """
+    )
+    assert done.stderr.startswith("True\n")
+
+
 def test_a_crash_of_python_is_still_seen() -> None:
     done = run("from xcli.runtime import NativeStderr\nNativeStderr().capture()\nraise ValueError('seen')")
     assert done.returncode == 1

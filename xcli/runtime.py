@@ -5,6 +5,7 @@ Importing TensorFlow takes seconds and talks on standard error from C++; both ar
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import tempfile
@@ -142,41 +143,42 @@ class NativeStderr:
     """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
+        self._captured: int | None = None
 
     def capture(self) -> None:
         """Starts to capture; a second call changes nothing.
 
         Where that cannot be (no descriptor 2, no room for a temporary file), everything stays visible.
         """
-        if self._file is not None:
+        if self._captured is not None:
             return
         try:
             # Appending, so that a library that writes while `tail` reads writes to the end all the same.
-            file = tempfile.TemporaryFile("a+b", prefix="xception-")  # noqa: SIM115 - lives as long as the process
+            with tempfile.TemporaryFile("a+b", prefix="xception-") as file:
+                captured = _duplicate(file.fileno())
+            ours = _duplicate(2)
         except OSError:
-            return
-        try:
-            ours = os.dup(2)
-        except OSError:
-            file.close()
             return
         if _writes_to(sys.stderr, 2):
             sys.stderr.flush()
             sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
         else:  # somebody has put another stream there, which is none of ours
             os.close(ours)
-        os.dup2(file.fileno(), 2)
-        self._file = file
+        os.dup2(captured, 2)
+        self._captured = captured
 
     def tail(self, size: int = 8_000) -> str:
         """The last `size` bytes that were captured, as text."""
-        if self._file is None:
+        if self._captured is None:
             return ""
-        number = self._file.fileno()
-        end = os.fstat(number).st_size
+        end = os.fstat(self._captured).st_size
         # Not seek() and read(): descriptor 2 shares their position.
-        return os.pread(number, size, max(0, end - size)).decode("utf-8", "replace")
+        return os.pread(self._captured, size, max(0, end - size)).decode("utf-8", "replace")
+
+
+def _duplicate(number: int) -> int:
+    """A copy of a descriptor that takes the place of no standard stream, even of one that is closed."""
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _writes_to(stream: IO[str] | None, number: int) -> bool:
