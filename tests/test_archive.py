@@ -19,7 +19,7 @@ from xcli.archive import open_archive, shown
 from xcli.errors import ExitCode, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -400,6 +400,53 @@ def test_refuses_json_that_keras_does_not_write(content: bytes, tmp_path: Path) 
 def test_refuses_a_model_that_does_not_hang_together(spoil: Callable[[Any], None], config: Any, tmp_path: Path) -> None:
     spoil(config)
     refused(write_archive(str(tmp_path / "x.keras"), config), "has a configuration that Keras does not write")
+
+
+STRANGE = [
+    None,
+    True,
+    0,
+    -1,
+    float("inf"),
+    10**30,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [None] * 3,
+    [0, 1, 2],
+    {"class_name": "Dense"},
+]
+
+
+def test_strange_values_anywhere_are_refused_or_do_not_matter(original: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+
+    def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        for key in keys:
+            yield (*path, key)
+            yield from places(value[key], (*path, key))
+
+    every = list(places(original))
+    outer = [place for place in every if len(place) <= 5]
+    outcomes = []
+    for number in range(600):
+        config = copy.deepcopy(original)
+        of = outer if number % 2 else every
+        place = of[random.integers(len(of))]
+        item = config
+        for key in place[:-1]:
+            item = item[key]
+        item[place[-1]] = copy.deepcopy(STRANGE[random.integers(len(STRANGE))])
+        monkeypatch.setattr(archive, "_read_config", lambda _, config=config: config)
+        try:
+            open_archive("strange.keras")
+            outcomes.append("taken")
+        except ModelError:
+            outcomes.append("refused")
+    assert 100 < outcomes.count("refused") < 500
 
 
 def test_refuses_other_kinds_of_files(keras: Any, tmp_path: Path) -> None:

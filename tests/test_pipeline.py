@@ -233,7 +233,7 @@ def test_a_slow_consumer_holds_the_source_back(workers: int, batch_size: int) ->
 
     for batch in pipeline(refs(), batch_size=batch_size, workers=workers):
         given += len(batch.refs)
-        assert until(lambda: taken - given >= 2 * batch_size), "it works ahead"
+        assert until(lambda given=given: taken - given >= 2 * batch_size), "it works ahead"
         time.sleep(0.1)
         assert taken - given <= 2 * workers + 4 * batch_size
         if given >= 4 * batch_size:

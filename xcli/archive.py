@@ -146,7 +146,7 @@ def open_archive(path: str) -> Archive:
             for names in find_backbones(one):
                 one.backbone.update(names)
                 found += 1
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{path} has a configuration that Keras does not write ({shown(error)})") from error
     if found != 1:
         raise ModelError(_not_xception(path, graph, found))
