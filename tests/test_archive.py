@@ -432,7 +432,7 @@ def test_strange_values_anywhere_are_refused_or_do_not_matter(original: Any, mon
     every = list(places(original))
     outer = [place for place in every if len(place) <= 5]
     outcomes = []
-    for number in range(600):
+    for number in range(150):
         config = copy.deepcopy(original)
         of = outer if number % 2 else every
         place = of[random.integers(len(of))]
@@ -446,7 +446,7 @@ def test_strange_values_anywhere_are_refused_or_do_not_matter(original: Any, mon
             outcomes.append("taken")
         except ModelError:
             outcomes.append("refused")
-    assert 100 < outcomes.count("refused") < 500
+    assert 30 < outcomes.count("refused") < 140
 
 
 def test_refuses_other_kinds_of_files(keras: Any, tmp_path: Path) -> None:

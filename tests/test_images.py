@@ -427,7 +427,7 @@ def test_cmyk_shrinks_too(orientation: int) -> None:
 
 
 def test_ycbcr_tiff() -> None:
-    assert difference(pixels(encode(PICTURE.convert("YCbCr"), "TIFF")), PICTURE) <= 3
+    assert difference(pixels(encode(PICTURE.convert("YCbCr"), "TIFF", compression="jpeg")), PICTURE) <= 12
 
 
 def test_lab_tiff_becomes_rgb() -> None:
