@@ -38,8 +38,6 @@ BN_EPSILON = 1e-3
 BN_MOMENTUM = 0.99
 
 Kind = Literal["conv", "sepconv", "bn", "relu", "maxpool", "add"]
-Pooling = Literal["avg", "max"]
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ go is the caller's business: a file, a terminal, a list.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +27,8 @@ from xcli.sources import OTHER_SHARD, Listing
 from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
 FEATURE_TYPES = ("float32", "float16")
-Writer = Callable[["pa.RecordBatch"], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xcli.errors import ImageError, SourceError
+from xcli.images import file_kind
 from xcli.paths import escape_path
 from xcli.patterns import PathFilter, PathPattern, Positions, has_magic
 from xcli.records import ImageRef
@@ -23,13 +24,6 @@ IMAGE_EXTENSIONS = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .
 """Extensions, in lower case, by which a file found in a directory counts as an image."""
 
 _FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, devices, kinds the listing did not tell
-
-_SPECIAL = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
 
 def make_ref(location: bytes, key: bytes, error: ImageError | None = None) -> ImageRef:
@@ -55,8 +49,7 @@ def look_at(path: bytes) -> tuple[bool, ImageError | None]:
         return False, ImageError("unreadable", f"cannot look at the path: {error.strerror}")
     if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
         return stat.S_ISDIR(mode), None
-    kind = _SPECIAL.get(stat.S_IFMT(mode), "a special file")
-    return False, ImageError("not-a-file", f"it is {kind}, not a regular file")
+    return False, ImageError("not-a-file", f"it is {file_kind(mode)}, not a regular file")
 
 
 def _looks_like_image(name: bytes) -> bool:

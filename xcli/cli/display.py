@@ -9,6 +9,7 @@ from xcli.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, Report
 from xcli.tables import one_line, prediction_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     import pyarrow as pa
@@ -28,14 +29,16 @@ def summary(report: Report, seconds: float) -> str:
     """The closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
     parts = [f"{report.ok:,} ok"]
     if report.failed:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.errors.items()))
-        parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({reasons})")
+        parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")
     skipped = sum(report.skipped.values())
     if skipped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.skipped.items()))
-        parts.append(f"{skipped:,} skipped ({reasons})")
+        parts.append(f"{skipped:,} skipped ({_reasons(report.skipped)})")
     images = f"{report.listed:,} image{'s' if report.listed != 1 else ''}"
     return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {report.listed / max(seconds, 1e-9):.1f} images/s"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
 
 
 def open_console() -> Console:
@@ -97,7 +100,6 @@ class TerminalTable:
         top = prediction_count(schema)
         self._predictions = max(1, min(top, MAX_SHOWN, (width - self._path) // MIN_CELL)) if top else 0
         headings = [f"label {k + 1}" for k in range(self._predictions)] or ["norm and first values"]
-        self._cell = (width - self._path) // len(headings)
         with progress.pause():
             self._console.print(self._line("image", headings, "bold"))
 

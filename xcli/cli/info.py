@@ -88,12 +88,13 @@ def info(ctx: click.Context, /, **values: Any) -> int:
             found = preflight(listing, max_pixels)
             found.skipped = dict(listing.skipped)
     quiet_libraries(debug=messages.debug)
+    loaded = load_model(spec) if _needs_loading(spec) else None
     report = {
         "version": __version__,
         "versions": versions(),
         "machine": machine(),
-        "model": _model(spec),
-        "weights": _weights(spec),
+        "model": _model(spec, loaded),
+        "weights": _weights(spec, loaded),
     }
     if found is not None:
         report["sources"] = found.as_dict()
@@ -104,13 +105,17 @@ def info(ctx: click.Context, /, **values: Any) -> int:
     return ExitCode.ROW_ERRORS if found is not None and found.failed else ExitCode.OK
 
 
-def _model(spec: ModelSpec) -> dict[str, Any]:
-    if spec.model is not None:
-        return _foreign(load_model(spec))
-    if spec.include_top and (spec.labels is not None or spec.weights not in ("imagenet", "none")):
-        # The file decides how many classes there are.
-        labels = load_model(spec).labels
-        spec = replace(spec, classes=len(labels.names) if labels else None)
+def _needs_loading(spec: ModelSpec) -> bool:
+    """Whether a file decides what the model is; otherwise the network is described without its weights."""
+    by_file = spec.model is not None or spec.weights not in ("imagenet", "none")
+    return by_file or (spec.include_top and spec.labels is not None)
+
+
+def _model(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
+    if spec.model is not None and loaded is not None:
+        return _foreign(loaded)
+    if loaded is not None and loaded.labels is not None:
+        spec = replace(spec, classes=len(loaded.labels.names))
     described = describe_network(spec)
     size = spec.image_size or IMAGE_SIZE
     return {
@@ -149,13 +154,13 @@ def _foreign(model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _weights(spec: ModelSpec) -> dict[str, Any]:
+def _weights(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
     if spec.model is not None:
         return {"source": spec.model}
     if spec.weights == "none":
         return {"source": "none", "seed": spec.seed}
-    if spec.weights != "imagenet":
-        return {"source": spec.weights, "state": "fits", "sha256": load_model(spec).digest}
+    if spec.weights != "imagenet" and loaded is not None:
+        return {"source": spec.weights, "state": "fits", "sha256": loaded.digest}
     from xcli.weights import IMAGENET_NO_TOP, IMAGENET_TOP, find_imagenet, imagenet_url
 
     file = IMAGENET_TOP if spec.include_top else IMAGENET_NO_TOP

@@ -41,7 +41,7 @@ def run_table(
 ) -> int:
     """Runs a command that writes a table in one of `formats`; returns its exit code.
 
-    What can be found wrong cheaply is found first: options, then sources, then the output, then the model.
+    What can be found wrong cheaply is found first: options, then the output, then the sources, then the model.
     """
     messages = messages_of(ctx)
     messages.apply()
