@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,10 @@ import pytest
 from tests.networks import SIZE
 from xcli.architecture import layers
 from xcli.engine import (
-    CPU_BATCH,
-    GPU_BATCH,
     INPUT_RANGES,
     Backbone,
     Engine,
-    default_batch_size,
+    _Traced,
     pool,
     scale_pixels,
 )
@@ -239,16 +238,124 @@ def test_a_batch_holds_at_least_one_image(backbone: Backbone) -> None:
         Engine(forward_of(backbone, [LAST_MAP]), size=SIZE, batch_size=0)
 
 
-def test_default_batch_size() -> None:
-    assert (
-        default_batch_size("/CPU:0")
-        == CPU_BATCH
-        == default_batch_size("/CPU:0", 299)
-        == default_batch_size("/CPU:0", 71)
-    )
-    assert default_batch_size("/GPU:1") == GPU_BATCH
-    assert default_batch_size("/CPU:0", 598) == CPU_BATCH // 4
-    assert default_batch_size("/CPU:0", 100_000) == 1
+# Memory back-off
+
+
+class Starved:
+    """Stands in for the traced function of a device that has room for so many images at a time."""
+
+    def __init__(self, engine: Engine, room: int, error: Any) -> None:
+        self.engine, self.room, self.error = engine, room, error
+        self.tried: list[int] = []
+        self._trace = engine._trace
+
+    def __call__(self, batch_size: int) -> Any:
+        function = self._trace(batch_size)
+
+        def call(pixels: Any) -> Any:
+            self.tried.append(batch_size)
+            if batch_size > self.room:
+                raise self.error
+            return function(pixels)
+
+        call.output_shapes = function.output_shapes  # type: ignore[attr-defined]
+        return call
+
+
+def starve(engine: Engine, monkeypatch: pytest.MonkeyPatch, room: int, error: Any = None) -> Starved:
+    errors = load_tensorflow().errors
+    stand_in = Starved(engine, room, error or errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore"))
+    monkeypatch.setattr(engine, "_trace", stand_in)
+    monkeypatch.setattr(engine, "_traced", _Traced(stand_in(engine.batch_size), engine.batch_size))
+    return stand_in
+
+
+@pytest.mark.parametrize("count", [7, 6, 1])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    engine = small(7)
+    images = np.random.default_rng(2).integers(0, 256, (count, 71, 71, 3), np.uint8)
+    expected = engine(images)
+    starved = starve(engine, monkeypatch, room=2)
+    for _ in range(2):
+        found = engine(images)
+        assert [len(output) for output in found] == [count, count]
+        # Another shape may take another order of summation.
+        assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
+    assert (engine.computed_batch_size, engine.batch_size) == (1, 7)
+    # 7, then 3, then singly; and it is remembered: the second call does not try more again.
+    assert starved.tried == [7, 3] + [1] * (2 * count)
+    assert [record.message for record in caplog.records] == [
+        "out of memory with 7 images at a time; going on with 3",
+        "out of memory with 3 images at a time; going on with 1",
+    ]
+
+
+def test_threads_that_run_out_of_memory_together_halve_once(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = small(7)
+    images = np.random.default_rng(3).integers(0, 256, (7, 71, 71, 3), np.uint8)
+    expected = engine(images)[0]
+    starve(engine, monkeypatch, room=3)
+    with ThreadPoolExecutor(4) as pool_:
+        for found in pool_.map(lambda _: engine(images)[0], range(8)):
+            assert relative(found, expected) < 1e-5
+    assert engine.computed_batch_size == 3
+
+
+def test_not_even_one_image_fits(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = small(7)
+    starve(engine, monkeypatch, room=0)
+    with pytest.raises(
+        UsageError, match=r"not enough memory on /CPU:0 for one image of 71 pixels \(OOM when allocating\)"
+    ):
+        engine(np.zeros((2, 71, 71, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "message", ["Out of memory while trying", "CUDNN_STATUS_ALLOC_FAILED", "RESOURCE_EXHAUSTED: x"]
+)
+def test_xla_and_cudnn_say_it_in_words(small: Any, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    engine = small(7)
+    starve(engine, monkeypatch, room=3, error=load_tensorflow().errors.InternalError(None, None, message))
+    engine(np.zeros((7, 71, 71, 3), np.uint8))
+    assert engine.computed_batch_size == 3
+
+
+def test_another_error_of_the_device_is_not_lack_of_memory(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = load_tensorflow().errors
+    engine = small(7)
+    starve(engine, monkeypatch, room=3, error=errors.InternalError(None, None, "the card fell off the bus"))
+    with pytest.raises(errors.InternalError, match="fell off"):
+        engine(np.zeros((7, 71, 71, 3), np.uint8))
+
+
+# Fused operations
+
+
+def test_tensorflow_fuses_sums_and_activations_into_the_convolutions() -> None:
+    """Its pass gives up over the whole graph where a Relu stands behind a sum; oneDNN's log shows what it was given."""
+    done = subprocess.run([sys.executable, "-c", FUSED], capture_output=True, text=True, check=True)
+    convolutions = [line for line in done.stdout.splitlines() if ",convolution," in line]
+    if not convolutions:
+        pytest.skip("TensorFlow does not use oneDNN here")
+    assert sum("post-ops:eltwise_relu" in line for line in convolutions) >= 20
+    assert sum("post-ops:sum" in line for line in convolutions) >= 8
+
+
+FUSED = """
+import os
+os.environ["ONEDNN_VERBOSE"] = "1"
+import numpy as np
+from xcli.engine import Backbone, Engine, scale_pixels
+from xcli.h5weights import random_weights
+from xcli.runtime import load_tensorflow
+tf = load_tensorflow()
+backbone = Backbone(random_weights(include_top=False, classes=1, seed=0), "float32")
+last = "block14_sepconv2_act"
+forward = lambda pixels: [backbone(scale_pixels(pixels, "xception", tf.float32), [last])[last]]
+Engine(forward, size=71, batch_size=2)(np.zeros((2, 71, 71, 3), np.uint8))
+"""
 
 
 # Devices
@@ -267,7 +374,7 @@ def forward(pixels):
     last = backbone(tf.cast(pixels, tf.float32), ["block14_sepconv2_act"])["block14_sepconv2_act"]
     return [tf.reduce_mean(last, (1, 2)) @ constant(kernel, tf.float32)]
 engine = Engine(forward, size=71, batch_size=1, device="/CPU:1")
-captured = engine._function.captured_inputs
+captured = engine._traced.function.captured_inputs
 print(len(captured), {tensor.device.rpartition("/")[2] for tensor in captured})
 print(engine(np.zeros((1, 71, 71, 3), np.uint8))[0].shape)
 """

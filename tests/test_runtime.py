@@ -13,7 +13,16 @@ import pytest
 
 from xcli import runtime
 from xcli.errors import UsageError
-from xcli.runtime import PRECISIONS, choose_device, choose_precision, cpu_flags, load_keras, load_tensorflow
+from xcli.runtime import (
+    PRECISIONS,
+    apply_precision,
+    arithmetic_dtype,
+    choose_device,
+    choose_precision,
+    cpu_flags,
+    load_keras,
+    load_tensorflow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +115,7 @@ def test_a_wrong_word_is_found_without_tensorflow(monkeypatch: pytest.MonkeyPatc
         ("float32", "/CPU:0", [], "", "float32"),
         ("float16", "/GPU:0", [(6, 0)], "", "float16"),
         ("bfloat16", "/GPU:0", [(8, 0)], "", "bfloat16"),
+        ("tf32", "/GPU:0", [(8, 0)], "", "tf32"),
         ("bfloat16", "/CPU:0", [], "fpu avx512_bf16", "bfloat16"),
         ("bfloat16", "/CPU:0", [], "amx_bf16", "bfloat16"),
         ("bfloat16", "/CPU:0", [], "fp bf16", "bfloat16"),
@@ -124,7 +134,9 @@ def test_chooses_a_precision(
         ("bfloat16", "/CPU:0", [], "this processor has no bfloat16 instructions.*use float32"),
         ("bfloat16", "/GPU:0", [(7, 5)], "older than Ampere; use float16 or float32"),
         ("float16", "/CPU:0", [], "float16 is for GPUs; on a CPU use float32 or bfloat16"),
-        ("float64", "/CPU:0", [], "auto, float32, bfloat16, float16; received 'float64'"),
+        ("tf32", "/CPU:0", [], "tf32 is for GPUs; on a CPU use float32 or bfloat16"),
+        ("tf32", "/GPU:0", [(7, 5)], "tf32: this GPU is older than Ampere; use float16 or float32"),
+        ("float64", "/CPU:0", [], "auto, float32, tf32, bfloat16, float16; received 'float64'"),
     ],
 )
 def test_refuses_a_precision_that_the_device_has_not(
@@ -135,9 +147,24 @@ def test_refuses_a_precision_that_the_device_has_not(
         choose_precision(request_, device)
 
 
+def test_tf32_only_where_it_was_asked_for() -> None:
+    allowed = load_tensorflow().config.experimental.tensor_float_32_execution_enabled
+    apply_precision("tf32")
+    assert allowed()
+    apply_precision("float32")
+    assert not allowed()
+    assert [arithmetic_dtype(name) for name in ("float32", "tf32", "bfloat16")] == ["float32", "float32", "bfloat16"]  # type: ignore[arg-type]
+
+
 def test_every_precision_that_is_offered_is_known(machine: Callable[..., None]) -> None:
     machine([(9, 0)])
-    assert [choose_precision(name, "/GPU:0") for name in PRECISIONS] == ["float16", "float32", "bfloat16", "float16"]
+    assert [choose_precision(name, "/GPU:0") for name in PRECISIONS] == [
+        "float16",
+        "float32",
+        "tf32",
+        "bfloat16",
+        "float16",
+    ]
 
 
 def test_the_flags_of_this_processor() -> None:

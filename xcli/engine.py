@@ -1,4 +1,4 @@
-"""The fast forward pass: batch norms folded, static batch, one traced function, uint8 in.
+"""The fast forward pass: batch norms folded, static batch, one traced function, uint8 in, memory back-off.
 
 Folding is exact algebra. With a batch norm y = gamma * (x - mean) / sqrt(variance + epsilon) + beta behind a
 convolution x = W * image, scale = gamma / sqrt(variance + epsilon) goes into the output channels of W, and
@@ -7,13 +7,15 @@ beta - mean * scale becomes a bias. (Of a separable convolution it goes into the
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.architecture import BN_EPSILON, IMAGE_SIZE, Layer, layers
+from xcli.architecture import BN_EPSILON, Layer, layers
 from xcli.errors import ModelError, UsageError
-from xcli.runtime import Precision, load_tensorflow
+from xcli.runtime import Precision, arithmetic_dtype, load_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from xcli.h5weights import Weights
 
 INPUT_RANGES = ("xception", "unit", "raw")
-CPU_BATCH, GPU_BATCH = 16, 64
+
+log = logging.getLogger(__name__)
 
 Forward = Callable[[Any], Sequence[Any]]
 """A traceable function: uint8[b, size, size, 3] to one tensor an output, each with b rows."""
@@ -77,7 +80,7 @@ class Backbone:
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
         tf = load_tensorflow()
-        self.dtype = tf.dtypes.as_dtype(precision)
+        self.dtype = tf.dtypes.as_dtype(arithmetic_dtype(precision))
         self._weights = weights
         self._layers = {layer.name: layer for layer in layers()}
         self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
@@ -153,6 +156,10 @@ class Backbone:
         if layer.kind in ("conv", "sepconv"):
             return self._convolve(layer, x, self._folded(layer))
         if layer.kind == "relu":
+            if self._layers[layer.inputs[0]].kind == "add":
+                # The same values. Behind a sum, TensorFlow's pass that fuses operations stumbles over a Relu and then
+                # fuses nothing in the whole graph; this way it fuses both the sums and the other activations.
+                return tf.maximum(x, tf.zeros((), x.dtype))
             return tf.nn.relu(x)
         if layer.kind == "maxpool":
             return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
@@ -184,22 +191,12 @@ def pool(features: Any, pooling: str | None) -> Any:
     return features
 
 
-def default_batch_size(device: str, image_size: int = IMAGE_SIZE) -> int:
-    """Images in a batch that keep a TensorFlow device busy without needing much of its memory.
-
-    Args:
-        device: name of a TensorFlow device.
-        image_size: side of the input, in pixels; larger images come in smaller batches, for the same memory.
-    """
-    batch = CPU_BATCH if device.startswith("/CPU") else GPU_BATCH
-    return max(1, batch * IMAGE_SIZE**2 // max(image_size, IMAGE_SIZE) ** 2)
-
-
 class Engine:
-    """A forward function traced once for a static batch, called with numpy arrays.
+    """A forward function traced once for a static batch, called with numpy arrays, from any number of threads.
 
     The batch shape never changes (a short batch is padded with zeros and cut), so an image's result does not depend
-    on where in the run it stands, nor on its neighbours.
+    on where in the run it stands, nor on its neighbours. The one exception: where the device runs out of memory, the
+    shape is halved, for good, and the batch in hand is computed again in pieces.
 
     Args:
         forward: from uint8[batch_size, size, size, 3] to one float32 tensor an output.
@@ -211,46 +208,110 @@ class Engine:
     def __init__(self, forward: Forward, *, size: int, batch_size: int, device: str = "/CPU:0") -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size must be positive; received {batch_size}")
-        tf = load_tensorflow()
         self.batch_size, self.size, self.device = batch_size, size, device
-        spec = tf.TensorSpec((batch_size, size, size, 3), tf.uint8)
+        self._forward = forward
+        self._lock = threading.Lock()
+        self._traced = _Traced(self._trace(batch_size), batch_size)
+
+    def _trace(self, batch_size: int) -> Any:
+        tf = load_tensorflow()
+        spec = tf.TensorSpec((batch_size, self.size, self.size, 3), tf.uint8)
 
         def on_device(pixels: Any) -> Sequence[Any]:
             # A graph knows nothing of the device it is traced under, unless told inside; `constant` asks it.
-            with tf.device(device):
-                return forward(pixels)
+            with tf.device(self.device):
+                return self._forward(pixels)
 
         # XLA fuses well on a GPU; on a CPU its convolutions are several times slower than oneDNN's.
         traced = tf.function(
-            on_device, input_signature=[spec], jit_compile=not device.startswith("/CPU"), autograph=False
+            on_device, input_signature=[spec], jit_compile=not self.device.startswith("/CPU"), autograph=False
         )
-        with tf.device(device):
-            self._function = traced.get_concrete_function()
+        with tf.device(self.device):
+            return traced.get_concrete_function()
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one image's result, an output each."""
-        return tuple(tuple(shape[1:]) for shape in self._function.output_shapes)
+        return tuple(tuple(shape[1:]) for shape in self._traced.function.output_shapes)
+
+    @property
+    def computed_batch_size(self) -> int:
+        """Images computed at a time: `batch_size`, or less once the device has run out of memory."""
+        return self._traced.batch_size
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """Runs up to `batch_size` images.
 
         Args:
-            pixels: uint8[b, size, size, 3], b from 1 to `batch_size`.
+            pixels: uint8[b, size, size, 3], b at most `batch_size`.
 
         Returns:
             float32[b, ...] for each output.
+
+        Raises:
+            UsageError: not even one image fits in the device's memory.
         """
         import numpy as np
 
         tf = load_tensorflow()
-        count = len(pixels)
-        if pixels.shape[1:] != (self.size, self.size, 3) or pixels.dtype != np.uint8 or count > self.batch_size:
+        fits = pixels.shape[1:] == (self.size, self.size, 3) and len(pixels) <= self.batch_size
+        if not fits or pixels.dtype != np.uint8:
             expected = f"up to {self.batch_size} images of uint8[{self.size}, {self.size}, 3]"
             raise UsageError(f"the engine takes {expected}; received {pixels.dtype}{list(pixels.shape)}")
-        if count < self.batch_size:
-            padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
-            pixels = np.concatenate([pixels, padding])
-        with tf.device(self.device):
-            outputs = self._function(tf.constant(pixels))
-        return tuple(output.numpy()[:count] for output in outputs)
+        while True:
+            traced = self._traced
+            try:
+                return self._run(traced, pixels)
+            except tf.errors.OpError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = error.message.partition("\n")[0]
+            # Outside of the handler, whose traceback would keep this attempt's tensors.
+            self._back_off(traced, reason)
+
+    def _run(self, traced: _Traced, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        import numpy as np
+
+        tf = load_tensorflow()
+        pieces = []
+        for start in range(0, max(1, len(pixels)), traced.batch_size):
+            piece = pixels[start : start + traced.batch_size]
+            count = len(piece)
+            if count < traced.batch_size:
+                piece = np.concatenate([piece, np.zeros((traced.batch_size - count, *piece.shape[1:]), np.uint8)])
+            with tf.device(self.device):
+                outputs = traced.function(tf.constant(piece))
+            pieces.append([output.numpy()[:count] for output in outputs])
+        if len(pieces) == 1:
+            return tuple(pieces[0])
+        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+
+    def _back_off(self, failed: _Traced, reason: str) -> None:
+        """Halves the batch that is computed at a time, unless another thread has done it since `failed` was tried."""
+        with self._lock:
+            if self._traced is not failed:
+                return
+            if failed.batch_size == 1:
+                raise UsageError(
+                    f"not enough memory on {self.device} for one image of {self.size} pixels ({reason}); "
+                    "use --device cpu, a smaller --image-size or a lower --precision"
+                )
+            batch_size = failed.batch_size // 2
+            log.warning("out of memory with %d images at a time; going on with %d", failed.batch_size, batch_size)
+            self._traced = _Traced(self._trace(batch_size), batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """The function for one shape; replaced as a whole, so that threads see both or neither."""
+
+    function: Any
+    batch_size: int
+
+
+def _is_out_of_memory(error: Any) -> bool:
+    """Whether TensorFlow, XLA or cuDNN means that; the latter two do not say it by the type of the error."""
+    if isinstance(error, load_tensorflow().errors.ResourceExhaustedError):
+        return True
+    signs = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED")
+    return any(sign.lower() in error.message.lower() for sign in signs)

@@ -1,7 +1,7 @@
 """The run itself: references to rows, with every one accounted for.
 
-    listing --> PixelPipeline --> Engine --> table --> write
-                                                \\--> Report
+    listing --> PixelPipeline --> Engine, two batches at a time --> table --> write
+                                                                       \\--> Report
 
 A `Table` says what to compute and how its rows look; `classify` and `features` are the two there are. Where the rows
 go is the caller's business: a file, a terminal, a list.
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli import __version__
 from xcli.architecture import check_pooling
-from xcli.engine import Engine, Forward, default_batch_size
+from xcli.engine import Engine, Forward
 from xcli.errors import UsageError, XcliError
 from xcli.images import Preprocessing
 from xcli.labels import LABEL_TYPES
-from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline
+from xcli.memory import STREAMS, default_batch_size
+from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
+from xcli.profiling import Profile
 from xcli.records import ImageBatch, ImageRef, Report
-from xcli.runtime import choose_device, choose_precision
+from xcli.runtime import apply_precision, choose_device, choose_precision
 from xcli.sources import OTHER_SHARD, Listing
+from xcli.streams import Streams
 from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.model import LoadedModel
+    from xcli.runtime import Precision
 
 MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
 FEATURE_TYPES = ("float32", "float16")
@@ -44,8 +48,8 @@ class RunOptions:
     """How a run uses the machine.
 
     Attributes:
-        batch_size: images in a batch; None chooses by device and number of images.
-        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: images in a batch; None chooses by device, free memory and number of images.
+        precision: `auto`, `float32`, `tf32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `gpu` or `gpu:I`.
         workers: decodes at a time; None is one a processor.
         image_timeout: seconds that one image may take to be read and decoded.
@@ -209,6 +213,7 @@ class Run:
         report: what became of the images so far.
         device, precision: what was chosen; after `start`.
         published: whether the output has taken its name.
+        profile: where the time goes.
     """
 
     listing: Listing
@@ -218,8 +223,9 @@ class Run:
     options: RunOptions = field(default_factory=RunOptions)
     report: Report = field(default_factory=Report)
     device: str = ""
-    precision: str = ""
+    precision: Precision = "float32"
     published: bool = False
+    profile: Profile = field(default_factory=Profile)
     _engine: Engine | None = None
     _refs: Iterator[ImageRef] | None = None
     _schema: Any = None
@@ -233,10 +239,10 @@ class Run:
         """
         forward = self.table.forward(self.model)
         self.device = choose_device(self.options.device)
-        precision = choose_precision(self.options.precision, self.device)
-        self.precision = precision
+        self.precision = choose_precision(self.options.precision, self.device)
         size = self.options.batch_size or self._batch_size()
-        self.model.network.prepare(precision)
+        apply_precision(self.precision)
+        self.model.network.prepare(self.precision)
         self._engine = Engine(forward, size=self.model.size, batch_size=size, device=self.device)
         self._schema = self.table.schema(self._engine.output_shapes[0], self.listing.extra_columns)
         return self._schema
@@ -246,7 +252,7 @@ class Run:
 
         A shard counts the images of its siblings, so that its rows are those of the run in one piece.
         """
-        default = default_batch_size(self.device, self.model.size)
+        default = default_batch_size(self.device, self.model.size, self.precision)
         refs = iter(self.listing)
         first: list[ImageRef] = []
         self._refs = chain(first, refs)
@@ -267,26 +273,33 @@ class Run:
         Raises:
             XcliError: the listing fails, too many images hang, or rows and inputs do not agree in number.
         """
-        import numpy as np
-
-        assert self._engine is not None, "start() comes first"
+        engine = self._engine
+        assert engine is not None, "start() comes first"
+        workers = self.options.workers or default_workers()
+        self.profile.workers = workers
         pipeline = PixelPipeline(
             self._refs or iter(self.listing),
             self.preprocessing,
-            batch_size=self._engine.batch_size,
-            workers=self.options.workers,
+            batch_size=engine.batch_size,
+            workers=workers,
             timeout=self.options.image_timeout,
+            profile=self.profile,
         )
-        shape = self._engine.output_shapes[0]
-        for batch in pipeline:
-            if all(batch.errors):
-                result = np.zeros((len(batch.refs), *shape), np.float32)
-            else:
-                (result,) = self._engine(batch.pixels)
-            rows = self.table.rows(self._schema, batch, result)
-            yield batch, rows
+        for batch, result in Streams(iter(pipeline), self._compute, STREAMS, pipeline.stop):
+            with self.profile.stage("output", len(batch.refs)):
+                yield batch, self.table.rows(self._schema, batch, result)
             self.report.count(batch.errors)
         self._close()
+
+    def _compute(self, batch: ImageBatch) -> NDArray[np.float32]:
+        import numpy as np
+
+        assert self._engine is not None
+        if all(batch.errors):
+            return np.zeros((len(batch.refs), *self._engine.output_shapes[0]), np.float32)
+        with self.profile.stage("engine", len(batch.refs)):
+            (result,) = self._engine(batch.pixels)
+        return result
 
     def _close(self) -> None:
         self.report.listed = self.listing.listed

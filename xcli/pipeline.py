@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.errors import ImageError, XcliError
 from xcli.images import Preprocessing, load_image, prepare
+from xcli.profiling import Profile, timed
 from xcli.records import ImageBatch, ImageRef
 from xcli.runtime import load_tensorflow
 
@@ -173,6 +174,7 @@ class PixelPipeline:
         workers: decodes at a time.
         timeout: seconds for one image.
         decode: reads and decodes one image (for tests).
+        profile: clocks to count the listing and the decodes on.
 
     Iterating raises what the iteration of `refs` raised, after all that it gave before; what `decode` raised other
     than ImageError; and XcliError when too many images hang. Every reference is in exactly one batch.
@@ -187,9 +189,12 @@ class PixelPipeline:
         workers: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         decode: Decoder = load_image,
+        profile: Profile | None = None,
     ) -> None:
-        self._refs, self._preprocessing, self._batch_size = refs, preprocessing, batch_size
+        self._preprocessing, self._batch_size = preprocessing, batch_size
         self._workers = workers or default_workers()
+        self._profile = profile or Profile(self._workers)
+        self._refs = timed(refs, self._profile, "listing")
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, ImageRef] = {}
         self._errors: dict[int, ImageError] = {}
@@ -214,7 +219,8 @@ class PixelPipeline:
 
         ref = self._pending[int(number)]
         try:
-            outcome = ref.error or self._pool.run(ref.location, self._preprocessing)
+            with self._profile.stage("decode"):
+                outcome = ref.error or self._pool.run(ref.location, self._preprocessing)
         except BaseException as error:
             # TensorFlow makes a text of it.
             self._failure = self._failure or error
@@ -258,9 +264,13 @@ class PixelPipeline:
             if self._listing_failure is not None:
                 raise self._listing_failure
         finally:
-            self._stopped.set()
-            self._pool.close()
-            self._room.release()
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the iteration early, from any thread; who waits for a batch gets no more."""
+        self._stopped.set()
+        self._pool.close()
+        self._room.release()
 
     def _feed(self, ready: queue.SimpleQueue[ImageBatch | BaseException | None]) -> None:
         try:
@@ -272,6 +282,7 @@ class PixelPipeline:
                         ready.put(None)
                         return
                     ready.put(self._batch(item[0].numpy().tolist(), item[1].numpy()))
+                ready.put(None)
         except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
             ready.put(self._failure or error)
 

@@ -60,6 +60,7 @@ def record(
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
+        "profile": run.profile.as_dict(),
     }
     write_meta(target, provenance | times | {"images": run.report.as_dict()})
     return seconds

@@ -15,8 +15,8 @@ from typing import IO, Any, Literal
 
 from xcli.errors import UsageError
 
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
 
 @cache
@@ -84,6 +84,16 @@ def choose_device(request: str) -> str:
     return f"/GPU:{index}"
 
 
+def arithmetic_dtype(precision: Precision) -> str:
+    """The type of weights and activations; TF32 is float32 whose products the tensor cores round."""
+    return "float32" if precision == "tf32" else precision
+
+
+def apply_precision(precision: Precision) -> None:
+    """Allows TF32 in this process, or forbids it: TensorFlow's own default is to allow it in place of float32."""
+    load_tensorflow().config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+
+
 @cache
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of the processor as Linux names them; empty where they cannot be read."""
@@ -119,12 +129,11 @@ def choose_precision(request: str, device: str) -> Precision:
             raise UsageError(
                 "--precision bfloat16: this processor has no bfloat16 instructions (AVX512-BF16 or AMX); use float32"
             )
-        if not on_cpu and _compute_capability(device) < (8, 0):
-            raise UsageError("--precision bfloat16: this GPU is older than Ampere; use float16 or float32")
-        return "bfloat16"
-    if on_cpu:
-        raise UsageError("--precision float16 is for GPUs; on a CPU use float32 or bfloat16")
-    return "float16"
+    elif on_cpu:
+        raise UsageError(f"--precision {request} is for GPUs; on a CPU use float32 or bfloat16")
+    if not on_cpu and request != "float16" and _compute_capability(device) < (8, 0):
+        raise UsageError(f"--precision {request}: this GPU is older than Ampere; use float16 or float32")
+    return request  # type: ignore[return-value]
 
 
 def _compute_capability(device: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from xcli.profiling import Profile
     from xcli.records import ImageBatch
 
 MAX_SHOWN = 3
@@ -50,6 +51,30 @@ def open_console() -> Console:
             raise BrokenPipeError
 
     return PlainConsole(highlight=False)
+
+
+def show_profile(profile: Profile, start: float) -> None:
+    """Prints the closing table of `--profile` on standard error.
+
+    Args:
+        profile: of a run that has ended.
+        start: seconds before the first image was asked for.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    times = profile.times()
+    total = sum(one.waited for one in times) or 1e-9
+    table = Table("stage", title="where the time went", title_justify="left", box=None, pad_edge=False)
+    for heading in ("waited for, s", "share", "at work, s", "images/s alone"):
+        table.add_column(heading, justify="right")
+    for one in times:
+        rate = "" if one.rate is None else f"{one.rate:,.1f}"
+        table.add_row(one.stage, f"{one.waited:.2f}", f"{one.waited / total:.0%}", f"{one.busy:.2f}", rate)
+    console = Console(file=sys.stderr, highlight=False)
+    console.print(table)
+    console.print(f"Start (TensorFlow, weights, tracing) and finish: {start:.2f} s.", soft_wrap=True)
+    console.print(f"Most of the time went into {profile.bottleneck()}.", soft_wrap=True)
 
 
 class Progress:

@@ -10,7 +10,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from xcli.cli.display import Progress, TerminalTable, summary
+from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.options import messages_of, pixel_options, run_options, source_options
 from xcli.errors import ExitCode, Terminated, UsageError
 from xcli.inference import Run, Table, preprocessing_for
@@ -43,6 +43,7 @@ def run_table(
 
     What can be found wrong cheaply is found first: options, then the output, then the sources, then the model.
     """
+    begin = time.monotonic()
     messages = messages_of(ctx)
     messages.apply()
     options, pixels, sources = run_options(values), pixel_options(values), source_options(values)
@@ -78,7 +79,10 @@ def run_table(
                 lost = "" if run.published or is_direct(target) else f"; {target} was not written"
                 log.error("stopped after %d images%s", run.report.rows, lost)
                 raise
-    return _close(run.report, seconds)
+    code = _close(run.report, seconds)
+    if values["profile"]:
+        show_profile(run.profile, time.monotonic() - begin - seconds)
+    return code
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -1,0 +1,138 @@
+"""Where the time of a run goes: what it waited for, and how fast each stage is by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STAGES = ("listing", "decode", "engine", "output")
+_PRECEDENCE = ("engine", "output", "decode", "listing")
+"""A moment counts for the first of these that is at work in it: what comes before the engine only costs time while
+the engine stands idle."""
+
+_ADVICE = {
+    "listing": "the listing of the sources: a faster file system, or a manifest of the paths",
+    "decode": "reading and decoding: more processors, faster storage, or smaller images",
+    "engine": "the network: a GPU, more or faster processors, or a lower --precision",
+    "output": "writing: a faster disk, or Parquet instead of text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """One line of the closing table.
+
+    Attributes:
+        stage: one of `STAGES`.
+        waited: seconds of the run that went by for this stage; over all stages they add up to the run's.
+        busy: seconds in which the stage was at work, alone or beside others.
+        rate: images a second that it would give if nothing else limited it; None where it did nothing.
+    """
+
+    stage: str
+    waited: float
+    busy: float
+    rate: float | None
+
+
+class Profile:
+    """Clocks of a run's stages, from any number of threads.
+
+    Args:
+        workers: decodes at a time, for the rate of that stage.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.workers = workers
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._active = dict.fromkeys(STAGES, 0)
+        self._waited = dict.fromkeys(STAGES, 0.0)
+        self._busy = dict.fromkeys(STAGES, 0.0)
+        self._work = dict.fromkeys(STAGES, 0.0)
+        self._images = dict.fromkeys(STAGES, 0)
+        self._last: float | None = None
+
+    @contextmanager
+    def stage(self, name: str, images: int = 1) -> Iterator[None]:
+        """A context in which a stage is at work on so many images."""
+        begin = self._change(name, 1)
+        try:
+            yield
+        finally:
+            end = self._change(name, -1)
+            with self._lock:
+                self._work[name] += end - begin
+            self.count(name, images)
+
+    def count(self, name: str, images: int) -> None:
+        """Adds images that a stage is done with."""
+        with self._lock:
+            self._images[name] += images
+
+    def _change(self, name: str, by: int) -> float:
+        with self._lock:
+            now = self._clock()
+            self._advance(now)
+            self._active[name] += by
+            return now
+
+    def _advance(self, now: float) -> None:
+        if self._last is not None:
+            passed = now - self._last
+            for name, count in self._active.items():
+                if count:
+                    self._busy[name] += passed
+            # With nobody at work, tf.data is putting a batch together.
+            waiting = next((name for name in _PRECEDENCE if self._active[name]), "decode")
+            self._waited[waiting] += passed
+        self._last = now
+
+    def times(self) -> list[StageTimes]:
+        """The stages in the order of the data."""
+        with self._lock:
+            self._advance(self._clock())
+            found = []
+            for name in STAGES:
+                # Decoders work side by side, each on an image of its own; the engine's streams share one device.
+                seconds = self._work[name] / self.workers if name == "decode" else self._busy[name]
+                rate = self._images[name] / seconds if self._images[name] and seconds > 0 else None
+                found.append(StageTimes(name, self._waited[name], self._busy[name], rate))
+            return found
+
+    def bottleneck(self) -> str:
+        """The stage that the run waited for most, and what helps."""
+        slowest = max(self.times(), key=lambda one: one.waited)
+        return _ADVICE[slowest.stage]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: seconds and images a second by stage."""
+        return {
+            one.stage: {
+                "waited": round(one.waited, 3),
+                "busy": round(one.busy, 3),
+                "images_per_second": None if one.rate is None else round(one.rate, 2),
+            }
+            for one in self.times()
+        }
+
+
+def timed(items: Iterator[Any], profile: Profile, name: str) -> Iterator[Any]:
+    """The same items, with the time that each takes counted for a stage."""
+    while True:
+        with profile.stage(name, 0):
+            item = next(items, _END)
+        if item is _END:
+            return
+        profile.count(name, 1)
+        yield item
+
+
+_END = object()
