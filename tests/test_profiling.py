@@ -82,6 +82,19 @@ def test_timed_items_are_counted_once_each() -> None:
     assert by_name(profile)["listing"] == (7, 7, pytest.approx(3 / 7))
 
 
+def test_the_clock_stops_with_the_run() -> None:
+    clock = Clock()
+    profile = Profile(clock=clock)
+    with profile.stage("engine"):
+        clock.now += 1
+    clock.now += 2
+    profile.finish()
+    clock.now += 100
+    assert by_name(profile)["decode"] == (2, 0, None)
+    clock.now += 100
+    assert sum(waited for waited, _, _ in by_name(profile).values()) == 3
+
+
 def test_from_many_threads() -> None:
     profile = Profile(workers=8)
 

@@ -289,6 +289,7 @@ class Run:
             with self.profile.stage("output", len(batch.refs)):
                 yield batch, self.table.rows(self._schema, batch, result)
             self.report.count(batch.errors)
+        self.profile.finish()
         self._close()
 
     def _compute(self, batch: ImageBatch) -> NDArray[np.float32]:

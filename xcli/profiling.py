@@ -95,10 +95,17 @@ class Profile:
             self._waited[waiting] += passed
         self._last = now
 
+    def finish(self) -> None:
+        """Stops the clock: what comes after the last row is not waited for by anybody."""
+        with self._lock:
+            self._advance(self._clock())
+            self._last = None
+
     def times(self) -> list[StageTimes]:
         """The stages in the order of the data."""
         with self._lock:
-            self._advance(self._clock())
+            if self._last is not None:
+                self._advance(self._clock())
             found = []
             for name in STAGES:
                 # Decoders work side by side, each on an image of its own; the engine's streams share one device.

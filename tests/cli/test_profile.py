@@ -1,0 +1,37 @@
+"""The closing table of `--profile`, and the same figures beside the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from tests.cli.conftest import save_photos
+from xcli.profiling import STAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Invoke
+
+
+def test_profile_closes_with_a_table(invoke: Invoke, tmp_path: Path) -> None:
+    save_photos(tmp_path / "in", [f"{n}.jpg" for n in range(5)])
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"")
+    target = tmp_path / "out.csv"
+    arguments = ("features", tmp_path / "in", "--weights", "none", "--image-size", "71", "-o", target)
+    done = invoke(*arguments, "--profile", "-q")
+    assert (done.code, done.out) == (4, b"")
+    stages = re.findall(r"^(\w+) +([\d.]+) +\d+% +([\d.]+) +([\d,.]+)$", done.err, re.MULTILINE)
+    assert [stage for stage, *_ in stages] == list(STAGES)
+    assert "Most of the time went into" in done.err
+    kept = json.loads((tmp_path / "out.csv.meta.json").read_text())["profile"]
+    assert [f"{kept[stage]['waited']:.2f}" for stage in STAGES] == [waited for _, waited, _, _ in stages]
+    assert kept["engine"]["busy"] > 0
+
+
+def test_without_it_there_is_none(invoke: Invoke, tmp_path: Path) -> None:
+    save_photos(tmp_path / "in", ["0.jpg"])
+    done = invoke("features", tmp_path / "in", "--weights", "none", "--image-size", "71", "--format", "csv")
+    assert done.code == 0
+    assert "listing" not in done.err
