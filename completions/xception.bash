@@ -11,12 +11,12 @@ _xception_options() {
             repeatable=" -v --verbose "
             ;;
         classify)
-            options=('-0 --null' --manifest --path-column --escaped-paths --include --exclude --limit
-                --shard '-o --output' --format --overwrite --top --min-score --label-type --raw-scores
-                --model --weights --classes --labels --image-size --input-range --weights-dir --offline
-                --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size
-                --precision --device --workers --image-timeout '-v --verbose' '-q --quiet' --debug
-                --log-file '-h --help')
+            options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
+                --exclude --limit --shard '-o --output' --format --overwrite --top --min-score
+                --label-type --raw-scores --model --weights --classes --labels --image-size
+                --input-range --weights-dir --offline --seed --resize --interpolation --crop-pct
+                --jpeg-shrink --max-pixels --batch-size --precision --device --workers --image-timeout
+                --profile '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format --top \
                 --min-score --label-type --model --weights --classes --labels --image-size --input-range \
                 --weights-dir --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels \
@@ -24,11 +24,12 @@ _xception_options() {
             repeatable=" --include --exclude -v --verbose "
             ;;
         features)
-            options=('-0 --null' --manifest --path-column --escaped-paths --include --exclude --limit
-                --shard '-o --output' --format --overwrite --pooling --layer --dtype --normalize
-                --model --weights --image-size --input-range --weights-dir --offline --seed --resize
-                --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device
-                --workers --image-timeout '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
+                --exclude --limit --shard '-o --output' --format --overwrite --pooling --layer --dtype
+                --normalize --model --weights --image-size --input-range --weights-dir --offline --seed
+                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision
+                --device --workers --image-timeout --profile '-v --verbose' '-q --quiet' --debug
+                --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
                 --pooling --layer --dtype --model --weights --image-size --input-range --weights-dir \
                 --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size \
@@ -36,10 +37,10 @@ _xception_options() {
             repeatable=" --include --exclude -v --verbose "
             ;;
         info)
-            options=('-0 --null' --manifest --path-column --escaped-paths --include --exclude --limit
-                --shard --max-pixels '--include-top --no-include-top' --pooling --model --weights
-                --classes --labels --image-size --input-range --weights-dir --offline --seed --layers
-                --json '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
+                --exclude --limit --shard --max-pixels '--include-top --no-include-top' --pooling
+                --model --weights --classes --labels --image-size --input-range --weights-dir --offline
+                --seed --layers --json '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard --max-pixels --pooling \
                 --model --weights --classes --labels --image-size --input-range --weights-dir --seed \
                 --log-file "
@@ -67,7 +68,7 @@ _xception_values() {
         'classify --interpolation') words=(nearest bilinear bicubic lanczos box hamming) ;;
         'classify --jpeg-shrink') words=(auto off) ;;
         'classify --batch-size') words=(auto) ;;
-        'classify --precision') words=(auto float32 bfloat16 float16) ;;
+        'classify --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'classify --device') words=(auto cpu gpu) ;;
         'classify --log-file') paths=-f ;;
         'features ') paths=-f ;;
@@ -84,7 +85,7 @@ _xception_values() {
         'features --interpolation') words=(nearest bilinear bicubic lanczos box hamming) ;;
         'features --jpeg-shrink') words=(auto off) ;;
         'features --batch-size') words=(auto) ;;
-        'features --precision') words=(auto float32 bfloat16 float16) ;;
+        'features --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'features --device') words=(auto cpu gpu) ;;
         'features --log-file') paths=-f ;;
         'info ') paths=-f ;;

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
+    from xcli.members import Member
+
 RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 DEFAULT_CROP_PCT = 0.897
@@ -188,11 +190,14 @@ def supported_formats() -> tuple[str, ...]:
     return tuple(sorted(_pillow()[1]))
 
 
-def read_file(location: str) -> bytes:
-    """Reads an image file whole; never blocks on a FIFO and never reads a device.
+def open_file(location: str) -> tuple[int, os.stat_result]:
+    """Opens a regular file for reading; never blocks on a FIFO and never opens a device for long.
+
+    Returns:
+        The descriptor, which is the caller's to close, and the file's status.
 
     Raises:
-        ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
+        ImageError: `missing`, `unreadable` or `not-a-file`.
     """
     try:
         # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
@@ -209,9 +214,25 @@ def read_file(location: str) -> bytes:
     try:
         status = os.fstat(descriptor)
         _require_file(status)
+        os.set_blocking(descriptor, True)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError):
+            raise ImageError("unreadable", error.strerror or str(error)) from error
+        raise
+    return descriptor, status
+
+
+def read_file(location: str) -> bytes:
+    """Reads an image file whole; never blocks on a FIFO and never reads a device.
+
+    Raises:
+        ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
+    """
+    descriptor, status = open_file(location)
+    try:
         if status.st_size > MAX_FILE_BYTES:
             raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
-        os.set_blocking(descriptor, True)
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(status.st_size)
     except OSError as error:
@@ -242,11 +263,20 @@ def file_kind(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "a special file")
 
 
-def load_image(location: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Reads and decodes one image file.
+def read_location(location: str | Member) -> bytes:
+    """Reads the bytes of an image: of a file by its path (see `read_file`), or of a member of an archive.
+
+    Raises:
+        ImageError: they cannot be read, or are more than `MAX_FILE_BYTES`.
+    """
+    return read_file(location) if isinstance(location, str) else location.read(MAX_FILE_BYTES)
+
+
+def load_image(location: str | Member, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Reads and decodes one image.
 
     Args:
-        location: path of the file.
+        location: path of its file, or a member of an archive.
         preprocessing: what to make of it.
 
     Returns:
@@ -255,7 +285,7 @@ def load_image(location: str, preprocessing: Preprocessing) -> NDArray[np.uint8]
     Raises:
         ImageError: for whatever is wrong with the file; nothing else is ever raised for an input.
     """
-    return decode_image(read_file(location), preprocessing)
+    return decode_image(read_location(location), preprocessing)
 
 
 def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

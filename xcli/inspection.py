@@ -4,8 +4,8 @@ of sources that reads headers only."""
 from __future__ import annotations
 
 import os
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.architecture import FEATURE_WIDTH, IMAGE_SIZE, IMAGENET_CLASSES, layers, output_sizes
 from xcli.errors import ImageError
 from xcli.h5weights import TOP
-from xcli.images import DEFAULT_MAX_PIXELS, open_image, prepare, read_file
+from xcli.images import DEFAULT_MAX_PIXELS, open_image, prepare, read_location
 from xcli.model import AVG_POOL, ModelSpec
 
 if TYPE_CHECKING:
@@ -130,30 +130,44 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
     found = Preflight()
     widths: Counter[int] = Counter()
     heights: Counter[int] = Counter()
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        stream = iter(refs)
-        while chunk := list(islice(stream, 1024)):
-            for ref, outcome in zip(chunk, pool.map(lambda ref: _header(ref, max_pixels), chunk), strict=True):
-                found.listed += 1
-                if isinstance(outcome, ImageError):
-                    found.errors[outcome.reason] += 1
-                    if len(found.unreadable) < MAX_LISTED:
-                        found.unreadable.append((ref.path, str(outcome)))
-                    continue
-                kind, width, height, size = outcome
-                found.formats[kind] += 1
-                found.bytes += size
-                widths[width] += 1
-                heights[height] += 1
+    for path, outcome in _headers(refs, max_pixels):
+        found.listed += 1
+        if isinstance(outcome, ImageError):
+            found.errors[outcome.reason] += 1
+            if len(found.unreadable) < MAX_LISTED:
+                found.unreadable.append((path, str(outcome)))
+            continue
+        kind, width, height, size = outcome
+        found.formats[kind] += 1
+        found.bytes += size
+        widths[width] += 1
+        heights[height] += 1
     found.widths, found.heights = _spread(widths), _spread(heights)
     return found
+
+
+def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, tuple[str, int, int, int] | ImageError]]:
+    """Reads headers some threads at a time; gives paths and outcomes in order.
+
+    The window is small because members of compressed archives carry their bytes while they wait.
+    """
+    threads = min(32, 4 * (os.cpu_count() or 1))
+    waiting: deque[tuple[str, Future[tuple[str, int, int, int] | ImageError]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for ref in refs:
+            waiting.append((ref.path, pool.submit(_header, ref, max_pixels)))
+            if len(waiting) == 4 * threads:
+                path, outcome = waiting.popleft()
+                yield path, outcome.result()
+        for path, outcome in waiting:
+            yield path, outcome.result()
 
 
 def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | ImageError:
     if ref.error is not None:
         return ref.error
     try:
-        data = read_file(ref.location)
+        data = read_location(ref.location)
         with open_image(data, max_pixels) as image:
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             return kind, image.width, image.height, len(data)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Decoder = Callable[[str, Preprocessing], "NDArray[np.uint8]"]
+    from xcli.members import Member
+
+Decoder = Callable[["str | Member", Preprocessing], "NDArray[np.uint8]"]
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that one image may take to be read and decoded."""
@@ -58,7 +60,7 @@ class DecoderPool:
         self._closed = False
         self.failure: XcliError | None = None
 
-    def run(self, location: str, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
+    def run(self, location: str | Member, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
         """Decodes one image; blocks for at most the timeout.
 
         Raises:

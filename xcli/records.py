@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.errors import ImageError
+    from xcli.members import Member
 
 PATH, STATUS, ERROR = "path", "status", "error"
 """The columns that every table starts with."""
@@ -28,14 +29,14 @@ class ImageRef:
 
     Attributes:
         path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid text.
-        location: what to open: a file system path (`str`, undecodable bytes as surrogates).
+        location: what to open: a file system path (`str`, undecodable bytes as surrogates), or a member of an archive.
         key: the bytes of the path relative to its source; what `--shard` hashes.
         error: what is wrong already at listing time (`ImageError`), else None. Such a ref is never opened.
         extra: values of the manifest's other columns, in the order of `Listing.extra_columns`.
     """
 
     path: str
-    location: str
+    location: str | Member
     key: bytes
     error: ImageError | None = None
     extra: tuple[Any, ...] = ()

@@ -1,4 +1,5 @@
-"""What the user names as input, as a lazy, ordered listing of `ImageRef`s: files, directories, globs, lists, manifests.
+"""What the user names as input, as a lazy, ordered listing of `ImageRef`s: files, directories, archives, globs, lists,
+manifests.
 
 Paths come out as the user gave them, joined with `/`. Entries of a directory come in the order of the bytes of their
 names, subdirectories in place. Nothing here opens an image.
@@ -9,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from xcli.errors import ImageError, SourceError, UsageError
+from xcli.image_archives import SEPARATOR, Archives
 from xcli.manifests import ExtraColumn, Manifest, open_manifest
+from xcli.members import is_archive_name
 from xcli.paths import escape_path
 from xcli.patterns import PathFilter, has_magic
 from xcli.records import ImageRef
@@ -41,13 +44,15 @@ class SourceOptions:
     """What to list.
 
     Attributes:
-        sources: files, directories, globs, or `-` for a list on standard input; none for the current directory.
+        sources: files, directories, archives, single members of them (`photos.tar::a.jpg`), globs, or `-` for a list
+            on standard input; none for the current directory.
         null: the list on standard input is separated by NUL, not by newlines.
         manifest: a CSV or Parquet file of paths; `-` for CSV on standard input.
         path_column: the manifest's column of paths.
         escaped_paths: the manifest's paths are escaped as in the `path` column of this program's tables.
-        include: patterns, one of which a file found in a directory, glob, list or manifest must match.
-        exclude: patterns of files and directories to leave out of directories, globs, lists and manifests.
+        archives: list the archives that are found in directories too; elsewhere they are listed without it.
+        include: patterns, one of which a file found in a directory, archive, glob, list or manifest must match.
+        exclude: patterns of files and directories to leave out of directories, archives, globs, lists and manifests.
         limit: list at most so many.
         shard: `(I, N)`: of all that, only the I-th of N parts, I from 1.
 
@@ -62,6 +67,7 @@ class SourceOptions:
     manifest: str | None = None
     path_column: str = "path"
     escaped_paths: bool = False
+    archives: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None
@@ -229,21 +235,39 @@ def list_images(options: SourceOptions, *, stdin: BinaryIO | None = None) -> Lis
             options.manifest, path_column=options.path_column, escaped_paths=options.escaped_paths, stdin=stream
         )
         skipped: dict[str, int] = {}
-        refs = _filtered(manifest, path_filter, Walker(path_filter, skipped))
+        refs = _filtered(manifest, path_filter, skipped)
         return Listing(refs, options, skipped=skipped, extra_columns=manifest.extra_columns, close=manifest.close)
     sources = _Sources(options, path_filter, stream)
     return Listing(sources.refs(), options, skipped=sources.skipped)
 
 
-def _filtered(manifest: Manifest, path_filter: PathFilter, walker: Walker) -> Iterator[ImageRef]:
+def _filtered(manifest: Manifest, path_filter: PathFilter, skipped: dict[str, int]) -> Iterator[ImageRef]:
+    """Leaves rows of a manifest out, and puts the members of an archive in the place of its row."""
+    archives = Archives(path_filter, skipped)
     for ref in manifest:
-        if ref.error is None:
-            excluded = path_filter.refuses_listed(ref.key, directory=False)
-            reason = "excluded" if excluded else path_filter.refuses_file(ref.key, looks_like_image=True)
-            if reason is not None:
-                walker.skip(reason)
-                continue
-        yield ref
+        if ref.error is not None:
+            yield ref
+            continue
+        is_archive = is_archive_name(ref.key)
+        reason = _refusal(path_filter, ref.key, directory=is_archive)
+        if reason is not None:
+            skipped[reason] = skipped.get(reason, 0) + 1
+        elif is_archive:
+            yield from (replace(member, extra=ref.extra) for member in archives.members(ref.key, b""))
+        else:
+            member = archives.member(ref.key) if _may_be_member(ref.key) else None
+            yield ref if member is None else replace(member, extra=ref.extra)
+
+
+def _refusal(path_filter: PathFilter, path: bytes, *, directory: bool) -> str | None:
+    """Gives the reason to skip a path out of a list, or None."""
+    if path_filter.refuses_listed(path, directory=directory):
+        return "excluded"
+    return None if directory else path_filter.refuses_file(path, looks_like_image=True)
+
+
+def _may_be_member(path: bytes) -> bool:
+    return os.fsencode(SEPARATOR) in path and not os.path.lexists(path)
 
 
 class _Sources:
@@ -254,7 +278,8 @@ class _Sources:
         self._options = options
         self._filter = path_filter
         self._stdin = stdin
-        self._walker = Walker(path_filter, self.skipped)
+        self._archives = Archives(path_filter, self.skipped)
+        self._walker = Walker(path_filter, self.skipped, self._archives, into_archives=options.archives)
         self._globs = {
             index: self._begin_glob(source)
             for index, source in enumerate(options.sources)
@@ -287,17 +312,19 @@ class _Sources:
     def _expand(self, path: bytes, problem: ImageError | None, *, is_directory: bool) -> Iterator[ImageRef]:
         if is_directory:
             yield from self._walker.directory(path)
+        elif problem is None and is_archive_name(path):
+            yield from self._archives.members(path, b"")
         else:
-            yield make_ref(path, path, problem)
+            member = self._archives.member(path) if problem is not None and _may_be_member(path) else None
+            yield member or make_ref(path, path, problem)
 
     def _list_on_stdin(self) -> Iterator[ImageRef]:
         assert self._stdin is not None
         try:
             for path in read_entries(self._stdin, b"\0" if self._options.null else b"\n"):
                 is_directory, problem = look_at(path)
-                reason: str | None = "excluded"
-                if not self._filter.refuses_listed(path, directory=is_directory):
-                    reason = None if is_directory else self._filter.refuses_file(path, looks_like_image=True)
+                is_archive = problem is None and is_archive_name(path)
+                reason = _refusal(self._filter, path, directory=is_directory or is_archive)
                 if reason is None:
                     yield from self._expand(path, problem, is_directory=is_directory)
                 else:

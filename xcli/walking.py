@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from xcli.errors import ImageError, SourceError
 from xcli.images import file_kind
+from xcli.members import is_archive_name
 from xcli.paths import escape_path
 from xcli.patterns import PathFilter, PathPattern, Positions, has_magic
 from xcli.records import ImageRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xcli.image_archives import Archives
 
 IMAGE_EXTENSIONS = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif".split())
 """Extensions, in lower case, by which a file found in a directory counts as an image."""
@@ -52,7 +55,8 @@ def look_at(path: bytes) -> tuple[bool, ImageError | None]:
     return False, ImageError("not-a-file", f"it is {file_kind(mode)}, not a regular file")
 
 
-def _looks_like_image(name: bytes) -> bool:
+def looks_like_image(name: bytes) -> bool:
+    """Says whether a name has an image's extension."""
     return name[name.rfind(b".") :].lower() in IMAGE_EXTENSIONS
 
 
@@ -143,14 +147,20 @@ class Walker:
     become refs with an error, so that every loss is a row.
     """
 
-    def __init__(self, path_filter: PathFilter, skipped: dict[str, int]) -> None:
+    def __init__(
+        self, path_filter: PathFilter, skipped: dict[str, int], archives: Archives, *, into_archives: bool = False
+    ) -> None:
         """Prepares to walk.
 
         Args:
             path_filter: which entries to leave out.
             skipped: counts, by reason, of the entries passed over; a directory counts once.
+            archives: what lists archives.
+            into_archives: list those that are found in directories too, not only those that a glob matches.
         """
         self.path_filter = path_filter
+        self.archives = archives
+        self.into_archives = into_archives
         self._skipped = skipped
 
     def skip(self, reason: str) -> None:
@@ -203,6 +213,7 @@ class _Walk:
         self._directories_only = directories_only
         self._levels: list[_Level] = []
         self._matched = False  # whether the entry last visited matches the glob
+        self._archive: tuple[bytes, bytes] | None = None  # path and key of one to be listed next
 
     def run(self, top: _Level) -> Iterator[ImageRef | None]:
         """Walks; see `Walker.glob` for what None means."""
@@ -218,6 +229,9 @@ class _Walk:
             ref = self._visit(level, level.names.pop())
             if ref is not None or self._matched:
                 yield ref
+            if self._archive is not None:
+                archive, self._archive = self._archive, None
+                yield from self._walker.archives.members(*archive)
 
     def _open(self, level: _Level) -> ImageError | None:
         """Goes down one level, unless the directory cannot be listed."""
@@ -255,13 +269,25 @@ class _Walk:
         blocked = leads_on and problem is not None and problem.reason == "unreadable"
         self._matched = self._matched and not self._directories_only
         taken = blocked or self._matched
+        if (self._matched or (level.whole and self._walker.into_archives)) and is_archive_name(name):
+            return self._visit_archive(path, key, problem)
         if (taken or level.whole) and self._wants(name, key, problem, taken=taken):
             return make_ref(path, key, problem)
         return None
 
+    def _visit_archive(self, path: bytes, key: bytes, problem: ImageError | None) -> ImageRef | None:
+        """Leaves an archive to `run`, unless it is excluded, as a directory would be, or cannot be one."""
+        if self._filter.refuses_directory(key):
+            self._walker.skip("excluded")
+            return None
+        if problem is not None:
+            return make_ref(path, key, problem)
+        self._archive = path, key
+        return None
+
     def _wants(self, name: bytes, key: bytes, problem: ImageError | None, *, taken: bool) -> bool:
         """Says whether a file is listed, and counts it if not."""
-        reason = self._filter.refuses_file(key, looks_like_image=taken or _looks_like_image(name))
+        reason = self._filter.refuses_file(key, looks_like_image=taken or looks_like_image(name))
         if reason is None:
             return True
         if reason == "not an image" and problem is not None and problem.reason != "not-a-file":

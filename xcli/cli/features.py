@@ -54,8 +54,9 @@ from xcli.sinks import FEATURES_FORMATS
 def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
 
-    SOURCE is a file, a directory (searched recursively), a quoted glob, or - for a list of names on standard input;
-    nothing at all is the current directory.
+    SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
+    disk; its rows are named archive.tar::member), a quoted glob, or - for a list of names on standard input; nothing
+    at all is the current directory.
 
     \b
     Parquet: path, status, error, features (fixed-size list; a fixed-shape tensor for maps)

@@ -113,6 +113,12 @@ def source_arguments(function: F) -> F:
                 is_flag=True,
                 help=r"Paths in the manifest are escaped as in our output (\xNN, \\).",
             ),
+            option(
+                "--archives",
+                section=INPUT,
+                is_flag=True,
+                help="List .tar, .tar.gz, .tar.zst and .zip files found in directories too, not only those named.",
+            ),
             option("--include", section=INPUT, metavar="GLOB", multiple=True, help="Only these, of what is found."),
             option("--exclude", section=INPUT, metavar="GLOB", multiple=True, help="Not these, of what is found."),
             option(
@@ -138,6 +144,7 @@ def source_options(values: dict[str, Any]) -> SourceOptions:
     """Takes what `source_arguments` declared out of a command's values."""
     return SourceOptions(
         **{name: values.pop(name) for name in ("sources", "null", "manifest", "path_column", "escaped_paths")},
+        archives=values.pop("archives"),
         **{name: values.pop(name) for name in ("include", "exclude", "limit", "shard")},
     )
 
@@ -277,7 +284,7 @@ def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_arguments(function: F) -> F:
-    """Use of the machine; `run_options(values)` folds them."""
+    """Use of the machine; `run_options(values)` folds them, and `profile` stays in the command's values."""
     return _stack(
         [
             option(
@@ -320,6 +327,12 @@ def run_arguments(function: F) -> F:
                 default=default(RunOptions, "image_timeout"),
                 show_default=True,
                 help="For reading and decoding one image.",
+            ),
+            option(
+                "--profile",
+                section=RUN,
+                is_flag=True,
+                help="Close with a table of where the time went, and what would help.",
             ),
         ],
         function,
