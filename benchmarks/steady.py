@@ -1,0 +1,101 @@
+"""Whether a long run stays as it began: memory and speed, window by window."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.photographs import find, tile
+from benchmarks.timing import Data, Save, group
+
+if TYPE_CHECKING:
+    from benchmarks.settings import Settings
+    from xcli.records import ImageBatch
+
+WINDOW = 1000
+"""Rows in a window; fewer where the run has less than five of them."""
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Windows:
+    """Time and memory of every `size` rows, counted from the end of the first batch: what is before is start-up."""
+
+    size: int
+    rates: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    _rows: int = 0
+    _begin: float | None = None
+
+    def add(self, rows: int, now: float, memory: int) -> None:
+        """Counts a batch.
+
+        Args:
+            rows: in it.
+            now: seconds, when it was written.
+            memory: bytes, at that moment.
+        """
+        if self._begin is None:
+            self._begin = now
+            return
+        self._rows += rows
+        if self._rows >= self.size:
+            self.rates.append(self._rows / (now - self._begin))
+            self.memory.append(memory / 2**20)
+            self._rows, self._begin = 0, now
+
+
+def measure(settings: Settings, save: Save) -> Data:
+    """One run over `steady_images` photographs to a Parquet file; for a child process, which does nothing else."""
+    begin = time.perf_counter()
+    from xcli.inference import FeaturesTable, Run, RunOptions, preprocessing_for
+    from xcli.model import load_model
+    from xcli.recording import record
+    from xcli.sources import SourceOptions, list_images
+
+    folder = Path(settings.scratch, "steady")
+    tile(find(settings.photographs), folder, settings.steady_images)
+    windows = Windows(max(1, min(WINDOW, settings.steady_images // 5)))
+    model = load_model(weights=settings.weights, include_top=False)
+    options = RunOptions(device="cpu", precision=settings.precisions[-1])
+    first: list[float] = []
+
+    def result() -> Data:
+        title = f"One run over {settings.steady_images:,} photographs, in windows of {windows.size:,} rows"
+        tables = [
+            group(f"{title}: speed", "images/s", {"all windows": windows.rates}),
+            group(f"{title}: resident memory", "MiB", {"all windows": windows.memory}),
+        ]
+        return {"groups": tables, "facts": facts(windows, first[0])}
+
+    def on_batch(batch: ImageBatch) -> None:
+        now, count = time.perf_counter(), len(windows.rates)
+        if not first:
+            first.append(now - begin)
+        windows.add(len(batch.refs), now, resident())
+        if len(windows.rates) > count:
+            save(result())
+
+    with list_images(SourceOptions(sources=(str(folder),))) as listing:
+        run = Run(listing, model, FeaturesTable(), preprocessing_for(model), options)
+        target = str(Path(settings.scratch, "steady.parquet"))
+        record(run, "features", "parquet", target, overwrite=True, on_batch=on_batch)
+    return result()
+
+
+def facts(windows: Windows, start: float) -> list[Data]:
+    """What the last window has more than the first, in per cent of the first; `start` is in seconds."""
+    found: list[Data] = [{"name": "start-up, to the end of the first batch", "value": start, "unit": "s"}]
+    for name, values in (("resident memory", windows.memory), ("speed", windows.rates)):
+        if len(values) > 1:
+            change = 100 * (values[-1] / values[0] - 1)
+            found.append({"name": f"{name}, last window against first", "value": change, "unit": "%"})
+    return found
