@@ -20,6 +20,7 @@ from xcli.runtime import (
     choose_device,
     choose_precision,
     cpu_flags,
+    keep_freed_memory,
     load_keras,
     load_tensorflow,
 )
@@ -145,6 +146,41 @@ def test_refuses_a_precision_that_the_device_has_not(
     machine(gpus, "fpu avx2 avx512f")
     with pytest.raises(UsageError, match=match):
         choose_precision(request_, device)
+
+
+KEEP = """
+import resource
+from xcli.runtime import keep_freed_memory
+if {keep}:
+    print(keep_freed_memory())
+import threading
+def work():
+    for _ in range(50):
+        images = [bytearray(7 << 20) for _ in range(5)]
+        del images
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+thread = threading.Thread(target=work); thread.start(); thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_used_again() -> None:
+    def page_faults(keep: bool) -> tuple[str, int]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+        command = [sys.executable, "-c", KEEP.format(keep=keep)]
+        done = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
+        *said, faults = done.stdout.split()
+        return " ".join(said), int(faults)
+
+    said, faults = page_faults(keep=True)
+    if said == "False":
+        pytest.skip("not glibc")
+    assert faults < page_faults(keep=False)[1] / 10
+
+
+def test_an_allocator_that_the_user_tuned_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not keep_freed_memory()
 
 
 def test_tf32_only_where_it_was_asked_for() -> None:

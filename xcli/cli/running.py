@@ -17,7 +17,7 @@ from xcli.inference import Run, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.output import is_direct
 from xcli.recording import record
-from xcli.runtime import NativeStderr, load_tensorflow
+from xcli.runtime import NativeStderr, keep_freed_memory, load_tensorflow
 from xcli.sinks import check_output, format_from_name
 from xcli.sources import list_images
 
@@ -90,7 +90,11 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Imports TensorFlow with everything that it and its like say on standard error kept back."""
+    """Imports TensorFlow with everything that it and its like say on standard error kept back.
+
+    Before it, while this process has one thread, the C library's allocator is set up.
+    """
+    keep_freed_memory()
     if not debug:
         NativeStderr().capture()
         warnings.simplefilter("ignore")
