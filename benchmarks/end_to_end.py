@@ -60,10 +60,8 @@ def _commands(settings: Settings) -> tuple[dict[str, list[str]], dict[str, str]]
         return commands, {**missing, timm(best): "not installed"}
     checkpoint = str(Path(settings.scratch, "timm.pth"))
     children.run("benchmarks.weights:convert_for_timm", settings, lambda _: None, arguments={"path": checkpoint})
-    for precision in settings.precisions:
-        # A decoding process a core, as many as PyTorch takes threads for the network.
-        script = [*python, "benchmarks.peers.timm_script", folder, checkpoint, precision, str(settings.cores)]
-        commands[timm(precision)] = script
+    # A decoding process a core, as many as PyTorch takes threads for the network.
+    commands[timm(best)] = [*python, "benchmarks.peers.timm_script", folder, checkpoint, best, str(settings.cores)]
     return commands, missing
 
 

@@ -143,7 +143,7 @@ def _engine(weights: str, precision: str, batch: int) -> Any:
 
     model = load_model(weights=weights, include_top=False)
     model.network.prepare(precision)  # type: ignore[arg-type]
-    return Engine(model.features("avg"), size=299, batch_size=batch)
+    return Engine(model.features("avg"), size=299, batch_size=batch, embedded=True)  # as in a long run
 
 
 def threaded(call: Callable[[], Any], batch: int, streams: int) -> Sampler:

@@ -59,8 +59,10 @@ def measure(settings: Settings, save: Save) -> Data:
     from xcli.inference import FeaturesTable, Run, RunOptions, preprocessing_for
     from xcli.model import load_model
     from xcli.recording import record
+    from xcli.runtime import keep_freed_memory
     from xcli.sources import SourceOptions, list_images
 
+    keep_freed_memory()  # as the command line does
     folder = Path(settings.scratch, "steady")
     tile(find(settings.photographs), folder, settings.steady_images)
     windows = Windows(max(1, min(WINDOW, settings.steady_images // 5)))

@@ -12,28 +12,32 @@ _xception_options() {
             ;;
         classify)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
-                --exclude --limit --shard '-o --output' --format --overwrite --top --min-score
-                --label-type --raw-scores --model --weights --classes --labels --image-size
-                --input-range --weights-dir --offline --seed --resize --interpolation --crop-pct
-                --jpeg-shrink --max-pixels --batch-size --precision --device --workers --image-timeout
-                --profile '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
-            valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format --top \
-                --min-score --label-type --model --weights --classes --labels --image-size --input-range \
-                --weights-dir --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels \
-                --batch-size --precision --device --workers --image-timeout --log-file "
+                --exclude --limit --shard '-o --output' --format --overwrite --errors-out --max-errors
+                --restart --retry-errors --part-rows --part-seconds --top --min-score --label-type
+                --raw-scores --model --weights --classes --labels --image-size --input-range
+                --weights-dir --offline --seed --resize --interpolation --crop-pct --jpeg-shrink
+                --max-pixels --batch-size --precision --device --workers --image-timeout --profile
+                '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
+                --errors-out --max-errors --part-rows --part-seconds --top --min-score --label-type \
+                --model --weights --classes --labels --image-size --input-range --weights-dir --seed \
+                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision \
+                --device --workers --image-timeout --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         features)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
-                --exclude --limit --shard '-o --output' --format --overwrite --pooling --layer --dtype
+                --exclude --limit --shard '-o --output' --format --overwrite --errors-out --max-errors
+                --restart --retry-errors --part-rows --part-seconds --pooling --layer --dtype
                 --normalize --model --weights --image-size --input-range --weights-dir --offline --seed
                 --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision
                 --device --workers --image-timeout --profile '-v --verbose' '-q --quiet' --debug
                 --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
-                --pooling --layer --dtype --model --weights --image-size --input-range --weights-dir \
-                --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size \
-                --precision --device --workers --image-timeout --log-file "
+                --errors-out --max-errors --part-rows --part-seconds --pooling --layer --dtype --model \
+                --weights --image-size --input-range --weights-dir --seed --resize --interpolation \
+                --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device --workers \
+                --image-timeout --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         info)
@@ -44,6 +48,21 @@ _xception_options() {
             valued=" --manifest --path-column --include --exclude --limit --shard --max-pixels --pooling \
                 --model --weights --classes --labels --image-size --input-range --weights-dir --seed \
                 --log-file "
+            repeatable=" --include --exclude -v --verbose "
+            ;;
+        merge)
+            options=(--source '-0 --null' --manifest --path-column --escaped-paths --archives --include
+                --exclude --limit --shard '-o --output' --format --overwrite --mixed-machines --report
+                '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            valued=" --source --manifest --path-column --include --exclude --limit --shard -o --output --format \
+                --report --log-file "
+            repeatable=" --source --include --exclude -v --verbose "
+            ;;
+        verify)
+            options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
+                --exclude --limit --shard --json --report '-v --verbose' '-q --quiet' --debug
+                --log-file '-h --help')
+            valued=" --manifest --path-column --include --exclude --limit --shard --report --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         *) return 1 ;;
@@ -58,6 +77,7 @@ _xception_values() {
         'classify --manifest') paths=-f ;;
         'classify -o' | 'classify --output') paths=-f ;;
         'classify --format') words=(csv parquet jsonl) ;;
+        'classify --errors-out') paths=-f ;;
         'classify --label-type') words=(name wnid both) ;;
         'classify --model') paths=-f ;;
         'classify --weights') words=(imagenet none) paths=-f ;;
@@ -75,6 +95,7 @@ _xception_values() {
         'features --manifest') paths=-f ;;
         'features -o' | 'features --output') paths=-f ;;
         'features --format') words=(parquet csv npy) ;;
+        'features --errors-out') paths=-f ;;
         'features --pooling') words=(avg max none) ;;
         'features --dtype') words=(float32 float16) ;;
         'features --model') paths=-f ;;
@@ -97,6 +118,17 @@ _xception_values() {
         'info --input-range') words=(xception unit raw) ;;
         'info --weights-dir') paths=-d ;;
         'info --log-file') paths=-f ;;
+        'merge ') paths=-f ;;
+        'merge --source') paths=-f ;;
+        'merge --manifest') paths=-f ;;
+        'merge -o' | 'merge --output') paths=-f ;;
+        'merge --format') words=(csv parquet jsonl npy) ;;
+        'merge --report') paths=-f ;;
+        'merge --log-file') paths=-f ;;
+        'verify ') paths=-f ;;
+        'verify --manifest') paths=-f ;;
+        'verify --report') paths=-f ;;
+        'verify --log-file') paths=-f ;;
     esac
 }
 
@@ -156,7 +188,7 @@ _xception() {
             words+=($names)
         done
     elif [[ ! $command ]]; then
-        words=(classify features info)
+        words=(classify features info merge verify)
     else
         _xception_values "$command" ''
     fi

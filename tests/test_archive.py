@@ -116,6 +116,26 @@ OBJECTS: dict[str, tuple[Callable[[str], Any], str]] = {
         lambda canary: serialised("keras.layers", "StringLookup", {"vocabulary": canary}),
         "keras.layers.StringLookup",
     ),
+    "a layer that reads files, for numbers": (
+        lambda canary: serialised("keras.layers", "IntegerLookup", {"vocabulary": canary}),
+        "keras.layers.IntegerLookup",
+    ),
+    "a layer that reads files, for texts": (
+        lambda canary: serialised("keras.layers", "TextVectorization", {"vocabulary": f"file://{canary}"}),
+        "keras.layers.TextVectorization",
+    ),
+    "the unpacker": (
+        lambda canary: serialised("keras.src.utils.file_utils", "extract_archive", {"file_path": canary}),
+        "keras.src.utils.file_utils.extract_archive",
+    ),
+    "the importer": (
+        lambda _: function("keras.src.saving.serialization_lib", "_retrieve_class_or_fn"),
+        "'_retrieve_class_or_fn'",
+    ),
+    "the interpreter": (
+        lambda canary: serialised("subprocess", "run", {"args": ["touch", canary]}),
+        "subprocess.run",
+    ),
     "a wrapper": (lambda _: serialised("keras.layers", "TimeDistributed", {}), "keras.layers.TimeDistributed"),
     "a custom layer": (
         lambda _: serialised(None, "Evil", {}, registered_name="Package>Evil"),

@@ -214,6 +214,15 @@ def test_an_image_gets_the_same_bits_wherever_it_stands(small: Any, batch_size: 
             assert np.array_equal(found[position], expected[0]), position
 
 
+def test_embedded_constants_give_the_same_bits(small: Any, backbone: Backbone) -> None:
+    captured = small(7)
+    embedded = Engine(captured._forward, size=71, batch_size=7, embedded=True)
+    images = np.random.default_rng(5).integers(0, 256, (7, 71, 71, 3), np.uint8)
+    assert all(np.array_equal(a, b) for a, b in zip(embedded(images), captured(images), strict=True))
+    assert not embedded._traced.function.captured_inputs
+    assert captured._traced.function.captured_inputs
+
+
 def test_a_short_batch_is_padded_and_cut(small: Any) -> None:
     engine = small(7)
     images = np.random.default_rng(1).integers(0, 256, (7, 71, 71, 3), np.uint8)

@@ -403,6 +403,20 @@ def _external_data(file: Any) -> None:
     file.create_dataset("a/b/raw", shape=(4,), dtype="f4", external=[("/etc/passwd", 0, 16)])
 
 
+def _references(file: Any) -> None:
+    data = file.create_dataset("a/b/references", (1,), dtype=h5py.ref_dtype)
+    data[0] = file["a"].ref
+
+
+def _regions(file: Any) -> None:
+    data = file.create_dataset("a/b/regions", (1,), dtype=h5py.regionref_dtype)
+    data[0] = file["a/b/data"].regionref[:2]
+
+
+def _references_within(file: Any) -> None:
+    file.create_dataset("a/b/records", (1,), dtype=np.dtype([("number", "f4"), ("to", h5py.ref_dtype)]))
+
+
 def _virtual_data(file: Any) -> None:
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource("other.h5", "data", (4,))
@@ -416,6 +430,9 @@ def _virtual_data(file: Any) -> None:
         (lambda file: file.__setitem__("a/b/in", h5py.SoftLink("/a")), "'in' is a link"),
         (lambda file: file.__setitem__("a/text", "words"), "'text' does not hold numbers"),
         (lambda file: file.create_dataset("a/big", shape=(1 << 40,), dtype="f4"), "'big' declares"),
+        (_references, "'references' does not hold numbers"),
+        (_regions, "'regions' does not hold numbers"),
+        (_references_within, "'records' does not hold numbers"),
         (_external_data, "'raw' keeps its data in another file"),
         (_virtual_data, "'virtual' keeps its data in another file"),
     ],

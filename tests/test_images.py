@@ -45,9 +45,10 @@ from tests.imagefiles import (
     turned,
     ycck_jpeg,
 )
-from xcli import images
+from xcli import formats, images
 from xcli.errors import ImageError, UsageError
-from xcli.images import Preprocessing, crop_box, decode_image, load_image, open_image, read_file, sniff
+from xcli.formats import sniff
+from xcli.images import Preprocessing, crop_box, decode_image, load_image, open_image, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,8 +64,8 @@ WHITE = (255, 255, 255)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `_pillow` sets in the process as it is at the start of a program; pytest resets a part of it."""
-    images._pillow.cache_clear()
+    """What `pillow` sets in the process as it is at the start of a program; pytest resets a part of it."""
+    formats.pillow.cache_clear()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
 
 
@@ -168,7 +169,7 @@ def test_without_pillow_heif_the_row_says_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(ImageError, match=r"pip install 'xception-cli\[heif\]'") as caught:
         decode_image(data, Preprocessing())
     assert caught.value.reason == "unsupported"
-    images._pillow.cache_clear()
+    formats.pillow.cache_clear()
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
@@ -665,7 +666,7 @@ def test_want_of_memory_is_an_error_of_the_image(monkeypatch: pytest.MonkeyPatch
     def greedy(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(images, "_to_rgb", greedy)
+    monkeypatch.setattr(images, "to_rgb", greedy)
     assert reason(SOUND["rgb.png"]) == "too-large"
 
 
@@ -673,7 +674,7 @@ def test_messages_do_not_depend_on_addresses(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: Any) -> Any:
         raise OSError("cannot decode <object at 0x7f12ab34cd56>\nat all")
 
-    monkeypatch.setattr(images, "_to_rgb", fail)
+    monkeypatch.setattr(images, "to_rgb", fail)
     with pytest.raises(ImageError) as caught:
         decode_image(SOUND["rgb.png"], Preprocessing())
     assert str(caught.value) == "corrupt: cannot decode <object> at all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,28 @@ def test_the_batch_fits_the_listing(model: LoadedModel, tmp_path: Path, images: 
     assert len(rows) == images
 
 
+@pytest.mark.parametrize(("images", "expected"), [(20, False), (30, True)])
+def test_a_long_run_embeds_its_constants(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, expected: bool
+) -> None:
+    monkeypatch.setattr("xcli.inference.LONG_RUN", 25)
+    (original,) = save_photos(tmp_path / "one", ["x.jpg"])
+    (tmp_path / "in").mkdir()
+    for number in range(images):
+        os.link(original, tmp_path / "in" / f"{number}.jpg")
+    run, rows = run_over(model, tmp_path / "in", options=RunOptions(device="cpu"))
+    assert run._engine is not None
+    assert run._engine._embedded == expected
+    assert len(rows) == images
+
+
+def test_a_list_on_standard_input_is_not_waited_for(model: LoadedModel) -> None:
+    listing = list_images(SourceOptions(sources=("-",)), stdin=io.BytesIO(b"x.jpg\n" * 5000))
+    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))
+    run.start()
+    assert listing.listed == 0
+
+
 def test_a_batch_of_errors_alone(model: LoadedModel, tmp_path: Path) -> None:
     run, rows = run_over(model, *(tmp_path / f"{n}.jpg" for n in range(5)), options=RunOptions(batch_size=2))
     assert [row["status"] for row in rows] == ["error"] * 5
@@ -65,6 +88,7 @@ def test_a_listing_that_breaks_ends_the_run_after_the_rows_before(model: LoadedM
     class Broken:
         def __init__(self) -> None:
             self.extra_columns, self.listed, self.skipped = (), 2, dict[str, int]()
+            self.options = SourceOptions(sources=("-",))
 
         def __iter__(self) -> Iterator[ImageRef]:
             yield ref

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.imagefiles import encode, gradient, make_hostile_directory
-from xcli import images
+from xcli import formats
 from xcli.errors import ImageError, XcliError
 from xcli.images import Preprocessing, load_image
 from xcli.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
@@ -143,7 +143,7 @@ def test_default_workers() -> None:
 
 
 def test_real_files(tmp_path: Path) -> None:
-    images._pillow.cache_clear()  # pytest has undone what it does against warnings
+    formats.pillow.cache_clear()  # pytest has undone what it does against warnings
     expected = make_hostile_directory(tmp_path)
     refs = [ImageRef(name, os.path.join(tmp_path, name), b"") for name in sorted(expected)]
     p = Preprocessing(size=16)

@@ -65,6 +65,27 @@ EXAMPLES = {
         ("Whether a file of weights fits, in a script:",
          "xception info --weights my.weights.h5 --classes 12 --json | jq -r .weights.state"),
     ],
+    "merge": [
+        ("Four parts to the table that one run would have written, if no image is missing:",
+         "xception merge part-1.parquet part-2.parquet part-3.parquet part-4.parquet --source /data/images "
+         "-o all.parquet"),
+        ("The parts of a run over two directories, only some of whose files were taken:",
+         "xception merge part-*.csv --source a --source b --include '*.png' -o all.csv"),
+        ("Parts of a run over a list of images; all that is missing goes to a file:",
+         "xception merge part-*.parquet --manifest images.csv --report missing.jsonl -o all.parquet"),
+        ("One behind the other, as CSV, where the sources are not at hand:",
+         "xception merge part-*.parquet -o all.csv"),
+    ],
+    "verify": [
+        ("Whether a table is whole and sound, and has a row for every image:",
+         "xception verify labels.csv ~/photos"),
+        ("The same of the second of four parts:",
+         "xception verify part-2.parquet /data/images --shard 2/4"),
+        ("Of the table alone, in a script:",
+         "xception verify features.parquet --json | jq -r '.findings[].what'"),
+        ("Every image without a row, and whatever else is wrong, as lines of JSON in a file:",
+         "xception verify labels.csv ~/photos --report wrong.jsonl"),
+    ],
 }  # fmt: skip
 """What each command is good for: a sentence and a command line. Those in a command's own help come before them."""
 

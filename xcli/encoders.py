@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 METADATA_KEY = "xception"
 """The key of a Parquet file's metadata that holds the provenance, as JSON."""
 
+VERBATIM = {b"xception": b"json"}
+"""Metadata of a string column that holds the text of JSON values, as a reader of JSON lines gives carried columns."""
+
 _GROUP_BYTES = 32 * 2**20
 _GROUP_ROWS = 65536
 _SLICE_VALUES = 2**20
@@ -127,9 +130,15 @@ class JsonlSink(Sink):
             predictions = zip(*(self._predictions(piece, k) for k in range(1, self._top + 1)), strict=True)
             columns: list[Iterable[str]] = [_members(piece, name, name) for name in (PATH, STATUS, ERROR)]
             columns.append(f'"predictions": [{", ".join(filter(None, row))}]' for row in predictions)
-            columns += [_members(piece, name, name) for name in self._carried]
+            columns += [self._carried_members(piece, name) for name in self._carried]
             lines = ["{" + ", ".join(row) + "}\n" for row in zip(*columns, strict=True)]
             self._stream.write("".join(lines).encode())
+
+    def _carried_members(self, batch: pa.RecordBatch, name: str) -> Iterator[str]:
+        if self.schema.field(name).metadata != VERBATIM:
+            return _members(batch, name, name)
+        prefix = json.dumps(name, ensure_ascii=False) + ": "
+        return (prefix + (text or "null") for text in batch.column(name).to_pylist())
 
     def _predictions(self, batch: pa.RecordBatch, k: int) -> Iterator[str]:
         """The k-th prediction of each row as an object, or an empty text where there is none."""

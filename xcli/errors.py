@@ -7,7 +7,8 @@
     |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
     |   `-- LabelsError          3   the label file is unreadable, or of another length
     |-- OutputError              5   the result cannot be written
-    `-- CheckError               6   a check that the user asked for did not hold
+    |-- CheckError               6   a check that the user asked for did not hold
+    `-- TooManyErrors            4   more error rows than --max-errors
 
     ImageError                   -   one image cannot be turned into pixels: always a row, never an exit
 
@@ -77,6 +78,12 @@ class CheckError(XcliError):
     """A requested check failed."""
 
     exit_code = ExitCode.CHECK
+
+
+class TooManyErrors(XcliError):
+    """The run was ended early, for it had more error rows than the user wants."""
+
+    exit_code = ExitCode.ROW_ERRORS
 
 
 class Terminated(BaseException):

@@ -10,28 +10,25 @@ The written policy, for every format (each rule has a test):
   transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame leaves open are
   laid over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point samples
   have no agreed range and are refused.
+- A JPEG that ends early, or in zeros, is an error. Damage within its data is not, nor is an end marker that comes too
+  early: libjpeg fills in what is missing, and Pillow does not pass its warnings on.
 - Large JPEGs may be shrunk while they are decoded (`jpeg_shrink`), to no less than twice the resolution needed.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import os
-import re
 import stat
-import struct
-import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from xcli.colours import to_rgb
 from xcli.errors import ImageError, UsageError
+from xcli.formats import SNIFFED, check_jpeg, damage, pillow, sniff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -97,97 +94,14 @@ class Preprocessing:
         return asdict(self)
 
 
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-
-_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-"""Sizes that the header behind a BMP's file header can have; by its two letters alone a text on BMWs would be one."""
-
-_SNIFFED = 64
-
-
-def sniff(head: bytes) -> str | None:
-    """Name of the image format that a file's first 64 bytes announce, or None."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if head[4:8] == b"ftyp":
-        box = head[: int.from_bytes(head[:4])]
-        brands = {box[start : start + 4] for start in (8, *range(16, len(box) - 3, 4))}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        if brands & _HEIF_BRANDS:
-            return "HEIF"
-    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    return None
-
-
-_NO_HANDLER = logging.NullHandler()
-"""Without any, Python would print Pillow's messages."""
-
-
-@cache
-def _pillow() -> tuple[Any, dict[str, Callable[[IO[bytes]], ImageFile]]]:
-    """Pillow's Image module, and what opens each format that can be decoded here."""
-    from PIL import (
-        BmpImagePlugin,
-        GifImagePlugin,
-        Image,
-        JpegImagePlugin,
-        PngImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-        features,
-    )
-
-    # The classes themselves instead of Image.open: no other decoder ever sees a file, the cause of a header's damage
-    # is not lost, and the second picture that phones append to a JPEG, damaged or not, is never looked at.
-    openers: dict[str, Callable[[IO[bytes]], ImageFile]] = {
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-    }
-    if features.check("webp"):
-        openers["WEBP"] = WebPImagePlugin.WebPImageFile
-    # Images are decoded in parallel already; threads of a decoder's own would multiply with the workers.
-    if features.check("avif"):
-        from PIL import AvifImagePlugin
-
-        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-        openers["AVIF"] = AvifImagePlugin.AvifImageFile
-    try:
-        import pillow_heif
-    except ImportError:
-        pass  # an extra; a HEIC file then becomes a row that says what to install
-    else:
-        pillow_heif.options.DECODE_THREADS = 1
-        openers["HEIF"] = pillow_heif.HeifImageFile
-    # One megabyte by default, which the colour profiles and editing histories of sound files can exceed.
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-    # A file ends as pixels or as an error; remarks on its metadata are neither. The filters belong to the process, so
-    # this is done once: catch_warnings around a decode would not be safe among threads.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").addHandler(_NO_HANDLER)
-    return Image, openers
-
-
 def prepare() -> None:
     """Imports the decoders, so that threads that come later need not race for it."""
-    _pillow()
+    pillow()
 
 
 def supported_formats() -> tuple[str, ...]:
     """Names of the formats that can be decoded here."""
-    return tuple(sorted(_pillow()[1]))
+    return tuple(sorted(pillow()[1]))
 
 
 def open_file(location: str) -> tuple[int, os.stat_result]:
@@ -298,7 +212,7 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
     except ImageError:
         raise
     except Exception as error:
-        raise _damage(error, data) from error
+        raise damage(error, data) from error
 
 
 def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
@@ -309,10 +223,12 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     """
     if not data:
         raise ImageError("empty", "zero bytes")
-    kind = sniff(data[:_SNIFFED])
+    kind = sniff(data[:SNIFFED])
     if kind is None:
         raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
-    module, openers = _pillow()
+    module, openers = pillow()
+    if kind == "JPEG":
+        check_jpeg(data)
     if kind not in openers:
         how = "pip install 'xception-cli[heif]'" if kind == "HEIF" else "a Pillow built with it"
         raise ImageError("unsupported", f"{kind} files need {how}")
@@ -323,7 +239,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     try:
         image = openers[kind](io.BytesIO(data))
     except Exception as error:
-        raise _damage(error, data, kind) from error
+        raise damage(error, data, kind) from error
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -331,78 +247,22 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     return image
 
 
-_TRUNCATION = ("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete")
-_INABILITY = ("unsupported", "not supported", "not yet", "not been built", "not available", "cannot handle", "unknown")
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-
-
-def _damage(error: Exception, data: bytes, header: str = "") -> ImageError:
-    """What an exception of Pillow says about a file; `header` is the format if that is as far as it came."""
-    if isinstance(error, MemoryError):
-        return ImageError("too-large", "not enough memory to decode it")
-    if isinstance(error, _pillow()[0].DecompressionBombError):
-        return ImageError("too-large", "a frame or tile of it has more pixels than Pillow allows")
-    # Addresses differ from run to run, and so would the output.
-    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
-    words = text.lower()
-    # While it opens a file Pillow wraps these in a SyntaxError: the data has ended; a kind it has no name for.
-    cause = error.__cause__ if header else None
-    ended = isinstance(error, EOFError) or isinstance(cause, EOFError | IndexError | struct.error)
-    if header == "JPEG" and "not identified" in words:
-        ended, text = True, "the data ends before the size"
-    announced = _announced_bytes(data)
-    reason = "corrupt"
-    if ended or any(word in words for word in _TRUNCATION):
-        reason = "truncated"
-    elif announced > len(data):
-        reason, text = "truncated", f"{len(data):,} bytes are left of at least {announced:,} ({text})"
-    elif isinstance(cause, KeyError) or any(word in words for word in _INABILITY):
-        reason = "unsupported"
-    return ImageError(reason, f"the {header} header cannot be read: {text}" if header else text)
-
-
-def _announced_bytes(data: bytes) -> int:
-    """How many bytes a file has at the least, by its own account; 0 where the format does not tell.
-
-    Decoders of these formats say nothing more than that they failed.
-    """
-    kind = sniff(data[:_SNIFFED])
-    if kind == "WEBP":
-        return 8 + int.from_bytes(data[4:8], "little")
-    if kind == "TIFF":
-        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-        # The first directory: its place, the number of its entries, the entries, the place of the next one.
-        width, number, entry = (8, 8, 20) if 43 in data[2:4] else (4, 2, 12)
-        start = int.from_bytes(data[width : 2 * width], order)
-        entries = int.from_bytes(data[start : start + number], order)
-        return start + number + entry * entries + width
-    if kind not in ("AVIF", "HEIF"):
-        return 0
-    end = 0
-    while end + 8 <= len(data):
-        size = int.from_bytes(data[end : end + 4])
-        if size == 1:
-            size = int.from_bytes(data[end + 8 : end + 16])
-        if size < 8:  # 0 stands for "to the end"; what is between is damage
-            return 0
-        end += size
-    return end
-
-
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation to Pillow's `Transpose` that undoes it."""
 
 
 def _square(image: ImageFile, p: Preprocessing) -> Image:
-    module, _ = _pillow()
+    module, _ = pillow()
     width, height = image.size
     shrink = _draft(image, p)
-    rgb = _to_rgb(image)
+    rgb = to_rgb(image)
     if shrink == 1:
         # A TIFF turns itself while it loads, and the header of a HEIF may be wrong about the size.
         width, height = rgb.size
     # Only now: a PNG may carry its orientation behind the pixels.
     orientation = _orientation(image)
+    if rgb is not image:
+        image.close()  # its pixels are not needed any more, and a turned image is a further copy
     x = y = 0.0
     if orientation in _TRANSPOSE:
         # Where shrinking does not divide the size, the last column and row are only partly image. Turned, they may
@@ -475,91 +335,3 @@ def _orientation(image: Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels, which may be whole
         return 1
-
-
-_WHITE = (255, 255, 255)
-
-
-def _to_rgb(file: ImageFile) -> Image:
-    """Decodes the pixels of the first frame, and makes them RGB without alpha."""
-    module, _ = _pillow()
-    if file.mode in ("I", "F"):
-        raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
-    # Decoding forgets where and how the samples lie in the file.
-    frame = file.tile[0][1] if file.tile else None
-    layout = _layout(file)
-    low = _low_bytes(file) if layout == "RGB;16B" and "transparency" in file.info else None
-    file.load()
-    hidden = _hidden(file, layout, low)
-    image = _most_significant(file, layout) if file.mode.startswith("I;16") else file
-    try:
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            rgb = module.alpha_composite(module.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
-        else:
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
-    except (ValueError, ImportError) as error:
-        raise ImageError("unsupported", f"no conversion from colour mode {image.mode} to RGB") from error
-    if hidden is not None:
-        rgb.paste(_WHITE, (0, 0, *rgb.size), hidden)
-    if file.format == "GIF" and frame is not None and frame != (0, 0, *file.size):
-        canvas = module.new("RGB", file.size, _WHITE)
-        canvas.paste(rgb.crop(frame), frame)
-        return canvas  # type: ignore[no-any-return]
-    return rgb  # type: ignore[no-any-return]
-
-
-def _layout(file: ImageFile) -> str:
-    """Pillow's name for how the samples lie in the file, before they are decoded."""
-    if not file.tile:
-        return ""
-    arguments = file.tile[0][3]
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
-
-
-def _low_bytes(image: ImageFile) -> ImageFile:
-    """The less significant bytes of a 16-bit RGB PNG, of which Pillow keeps the others."""
-    assert isinstance(image.fp, io.BytesIO)
-    twin = _pillow()[1]["PNG"](io.BytesIO(image.fp.getvalue()))
-    codec, box, offset, _ = twin.tile[0]
-    # Read in the wrong byte order, the most significant byte is the other one.
-    twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
-    return twin
-
-
-def _hidden(image: Image, layout: str, low: Image | None) -> Image | None:
-    """Where a grey or RGB image has the one colour that counts as transparent; takes that from the image's `info`.
-
-    Pillow compares that colour, which is in the file's bit depth, with samples brought to 8 bits.
-    """
-    import numpy as np
-
-    if image.mode not in ("1", "L", "RGB", "I;16") or "transparency" not in image.info:
-        return None
-    key = np.asarray(image.info.pop("transparency"), np.int64)
-    samples = np.asarray(image)
-    if image.mode == "1":
-        match = samples == (key != 0)
-    elif image.mode == "I;16":
-        match = samples == key
-    elif low is not None:
-        match = (samples == key >> 8).all(-1) & (np.asarray(low) == key & 255).all(-1)
-    else:
-        bits = {"L;2": 2, "L;4": 4}.get(layout, 8)
-        match = samples == (key & (2**bits - 1)) * 255 // (2**bits - 1)
-        match = match.all(-1) if match.ndim == 3 else match
-    return _pillow()[0].fromarray(match.astype(np.uint8) * np.uint8(255))  # type: ignore[no-any-return]
-
-
-_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
-
-
-def _most_significant(image: Image, layout: str) -> Image:
-    """8-bit grey from 16-bit grey, or from the 12 bits that some scanners write."""
-    import numpy as np
-
-    samples = (np.asarray(image) >> (4 if layout == "I;12" else 8)).astype(np.uint8)
-    # Pillow inverts such TIFFs only up to 8 bits.
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
-        samples = ~samples
-    return _pillow()[0].fromarray(samples)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ go is the caller's business: a file, a terminal, a list.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -20,12 +21,13 @@ from xcli.engine import Engine, Forward
 from xcli.errors import UsageError, XcliError
 from xcli.images import Preprocessing
 from xcli.labels import LABEL_TYPES
+from xcli.members import is_archive_name
 from xcli.memory import STREAMS, default_batch_size
 from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
 from xcli.profiling import Profile
 from xcli.records import ImageBatch, ImageRef, Report
 from xcli.runtime import apply_precision, choose_device, choose_precision
-from xcli.sources import OTHER_SHARD, Listing
+from xcli.sources import LIST_ON_STDIN, OTHER_SHARD, Listing
 from xcli.streams import Streams
 from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
 
@@ -37,10 +39,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.model import LoadedModel
+    from xcli.resuming import Layout
     from xcli.runtime import Precision
 
 MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
 FEATURE_TYPES = ("float32", "float16")
+
+LONG_RUN = 1000
+"""Images from which on an engine that starts a second later and runs 3 % faster is the better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,7 @@ class Run:
         device, precision: what was chosen; after `start`.
         published: whether the output has taken its name.
         profile: where the time goes.
+        layout: rows that an earlier run has finished, and that this one passes over.
     """
 
     listing: Listing
@@ -226,12 +233,17 @@ class Run:
     precision: Precision = "float32"
     published: bool = False
     profile: Profile = field(default_factory=Profile)
+    layout: Layout | None = None
     _engine: Engine | None = None
-    _refs: Iterator[ImageRef] | None = None
+    _ahead: list[ImageRef] = field(default_factory=list)
+    _iterator: Iterator[ImageRef] | None = None
     _schema: Any = None
 
-    def start(self) -> pa.Schema:
+    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         """Chooses device, precision and batch shape, traces the engine, and returns the schema of the rows.
+
+        Args:
+            pinned_batch_size: what an earlier run chose, where the options leave it open.
 
         Raises:
             UsageError: an option does not go with the device or the model.
@@ -240,10 +252,11 @@ class Run:
         forward = self.table.forward(self.model)
         self.device = choose_device(self.options.device)
         self.precision = choose_precision(self.options.precision, self.device)
-        size = self.options.batch_size or self._batch_size()
+        size = self.options.batch_size or pinned_batch_size or self._batch_size()
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
-        self._engine = Engine(forward, size=self.model.size, batch_size=size, device=self.device)
+        embedded = self.device.startswith("/CPU") and self._is_long()
+        self._engine = Engine(forward, size=self.model.size, batch_size=size, device=self.device, embedded=embedded)
         self._schema = self.table.schema(self._engine.output_shapes[0], self.listing.extra_columns)
         return self._schema
 
@@ -253,19 +266,34 @@ class Run:
         A shard counts the images of its siblings, so that its rows are those of the run in one piece.
         """
         default = default_batch_size(self.device, self.model.size, self.precision)
-        refs = iter(self.listing)
-        first: list[ImageRef] = []
-        self._refs = chain(first, refs)
+        return default if self._has(default) else max(1, self._listed())
 
-        def listed() -> int:
-            return len(first) + self.listing.skipped.get(OTHER_SHARD, 0)
+    def _is_long(self) -> bool:
+        """Whether the run is known to be long enough for a later start of the engine to pay.
 
-        while listed() < default:
-            ref = next(refs, None)
+        Only where a look ahead costs next to nothing: no list that somebody types, no archive that must be unpacked.
+        """
+        options = self.listing.options
+        patient = (
+            LIST_ON_STDIN not in (*options.sources, options.manifest)
+            and not options.archives
+            and not any(is_archive_name(os.fsencode(source)) for source in options.sources)
+        )
+        return patient and self._has(LONG_RUN)
+
+    def _listed(self) -> int:
+        return len(self._ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
+
+    def _has(self, count: int) -> bool:
+        """Whether the whole run, siblings of a shard included, has so many images; lists no more than that."""
+        if self._iterator is None:
+            self._iterator = iter(self.listing)
+        while self._listed() < count:
+            ref = next(self._iterator, None)
             if ref is None:
-                return max(1, listed())
-            first.append(ref)
-        return default
+                return False
+            self._ahead.append(ref)
+        return True
 
     def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """The batches and their rows, in the order of the sources; `start` comes first.
@@ -277,8 +305,9 @@ class Run:
         assert engine is not None, "start() comes first"
         workers = self.options.workers or default_workers()
         self.profile.workers = workers
+        refs, layout = chain(self._ahead, self._iterator or iter(self.listing)), self.layout
         pipeline = PixelPipeline(
-            self._refs or iter(self.listing),
+            refs if layout is None else (ref for ref in refs if not layout.keep(ref)),
             self.preprocessing,
             batch_size=engine.batch_size,
             workers=workers,
@@ -303,6 +332,8 @@ class Run:
         return result
 
     def _close(self) -> None:
+        if self.layout is not None:
+            self.report.resume(self.layout.ok, self.layout.errors)
         self.report.listed = self.listing.listed
         self.report.skipped = dict(self.listing.skipped)
         if self.report.rows != self.report.listed:

@@ -18,6 +18,7 @@ from xcli.errors import ImageError, XcliError
 from xcli.images import Preprocessing, load_image, prepare
 from xcli.profiling import Profile, timed
 from xcli.records import ImageBatch, ImageRef
+from xcli.resuming import Stamp, stamp_of
 from xcli.runtime import load_tensorflow
 
 if TYPE_CHECKING:
@@ -60,8 +61,14 @@ class DecoderPool:
         self._closed = False
         self.failure: XcliError | None = None
 
-    def run(self, location: str | Member, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
+    def run(
+        self, location: str | Member, preprocessing: Preprocessing, before: Callable[[], None] | None = None
+    ) -> NDArray[np.uint8] | ImageError:
         """Decodes one image; blocks for at most the timeout.
+
+        Args:
+            location, preprocessing: for `decode`.
+            before: called in the same thread, before it.
 
         Raises:
             XcliError: too many images before this one hang, or the pool is closed: it was not tried, so there is
@@ -74,7 +81,13 @@ class DecoderPool:
             if self._closed:
                 raise XcliError("the images are not wanted any more")
             worker = self._idle.pop() if self._idle else _Worker(self)
-        outcome = worker.submit(lambda: self._decode(location, preprocessing), self._timeout)
+
+        def task() -> NDArray[np.uint8]:
+            if before is not None:
+                before()
+            return self._decode(location, preprocessing)
+
+        outcome = worker.submit(task, self._timeout)
         if outcome is _HANGS:
             return self._abandon()
         with self._lock:
@@ -200,6 +213,7 @@ class PixelPipeline:
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, ImageRef] = {}
         self._errors: dict[int, ImageError] = {}
+        self._stamps: dict[int, Stamp] = {}
         self._failure: BaseException | None = None
         self._listing_failure: Exception | None = None
         self._stopped = threading.Event()
@@ -222,7 +236,9 @@ class PixelPipeline:
         ref = self._pending[int(number)]
         try:
             with self._profile.stage("decode"):
-                outcome = ref.error or self._pool.run(ref.location, self._preprocessing)
+                outcome = ref.error or self._pool.run(
+                    ref.location, self._preprocessing, lambda: self._stamp(int(number), ref)
+                )
         except BaseException as error:
             # TensorFlow makes a text of it.
             self._failure = self._failure or error
@@ -231,6 +247,11 @@ class PixelPipeline:
             self._errors[int(number)] = outcome
             return np.zeros((self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
         return outcome
+
+    def _stamp(self, number: int, ref: ImageRef) -> None:
+        stamp = stamp_of(ref)
+        if stamp is not None:
+            self._stamps[number] = stamp
 
     def dataset(self) -> Any:
         """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors are kept aside."""
@@ -290,4 +311,5 @@ class PixelPipeline:
 
     def _batch(self, numbers: list[int], pixels: NDArray[np.uint8]) -> ImageBatch:
         refs = tuple(self._pending.pop(number) for number in numbers)
-        return ImageBatch(refs, pixels, tuple(self._errors.pop(number, None) for number in numbers))
+        errors = tuple(self._errors.pop(number, None) for number in numbers)
+        return ImageBatch(refs, pixels, errors, tuple(self._stamps.pop(number, None) for number in numbers))

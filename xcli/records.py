@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from xcli.errors import ImageError
     from xcli.members import Member
+    from xcli.resuming import Stamp
 
 PATH, STATUS, ERROR = "path", "status", "error"
 """The columns that every table starts with."""
@@ -50,11 +51,13 @@ class ImageBatch:
         refs: b references, in the order of the sources.
         pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
         errors: for each ref its error, or None.
+        stamps: for each ref the state of its file just before it was read, or None where that cannot be had.
     """
 
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
+    stamps: tuple[Stamp | None, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,12 +69,14 @@ class Report:
         ok: rows with status `ok`.
         errors: number of error rows by `ImageError.reason`.
         skipped: directory entries that are not inputs, by reason (`hidden`, `not an image`, `excluded`, ...).
+        resumed: rows that an earlier run had finished; they are among `ok` and `errors`.
     """
 
     listed: int = 0
     ok: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    resumed: int = 0
 
     @property
     def failed(self) -> int:
@@ -85,7 +90,13 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"listed": self.listed, "ok": self.ok, "errors": dict(self.errors), "skipped": dict(self.skipped)}
+        return {
+            "listed": self.listed,
+            "ok": self.ok,
+            "errors": dict(self.errors),
+            "skipped": dict(self.skipped),
+            "resumed": self.resumed,
+        }
 
     def count(self, errors: tuple[ImageError | None, ...]) -> None:
         """Adds the rows of one batch."""
@@ -94,6 +105,13 @@ class Report:
                 self.ok += 1
             else:
                 self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
+
+    def resume(self, ok: int, errors: Mapping[str, int]) -> None:
+        """Adds the rows of an earlier run."""
+        self.ok += ok
+        for reason, count in errors.items():
+            self.errors[reason] = self.errors.get(reason, 0) + count
+        self.resumed += ok + sum(errors.values())
 
 
 def default(kind: type, name: str) -> Any:

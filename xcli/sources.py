@@ -145,6 +145,7 @@ class Listing:
     """A listing under way: iterate over it once for its `ImageRef`s.
 
     Attributes:
+        options: what is listed.
         extra_columns: the manifest's other columns, whose values are each ref's `extra`; known from the start.
         default_directory: whether nothing was given, so that the current directory is listed.
         skipped: what was passed over so far, by reason; a directory counts once.
@@ -166,7 +167,7 @@ class Listing:
         self.skipped: dict[str, int] = {} if skipped is None else skipped
         self.listed = 0
         self._refs = refs
-        self._options = options
+        self.options = options
         self._close = close
         self._begun = False
 
@@ -182,8 +183,8 @@ class Listing:
         return self._iterate()
 
     def _iterate(self) -> Iterator[ImageRef]:
-        shard = self._options.shard
-        for ref in islice(self._refs, self._options.limit):
+        shard = self.options.shard
+        for ref in islice(self._refs, self.options.limit):
             if shard is not None and shard_of(ref.key, shard[1]) != shard[0]:
                 self.skipped[OTHER_SHARD] = self.skipped.get(OTHER_SHARD, 0) + 1
                 continue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_FORMULA = r"^[=+\-@\t\r]"
 _NEEDS_QUOTES = r'[",\r\n]'
 _NO_JSON_NUMBER = frozenset({"nan", "inf", "-inf"})
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -35,6 +36,26 @@ def csv_fields(column: pa.Array) -> pa.Array:
         text = pc.if_else(special, pc.binary_join_element_wise(quote, doubled, quote, nothing), text)
     text = pc.if_else(pc.equal(text, ""), pa.scalar('""', pa.large_string()), text)
     return pc.fill_null(text, "")
+
+
+def csv_safe(column: pa.Array) -> pa.Array:
+    """A column whose texts no spreadsheet takes for formulas; for use before `csv_fields`.
+
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it. That is not to
+    be undone: a text may have begun with an apostrophe before. Columns of other types stay as they are, so that
+    negative numbers do.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = _plain(column)
+    types = pa.types
+    if any(getattr(types, f"is_{kind}")(plain.type) for kind in ("floating", "integer", "boolean", "decimal")):
+        return column
+    text = to_text(plain)
+    apostrophe, nothing = (pa.scalar(value, pa.large_string()) for value in ("'", ""))
+    guarded = pc.binary_join_element_wise(apostrophe, text, nothing)
+    return pc.if_else(pc.match_substring_regex(text, _FORMULA), guarded, text)
 
 
 def csv_features(column: pa.Array) -> pa.Array:

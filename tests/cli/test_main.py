@@ -22,6 +22,8 @@ LIGHT = [
     ["classify", "--help"],
     ["features", "--help"],
     ["info", "--help"],
+    ["merge", "--help"],
+    ["verify", "--help"],
     ["classify", "--no-such-option"],
     ["classify", "--top", "zero"],
     ["features", "--pooling", "median"],
@@ -30,6 +32,8 @@ LIGHT = [
     ["features", "--weights", "none", "--image-size", "70"],
     ["classify", "no-such-*.jpg"],
     ["classify", "x.jpg", "-o", "x.unknown"],
+    ["merge", "no-such.csv", "-o", "x.csv"],
+    ["verify", "no-such.csv"],
     ["bogus"],
 ]
 

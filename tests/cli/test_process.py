@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -67,26 +69,78 @@ def test_a_closed_pipe_is_quiet_for_info_too() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_run_and_leaves_no_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    source, target = tmp_path / "in", tmp_path / "out.csv"
-    save_photos(source, [f"{n:03}.jpg" for n in range(300)])
-    args = (*COMMAND, "features", str(source), *FAST, "--batch-size", "1", "-o", str(target))
+ONE_BY_ONE = (*FAST, "--batch-size", "1", "--part-rows", "20")
+
+
+def end_early(source: Path, target: Path, number: signal.Signals) -> tuple[int, str, float]:
+    """Starts a run and sends it a signal once it has finished a part: exit code, standard error, seconds to the end."""
+    args = (*COMMAND, "features", str(source), *ONE_BY_ONE, "-o", str(target))
+    part = Path(f"{target}.partial/part-00000.arrow")
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
         deadline = time.monotonic() + 60
-        while not any(path.stat().st_size > 30_000 for path in tmp_path.glob(".out.csv.*")):
+        while not part.exists():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.01)
         begin = time.monotonic()
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-        seconds = time.monotonic() - begin
-    assert process.returncode == code, errors
-    assert b"Traceback" not in errors
-    assert f"{target} was not written".encode() in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        return process.returncode, errors.decode(), time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """Photographs, and the table of an undisturbed run over them."""
+    root = tmp_path_factory.mktemp("many")
+    save_photos(root / "in", [f"{n:03}.jpg" for n in range(300)])
+    result = run_process("features", root / "in", *ONE_BY_ONE, "-o", root / "out.csv")
+    assert result.code == 0, result
+    return root / "in", (root / "out.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
+def test_a_run_that_a_signal_ends_can_be_continued(
+    many: tuple[Path, bytes], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    source, undisturbed = many
+    target = tmp_path / "out.csv"
+    found, errors, seconds = end_early(source, target, number)
+    assert found == code, errors
+    assert "Traceback" not in errors
     assert seconds < 10
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv.partial"]
+    if number != signal.SIGKILL:
+        assert re.search(r"stopped after \d+ images; the same command goes on from there", errors)
+    result = run_process("features", source, *ONE_BY_ONE, "-o", target)
+    assert result.code == 0, result
+    kept = re.search(r"continuing: (\d+) rows are kept from before", result.err)
+    assert kept is not None, result
+    assert int(kept[1]) >= 20
+    assert f"{kept[1]} kept from before" in result.err.splitlines()[-1]
+    assert target.read_bytes() == undisturbed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.meta.json"]
+
+
+def test_a_second_process_on_the_same_output_is_refused(many: tuple[Path, bytes], tmp_path: Path) -> None:
+    source, _ = many
+    target = tmp_path / "out.csv"
+    args = (*COMMAND, "features", str(source), *ONE_BY_ONE, "-o", str(target))
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        deadline = time.monotonic() + 60
+        while not Path(f"{target}.partial/part-00000.arrow").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            result = run_process("features", source, *ONE_BY_ONE, "-o", target)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert result.code == 5, result
+        assert f"is being written by process {process.pid} on {socket.gethostname()}" in result.err
+        assert process.wait(60) == 0
+    assert target.exists()
 
 
 def test_ctrl_c_while_waiting_for_names() -> None:

@@ -17,7 +17,9 @@ from xcli import __version__
 from xcli.cli.classify import classify
 from xcli.cli.features import features
 from xcli.cli.info import info
+from xcli.cli.merge import merge
 from xcli.cli.options import Messages, message_arguments, messages_of
+from xcli.cli.verify import verify
 from xcli.errors import ExitCode, Terminated, XcliError
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def cli(ctx: click.Context) -> None:
     """
 
 
-for command in (classify, features, info):
+for command in (classify, features, info, merge, verify):
     cli.add_command(command)
 
 

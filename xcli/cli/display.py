@@ -34,8 +34,11 @@ def summary(report: Report, seconds: float) -> str:
     skipped = sum(report.skipped.values())
     if skipped:
         parts.append(f"{skipped:,} skipped ({_reasons(report.skipped)})")
+    if report.resumed:
+        parts.append(f"{report.resumed:,} kept from before")
     images = f"{report.listed:,} image{'s' if report.listed != 1 else ''}"
-    return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {report.listed / max(seconds, 1e-9):.1f} images/s"
+    rate = (report.listed - report.resumed) / max(seconds, 1e-9)
+    return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {rate:.1f} images/s"
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from xcli.engine import INPUT_RANGES
 from xcli.images import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
 from xcli.inference import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.model import ModelSpec
+from xcli.recording import RecordOptions
 from xcli.records import default
 from xcli.runtime import PRECISIONS
 from xcli.sources import SourceOptions, parse_shard
@@ -88,9 +89,14 @@ def _stack(decorators: list[Callable[[F], F]], function: F) -> F:
 
 def source_arguments(function: F) -> F:
     """The sources and what narrows them down; `source_options(values)` folds them."""
+    sources = click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
+    return _stack([sources], source_filters(function))
+
+
+def source_filters(function: F) -> F:
+    """What is said of the sources besides their names, for commands that take those by an option `sources`."""
     return _stack(
         [
-            click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path()),
             option("-0", "--null", section=INPUT, is_flag=True, help="With -: names end in NUL (find -print0)."),
             option(
                 "--manifest",
@@ -364,8 +370,48 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             help="Of the table [default: from the extension of FILE; csv on a pipe].",
         ),
         option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists."),
+        option(
+            "--errors-out",
+            section=OUTPUT,
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the paths of the images that failed to FILE, each ended by NUL, for - -0.",
+        ),
+        option(
+            "--max-errors",
+            section=OUTPUT,
+            metavar="N",
+            type=click.IntRange(0),
+            help="Stop once more than N images have failed; what was done is kept.",
+        ),
+        option("--restart", section=OUTPUT, is_flag=True, help="Start over, whatever an earlier run has left."),
+        option("--retry-errors", section=OUTPUT, is_flag=True, help="Continuing, try images again that failed before."),
+        option(
+            "--part-rows",
+            section=OUTPUT,
+            metavar="N",
+            type=click.IntRange(1),
+            default=default(RecordOptions, "part_rows"),
+            show_default=True,
+            help="Rows after which work is on the disk for good.",
+        ),
+        option(
+            "--part-seconds",
+            section=OUTPUT,
+            metavar="S",
+            type=click.FloatRange(0, min_open=True),
+            default=default(RecordOptions, "part_seconds"),
+            show_default=True,
+            help="Or seconds, whichever comes first.",
+        ),
     ]
     return lambda function: _stack(decorators, function)
+
+
+def record_options(values: dict[str, Any]) -> RecordOptions:
+    """Takes what `output_arguments` declared about keeping and errors out of a command's values."""
+    names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out")
+    return RecordOptions(**{name: values.pop(name) for name in names})
 
 
 class Messages:

@@ -11,12 +11,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
-from xcli.cli.options import messages_of, pixel_options, run_options, source_options
+from xcli.cli.options import messages_of, pixel_options, record_options, run_options, source_options
 from xcli.errors import ExitCode, Terminated, UsageError
 from xcli.inference import Run, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.output import is_direct
-from xcli.recording import record
+from xcli.recording import finished, record
 from xcli.runtime import NativeStderr, keep_freed_memory, load_tensorflow
 from xcli.sinks import check_output, format_from_name
 from xcli.sources import list_images
@@ -47,10 +47,12 @@ def run_table(
     messages = messages_of(ctx)
     messages.apply()
     options, pixels, sources = run_options(values), pixel_options(values), source_options(values)
+    recording = record_options(values)
     target, overwrite = values["output"], values["overwrite"]
     on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
     form = values["format"] or format_from_name(target, formats, "csv")
-    check_output(form, target, overwrite)
+    # What a run finished is not replaced, but may be the very file that is asked for; `record` finds out.
+    check_output(form, target, overwrite or (target is not None and finished(target) is not None))
     if target is not None and sources.manifest is not None and _same_file(target, sources.manifest):
         raise UsageError(f"{target} is the manifest and the output at once; give the output another name")
     with list_images(sources) as listing:
@@ -63,6 +65,7 @@ def run_table(
         run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
         with Progress(enabled=messages.level >= 0) as progress:
             try:
+                seconds: float | None
                 if on_terminal:
                     seconds = _show(run, progress)
                 else:
@@ -72,13 +75,16 @@ def run_table(
                         form,
                         target,
                         overwrite=overwrite,
+                        options=recording,
                         command_line=shlex.join(["xception", *sys.argv[1:]]),
                         on_batch=progress.advance,
                     )
             except (KeyboardInterrupt, Terminated):
-                lost = "" if run.published or is_direct(target) else f"; {target} was not written"
-                log.error("stopped after %d images%s", run.report.rows, lost)
+                kept = "" if run.published or is_direct(target) else "; the same command goes on from there"
+                log.error("stopped after %d images%s", run.report.rows, kept)
                 raise
+    if seconds is None:
+        return ExitCode.OK
     code = _close(run.report, seconds)
     if values["profile"]:
         show_profile(run.profile, time.monotonic() - begin - seconds)

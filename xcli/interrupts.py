@@ -1,0 +1,51 @@
+"""Signals that wait while something must not be torn in two."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """A context in which the first SIGINT, SIGTERM or SIGHUP waits until its end; a second one acts at once.
+
+    Outside of the main thread, which is where Python handles signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[int, Any] = {}
+    waiting: list[int] = []
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        handlers.clear()
+
+    def hold(number: int, _: Any) -> None:
+        if waiting:
+            restore()
+        waiting.append(number)
+        if len(waiting) > 1:
+            signal.raise_signal(number)
+
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        # SIG_IGN stays so, and a handler that is not Python's (None) cannot be put back.
+        if handler not in (signal.SIG_IGN, None):
+            handlers[number] = handler
+            signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        restore()
+        if len(waiting) == 1:
+            signal.raise_signal(waiting[0])
