@@ -172,7 +172,7 @@ def test_an_unreadable_journal_is_refused(target: str) -> None:
     os.mkdir(target + ".partial")
     with open(target + ".partial/run.json", "w") as file:
         file.write('{"provenance"')
-    with pytest.raises(OutputError, match="cannot be continued.*--restart"):
+    with pytest.raises(OutputError, match=r"cannot be continued.*--restart"):
         Journal(target)
     with Journal(target, restart=True) as journal:
         assert journal.fingerprint is None

@@ -136,7 +136,7 @@ def test_errors_are_tried_again_only_when_asked(recorder: Recorder) -> None:
 def test_other_settings_are_refused_and_restart_starts_over(recorder: Recorder) -> None:
     with pytest.raises(Killed):
         recorder(die_after=6)
-    with pytest.raises(OutputError, match="provenance.batch_size was 2, is 3"):
+    with pytest.raises(OutputError, match=r"provenance\.batch_size was 2, is 3"):
         recorder(batch_size=3)
     assert recorder(batch_size=3, restart=True).resumed == 0
 
