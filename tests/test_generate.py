@@ -23,7 +23,7 @@ import pytest
 from tools import completions, generate, manpages
 from tools.tree import HELP_WIDTH, GenerateError, Values, contexts, first_sentence, read_program
 from xcli.cli import cli
-from xcli.cli.options import INPUT, Command, option
+from xcli.cli.sections import INPUT, Command, option
 from xcli.errors import ExitCode
 
 PROGRAM = read_program(cli)

@@ -12,7 +12,7 @@ import click
 
 from xcli import __version__
 from xcli.cli import PROGRAM
-from xcli.cli.options import MESSAGES, SECTIONS
+from xcli.cli.sections import MESSAGES, SECTIONS
 
 HELP_WIDTH = 88
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from xcli.cli import _run
-from xcli.cli.options import Messages
+from xcli.cli.messages import Messages
 from xcli.runtime import NativeStderr
 
 

@@ -65,7 +65,13 @@ def test_provenance(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     assert inside["preprocessing"]["resize"] == "crop"
     assert inside["precision"] == "float32"
     assert inside["options"]["top"] == 5
-    assert meta["images"] == {"listed": 5, "ok": 5, "errors": {}, "skipped": {"hidden": 1, "not an image": 1}}
+    assert meta["images"] == {
+        "listed": 5,
+        "ok": 5,
+        "errors": {},
+        "skipped": {"hidden": 1, "not an image": 1},
+        "resumed": 0,
+    }
     assert "started" not in inside
     assert meta["command_line"].startswith("xception classify ")
 

@@ -41,7 +41,7 @@ LIGHT = [
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
     code = (
-        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.options import Messages\n"
+        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.messages import Messages\n"
         f"sys.argv = ['xception', *{args!r}]\ncode = _run(Messages())\n"
         f"print('IMPORTED', code, sorted({HEAVY!r} & set(sys.modules)))"
     )

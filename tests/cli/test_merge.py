@@ -159,7 +159,7 @@ def test_no_tensorflow(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         ["verify", str(tmp_path / "x.parquet"), str(photos)],
     ):
         code = (
-            "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.options import Messages\n"
+            "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.messages import Messages\n"
             f"sys.argv = ['xception', *{args!r}]\ncode = _run(Messages())\n"
             "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
         )

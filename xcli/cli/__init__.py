@@ -18,7 +18,7 @@ from xcli.cli.classify import classify
 from xcli.cli.features import features
 from xcli.cli.info import info
 from xcli.cli.merge import merge
-from xcli.cli.options import Messages, message_arguments, messages_of
+from xcli.cli.messages import Messages, message_arguments, messages_of
 from xcli.cli.verify import verify
 from xcli.errors import ExitCode, Terminated, XcliError
 

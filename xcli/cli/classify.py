@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xcli.cli.messages import message_arguments
 from xcli.cli.options import (
-    OUTPUT,
-    Command,
-    message_arguments,
     model_arguments,
     model_spec,
-    option,
     output_arguments,
     pixel_arguments,
     run_arguments,
     source_arguments,
 )
 from xcli.cli.running import run_table
+from xcli.cli.sections import OUTPUT, Command, option
 from xcli.inference import ClassifyTable
 from xcli.labels import LABEL_TYPES
 from xcli.records import default

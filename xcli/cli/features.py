@@ -6,19 +6,17 @@ from typing import Any
 
 import click
 
+from xcli.cli.messages import message_arguments
 from xcli.cli.options import (
-    OUTPUT,
-    Command,
-    message_arguments,
     model_arguments,
     model_spec,
-    option,
     output_arguments,
     pixel_arguments,
     run_arguments,
     source_arguments,
 )
 from xcli.cli.running import run_table
+from xcli.cli.sections import OUTPUT, Command, option
 from xcli.h5weights import TOP
 from xcli.inference import FEATURE_TYPES, FeaturesTable
 from xcli.records import default

@@ -11,19 +11,9 @@ import click
 from xcli import __version__
 from xcli.architecture import IMAGE_SIZE
 from xcli.cli.display import open_console
-from xcli.cli.options import (
-    INPUT,
-    MODEL,
-    OUTPUT,
-    Command,
-    message_arguments,
-    messages_of,
-    model_arguments,
-    model_spec,
-    option,
-    source_arguments,
-    source_options,
-)
+from xcli.cli.messages import message_arguments, messages_of
+from xcli.cli.options import model_arguments, model_spec, source_arguments, source_options
+from xcli.cli.sections import INPUT, MODEL, OUTPUT, Command, option
 from xcli.errors import ExitCode
 from xcli.images import DEFAULT_MAX_PIXELS
 from xcli.inference import versions

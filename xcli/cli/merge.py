@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.findings import described, reporting
-from xcli.cli.options import (
-    INPUT,
-    OUTPUT,
-    Command,
-    message_arguments,
-    messages_of,
-    option,
-    source_filters,
-    source_options,
-)
+from xcli.cli.messages import message_arguments, messages_of
+from xcli.cli.options import source_filters, source_options
+from xcli.cli.sections import INPUT, OUTPUT, Command, option
 from xcli.errors import ExitCode, UsageError
 from xcli.merging import Merged, MergeError, Shards
 from xcli.merging import merge as join

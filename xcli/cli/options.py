@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from xcli.cli.messages import messages_of
+from xcli.cli.sections import INPUT, MODEL, OUTPUT, PIXELS, RUN, F, option, stack
 from xcli.engine import INPUT_RANGES
 from xcli.images import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
 from xcli.inference import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
@@ -18,43 +18,8 @@ from xcli.records import default
 from xcli.runtime import PRECISIONS
 from xcli.sources import SourceOptions, parse_shard
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, RUN, MESSAGES = "Input", "Output", "Model", "Pixels", "Run", "Messages"
-"""Headings of the help, in the order in which they stand there."""
-
-
-class Option(click.Option):
-    """An option that stands under a heading of its own in the help."""
-
-    def __init__(self, *args: Any, section: str = MESSAGES, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.section = section
-
-    def get_help_extra(self, ctx: click.Context) -> Any:
-        """Without the range of numbers: the error message names it to those who leave it."""
-        extra = super().get_help_extra(ctx)
-        extra.pop("range", None)
-        return extra
-
-
-class Command(click.Command):
-    """A command whose help groups its options, and which shows its usage errors with a hint at the help."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", MESSAGES), []).append(record)
-        for section in sorted(sections, key=SECTIONS.index):
-            with formatter.section(section):
-                formatter.write_dl(sections[section])
-
-
-def option(*names: str, section: str, **attributes: Any) -> Callable[[F], F]:
-    """`click.option` under a heading."""
-    return click.option(*names, cls=Option, section=section, **attributes)
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]
@@ -81,21 +46,15 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
-def _stack(decorators: list[Callable[[F], F]], function: F) -> F:
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
-
-
 def source_arguments(function: F) -> F:
     """The sources and what narrows them down; `source_options(values)` folds them."""
     sources = click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
-    return _stack([sources], source_filters(function))
+    return stack([sources], source_filters(function))
 
 
 def source_filters(function: F) -> F:
     """What is said of the sources besides their names, for commands that take those by an option `sources`."""
-    return _stack(
+    return stack(
         [
             option("-0", "--null", section=INPUT, is_flag=True, help="With -: names end in NUL (find -print0)."),
             option(
@@ -228,7 +187,7 @@ def model_arguments(*, classes: bool, labels: bool = True) -> Callable[[F], F]:
             help="Of the random weights.",
         ),
     ]
-    return lambda function: _stack(decorators, function)
+    return lambda function: stack(decorators, function)
 
 
 def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> ModelSpec:
@@ -240,7 +199,7 @@ def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> Mode
 
 def pixel_arguments(function: F) -> F:
     """From file to pixels; `pixel_options(values)` folds them."""
-    return _stack(
+    return stack(
         [
             option(
                 "--resize",
@@ -291,7 +250,7 @@ def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
 
 def run_arguments(function: F) -> F:
     """Use of the machine; `run_options(values)` folds them, and `profile` stays in the command's values."""
-    return _stack(
+    return stack(
         [
             option(
                 "--batch-size",
@@ -405,107 +364,10 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             help="Or seconds, whichever comes first.",
         ),
     ]
-    return lambda function: _stack(decorators, function)
+    return lambda function: stack(decorators, function)
 
 
 def record_options(values: dict[str, Any]) -> RecordOptions:
     """Takes what `output_arguments` declared about keeping and errors out of a command's values."""
     names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out")
     return RecordOptions(**{name: values.pop(name) for name in names})
-
-
-class Messages:
-    """What goes to standard error: how much of it, and whether errors show a traceback.
-
-    The options are accepted before and after the command; the later one adds to the earlier.
-    """
-
-    def __init__(self) -> None:
-        self.level = 0
-        self.debug = False
-        self.log_file: str | None = None
-
-    def apply(self) -> None:
-        """Sets the logger of the package up."""
-        logger = logging.getLogger("xcli")
-        shown = (
-            logging.DEBUG
-            if self.debug
-            else {1: logging.INFO, -1: logging.ERROR}.get(
-                max(-1, min(self.level, 2)), logging.WARNING if self.level < 1 else logging.DEBUG
-            )
-        )
-        for old in list(logger.handlers):
-            logger.removeHandler(old)
-        console = _CurrentStderr()
-        console.setLevel(shown)
-        console.setFormatter(_OneLine("xception: %(message)s"))
-        logger.addHandler(console)
-        logger.setLevel(shown)
-        if self.log_file is not None:
-            try:
-                file = logging.FileHandler(self.log_file, encoding="utf-8", errors="backslashreplace")
-            except OSError as error:
-                raise click.UsageError(f"cannot write --log-file {self.log_file}: {error.strerror}") from error
-            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-            logger.addHandler(file)
-            logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        # A reader of standard error that has gone is no reason to complain to it.
-        logging.raiseExceptions = False
-
-
-class _OneLine(logging.Formatter):
-    """Messages name files, and a file's name must not drive the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        from xcli.tables import one_line
-
-        return one_line(super().format(record))
-
-
-class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever `sys.stderr` is at the time; it changes when native output is captured."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def messages_of(ctx: click.Context) -> Messages:
-    """The one `Messages` of this invocation."""
-    return ctx.find_root().ensure_object(Messages)
-
-
-def message_arguments(function: F) -> F:
-    """-v, -q, --debug and --log-file; they act at once and are not passed on."""
-
-    def louder(ctx: click.Context, _: click.Parameter, value: int) -> None:
-        messages_of(ctx).level += value
-
-    def quieter(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        messages_of(ctx).level -= int(value)
-
-    def debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        messages_of(ctx).debug |= value
-
-    def log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-        messages_of(ctx).log_file = value or messages_of(ctx).log_file
-
-    shared: dict[str, Any] = {"section": MESSAGES, "expose_value": False, "is_eager": True}
-    return _stack(
-        [
-            option("-v", "--verbose", count=True, callback=louder, help="Say more; twice, everything.", **shared),
-            option("-q", "--quiet", is_flag=True, callback=quieter, help="Only errors.", **shared),
-            option("--debug", is_flag=True, callback=debug, help="Show tracebacks.", **shared),
-            option(
-                "--log-file",
-                metavar="FILE",
-                type=click.Path(),
-                callback=log_file,
-                help="Append all messages to FILE.",
-                **shared,
-            ),
-        ],
-        function,
-    )

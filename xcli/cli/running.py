@@ -11,7 +11,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
-from xcli.cli.options import messages_of, pixel_options, record_options, run_options, source_options
+from xcli.cli.messages import messages_of
+from xcli.cli.options import pixel_options, record_options, run_options, source_options
 from xcli.errors import ExitCode, Terminated, UsageError
 from xcli.inference import Run, Table, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model

@@ -10,15 +10,9 @@ import click
 
 from xcli.cli.display import open_console
 from xcli.cli.findings import described, reporting
-from xcli.cli.options import (
-    OUTPUT,
-    Command,
-    message_arguments,
-    messages_of,
-    option,
-    source_arguments,
-    source_options,
-)
+from xcli.cli.messages import message_arguments, messages_of
+from xcli.cli.options import source_arguments, source_options
+from xcli.cli.sections import OUTPUT, Command, option
 from xcli.errors import ExitCode, UsageError
 from xcli.readers import open_table
 from xcli.sources import SourceOptions, list_images

@@ -1,0 +1,52 @@
+"""How options are declared: each under a heading of the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, RUN, MESSAGES = "Input", "Output", "Model", "Pixels", "Run", "Messages"
+"""Headings of the help, in the order in which they stand there."""
+
+
+class Option(click.Option):
+    """An option that stands under a heading of its own in the help."""
+
+    def __init__(self, *args: Any, section: str = MESSAGES, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without the range of numbers: the error message names it to those who leave it."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
+class Command(click.Command):
+    """A command whose help groups its options, and which shows its usage errors with a hint at the help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", MESSAGES), []).append(record)
+        for section in sorted(sections, key=SECTIONS.index):
+            with formatter.section(section):
+                formatter.write_dl(sections[section])
+
+
+def option(*names: str, section: str, **attributes: Any) -> Callable[[F], F]:
+    """`click.option` under a heading."""
+    return click.option(*names, cls=Option, section=section, **attributes)
+
+
+def stack(decorators: list[Callable[[F], F]], function: F) -> F:
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
