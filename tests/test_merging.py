@@ -270,6 +270,33 @@ def test_without_sources_one_stands_behind_the_other(tmp_path: Path, photos: Sou
     assert same(str(tmp_path / "again.csv"), whole)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (("1/3", "2/3", "3/3"), None),
+        (("3/3", "1/3", "2/3"), None),
+        (("1/4", "2/4", "3/4"), "shards are missing: 4/4; give them too"),
+        (("1/3", "2/3", "2/3"), "not the shards of one run, each once: 1/3, 2/3, 2/3"),
+        (("1/3", "2/3", "3/4"), "not the shards of one run"),
+        (("1/4", None, "2/4"), None),
+    ],
+)
+def test_without_sources_the_set_of_shards_must_be_whole(
+    tmp_path: Path, photos: SourceOptions, numbers: tuple[str | None, ...], message: str | None
+) -> None:
+    _, shards = write_shards(tmp_path, "csv", "classify", photos, 3)
+    for name, number in zip(shards, numbers, strict=True):
+        meta = Path(f"{name}.meta.json")
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"shard": number}))
+    target = tmp_path / "merged.csv"
+    if message is None:
+        join(shards, str(target), None)
+    else:
+        with pytest.raises(CheckError, match=message):
+            join(shards, str(target), None)
+    assert target.exists() == (message is None)
+
+
 def test_sources_in_quite_another_order_are_refused(tmp_path: Path) -> None:
     folder = make_files(tmp_path / "p", [f"{n:04}.jpg".encode() for n in range(600)])
     names = sorted(str(path) for path in folder.iterdir())

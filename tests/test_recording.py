@@ -178,6 +178,15 @@ def test_too_many_errors_stop_the_run_and_keep_what_is_done(recorder: Recorder) 
     assert report.rows == 13
 
 
+def test_the_shard_is_on_record(models: dict[str, LoadedModel], photos: Path, tmp_path: Path) -> None:
+    model = models["features"]
+    for shard, expected in ((None, None), ((2, 3), "2/3")):
+        listing = list_images(SourceOptions(sources=(str(photos),), shard=shard))
+        run = Run(listing, model, FeaturesTable(), preprocessing_for(model))
+        record(run, "features", "csv", str(tmp_path / "out.csv"), overwrite=True)
+        assert json.loads((tmp_path / "out.csv.meta.json").read_text())["shard"] == expected
+
+
 def test_the_list_of_errors_can_be_read_back(recorder: Recorder, tmp_path: Path) -> None:
     hostile = os.fsdecode(b"new\nline \xff\\.jpg")
     (recorder.photos / hostile).write_bytes(b"")

@@ -230,6 +230,7 @@ def merge(
     reports = [Report() for _ in shards.readers]
     metadata = {METADATA_KEY: json.dumps(shards.provenance, sort_keys=True, ensure_ascii=False)}
     if listing is None:
+        _check_complete(shards.readers)
         batches = _behind(shards, reports, findings)
     else:
         batches = _ordered(shards, _order(shards, reports, listing, findings), reports)
@@ -249,6 +250,22 @@ def merge(
     }
     write_meta(target, shards.provenance | meta)
     return Merged(report, len(shards.readers), ordered=listing is not None)
+
+
+def _check_complete(readers: Sequence[Reader]) -> None:
+    """Refuses what, by the `FILE.meta.json` of all, cannot be all the shards of one run."""
+    shards = [(reader.meta or {}).get("shard") for reader in readers]
+    parts = [shard.split("/") for shard in shards if isinstance(shard, str)]
+    if len(parts) < len(shards) or not all(len(part) == 2 and "".join(part).isdecimal() for part in parts):
+        return  # joined before, or made elsewhere: nothing is known
+    given, counts = [int(number) for number, _ in parts], {int(count) for _, count in parts}
+    count = max(counts)
+    missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in given]
+    if len(counts) > 1 or len(set(given)) < len(given):
+        raise CheckError(f"these are not the shards of one run, each once: {', '.join(map(str, shards[:20]))}")
+    if missing:
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise CheckError(f"shards are missing: {', '.join(missing[:20])}{more}; give them too")
 
 
 def _behind(shards: Shards, reports: Sequence[Report], findings: Findings) -> Iterator[pa.RecordBatch]:

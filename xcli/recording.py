@@ -178,6 +178,7 @@ class _Recording:
                 log.warning("continuing: %s rows are kept from before", f"{journal.rows:,}")
             begin = time.monotonic()
             self._record(journal, schema)
+            shard = self.run.listing.options.shard
             times = {
                 "command_line": self.command_line,
                 "started": started.isoformat(timespec="seconds"),
@@ -185,6 +186,7 @@ class _Recording:
                 "seconds": round(time.monotonic() - begin, 3),
                 "profile": self.run.profile.as_dict(),
                 "fingerprint": digest(fingerprint),
+                "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
             }
             write_meta(target, fingerprint["provenance"] | times | {"images": self.run.report.as_dict()})
             journal.remove()
