@@ -65,7 +65,7 @@ def constant(array: NDArray[Any], dtype: Any) -> Any:
 
 _embedding: ContextVar[bool] = ContextVar("embedding", default=False)
 """Whether constants become part of the graph. oneDNN then brings the weights into its own order once, not for every
-batch; but each pass over the graph copies them, which costs about a second at the first call."""
+batch; but each pass over the graph copies them, which costs one to three seconds at the first call."""
 
 
 @dataclass(frozen=True, slots=True)
