@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_resuming import SCHEMA
 from xcli.errors import OutputError
-from xcli.journal import Journal, differences
+from xcli.journal import Journal
 from xcli.records import ImageRef
 from xcli.resuming import Layout, Stamp, key_of
 
@@ -122,11 +122,6 @@ def test_other_settings_are_refused_by_name(target: str) -> None:
     with Journal(target) as journal, pytest.raises(OutputError, match=message):
         journal.begin(other)
     assert os.path.exists(target + ".partial")
-
-
-def test_differences_name_every_value() -> None:
-    old, new = {"a": {"b": 1, "c": [1]}, "d": None}, {"a": {"b": 2, "c": [1]}, "e": "x"}
-    assert differences(old, new) == ["a.b was 1, is 2", 'e was null, is "x"']
 
 
 def test_a_second_process_is_told_who_has_the_file(target: str) -> None:

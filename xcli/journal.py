@@ -23,6 +23,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xcli.errors import OutputError
+from xcli.output import reported, sync_directory
+from xcli.provenance import differences
 from xcli.resuming import KeptRows, Layout, Stamp, stamp_fields
 from xcli.tables import one_line
 
@@ -87,7 +89,7 @@ class Journal:
 
     def _acquire(self) -> int:
         while True:
-            with _reported(self._folder):
+            with reported(self._folder):
                 with suppress(FileExistsError):
                     os.mkdir(self._folder)
                 path = os.path.join(self._folder, "lock")
@@ -103,7 +105,8 @@ class Journal:
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     os.close(descriptor)
-                    raise _failure(self._folder, error) from error
+                    with reported(self._folder):
+                        raise
                 log.warning("%s: this file system has no locks; make sure that one process writes it", self._folder)
             if self._is_still(path, descriptor):
                 os.ftruncate(descriptor, 0)
@@ -136,7 +139,7 @@ class Journal:
     def _drop(self) -> None:
         for name in os.listdir(self._folder):
             if name != "lock":
-                with _reported(self._folder):
+                with reported(self._folder):
                     os.unlink(os.path.join(self._folder, name))
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
@@ -181,7 +184,10 @@ class Journal:
         if self.fingerprint is None:
             self._write("run.json", text.encode())
             self.fingerprint = fingerprint
-        changes = differences(self.fingerprint, fingerprint)
+        changes = [
+            f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
+            for name, before, after in differences(self.fingerprint, fingerprint)
+        ]
         if changes:
             raise OutputError(
                 f"{one_line(self._folder)} holds rows of a run with other settings ({one_line('; '.join(changes))}); "
@@ -210,7 +216,7 @@ class Journal:
             pa.array([None if stamp is None else stamp.mtime for stamp in stamps], pa.int64()),
         ]
         schema = pa.schema([*rows.schema, *stamp_fields()])
-        with _reported(self._folder):
+        with reported(self._folder):
             if self._writer is None:
                 self._part = f"part-{self._next_number():05d}.arrow"
                 self._writer = pa.ipc.new_file(os.path.join(self._folder, self._part + ".tmp"), schema)
@@ -230,13 +236,13 @@ class Journal:
             return
         writer, self._writer, self._rows = self._writer, None, 0
         temporary = os.path.join(self._folder, self._part + ".tmp")
-        with _reported(self._folder):
+        with reported(self._folder):
             writer.close()
             _publish(temporary, os.path.join(self._folder, self._part))
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = os.path.join(self._folder, name + ".tmp")
-        with _reported(self._folder):
+        with reported(self._folder):
             with open(temporary, "wb") as file:
                 file.write(content)
             _publish(temporary, os.path.join(self._folder, name))
@@ -270,18 +276,6 @@ class Journal:
         self.fingerprint = None
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What two fingerprints do not have in common, one text a value: `precision was float32, is bfloat16`."""
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name} was {json.dumps(before)}, is {json.dumps(after)}")
-    return found
-
-
 def _publish(temporary: str, final: str) -> None:
     """Gives a complete file its name, once its content is on the disk."""
     descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
@@ -290,27 +284,4 @@ def _publish(temporary: str, final: str) -> None:
     finally:
         os.close(descriptor)
     os.replace(temporary, final)
-    directory = os.open(os.path.dirname(final) or os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some file systems cannot, and the rename stands all the same
-            os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-class _reported:
-    """A context that turns failures of the system into OutputError."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise _failure(self._name, error) from error
-
-
-def _failure(name: str, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {one_line(name)}: {one_line(error.strerror or str(error))}")
+    sync_directory(os.path.dirname(final) or os.curdir)

@@ -48,7 +48,7 @@ class CheckedStream:
         """Writes all of `data` and returns its length in bytes."""
         view = memoryview(data).cast("B")
         size = len(view)
-        with _reported(self._name):
+        with reported(self._name):
             # Under `python -u` standard output is unbuffered, and then one write may take only a part.
             while len(view):
                 taken = self._stream.write(view)
@@ -59,23 +59,23 @@ class CheckedStream:
 
     def flush(self) -> None:
         """Hands what is buffered to the system."""
-        with _reported(self._name):
+        with reported(self._name):
             self._stream.flush()
 
     def seek(self, offset: int, /) -> int:
         """Moves to `offset` from the start."""
-        with _reported(self._name):
+        with reported(self._name):
             return int(self._stream.seek(offset))
 
     def sync(self) -> None:
         """Waits until the content is on the disk."""
         self.flush()
-        with _reported(self._name):
+        with reported(self._name):
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Closes; an error that the system kept until now is reported like any other."""
-        with _reported(self._name):
+        with reported(self._name):
             self._stream.close()
 
     def drop(self) -> None:
@@ -121,7 +121,7 @@ class AtomicFile:
         self._temporary: str | None = None
         self._created = False
         temporary = os.path.join(self._directory, hidden)
-        with _reported(target):
+        with reported(target):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._temporary = temporary
         self.stream = CheckedStream(os.fdopen(descriptor, "wb"), target)
@@ -145,13 +145,13 @@ class AtomicFile:
     def publish(self) -> None:
         """Gives the file its name, and makes the name as durable as the content."""
         assert self._temporary is not None
-        with _reported(self.name):
+        with reported(self.name):
             if self._overwrite:
                 os.replace(self._temporary, self._final)
             else:
                 self._link(self._temporary)
             self._temporary = None
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
 
     def _link(self, temporary: str) -> None:
         """A rename that never replaces: unlike a check before a rename, no other process can come between."""
@@ -197,14 +197,14 @@ class DirectFile:
             self.name = "standard output"
             if sys.stdout is None or sys.stdout.closed:
                 raise _failure(self.name, "it is closed; give a file with -o")
-            with _reported(self.name):
+            with reported(self.name):
                 sys.stdout.flush()  # text that was printed before stays before
             self.stream = CheckedStream(sys.stdout.buffer, self.name)
             return
         assert target is not None
         self.name = target
         self._owned = True
-        with _reported(target):
+        with reported(target):
             descriptor = _descriptor(target)
             # A descriptor is duplicated: opened by name, a file that the shell redirected to would be truncated.
             opened = os.open(target, os.O_WRONLY | os.O_CLOEXEC) if descriptor is None else os.dup(descriptor)
@@ -316,7 +316,8 @@ def _descriptor(target: str) -> int | None:
     return int(match[1]) if match[1] else 2
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str) -> None:
+    """Waits until the names in a directory are on the disk, where its file system can do that."""
     descriptor = -1
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -339,7 +340,8 @@ def _taken(name: str) -> OutputError:
 
 
 @contextlib.contextmanager
-def _reported(name: str) -> Iterator[None]:
+def reported(name: str) -> Iterator[None]:
+    """A context in which failures of the system become an OutputError that names a file; a closed pipe stays one."""
     try:
         yield
     except BrokenPipeError:
