@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from xcli.errors import OutputError, TooManyErrors
+from xcli.errors import CheckError, OutputError, TooManyErrors
 from xcli.interrupts import held_signals
 from xcli.journal import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Journal
 from xcli.output import META_SUFFIX, finish, is_direct, open_output
 from xcli.paths import unescape_path
+from xcli.provenance import read_meta
 from xcli.records import ERROR_STATUS, PATH, STATUS
 from xcli.resuming import Layout, key_of
 from xcli.sinks import METADATA_KEY, open_sink, write_meta
@@ -194,15 +195,12 @@ class _Recording:
 
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
         """Everything that the rows depend on, and what they are rows of."""
-        sources = asdict(self.run.listing.options)
-        found = {
+        return {
             "provenance": self.run.provenance(self.command),
-            "sources": sources,
+            "sources": asdict(self.run.listing.options),
             "schema": [f"{one.name}: {one.type}" for one in schema],
             "format": self.format,
         }
-        # As it comes back from JSON; undecodable bytes of names are lone surrogates, which JSON escapes.
-        return dict(json.loads(json.dumps(found)))
 
     def _record(self, journal: Journal, schema: pa.Schema) -> None:
         run = self.run
@@ -256,11 +254,10 @@ def finished(target: str) -> dict[str, Any] | None:
     if not os.path.isfile(target):
         return None
     try:
-        with open(target + META_SUFFIX, encoding="utf-8") as file:
-            meta = json.load(file)
-    except (OSError, ValueError):
+        meta = read_meta(target + META_SUFFIX)
+    except CheckError:
         return None
-    if not isinstance(meta, dict) or not isinstance(meta.get("fingerprint"), str):
+    if meta is None or not isinstance(meta.get("fingerprint"), str):
         return None
     return {"fingerprint": meta["fingerprint"], "provenance": {"batch_size": meta.get("batch_size")}}
 

@@ -75,12 +75,12 @@ class KeptRows:
         self._size, self._mtime = column(SIZE, -1, "int64"), column(MTIME, 0, "int64")
         failed = [pc.equal(table.column(STATUS), ERROR_STATUS).to_numpy() for table in tables]
         self._failed = np.concatenate([np.empty(0, bool), *failed])
-        self._reasons = [chunk for table in tables for chunk in table.column(ERROR).chunks]
+        errors = [chunk for table in tables for chunk in table.column(ERROR).chunks]
         self._retry_errors = retry_errors
         # Stable: of several rows with one key, the last is the newest.
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
-        self._errors = pa.chunked_array(self._reasons, pa.string()) if self._reasons else None
+        self._errors = pa.chunked_array(errors, pa.string()) if errors else None
 
     def __len__(self) -> int:
         return len(self._keys)
