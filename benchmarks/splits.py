@@ -74,9 +74,10 @@ def measure(settings: Settings, save: Save) -> Data:
 
 def speed(settings: Settings, save: Save, options: dict[str, Any]) -> Data:
     """Images/s of the pipeline from the end of its first batch to the end of its last; for a child process."""
-    from xcli.inference import FeaturesTable, Run, RunOptions, preprocessing_for
+    from xcli.inference import Run, RunOptions, preprocessing_for
     from xcli.model import load_model
     from xcli.sources import SourceOptions, list_images
+    from xcli.tasks import FeaturesTable
 
     model = load_model(weights=settings.weights, include_top=False)
     with list_images(SourceOptions(sources=(settings.photographs,))) as listing:

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.photographs import find, tile
@@ -32,6 +33,7 @@ class Windows:
     size: int
     rates: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    _samples: list[float] = field(default_factory=list)
     _rows: int = 0
     _begin: float | None = None
 
@@ -47,20 +49,23 @@ class Windows:
             self._begin = now
             return
         self._rows += rows
+        self._samples.append(memory / 2**20)
         if self._rows >= self.size:
             self.rates.append(self._rows / (now - self._begin))
-            self.memory.append(memory / 2**20)
-            self._rows, self._begin = 0, now
+            # Of all its batches: what a batch finds depends on how far the other one is.
+            self.memory.append(median(self._samples))
+            self._rows, self._begin, self._samples = 0, now, []
 
 
 def measure(settings: Settings, save: Save) -> Data:
     """One run over `steady_images` photographs to a Parquet file; for a child process, which does nothing else."""
     begin = time.perf_counter()
-    from xcli.inference import FeaturesTable, Run, RunOptions, preprocessing_for
+    from xcli.inference import Run, RunOptions, preprocessing_for
     from xcli.model import load_model
     from xcli.recording import record
     from xcli.runtime import keep_freed_memory
     from xcli.sources import SourceOptions, list_images
+    from xcli.tasks import FeaturesTable
 
     keep_freed_memory()  # as the command line does
     folder = Path(settings.scratch, "steady")

@@ -12,10 +12,11 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.errors import ImageError, UsageError, XcliError
-from xcli.inference import ClassifyTable, FeaturesTable, Run, RunOptions, preprocessing_for, versions
+from xcli.inference import Run, RunOptions, preprocessing_for, versions
 from xcli.model import LoadedModel, load_model
 from xcli.records import ImageRef, Report
 from xcli.sources import SourceOptions, list_images
+from xcli.tasks import ClassifyTable, FeaturesTable
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_rows_that_do_not_add_up_are_a_bug_said_loudly(model: LoadedModel, tmp_p
     run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions())
     run.start()
     listing.listed += 1
-    with pytest.raises(XcliError, match="1 images were listed but 0 rows"):
+    with pytest.raises(XcliError, match="1 images were listed, 0 counted and 0 rows written"):
         list(run.batches())
 
 

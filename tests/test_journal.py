@@ -74,7 +74,7 @@ def test_rows_come_back_in_the_order_of_the_layout(target: str) -> None:
 
 def test_a_part_is_finished_after_so_many_seconds(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("xcli.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("xcli.parts.time.monotonic", lambda: now[0])
     with Journal(target, part_rows=1000, part_seconds=30) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")

@@ -6,19 +6,28 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import save_photos
-from xcli.errors import OutputError, TooManyErrors
-from xcli.inference import ClassifyTable, FeaturesTable, Run, RunOptions, preprocessing_for
+from xcli.errors import CheckError, OutputError, TooManyErrors, UsageError, XcliError
+from xcli.inference import Run, RunOptions, preprocessing_for
+from xcli.journal import Journal
 from xcli.model import LoadedModel, load_model
-from xcli.recording import RecordOptions, finished, record
+from xcli.outputs import check_options, finished
+from xcli.readers import open_table
+from xcli.recording import RecordOptions, record
 from xcli.sources import SourceOptions, list_images
+from xcli.tasks import ClassifyTable, FeaturesTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    import pyarrow as pa
+
     from xcli.records import ImageBatch, Report
+    from xcli.resuming import Layout
 
 
 class Killed(BaseException):
@@ -48,10 +57,14 @@ class Recorder:
     def __init__(self, models: dict[str, LoadedModel], command: str, photos: Path, target: Path) -> None:
         self.model, self.command, self.photos, self.target = models[command], command, photos, target
         self.computed: list[str] = []
+        self.sources: tuple[str, ...] = (str(photos),)
 
     def __call__(self, die_after: int | None = None, overwrite: bool = False, **options: Any) -> Report:
-        table: Any = FeaturesTable() if self.command == "features" else ClassifyTable(self.model, top=3)
-        listing = list_images(SourceOptions(sources=(str(self.photos),)))
+        second = "features_out" in options
+        table: Any = FeaturesTable()
+        if self.command == "classify":
+            table = ClassifyTable(self.model, top=3, with_features=second)
+        listing = list_images(SourceOptions(sources=self.sources))
         batch_size = options.pop("batch_size", 2)
         run = Run(listing, self.model, table, preprocessing_for(self.model), RunOptions(batch_size=batch_size))
         self.computed = []
@@ -61,9 +74,10 @@ class Recorder:
             if die_after is not None and len(self.computed) >= die_after:
                 raise Killed
 
-        form = self.target.suffix[1:]
+        form = self.target.suffix[1:] or "parquet"
+        target = str(self.target) if self.target.suffix else f"{self.target}/"
         recording = RecordOptions(**{"part_rows": 3, **options})
-        record(run, self.command, form, str(self.target), overwrite=overwrite, options=recording, on_batch=on_batch)
+        record(run, self.command, form, target, overwrite=overwrite, options=recording, on_batch=on_batch)
         return run.report
 
 
@@ -198,3 +212,109 @@ def test_the_list_of_errors_can_be_read_back(recorder: Recorder, tmp_path: Path)
     with pytest.raises(Killed):
         recorder(overwrite=True, errors_out=str(tmp_path / "failed"), die_after=3)
     assert (tmp_path / "failed").read_bytes() == b"older"
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    folder = tmp_path / "few"
+    save_photos(folder, [f"{n}.jpg" for n in range(4)])
+    (folder / "1x.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(("form", "second"), [("csv", "npy"), ("jsonl", "parquet")])
+def test_two_tables_of_one_pass(
+    models: dict[str, LoadedModel], few: Path, tmp_path: Path, form: str, second: str
+) -> None:
+    photos = few
+    undisturbed = Recorder(models, "classify", photos, tmp_path / f"a.{form}")
+    undisturbed(features_out=str(tmp_path / f"a2.{second}"))
+    disturbed = Recorder(models, "classify", photos, tmp_path / f"b.{form}")
+    features = tmp_path / f"b2.{second}"
+    with pytest.raises(Killed):
+        disturbed(die_after=2, part_rows=1, features_out=str(features))
+    assert not disturbed.target.exists()
+    assert not features.exists()
+    assert disturbed(features_out=str(features)).resumed > 0
+    assert disturbed.target.read_bytes() == undisturbed.target.read_bytes()
+    assert features.read_bytes() == (tmp_path / f"a2.{second}").read_bytes()
+    rows = list(paths_in(disturbed.target))
+    assert len(rows) == 5
+    assert list(paths_in(features)) == rows
+    assert disturbed(features_out=str(features)).listed == 0, "both are finished"
+
+
+def paths_in(path: Path) -> Iterator[str]:
+    for batch in open_table(str(path)).batches(["path"]):
+        yield from batch.column(0).to_pylist()
+
+
+def test_the_tables_of_one_pass_are_those_of_two(models: dict[str, LoadedModel], few: Path, tmp_path: Path) -> None:
+    """A classifier at 299 pixels beside the same network without its top."""
+    alone = Recorder({"classify": models["classify"]}, "classify", few, tmp_path / "alone.csv")
+    alone()
+    both = Recorder(models, "classify", few, tmp_path / "both.csv")
+    both(features_out=str(tmp_path / "features.npy"))
+    assert [row[:3] for row in rows(both.target)] == [row[:3] for row in rows(alone.target)]
+    features = np.load(tmp_path / "features.npy")
+    bare = Recorder({"features": models["classify"]}, "features", few, tmp_path / "bare.npy")
+    bare()
+    np.testing.assert_allclose(features, np.load(tmp_path / "bare.npy"), rtol=1e-5, atol=1e-6)
+
+
+def test_the_second_file_is_not_written_over_another(recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "mine.npy").write_text("mine")
+    recorder.command = "classify"
+    recorder.model = load_model(weights="none", classes=3)
+    with pytest.raises(OutputError, match=r"mine\.npy exists"):
+        recorder(features_out=str(tmp_path / "mine.npy"))
+    assert recorder.computed == []
+    assert (tmp_path / "mine.npy").read_text() == "mine"
+
+
+def test_a_guarded_file_says_so(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recorder.photos)
+    os.rename("00.jpg", "=cmd().jpg")
+    recorder.sources = ("=cmd().jpg", "01.jpg")
+    recorder(csv_safe=True)
+    assert [row[0] for row in rows(recorder.target)] == ["'=cmd().jpg", "01.jpg"]
+    assert json.loads((tmp_path / "out.csv.meta.json").read_text())["csv_safe"] is True
+    with pytest.raises(CheckError, match="--csv-safe"):
+        open_table(str(recorder.target))
+
+
+@pytest.mark.parametrize(
+    ("format", "target", "options", "message"),
+    [
+        ("csv", None, {"restart": True}, "--restart needs -o FILE"),
+        ("csv", "-", {"retry_errors": True}, "--retry-errors needs -o FILE"),
+        ("csv", None, {"features_out": "a.npy"}, "--features-out needs -o FILE"),
+        ("parquet", "a/", {"features_out": "a.npy"}, "is a directory"),
+        ("csv", "a.csv", {"features_out": "-"}, "takes the name of a file"),
+        ("csv", "a.csv", {"features_out": "./a.csv"}, "would be both tables"),
+        ("parquet", "a.parquet", {"csv_safe": True}, "--csv-safe is for CSV"),
+        ("parquet", "a/", {"csv_safe": True}, "--csv-safe is for CSV"),
+    ],
+)
+def test_options_that_would_do_nothing(format: str, target: str | None, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_options(RecordOptions(**options), format, target)
+
+
+def test_a_row_that_gets_lost_on_the_way_to_the_file_is_a_bug_said_loudly(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Journal.read
+
+    def lossy(self: Journal, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        batches = read(self, layout, schema)
+        yield next(batches).slice(1)
+        yield from batches
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "read", lossy)
+        with pytest.raises(XcliError, match="13 images were listed, 13 counted and 12 rows written") as caught:
+            recorder()
+    assert caught.value.exit_code == 1
+    assert not recorder.target.exists()
+    assert recorder().resumed == 13

@@ -11,11 +11,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from xcli.errors import UsageError
-from xcli.inference import ClassifyTable, FeaturesTable, Run, RunOptions, Table, preprocessing_for
+from xcli.inference import Run, RunOptions, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
-from xcli.recording import record
-from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS, check_output, format_from_name
+from xcli.outputs import check_outputs, output_format
+from xcli.recording import RecordOptions, record
+from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS
 from xcli.sources import SourceOptions, list_images
+from xcli.tasks import ClassifyTable, FeaturesTable, Table
 
 Source = str | os.PathLike[str]
 
@@ -50,7 +52,8 @@ def classify(
         label_type: `name`, `wnid` or `both`.
         preprocessing: None is what goes with the model.
         options: how to use the machine.
-        output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, instead of keeping them.
+        output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, instead of keeping them; or a directory,
+            its name ending in `/`, for parts in Parquet.
         overwrite: replace an existing output.
 
     Returns:
@@ -122,9 +125,9 @@ def _run(
         raise UsageError("no sources: give a file, a directory or a glob, or several")
     formats = CLASSIFY_FORMATS if command == "classify" else FEATURES_FORMATS
     target = None if output is None else os.fspath(output)
-    form = formats[0] if target is None else format_from_name(target, formats, formats[0])
+    form = formats[0] if target is None else output_format(target, formats, formats[0])
     if target is not None:
-        check_output(form, target, overwrite)
+        check_outputs(RecordOptions(), form, target, overwrite=overwrite)
     with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
         loaded = load_model(model) if isinstance(model, ModelSpec) else model
         pixels = preprocessing or preprocessing_for(loaded)

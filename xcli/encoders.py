@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xcli.errors import SourceError, UsageError
 from xcli.records import ERROR, PATH, STATUS
 from xcli.tables import feature_shape, prediction_count
-from xcli.text import csv_features, csv_field, csv_fields, csv_lines, json_texts
+from xcli.text import csv_features, csv_field, csv_fields, csv_lines, csv_safe, guarded_text, json_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -83,10 +83,16 @@ class CsvSink(Sink):
 
     Quotes stand only around fields that need them. A null is an empty field, an empty string is `""`. Floats are the
     shortest text that gives the same float32. Features of one dimension become the columns f0, f1, ...
+
+    Args:
+        guarded: put an apostrophe before texts that spreadsheets take for formulas, which is not to be undone.
     """
 
-    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], *, guarded: bool = False
+    ) -> None:
         super().__init__(stream, schema, metadata)
+        self._guarded = guarded
         shape = feature_shape(schema)
         if shape is not None and len(shape) > 1:
             raise UsageError("maps do not go to CSV; use parquet or npy, or --pooling avg")
@@ -97,12 +103,16 @@ class CsvSink(Sink):
             for name in set(wide).intersection(names):
                 raise SourceError(f"the manifest's column {name!r} has the name of a column of the output; rename it")
             names[3:4] = wide
+        if guarded:
+            names = [guarded_text(name) for name in names]
         stream.write((",".join(map(csv_field, names)) + "\n").encode())
 
     def _write(self, batch: pa.RecordBatch) -> None:
         for piece in _slices(batch, max(1, _SLICE_VALUES // max(self._width, 16))):
             columns = [
-                csv_features(column) if self._width and i == 3 else csv_fields(column)
+                csv_features(column)
+                if self._width and i == 3
+                else csv_fields(csv_safe(column) if self._guarded else column)
                 for i, column in enumerate(piece.columns)
             ]
             self._stream.write(csv_lines(columns))
@@ -229,13 +239,20 @@ class NpySink(Sink):
 
     Args:
         companion: gets the other columns as CSV, in the same order; None leaves them out.
+        guarded: of that CSV.
     """
 
     needs_seek = True
     companion_suffix = ".csv"
 
     def __init__(
-        self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], companion: ByteStream | None = None
+        self,
+        stream: ByteStream,
+        schema: pa.Schema,
+        metadata: Mapping[str, str],
+        companion: ByteStream | None = None,
+        *,
+        guarded: bool = False,
     ) -> None:
         super().__init__(stream, schema, metadata)
         shape = feature_shape(schema)
@@ -245,7 +262,7 @@ class NpySink(Sink):
         column = schema.field(3).type
         self._type = "<f2" if str(column.value_type) == "halffloat" else "<f4"
         self._rows = 0
-        self._table = None if companion is None else CsvSink(companion, schema.remove(3), metadata)
+        self._table = None if companion is None else CsvSink(companion, schema.remove(3), metadata, guarded=guarded)
         stream.write(self._header())
 
     def _write(self, batch: pa.RecordBatch) -> None:

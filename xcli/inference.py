@@ -3,24 +3,22 @@
     listing --> PixelPipeline --> Engine, two batches at a time --> table --> write
                                                                        \\--> Report
 
-A `Table` says what to compute and how its rows look; `classify` and `features` are the two there are. Where the rows
-go is the caller's business: a file, a terminal, a list.
+A `Table` (`xcli.tasks`) says what to compute and how its rows look. Where the rows go is the caller's business: a
+file, a terminal, a list.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xcli import __version__
-from xcli.architecture import check_pooling
-from xcli.engine import Engine, Forward
-from xcli.errors import UsageError, XcliError
+from xcli.engine import Engine
+from xcli.errors import UsageError
 from xcli.images import Preprocessing
-from xcli.labels import LABEL_TYPES
 from xcli.members import is_archive_name
 from xcli.memory import STREAMS, default_batch_size
 from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
@@ -29,10 +27,9 @@ from xcli.records import ImageBatch, ImageRef, Report
 from xcli.runtime import apply_precision, choose_device, choose_precision
 from xcli.sources import LIST_ON_STDIN, OTHER_SHARD, Listing
 from xcli.streams import Streams
-from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -41,9 +38,9 @@ if TYPE_CHECKING:
     from xcli.model import LoadedModel
     from xcli.resuming import Layout
     from xcli.runtime import Precision
+    from xcli.tasks import Table
 
 MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
-FEATURE_TYPES = ("float32", "float16")
 
 LONG_RUN = 5000
 """Images from which on an engine that starts three seconds later and runs 2 to 3 % faster is the better one."""
@@ -74,136 +71,6 @@ class RunOptions:
             raise UsageError(f"the number of workers is from 1 to {MAX_WORKERS}; received {self.workers}")
         if not 0 < self.image_timeout <= MAX_TIMEOUT:
             raise UsageError(f"the image timeout is up to {MAX_TIMEOUT} s; received {self.image_timeout:g} s")
-
-
-class Table(Protocol):
-    """What a command computes of an image, and how its rows look."""
-
-    def forward(self, model: LoadedModel) -> Forward:
-        """The function to compute."""
-
-    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
-        """Columns, for a result of `shape` an image and the carried columns `extra`."""
-
-    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
-        """One row an image, for results float32[b, *shape]."""
-
-    def settings(self) -> dict[str, Any]:
-        """Options that change rows, for provenance."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifyTable:
-    """The best classes of each image.
-
-    Attributes:
-        model: it must have a classifier.
-        top: predictions a row; at most the number of classes.
-        min_score: predictions below it are null.
-        label_type: `name`, `wnid` or `both`.
-        raw_scores: leave the head's output as it is.
-    """
-
-    model: LoadedModel
-    top: int = 5
-    min_score: float | None = None
-    label_type: str = "name"
-    raw_scores: bool = False
-
-    def __post_init__(self) -> None:
-        labels = self.model.labels
-        if self.top < 1:
-            raise UsageError(f"--top must be at least 1; received {self.top}")
-        if self.min_score is not None and not self.raw_scores and not 0 <= self.min_score <= 1:
-            raise UsageError(f"--min-score is a probability, from 0 to 1; received {self.min_score:g}")
-        if self.label_type not in LABEL_TYPES:
-            raise UsageError(f"--label-type is one of {', '.join(LABEL_TYPES)}; received {self.label_type!r}")
-        if self.label_type != "name" and (labels is None or labels.wnids is None):
-            source = labels.source if labels else "this model"
-            raise UsageError(f"--label-type {self.label_type}: the labels ({source}) have no wnids")
-
-    def forward(self, model: LoadedModel) -> Forward:
-        return model.scores(self.raw_scores)
-
-    def _count(self, classes: int) -> int:
-        return min(self.top, classes)
-
-    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
-        return classify_schema(self._count(shape[0]), self.label_type, extra)  # type: ignore[arg-type]
-
-    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
-        import numpy as np
-
-        labels = self.model.labels
-        assert labels is not None, "scores() has refused a model without a classifier"
-        top = self._count(result.shape[1])
-        missing = len(labels.names) - result.shape[1]
-        if missing:
-            # A head of one unit, left raw, scores the second of two classes; there is no score of the first.
-            result = np.pad(result, ((0, 0), (missing, 0)), constant_values=-np.inf)
-        return classify_batch(
-            schema,
-            batch.refs,
-            batch.errors,
-            result,
-            labels.names,
-            labels.wnids,
-            top,
-            self.min_score,
-            self.label_type,  # type: ignore[arg-type]
-        )
-
-    def settings(self) -> dict[str, Any]:
-        labels = self.model.labels
-        return {
-            "top": self.top,
-            "min_score": self.min_score,
-            "label_type": self.label_type,
-            "raw_scores": self.raw_scores,
-            "labels": {"source": labels.source, "sha256": labels.digest} if labels else None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturesTable:
-    """An embedding of each image.
-
-    Attributes:
-        pooling: `avg`, `max` or None; of maps only.
-        layer: name of the layer; None is the last map.
-        dtype: `float32` or `float16`.
-        normalize: scale each vector to unit length.
-    """
-
-    pooling: str | None = "avg"
-    layer: str | None = None
-    dtype: str = "float32"
-    normalize: bool = False
-
-    def __post_init__(self) -> None:
-        check_pooling(self.pooling)
-        if self.dtype not in FEATURE_TYPES:
-            raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
-
-    def forward(self, model: LoadedModel) -> Forward:
-        return model.features(self.pooling, self.layer)
-
-    def schema(self, shape: tuple[int, ...], extra: Any) -> pa.Schema:
-        if self.normalize and len(shape) != 1:
-            raise UsageError(f"--normalize is for vectors; these features are maps of shape {shape}: use --pooling avg")
-        return features_schema(shape, self.dtype, extra)  # type: ignore[arg-type]
-
-    def rows(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
-        import numpy as np
-
-        if self.normalize:
-            length = np.linalg.norm(result, axis=1, keepdims=True)
-            # A vector of zeros has no direction; it stays as it is.
-            result = (result / np.where(length > 0, length, 1)).astype(np.float32)
-        return features_batch(schema, batch.refs, batch.errors, result)
-
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -257,7 +124,7 @@ class Run:
         self.model.network.prepare(self.precision)
         embedded = self.device.startswith("/CPU") and self._is_long()
         self._engine = Engine(forward, size=self.model.size, batch_size=size, device=self.device, embedded=embedded)
-        self._schema = self.table.schema(self._engine.output_shapes[0], self.listing.extra_columns)
+        self._schema = self.table.schema(self._engine.output_shapes, self.listing.extra_columns)
         return self._schema
 
     def _batch_size(self) -> int:
@@ -314,33 +181,28 @@ class Run:
             timeout=self.options.image_timeout,
             profile=self.profile,
         )
-        for batch, result in Streams(iter(pipeline), self._compute, STREAMS, pipeline.stop):
+        for batch, results in Streams(iter(pipeline), self._compute, STREAMS, pipeline.stop):
             with self.profile.stage("output", len(batch.refs)):
-                yield batch, self.table.rows(self._schema, batch, result)
+                yield batch, self.table.rows(self._schema, batch, results)
             self.report.count(batch.errors)
         self.profile.finish()
         self._close()
 
-    def _compute(self, batch: ImageBatch) -> NDArray[np.float32]:
+    def _compute(self, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
         import numpy as np
 
         assert self._engine is not None
         if all(batch.errors):
-            return np.zeros((len(batch.refs), *self._engine.output_shapes[0]), np.float32)
+            return [np.zeros((len(batch.refs), *shape), np.float32) for shape in self._engine.output_shapes]
         with self.profile.stage("engine", len(batch.refs)):
-            (result,) = self._engine(batch.pixels)
-        return result
+            return self._engine(batch.pixels)
 
     def _close(self) -> None:
         if self.layout is not None:
             self.report.resume(self.layout.ok, self.layout.errors)
         self.report.listed = self.listing.listed
         self.report.skipped = dict(self.listing.skipped)
-        if self.report.rows != self.report.listed:
-            raise XcliError(
-                f"{self.report.listed} images were listed but {self.report.rows} rows written; "
-                "please report this with the command that you used"
-            )
+        self.report.check(self.report.rows)
 
     def provenance(self, command: str) -> dict[str, Any]:
         """What made the rows: everything that they depend on and nothing else (no times); after `start`."""

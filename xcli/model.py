@@ -182,11 +182,12 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     parameters: int | None = field(default=None)
 
-    def scores(self, raw: bool = False) -> Forward:
+    def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
         """A traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
 
         Args:
             raw: leave the head's output as it is, instead of making probabilities of it.
+            with_features: return float32[b, channels] besides: the last map, average-pooled.
 
         Raises:
             ModelError: the model has no classifier.
@@ -198,8 +199,10 @@ class LoadedModel:
         def forward(pixels: Any) -> Sequence[Any]:
             tf = load_tensorflow()
             x = scale_pixels(pixels, self.input_range, tf.float32)
-            output = tf.cast(self.network(x, [tap])[tap], tf.float32)
-            return (output if units is None else probabilities(output, self.activation, units),)
+            taps = self.network(x, [tap, LAST_MAP] if with_features else [tap])
+            output = tf.cast(taps[tap], tf.float32)
+            scores = output if units is None else probabilities(output, self.activation, units)
+            return (scores, pool(taps[LAST_MAP], "avg")) if with_features else (scores,)
 
         return forward
 

@@ -26,6 +26,9 @@ NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
 MACHINE_KEYS = frozenset({"device", "batch_size"})
 """What differs between machines, and changes values within the stated precision only."""
 
+DATASET_META = "_meta.json"
+"""What is FILE.meta.json for a file, in a directory of parts."""
+
 _MAX_META = 1 << 26
 
 

@@ -1,38 +1,49 @@
-"""A run written to a file: the rows, and beside them `FILE.meta.json` with what made them.
+"""A run written down: the rows, and beside them `FILE.meta.json` with what made them.
 
-A file's rows first go into `FILE.partial/` (see `xcli.journal`) and are put together at the end; what goes to standard
-output or a pipe is written as it comes.
+A file's rows first go into `FILE.partial/` (`xcli.journal`) and are put together at the end; those of a directory stay
+in their parts (`xcli.dataset`); what goes to standard output, a pipe or a terminal is written as it comes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from xcli.errors import CheckError, OutputError, TooManyErrors
+from xcli.dataset import Dataset, is_dataset
+from xcli.errorlist import ErrorList
+from xcli.errors import OutputError, TooManyErrors
 from xcli.interrupts import held_signals
-from xcli.journal import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Journal
-from xcli.output import META_SUFFIX, finish, is_direct, open_output
-from xcli.paths import unescape_path
-from xcli.provenance import read_meta
-from xcli.records import ERROR_STATUS, PATH, STATUS
+from xcli.journal import Journal
+from xcli.output import META_SUFFIX, is_direct
+from xcli.outputs import check_options, digest, digest_of, finished, other_settings
+from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.resuming import Layout, key_of
-from xcli.sinks import METADATA_KEY, open_sink, write_meta
-from xcli.tables import one_line
+from xcli.sinks import (
+    FEATURES_FORMATS,
+    GUARDED_FORMATS,
+    METADATA_KEY,
+    OutputFile,
+    check_output,
+    format_from_name,
+    open_sink,
+    write_meta,
+)
+from xcli.tables import column_names, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
     from xcli.inference import Run
+    from xcli.parts import Parts
     from xcli.records import ImageBatch
 
     OnBatch = Callable[[ImageBatch], None]
@@ -51,6 +62,8 @@ class RecordOptions:
         retry_errors: compute rows of an earlier run that are errors again.
         max_errors: end the run once more rows than that are errors; None never does.
         errors_out: a file for the paths of the rows that are errors, each followed by NUL.
+        features_out: a second file, for the last column of the rows, the features; the first gets the others.
+        csv_safe: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
     """
 
     part_rows: int = DEFAULT_PART_ROWS
@@ -59,6 +72,15 @@ class RecordOptions:
     retry_errors: bool = False
     max_errors: int | None = None
     errors_out: str | None = None
+    features_out: str | None = None
+    csv_safe: bool = False
+
+
+class RowSink(Protocol):
+    """Where rows go that are not kept in parts."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes a batch."""
 
 
 def record(
@@ -71,6 +93,7 @@ def record(
     options: RecordOptions | None = None,
     command_line: str | None = None,
     on_batch: OnBatch | None = None,
+    show: Callable[[pa.Schema], AbstractContextManager[RowSink]] | None = None,
 ) -> float | None:
     """Runs to the end and writes every row.
 
@@ -78,22 +101,35 @@ def record(
         run: set up, not started.
         command: `classify` or `features`, for the provenance.
         format: a key of `SINKS`.
-        target: a file; None or `-` is standard output, which gets no `FILE.meta.json`.
+        target: a file, or a directory for a dataset; None or `-` is standard output, which gets no `FILE.meta.json`.
         overwrite: whether existing files may be replaced.
         options: how to keep what is done; parts are of no meaning for what is not a file.
         command_line: for `FILE.meta.json`.
         on_batch: called after each batch has been written.
+        show: opens what takes the rows in place of standard output.
 
     Returns:
         Seconds from the first batch asked for to the last row written; None where the file was finished before.
 
     Raises:
+        UsageError: options that do not go together.
         XcliError: what ends the run; then nothing stands under the final name, and a file's rows are kept.
     """
-    recording = _Recording(run, command, format, target, overwrite, command_line, on_batch, options or RecordOptions())
+    options = options or RecordOptions()
+    check_options(options, format, target)
+    recording = _Recording(run, command, format, target, overwrite, command_line, on_batch, show, options)
     if target is None or is_direct(target):
         return recording.stream()
     return recording.keep(target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """One of the tables to write: its format, its file, and the columns of the run's rows that it has."""
+
+    format: str
+    target: str
+    columns: list[str]
 
 
 @dataclass(slots=True)
@@ -107,6 +143,7 @@ class _Recording:
     overwrite: bool
     command_line: str | None
     on_batch: OnBatch | None
+    show: Callable[[pa.Schema], AbstractContextManager[RowSink]] | None
     options: RecordOptions
     _failed: int = 0
 
@@ -121,14 +158,26 @@ class _Recording:
         if limit is not None and self._failed > limit:
             raise TooManyErrors(f"{self._failed} images failed, more than --max-errors {limit} allows: stopped")
 
-    def _write(self, rows: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
-        errors = None if self.options.errors_out is None else ErrorList(self.options.errors_out)
+    def _metadata(self) -> dict[str, str]:
+        provenance = self.run.provenance(self.command)
+        return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
+
+    # Written as it comes
+
+    def stream(self) -> float:
+        """Writes the rows as they come."""
+        options = self.options
+        schema = self.run.start()
+        begin = time.monotonic()
+        errors = None if options.errors_out is None else ErrorList(options.errors_out)
         try:
-            with open_sink(self.format, self.target, schema, self._metadata(), self.overwrite) as sink:
-                for batch in rows:
-                    sink.write(batch)
+            with self._open_stream(schema) as sink:
+                for batch, rows in self.run.batches():
+                    sink.write(rows)
                     if errors is not None:
-                        errors.add(batch)
+                        errors.add(rows)
+                    self._done(batch)
+                    self._check_errors()
         except TooManyErrors:
             if errors is not None:
                 errors.close()
@@ -139,46 +188,40 @@ class _Recording:
             raise
         if errors is not None:
             errors.close()
-
-    def _metadata(self) -> dict[str, str]:
-        provenance = self.run.provenance(self.command)
-        return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
-
-    def stream(self) -> float:
-        """Writes the rows as they come."""
-        schema = self.run.start()
-        begin = time.monotonic()
-
-        def rows() -> Iterator[pa.RecordBatch]:
-            for batch, rows in self.run.batches():
-                yield rows
-                self._done(batch)
-                self._check_errors()
-
-        self._write(rows(), schema)
         self.run.published = True
         return time.monotonic() - begin
+
+    def _open_stream(self, schema: pa.Schema) -> AbstractContextManager[RowSink]:
+        if self.show is not None:
+            return self.show(schema)
+        guarded = self.options.csv_safe
+        return open_sink(self.format, self.target, schema, self._metadata(), self.overwrite, guarded=guarded)
+
+    # Kept in parts
 
     def keep(self, target: str) -> float | None:
         """Keeps the rows in parts, and puts the file together from them."""
         started = datetime.now(UTC)
-        options = self.options
-        done = None if self.overwrite else finished(target)
-        with Journal(
-            target, restart=options.restart, part_rows=options.part_rows, part_seconds=options.part_seconds
-        ) as journal:
-            earlier = journal.fingerprint or done or {}
+        earlier_end = None if self.overwrite else finished(target)
+        with self._open_parts(target) as parts:
+            earlier = parts.fingerprint or earlier_end or {}
             schema = self.run.start(earlier.get("provenance", {}).get("batch_size"))
             fingerprint = self._fingerprint(schema)
-            if done is not None:
-                _check_finished(target, done, fingerprint)
+            if earlier_end is not None and earlier_end["fingerprint"] != digest(fingerprint):
+                raise other_settings(target)
+            if self._is_whole(fingerprint) and earlier_end is not None:
+                if parts.fingerprint is not None and digest(parts.fingerprint) == digest(fingerprint):
+                    parts.remove()  # it died between the end of its work and the removal of its parts
                 log.warning("%s is finished already; nothing to do (--overwrite computes it again)", one_line(target))
                 return None
-            journal.begin(fingerprint)
-            if journal.rows:
-                log.warning("continuing: %s rows are kept from before", f"{journal.rows:,}")
+            if isinstance(parts, Journal):
+                for one in self._outputs(schema):
+                    check_output(one.format, one.target, self._may_replace(one, digest(fingerprint)))
+            parts.begin(fingerprint)
+            if parts.rows:
+                log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()
-            self._record(journal, schema)
+            layout = self._compute(parts)
             shard = self.run.listing.options.shard
             times = {
                 "command_line": self.command_line,
@@ -188,85 +231,150 @@ class _Recording:
                 "profile": self.run.profile.as_dict(),
                 "fingerprint": digest(fingerprint),
                 "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
+                "images": self.run.report.as_dict(),
             }
-            write_meta(target, fingerprint["provenance"] | times | {"images": self.run.report.as_dict()})
-            journal.remove()
+            self._publish(parts, layout, schema, fingerprint["provenance"] | times)
             return time.monotonic() - begin
+
+    def _open_parts(self, target: str) -> Parts:
+        options = self.options
+        if is_dataset(target):
+            return Dataset(
+                target,
+                overwrite=self.overwrite,
+                restart=options.restart,
+                part_rows=options.part_rows,
+                part_seconds=options.part_seconds,
+            )
+        return Journal(target, restart=options.restart, part_rows=options.part_rows, part_seconds=options.part_seconds)
 
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
         """Everything that the rows depend on, and what they are rows of."""
+        options = self.options
+        second = {} if options.features_out is None else {"features_out": os.path.realpath(options.features_out)}
         return {
             "provenance": self.run.provenance(self.command),
             "sources": asdict(self.run.listing.options),
             "schema": [f"{one.name}: {one.type}" for one in schema],
             "format": self.format,
+            **({"csv_safe": True} if options.csv_safe else {}),
+            **second,
         }
 
-    def _record(self, journal: Journal, schema: pa.Schema) -> None:
+    def _is_whole(self, fingerprint: dict[str, Any]) -> bool:
+        """Whether the second file, if there is to be one, was finished too.
+
+        Raises:
+            OutputError: there is a file in its place.
+        """
+        second = self.options.features_out
+        if second is None:
+            return True
+        if not self.overwrite and os.path.lexists(second) and digest_of(second) != digest(fingerprint):
+            raise other_settings(second)
+        return os.path.isfile(second)
+
+    def _compute(self, parts: Parts) -> Layout:
         run = self.run
-        run.layout = layout = Layout(journal.kept(self.options.retry_errors))
+        run.layout = layout = Layout(parts.kept(self.options.retry_errors))
         try:
             for batch, rows in run.batches():
                 with held_signals():
-                    journal.append(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
+                    parts.append(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
                     self._done(batch)
                 self._check_errors()
-            journal.cut()
-        except BaseException:
+            parts.cut()
+        except BaseException as error:
             # Where not even this part can be written, those before it stand; the first error says why.
             with held_signals(), suppress(OutputError):
-                journal.cut()
+                parts.cut()
+                if isinstance(error, TooManyErrors):
+                    self._list_errors(parts.outcomes(layout))
             raise
-        self._write(journal.read(layout, schema), schema)
-        run.published = True
+        return layout
 
+    def _list_errors(self, rows: Iterator[pa.RecordBatch]) -> None:
+        """Writes `--errors-out`."""
+        if self.options.errors_out is None:
+            return
+        errors = ErrorList(self.options.errors_out)
+        try:
+            for batch in rows:
+                errors.add(batch)
+        except BaseException:
+            errors.discard()
+            raise
+        errors.close()
 
-class ErrorList:
-    """The paths of the rows that are errors, each followed by NUL, as a list that `- -0` reads back.
+    def _publish(self, parts: Parts, layout: Layout, schema: pa.Schema, meta: dict[str, Any]) -> None:
+        """Makes the output appear, whole, with what made it; then the parts have done their duty."""
+        import pyarrow as pa
 
-    Args:
-        target: the file; it replaces an older one, when the run has ended.
+        lead = pa.schema([schema.field(name) for name in schema.names[:3]])
+        self._list_errors(parts.read(layout, lead))
+        if isinstance(parts, Dataset):
+            self.run.report.check(parts.settle(layout))
+            parts.succeed(meta, schema)
+        else:
+            self._put_together(parts, layout, schema, meta)
+            parts.remove()
+        self.run.published = True
 
-    Raises:
-        OutputError: it cannot be written.
-    """
+    def _put_together(self, parts: Parts, layout: Layout, schema: pa.Schema, meta: dict[str, Any]) -> None:
+        import pyarrow as pa
 
-    def __init__(self, target: str) -> None:
-        self._file = open_output(target, overwrite=True)
+        outputs = self._outputs(schema)
+        # Of a new file `FILE.meta.json` appears first: who dies in between has not finished, and goes on. In place of
+        # an old file it must never stand beside that, and appears last.
+        old = [one.target for one in outputs if self.overwrite and os.path.lexists(one.target)]
+        with ExitStack() as stack:
+            sinks: list[OutputFile] = []
+            for one in outputs:
+                columns = pa.schema([schema.field(name) for name in one.columns])
+                replace, guarded = self._may_replace(one, meta["fingerprint"]), self._guarded(one.format)
+                sink = open_sink(one.format, one.target, columns, self._metadata(), replace, guarded=guarded)
+                stack.callback(sink.discard)
+                sinks.append(sink)
+            rows = 0
+            for batch in parts.read(layout, schema):
+                rows += batch.num_rows
+                for one, sink in zip(outputs, sinks, strict=True):
+                    sink.write(batch.select(one.columns))
+            self.run.report.check(rows)
+            for one in outputs:
+                if one.target in old:
+                    with suppress(FileNotFoundError):
+                        os.unlink(f"{one.target}{META_SUFFIX}")
+                else:
+                    self._describe(one, meta)
+            try:
+                OutputFile.close(sinks)
+            except BaseException:
+                for one in outputs:
+                    with suppress(OSError):
+                        os.unlink(f"{one.target}{META_SUFFIX}")
+                raise
+            stack.pop_all()
+            for one in outputs:
+                if one.target in old:
+                    self._describe(one, meta)
 
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Adds the failed ones of these rows."""
-        for path, status in zip(rows.column(PATH).to_pylist(), rows.column(STATUS).to_pylist(), strict=True):
-            if status == ERROR_STATUS:
-                self._file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
+    def _outputs(self, schema: pa.Schema) -> list[_Output]:
+        second = self.options.features_out
+        assert self.target is not None
+        if second is None:
+            return [_Output(self.format, self.target, schema.names)]
+        predictions, features = column_names(schema)
+        format = format_from_name(second, FEATURES_FORMATS, "parquet")
+        return [_Output(format, second, features), _Output(self.format, self.target, predictions)]
 
-    def close(self) -> None:
-        """Makes the file appear."""
-        finish([self._file])
+    def _may_replace(self, output: _Output, fingerprint: str) -> bool:
+        """Whether files there may go: the user says so, or they are of this very run, which died as they appeared."""
+        return self.overwrite or digest_of(output.target) == fingerprint
 
-    def discard(self) -> None:
-        """Gives up."""
-        self._file.discard()
+    def _guarded(self, format: str) -> bool:
+        return self.options.csv_safe and format in GUARDED_FORMATS
 
-
-def finished(target: str) -> dict[str, Any] | None:
-    """What `FILE.meta.json` says of a file that is there and was finished by a run of this tool, else None."""
-    if not os.path.isfile(target):
-        return None
-    try:
-        meta = read_meta(target + META_SUFFIX)
-    except CheckError:
-        return None
-    if meta is None or not isinstance(meta.get("fingerprint"), str):
-        return None
-    return {"fingerprint": meta["fingerprint"], "provenance": {"batch_size": meta.get("batch_size")}}
-
-
-def _check_finished(target: str, done: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-    if done["fingerprint"] != digest(fingerprint):
-        raise OutputError(f"{one_line(target)} exists, with other settings or sources; pass --overwrite to replace it")
-
-
-def digest(fingerprint: dict[str, Any]) -> str:
-    """SHA-256 of a fingerprint, in hexadecimal."""
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+    def _describe(self, output: _Output, meta: dict[str, Any]) -> None:
+        guarded = {"csv_safe": True} if self._guarded(output.format) else {}
+        write_meta(output.target, meta | guarded)

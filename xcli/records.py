@@ -78,6 +78,20 @@ class Report:
     skipped: Mapping[str, int] = field(default_factory=dict)
     resumed: int = 0
 
+    def check(self, rows: int) -> None:
+        """Makes sure that every image has its row, in what was counted and in what was written.
+
+        Raises:
+            XcliError: it has not. That must never happen, and nothing less than the end of the run will do.
+        """
+        from xcli.errors import XcliError
+
+        if not self.listed == self.rows == rows:
+            raise XcliError(
+                f"the accounts do not balance: {self.listed} images were listed, {self.rows} counted and {rows} rows "
+                "written; please report this with the command that you used"
+            )
+
     @property
     def failed(self) -> int:
         """Number of error rows."""

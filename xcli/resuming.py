@@ -27,6 +27,17 @@ def stamp_fields() -> list[pa.Field]:
     return [pa.field(KEY, pa.uint64()), pa.field(SIZE, pa.int64()), pa.field(MTIME, pa.int64())]
 
 
+def stamp_columns(keys: Sequence[int], stamps: Sequence[Stamp | None]) -> list[pa.Array]:
+    """The columns of `stamp_fields`, for rows with these keys and stamps."""
+    import pyarrow as pa
+
+    return [
+        pa.array(keys, pa.uint64()),
+        pa.array([None if stamp is None else stamp.size for stamp in stamps], pa.int64()),
+        pa.array([None if stamp is None else stamp.mtime for stamp in stamps], pa.int64()),
+    ]
+
+
 class Stamp(NamedTuple):
     """The state of an input file, by which a change is noticed: size in bytes, time of modification in ns."""
 

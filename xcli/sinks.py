@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSIFY_FORMATS",
     "FEATURES_FORMATS",
+    "GUARDED_FORMATS",
     "METADATA_KEY",
     "SINKS",
     "OutputFile",
@@ -35,6 +36,8 @@ __all__ = [
 SINKS: dict[str, type[Sink]] = {"csv": CsvSink, "parquet": ParquetSink, "jsonl": JsonlSink, "npy": NpySink}
 CLASSIFY_FORMATS = ("csv", "parquet", "jsonl")
 FEATURES_FORMATS = ("parquet", "csv", "npy")
+GUARDED_FORMATS = ("csv", "npy")
+"""Those with CSV in them."""
 
 _EXTENSIONS = {
     ".csv": "csv",
@@ -77,6 +80,17 @@ class OutputFile:
         self._sink = sink
         self._files = files
 
+    @staticmethod
+    def close(outputs: Sequence[OutputFile]) -> None:
+        """Makes the files of several tables appear, once the content of all is on the disk.
+
+        Raises:
+            OutputError: one cannot be written; those that were new have been taken away again.
+        """
+        for output in outputs:
+            output._sink.close()
+        finish([file for output in outputs for file in output._files])
+
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes a batch; what goes to a pipe can be read from it at once.
 
@@ -107,15 +121,20 @@ class OutputFile:
             self.discard()
             return
         try:
-            self._sink.close()
-            finish(self._files)
+            self.close([self])
         except BaseException:
             self.discard()
             raise
 
 
 def open_sink(
-    format: str, target: str | None, schema: pa.Schema, metadata: Mapping[str, str], overwrite: bool
+    format: str,
+    target: str | None,
+    schema: pa.Schema,
+    metadata: Mapping[str, str],
+    overwrite: bool,
+    *,
+    guarded: bool = False,
 ) -> OutputFile:
     """Opens a table for writing; whatever stands in its way is found now, before any work.
 
@@ -125,6 +144,7 @@ def open_sink(
         schema: of the batches to come.
         metadata: text by key, for formats that hold it.
         overwrite: whether existing files may be replaced.
+        guarded: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
@@ -136,15 +156,20 @@ def open_sink(
     kind = SINKS[format]
     if kind.needs_seek and is_direct(target):
         raise _needs_file(format)
+    if guarded and format not in GUARDED_FORMATS:
+        raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
     files: list[AtomicFile | DirectFile] = []
     try:
         files.append(open_output(target, overwrite))
-        if kind.companion_suffix is None:
+        sink: Sink
+        if kind is CsvSink:
+            sink = CsvSink(files[0].stream, schema, metadata, guarded=guarded)
+        elif kind.companion_suffix is None:
             sink = kind(files[0].stream, schema, metadata)
         else:
             # The companion appears first: whoever sees the array can count on the table that explains its rows.
             files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite))
-            sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream)
+            sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream, guarded=guarded)
     except BaseException:
         for file in files:
             file.discard()

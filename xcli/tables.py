@@ -121,6 +121,13 @@ def feature_shape(schema: pa.Schema) -> tuple[int, ...] | None:
     return (column.list_size,)
 
 
+def column_names(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Columns of a table of `classify` with features as the last one, for two tables: predictions, and features."""
+    *names, features = schema.names
+    carried = [name for name in names[3:] if not _RESERVED.fullmatch(name)]
+    return names, [PATH, STATUS, ERROR, features, *carried]
+
+
 def classify_batch(
     schema: pa.Schema,
     refs: Sequence[ImageRef],

@@ -38,6 +38,11 @@ def csv_fields(column: pa.Array) -> pa.Array:
     return pc.fill_null(text, "")
 
 
+def guarded_text(text: str) -> str:
+    """One text as `csv_safe` makes it."""
+    return "'" + text if re.match(_FORMULA, text) else text
+
+
 def csv_safe(column: pa.Array) -> pa.Array:
     """A column whose texts no spreadsheet takes for formulas; for use before `csv_fields`.
 

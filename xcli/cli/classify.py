@@ -17,10 +17,10 @@ from xcli.cli.options import (
 )
 from xcli.cli.running import run_table
 from xcli.cli.sections import OUTPUT, Command, option
-from xcli.inference import ClassifyTable
 from xcli.labels import LABEL_TYPES
 from xcli.records import default
 from xcli.sinks import CLASSIFY_FORMATS
+from xcli.tasks import ClassifyTable
 
 if TYPE_CHECKING:
     from xcli.model import LoadedModel
@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Names, WordNet ids, or both.",
 )
+@option(
+    "--features-out",
+    section=OUTPUT,
+    metavar="FILE",
+    type=click.Path(),
+    help="Write the embeddings of the same pass to FILE, as features does.",
+)
 @option("--raw-scores", section=OUTPUT, is_flag=True, help="The head's output as it is, not made probabilities.")
 @model_arguments(classes=True)
 @pixel_arguments
@@ -66,6 +73,7 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
     """
     chosen = {name: values.pop(name) for name in ("top", "min_score", "label_type", "raw_scores")}
+    chosen["with_features"] = values["features_out"] is not None
 
     def table(model: LoadedModel) -> ClassifyTable:
         return ClassifyTable(model, **chosen)

@@ -18,9 +18,9 @@ from xcli.cli.options import (
 from xcli.cli.running import run_table
 from xcli.cli.sections import OUTPUT, Command, option
 from xcli.h5weights import TOP
-from xcli.inference import FEATURE_TYPES, FeaturesTable
 from xcli.records import default
 from xcli.sinks import FEATURES_FORMATS
+from xcli.tasks import FEATURE_TYPES, FeaturesTable
 
 
 @click.command(cls=Command, short_help="An embedding of each image.")

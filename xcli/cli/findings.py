@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from xcli.cli.options import source_options
+from xcli.cli.sections import OUTPUT, F, option
+from xcli.errors import UsageError
 from xcli.matching import Findings
 from xcli.output import finish, open_output
+from xcli.sources import SourceOptions
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from xcli.matching import Finding
+
+
+def report_argument(function: F) -> F:
+    """The option `--report`."""
+    declare = option(
+        "--report",
+        section=OUTPUT,
+        metavar="FILE",
+        type=click.Path(),
+        help="Every finding as a line of JSON, not only the first of them; replaced if it exists.",
+    )
+    return declare(function)
+
+
+def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:
+    """Takes the sources out of a command's values.
+
+    Args:
+        values: of the command.
+        name: what its sources are called.
+
+    Returns:
+        None where there are none, which unlike elsewhere does not mean the current directory.
+
+    Raises:
+        UsageError: filters were given without anything to narrow down.
+    """
+    options = source_options(values)
+    if options.sources or options.manifest is not None:
+        return options
+    if options != SourceOptions(path_column=options.path_column):
+        raise UsageError(f"filters were given without {name} or --manifest; they narrow these down")
+    return None
 
 
 @contextmanager

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.findings import described, reporting
+from xcli.cli.findings import described, report_argument, reporting, sources_if_given
 from xcli.cli.messages import message_arguments, messages_of
-from xcli.cli.options import source_filters, source_options
+from xcli.cli.options import source_filters
 from xcli.cli.sections import INPUT, OUTPUT, Command, option
+from xcli.dataset import is_dataset
 from xcli.errors import ExitCode, UsageError
 from xcli.merging import Merged, MergeError, Shards
 from xcli.merging import merge as join
-from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, check_output, format_from_name
-from xcli.sources import SourceOptions, list_images
+from xcli.outputs import output_format
+from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, check_output
+from xcli.sources import list_images
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
@@ -62,13 +64,7 @@ log = logging.getLogger("xcli")
     is_flag=True,
     help="Join even if device or batch size differ: values agree within the precision, not bit for bit.",
 )
-@option(
-    "--report",
-    section=OUTPUT,
-    metavar="FILE",
-    type=click.Path(),
-    help="Every finding as a line of JSON, not only the first of them; replaced if it exists.",
-)
+@report_argument
 @message_arguments
 @click.pass_context
 def merge(ctx: click.Context, /, **values: Any) -> int:
@@ -84,15 +80,19 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     """
     messages_of(ctx).apply()
     names = values.pop("shards")
-    sources = _sources(values)
+    sources = sources_if_given(values, "--source")
     target, overwrite = values["output"], values["overwrite"]
     shards = Shards(names, mixed_machines=values["mixed_machines"])
     formats = CLASSIFY_FORMATS if shards.kind == "classify" else FEATURES_FORMATS
-    form = values["format"] or format_from_name(target, formats, shards.format)
+    form = values["format"] or output_format(target, formats, shards.format)
     if form not in formats:
         raise UsageError(f"{form} is no format of {shards.kind}; give one of {', '.join(formats)}")
     shards.check_format(form)
     _check_target(target, names)
+    if is_dataset(target):
+        raise UsageError(
+            f"merge writes one file, and {target!r} is a directory; readers take the parts of several as one"
+        )
     check_output(form, target, overwrite)
 
     def run(listing: Listing | None, findings: Findings) -> Merged:
@@ -112,16 +112,6 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
         raise
     log.warning("%s", _summary(merged))
     return ExitCode.OK
-
-
-def _sources(values: dict[str, Any]) -> SourceOptions | None:
-    """The sources; None where none are given, which unlike elsewhere does not mean the current directory."""
-    options = source_options(values)
-    if options.sources or options.manifest is not None:
-        return options
-    if options != SourceOptions(path_column=options.path_column):
-        raise UsageError("filters were given without --source or --manifest; they narrow these down")
-    return None
 
 
 def _check_target(target: str, names: tuple[str, ...]) -> None:

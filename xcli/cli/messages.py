@@ -44,7 +44,7 @@ class Messages:
                 file = logging.FileHandler(self.log_file, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 raise click.UsageError(f"cannot write --log-file {self.log_file}: {error.strerror}") from error
-            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
             logger.addHandler(file)
             logger.setLevel(logging.DEBUG)
         logger.propagate = False
@@ -59,6 +59,16 @@ class _OneLine(logging.Formatter):
         from xcli.tables import one_line
 
         return one_line(super().format(record))
+
+
+class _LogLine(logging.Formatter):
+    """One line a message in the log file too, for `tail` and `less -R` show it on a terminal; tracebacks follow as
+    they are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        from xcli.tables import one_line
+
+        return one_line(super().formatMessage(record))
 
 
 class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]

@@ -318,9 +318,10 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             "-o",
             "--output",
             section=OUTPUT,
-            metavar="FILE",
+            metavar="FILE|DIR/",
             type=click.Path(),
-            help="The table; - is standard output. Without it: a table on a terminal, CSV on a pipe.",
+            help="The table: a file, a directory of Parquet parts, or - for standard output. Without it: a table on a "
+            "terminal, CSV on a pipe.",
         ),
         option(
             "--format",
@@ -329,6 +330,12 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             help="Of the table [default: from the extension of FILE; csv on a pipe].",
         ),
         option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists."),
+        option(
+            "--csv-safe",
+            section=OUTPUT,
+            is_flag=True,
+            help="In CSV, put ' before texts that spreadsheets take for formulas; not to be undone.",
+        ),
         option(
             "--errors-out",
             section=OUTPUT,
@@ -369,5 +376,5 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
 
 def record_options(values: dict[str, Any]) -> RecordOptions:
     """Takes what `output_arguments` declared about keeping and errors out of a command's values."""
-    names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out")
-    return RecordOptions(**{name: values.pop(name) for name in names})
+    names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out", "csv_safe")
+    return RecordOptions(**{name: values.pop(name) for name in names}, features_out=values.pop("features_out", None))

@@ -8,18 +8,21 @@ import shlex
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+
+from click.core import ParameterSource
 
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.messages import messages_of
 from xcli.cli.options import pixel_options, record_options, run_options, source_options
 from xcli.errors import ExitCode, Terminated, UsageError
-from xcli.inference import Run, Table, preprocessing_for
+from xcli.inference import Run, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.output import is_direct
-from xcli.recording import finished, record
+from xcli.outputs import check_outputs, output_format
+from xcli.recording import record
 from xcli.runtime import NativeStderr, keep_freed_memory, load_tensorflow
-from xcli.sinks import check_output, format_from_name
 from xcli.sources import list_images
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     import click
 
     from xcli.records import Report
+    from xcli.tasks import Table
 
 log = logging.getLogger("xcli")
 
@@ -51,11 +55,15 @@ def run_table(
     recording = record_options(values)
     target, overwrite = values["output"], values["overwrite"]
     on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
-    form = values["format"] or format_from_name(target, formats, "csv")
-    # What a run finished is not replaced, but may be the very file that is asked for; `record` finds out.
-    check_output(form, target, overwrite or (target is not None and finished(target) is not None))
-    if target is not None and sources.manifest is not None and _same_file(target, sources.manifest):
-        raise UsageError(f"{target} is the manifest and the output at once; give the output another name")
+    form = values["format"] or output_format(target, formats, "csv")
+    if on_terminal and recording.csv_safe:
+        raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
+    if target is None or is_direct(target):
+        _check_unkept(ctx)
+    check_outputs(recording, form, target, overwrite=overwrite)
+    for name in (target, recording.features_out):
+        if name is not None and sources.manifest is not None and _same_file(name, sources.manifest):
+            raise UsageError(f"{name} is the manifest and the output at once; give the output another name")
     with list_images(sources) as listing:
         if listing.default_directory:
             log.warning("no SOURCE given: taking the current directory")
@@ -66,20 +74,17 @@ def run_table(
         run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
         with Progress(enabled=messages.level >= 0) as progress:
             try:
-                seconds: float | None
-                if on_terminal:
-                    seconds = _show(run, progress)
-                else:
-                    seconds = record(
-                        run,
-                        command,
-                        form,
-                        target,
-                        overwrite=overwrite,
-                        options=recording,
-                        command_line=shlex.join(["xception", *sys.argv[1:]]),
-                        on_batch=progress.advance,
-                    )
+                seconds = record(
+                    run,
+                    command,
+                    form,
+                    target,
+                    overwrite=overwrite,
+                    options=recording,
+                    command_line=shlex.join(["xception", *sys.argv[1:]]),
+                    on_batch=progress.advance,
+                    show=(lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None,
+                )
             except (KeyboardInterrupt, Terminated):
                 kept = "" if run.published or is_direct(target) else "; the same command goes on from there"
                 log.error("stopped after %d images%s", run.report.rows, kept)
@@ -90,6 +95,12 @@ def run_table(
     if values["profile"]:
         show_profile(run.profile, time.monotonic() - begin - seconds)
     return code
+
+
+def _check_unkept(ctx: click.Context) -> None:
+    for name in ("part_rows", "part_seconds"):
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} needs -o FILE: what goes elsewhere has no parts")
 
 
 def _same_file(one: str, other: str) -> bool:
@@ -106,16 +117,6 @@ def quiet_libraries(debug: bool) -> None:
         NativeStderr().capture()
         warnings.simplefilter("ignore")
     load_tensorflow()
-
-
-def _show(run: Run, progress: Progress) -> float:
-    """Runs to the end and shows the rows on the terminal; returns the seconds it took."""
-    table = TerminalTable(run.start(), progress)
-    begin = time.monotonic()
-    for batch, rows in run.batches():
-        table.write(rows)
-        progress.advance(batch)
-    return time.monotonic() - begin
 
 
 def _close(report: Report, seconds: float) -> int:

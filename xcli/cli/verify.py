@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.display import open_console
-from xcli.cli.findings import described, reporting
+from xcli.cli.findings import described, report_argument, reporting, sources_if_given
 from xcli.cli.messages import message_arguments, messages_of
-from xcli.cli.options import source_arguments, source_options
+from xcli.cli.options import source_arguments
 from xcli.cli.sections import OUTPUT, Command, option
-from xcli.errors import ExitCode, UsageError
+from xcli.errors import ExitCode
 from xcli.readers import open_table
-from xcli.sources import SourceOptions, list_images
+from xcli.sources import list_images
 from xcli.tables import one_line
 from xcli.verification import Verdict
 from xcli.verification import verify as check
@@ -30,13 +30,7 @@ log = logging.getLogger("xcli")
 @click.argument("table", metavar="OUT", type=click.Path())
 @source_arguments
 @option("--json", section=OUTPUT, is_flag=True, help="The findings as JSON.")
-@option(
-    "--report",
-    section=OUTPUT,
-    metavar="FILE",
-    type=click.Path(),
-    help="Every finding as a line of JSON, not only the first of them; replaced if it exists.",
-)
+@report_argument
 @message_arguments
 @click.pass_context
 def verify(ctx: click.Context, /, **values: Any) -> int:
@@ -51,17 +45,14 @@ def verify(ctx: click.Context, /, **values: Any) -> int:
     """
     messages_of(ctx).apply()
     name, as_json = values.pop("table"), values.pop("json")
-    options = source_options(values)
-    checked = bool(options.sources) or options.manifest is not None
-    if not checked and options != SourceOptions(path_column=options.path_column):
-        raise UsageError("filters were given without SOURCE or --manifest; they narrow these down")
+    sources = sources_if_given(values, "SOURCE")
     reader = open_table(name)
     with reporting(values["report"]) as findings:
-        if checked:
-            with list_images(options) as listing:
-                verdict = check(reader, listing, findings)
-        else:
+        if sources is None:
             verdict = check(reader, None, findings)
+        else:
+            with list_images(sources) as listing:
+                verdict = check(reader, listing, findings)
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     else:

@@ -1,0 +1,108 @@
+"""Jobs that run the real command on real files, die, and are started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cli.conftest import COMMAND, Result, clean_environment, run_process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WHOLE = os.environ.get("TEST_FAULTS") == "all"
+"""Whether everything is to be tried, and not what fits into the daily tests."""
+
+SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "1", "--part-rows", "25")
+"""A fast network, rows one by one, many parts."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that writes files.
+
+    Attributes:
+        arguments: of the command line, without the output.
+        outputs: options and names of the output, the names relative to a directory.
+    """
+
+    arguments: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def command(self, folder: Path) -> list[str]:
+        """The arguments, with the output in a directory."""
+        named = [one if one.startswith("-") else f"{folder}/{one}" for one in self.outputs]
+        return [*self.arguments, *named]
+
+    def run(self, folder: Path) -> Result:
+        """Runs to the end."""
+        return run_process(*self.command(folder))
+
+    def content(self, folder: Path) -> dict[str, bytes]:
+        """Everything that the command leaves in a directory, but for times."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and "meta.json" not in path.name)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def features(source: Path, output: str = "out.csv") -> Job:
+    """The job of most tests."""
+    return Job(("features", str(source), *SMALL), ("-o", output))
+
+
+def jobs(source: Path, few: Path) -> list[Job]:
+    """One of every kind of output."""
+    both = ("classify", str(few), "--weights", "none", "--classes", "7", "--batch-size", "1", "--part-rows", "5")
+    return [
+        features(source),
+        features(source, "out.parquet"),
+        features(source, "out.npy"),
+        features(source, "out/"),
+        Job(both, ("-o", "out.jsonl", "--features-out", "out.npy")),
+    ]
+
+
+def start(job: Job, folder: Path, *, launcher: Sequence[str] = COMMAND) -> subprocess.Popen[bytes]:
+    """Starts a job."""
+    command = [*launcher, *job.command(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
+
+
+def wait_for_work(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Returns when the first rows are on the disk for good, or the process has ended."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not any(folder.rglob("*part-00000.*")):
+        assert time.monotonic() < deadline, "no part within a minute"
+        time.sleep(0.005)
+
+
+def kill_at(job: Job, folder: Path, moment: random.Random, seconds: float) -> bool:
+    """Starts a job and kills it within so many seconds of its first part; False where it was faster."""
+    with start(job, folder) as process:
+        wait_for_work(process, folder)
+        time.sleep(moment.uniform(0, seconds))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return process.returncode == -signal.SIGKILL
+
+
+def run_with(fault: str, job: Job, folder: Path) -> Result:
+    """Runs a job with one fault of `tests.faults.child` in it."""
+    launcher = (sys.executable, "-m", "tests.faults.child", fault)
+    with start(job, folder, launcher=launcher) as process:
+        out, errors = process.communicate(timeout=120)
+    return Result(process.returncode, out, errors.decode())
+
+
+def paths_of(folder: Path, name: str) -> list[str]:
+    """The column `path` of an output."""
+    from xcli.readers import open_table
+
+    batches = open_table(str(folder / name)).batches(["path"])
+    return [os.path.basename(path) for batch in batches for path in batch.column(0).to_pylist()]

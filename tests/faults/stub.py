@@ -1,0 +1,75 @@
+"""The real command with a network of no cost: python -m tests.faults.stub [--no-decode] LOG ARGS...
+
+What comes out of the engine is the mean of the pixels and 2,047 zeros. LOG gets a line of "rows, resident MiB" for
+every thousand rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WIDTH = 2048
+
+
+class StubEngine:
+    """What `xcli.inference` uses of `Engine`."""
+
+    def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
+        self.batch_size = batch_size
+        self.output_shapes = ((WIDTH,),)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
+        result = np.zeros((len(pixels), WIDTH), np.float32)
+        result[:, 0] = pixels[:, 0].mean((1, 2))
+        return (result,)
+
+
+def resident() -> float:
+    """Resident memory of this process in MiB."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        line = next(line for line in status if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Puts the stubs in place and runs the command."""
+    import xcli.inference
+    import xcli.recording
+    from xcli.pipeline import PixelPipeline
+
+    arguments = sys.argv[1:]
+    if arguments[0] == "--no-decode":
+        del arguments[0]
+        pixels = np.full((299, 299, 3), 7, np.uint8)
+        xcli.inference.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
+            PixelPipeline, decode=lambda location, preprocessing: pixels
+        )
+    xcli.inference.Engine = StubEngine  # type: ignore[misc,assignment]
+    log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
+    rows = 0
+    done = xcli.recording._Recording._done
+
+    def count(self: Any, batch: Any) -> None:
+        nonlocal rows
+        before, rows = rows, rows + len(batch.refs)
+        if before // 1000 != rows // 1000:
+            log.write(f"{rows} {resident():.1f}\n")
+            log.flush()
+        done(self, batch)
+
+    xcli.recording._Recording._done = count  # type: ignore[method-assign]
+    sys.argv = ["xception", *arguments]
+    from xcli.cli import main as command
+
+    sys.exit(command())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""`--errors-out`: the images that failed, as a list that can be given back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from xcli.output import finish, open_output
+from xcli.paths import unescape_path
+from xcli.records import ERROR_STATUS, PATH, STATUS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ErrorList:
+    """The paths of the rows that are errors, each followed by NUL, as a list that `- -0` reads back.
+
+    Args:
+        target: the file; it replaces an older one, when the run has ended.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._file = open_output(target, overwrite=True)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Adds the failed ones of these rows."""
+        for path, status in zip(rows.column(PATH).to_pylist(), rows.column(STATUS).to_pylist(), strict=True):
+            if status == ERROR_STATUS:
+                self._file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
+
+    def close(self) -> None:
+        """Makes the file appear."""
+        finish([self._file])
+
+    def discard(self) -> None:
+        """Gives up."""
+        self._file.discard()

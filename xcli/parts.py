@@ -1,0 +1,276 @@
+"""The finished rows of a run that is under way, in a directory: what no death takes away.
+
+`FILE.partial/` (`xcli.journal`) and `DIR/` (`xcli.dataset`) have in common: a lock, held by the process that works on
+the output and naming it; `run.json`, the fingerprint of the run (everything that its rows depend on); parts, each of
+which appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from xcli.errors import OutputError
+from xcli.output import reported, sync_directory
+from xcli.provenance import differences
+from xcli.records import ERROR, PATH, STATUS
+from xcli.resuming import KeptRows
+from xcli.tables import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    import pyarrow as pa
+
+    from xcli.resuming import Layout, Stamp
+
+log = logging.getLogger("xcli")
+
+DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class Parts(ABC):
+    """The parts of one output, locked against other processes; a context manager.
+
+    Args:
+        target: the output, as the user named it.
+        folder: where the parts are; made if it is not there.
+        part_rows: rows after which a part is finished.
+        part_seconds: seconds after which a part is finished.
+
+    Attributes:
+        fingerprint: of the earlier run whose parts are kept, or None.
+
+    Raises:
+        OutputError: another process works on the output, or the directory cannot be made.
+    """
+
+    prefix: ClassVar[str] = ""
+    """Of the names of everything in the directory that is no part."""
+
+    def __init__(self, target: str, folder: str, part_rows: int, part_seconds: float) -> None:
+        self._target, self._folder = target, folder
+        self._part_rows, self._part_seconds = part_rows, part_seconds
+        self._rows = 0
+        self._begun = 0.0
+        self._tables: list[pa.Table] = []
+        self.fingerprint: dict[str, Any] | None = None
+        self._lock = self._acquire()
+
+    # The lock
+
+    def _acquire(self) -> int:
+        while True:
+            with reported(self._folder):
+                with suppress(FileExistsError):
+                    os.mkdir(self._folder)
+                path = os.path.join(self._folder, self.prefix + "lock")
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip() or "another process"
+                os.close(descriptor)
+                raise OutputError(
+                    f"{one_line(self._target)} is being written by {one_line(holder)}; wait for it, or give another -o"
+                ) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(descriptor)
+                    with reported(self._folder):
+                        raise
+                log.warning("%s: this file system has no locks; make sure that one process writes it", self._folder)
+            if self._is_still(path, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                return descriptor
+            os.close(descriptor)
+
+    @staticmethod
+    def _is_still(path: str, descriptor: int) -> bool:
+        """Whether the locked file has its name yet: a run that ends takes it away."""
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tables.clear()
+        try:
+            if self.fingerprint is None:
+                # Nothing is kept: leave no trace of a run that did not come as far as to have rows.
+                self._clear_away()
+        finally:
+            os.close(self._lock)
+
+    @abstractmethod
+    def _clear_away(self) -> None:
+        """Removes what has no use any more, the lock last."""
+
+    # What earlier runs left
+
+    def _recall(self, restart: bool) -> None:
+        """Reads what is there, or drops it; for the end of the construction."""
+        try:
+            if restart:
+                self._drop()
+            self.fingerprint = self._read_fingerprint()
+            self._tables = [] if self.fingerprint is None else self._open_parts()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _names(self) -> list[str]:
+        with reported(self._folder):
+            return sorted(os.listdir(self._folder))
+
+    def _unlink(self, *names: str) -> None:
+        for name in names:
+            with reported(self._folder), suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._folder, name))
+
+    def _drop(self) -> None:
+        # The fingerprint last: while it is there, what is left can be told from somebody else's files.
+        names = [name for name in self._names() if self._is_ours(name)]
+        run = self.prefix + "run.json"
+        self._unlink(*(name for name in names if name not in (run, self.prefix + "lock")), run)
+
+    @abstractmethod
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file of this name is of this run's making."""
+
+    def _read_fingerprint(self) -> dict[str, Any] | None:
+        try:
+            with open(os.path.join(self._folder, self.prefix + "run.json"), encoding="utf-8") as file:
+                return dict(json.load(file))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise OutputError(
+                f"{one_line(self._folder)} cannot be continued ({self.prefix}run.json: {one_line(str(error))}); "
+                "pass --restart to start over"
+            ) from error
+
+    @abstractmethod
+    def _open_parts(self) -> list[pa.Table]:
+        """One table a part, with at least the columns of `KeptRows`, in the order in which they were written."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are kept."""
+        return sum(table.num_rows for table in self._tables)
+
+    def begin(self, fingerprint: dict[str, Any]) -> None:
+        """Makes sure that the rows kept and the rows to come are of one kind.
+
+        Raises:
+            OutputError: they are not; the message names the differences.
+        """
+        text = json.dumps(fingerprint, indent=2, sort_keys=True)
+        fingerprint = json.loads(text)
+        if self.fingerprint is None:
+            self._write(self.prefix + "run.json", text.encode())
+            self.fingerprint = fingerprint
+        changes = [
+            f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
+            for name, before, after in differences(self.fingerprint, fingerprint)
+        ]
+        if changes:
+            raise OutputError(
+                f"{one_line(self._folder)} holds rows of a run with other settings ({one_line('; '.join(changes))}); "
+                "run it with those, give another -o, or pass --restart to start over"
+            )
+
+    def kept(self, retry_errors: bool) -> KeptRows:
+        """The rows of earlier runs, to be looked up."""
+        return KeptRows(self._tables, retry_errors)
+
+    # Writing
+
+    def append(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+        """Adds rows behind all others, and finishes the part if it is long or old enough.
+
+        Args:
+            rows: b rows.
+            keys, stamps: of their inputs; see `xcli.resuming`.
+        """
+        if not self._rows:
+            self._begun = time.monotonic()
+        with reported(self._folder):
+            self._add(rows, keys, stamps)
+        self._rows += rows.num_rows
+        if self._rows >= self._part_rows or time.monotonic() - self._begun >= self._part_seconds:
+            self.cut()
+
+    @abstractmethod
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+        """Adds rows to the part in hand, beginning one where there is none."""
+
+    def cut(self) -> None:
+        """Finishes the part in hand, if any: on the disk, and then under its name."""
+        if self._rows:
+            self._rows = 0
+            with reported(self._folder):
+                self._finish_part()
+
+    @abstractmethod
+    def _finish_part(self) -> None:
+        """Ends the part in hand, whether or not that works."""
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = os.path.join(self._folder, name + ".tmp")
+        with reported(self._folder):
+            with open(temporary, "wb") as file:
+                file.write(content)
+            publish(temporary, os.path.join(self._folder, name))
+
+    @abstractmethod
+    def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows in the order of a layout, a bounded number at a time; `schema` has some of the columns."""
+
+    def outcomes(self, layout: Layout) -> Iterator[pa.RecordBatch]:
+        """Path, status and error of the rows that a layout has and that are finished, in the order they were made."""
+        import numpy as np
+        import pyarrow as pa
+
+        self._tables = self._open_parts()
+        wanted = np.zeros(self.rows, bool)
+        for start, stop in layout.ranges():
+            wanted[start:stop] = True
+        begin = 0
+        for table in self._tables:
+            mask = pa.array(wanted[begin : begin + table.num_rows])
+            begin += table.num_rows
+            yield from table.select([PATH, STATUS, ERROR]).filter(mask).to_batches()
+
+    def remove(self) -> None:
+        """Says that the output is whole: nothing needs to be kept."""
+        self._tables.clear()
+        self.fingerprint = None
+
+
+def publish(temporary: str, final: str) -> None:
+    """Gives a complete file its name, once its content is on the disk."""
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, final)
+    sync_directory(os.path.dirname(final) or os.curdir)
