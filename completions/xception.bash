@@ -12,27 +12,27 @@ _xception_options() {
             ;;
         classify)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
-                --exclude --limit --shard '-o --output' --format --overwrite --errors-out --max-errors
-                --restart --retry-errors --part-rows --part-seconds --top --min-score --label-type
-                --raw-scores --model --weights --classes --labels --image-size --input-range
-                --weights-dir --offline --seed --resize --interpolation --crop-pct --jpeg-shrink
-                --max-pixels --batch-size --precision --device --workers --image-timeout --profile
-                '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+                --exclude --limit --shard '-o --output' --format --overwrite --csv-safe --errors-out
+                --max-errors --restart --retry-errors --part-rows --part-seconds --top --min-score
+                --label-type --features-out --raw-scores --model --weights --classes --labels
+                --image-size --input-range --weights-dir --offline --seed --resize --interpolation
+                --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device --workers
+                --image-timeout --profile '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
                 --errors-out --max-errors --part-rows --part-seconds --top --min-score --label-type \
-                --model --weights --classes --labels --image-size --input-range --weights-dir --seed \
-                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision \
-                --device --workers --image-timeout --log-file "
+                --features-out --model --weights --classes --labels --image-size --input-range \
+                --weights-dir --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels \
+                --batch-size --precision --device --workers --image-timeout --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         features)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
-                --exclude --limit --shard '-o --output' --format --overwrite --errors-out --max-errors
-                --restart --retry-errors --part-rows --part-seconds --pooling --layer --dtype
-                --normalize --model --weights --image-size --input-range --weights-dir --offline --seed
-                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --batch-size --precision
-                --device --workers --image-timeout --profile '-v --verbose' '-q --quiet' --debug
-                --log-file '-h --help')
+                --exclude --limit --shard '-o --output' --format --overwrite --csv-safe --errors-out
+                --max-errors --restart --retry-errors --part-rows --part-seconds --pooling --layer
+                --dtype --normalize --model --weights --image-size --input-range --weights-dir
+                --offline --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels
+                --batch-size --precision --device --workers --image-timeout --profile '-v --verbose'
+                '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
                 --errors-out --max-errors --part-rows --part-seconds --pooling --layer --dtype --model \
                 --weights --image-size --input-range --weights-dir --seed --resize --interpolation \
@@ -79,6 +79,7 @@ _xception_values() {
         'classify --format') words=(csv parquet jsonl) ;;
         'classify --errors-out') paths=-f ;;
         'classify --label-type') words=(name wnid both) ;;
+        'classify --features-out') paths=-f ;;
         'classify --model') paths=-f ;;
         'classify --weights') words=(imagenet none) paths=-f ;;
         'classify --labels') paths=-f ;;
