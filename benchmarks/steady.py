@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,32 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+class Sampler:
+    """Samples resident memory at even intervals, for as long as the process lives.
+
+    Not once a batch: how much of a batch is in memory when another one ends depends on how they happen to be staggered.
+    """
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._samples = [resident()]
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            time.sleep(self._seconds)
+            sample = resident()
+            with self._lock:
+                self._samples.append(sample)
+
+    def take(self) -> list[int]:
+        """Bytes, since the last call."""
+        with self._lock:
+            taken, self._samples = self._samples, []
+        return taken
+
+
 @dataclass(slots=True)
 class Windows:
     """Time and memory of every `size` rows, counted from the end of the first batch: what is before is start-up."""
@@ -37,22 +64,21 @@ class Windows:
     _rows: int = 0
     _begin: float | None = None
 
-    def add(self, rows: int, now: float, memory: int) -> None:
+    def add(self, rows: int, now: float, memory: list[int]) -> None:
         """Counts a batch.
 
         Args:
             rows: in it.
             now: seconds, when it was written.
-            memory: bytes, at that moment.
+            memory: bytes, at several moments since the batch before.
         """
         if self._begin is None:
             self._begin = now
             return
         self._rows += rows
-        self._samples.append(memory / 2**20)
+        self._samples += [sample / 2**20 for sample in memory]
         if self._rows >= self.size:
             self.rates.append(self._rows / (now - self._begin))
-            # Of all its batches: what a batch finds depends on how far the other one is.
             self.memory.append(median(self._samples))
             self._rows, self._begin, self._samples = 0, now, []
 
@@ -74,6 +100,7 @@ def measure(settings: Settings, save: Save) -> Data:
     model = load_model(weights=settings.weights, include_top=False)
     options = RunOptions(device="cpu", precision=settings.precisions[-1])
     first: list[float] = []
+    sampler = Sampler()
 
     def result() -> Data:
         title = f"One run over {settings.steady_images:,} photographs, in windows of {windows.size:,} rows"
@@ -87,7 +114,7 @@ def measure(settings: Settings, save: Save) -> Data:
         now, count = time.perf_counter(), len(windows.rates)
         if not first:
             first.append(now - begin)
-        windows.add(len(batch.refs), now, resident())
+        windows.add(len(batch.refs), now, sampler.take())
         if len(windows.rates) > count:
             save(result())
 

@@ -87,12 +87,12 @@ def test_differences_have_their_unit_and_what_was_not_measured_says_so() -> None
 def test_windows_leave_the_start_up_out() -> None:
     windows = Windows(20)
     for number in range(7):
-        windows.add(10, 100 + number * (1 if number < 4 else 2), (50 + number) << 20)
+        windows.add(10, 100 + number * (1 if number < 4 else 2), [(50 + number) << 20, (52 + number) << 20])
     assert windows.rates == pytest.approx([10, 20 / 6, 5])
-    assert windows.memory == [51.5, 53.5, 55.5]
+    assert windows.memory == [52.5, 54.5, 56.5]
     found = {one["name"]: one["value"] for one in facts(windows, 3.0)}
     assert found["speed, last window against first"] == pytest.approx(-50)
-    assert found["resident memory, last window against first"] == pytest.approx(100 * (55.5 / 51.5 - 1))
+    assert found["resident memory, last window against first"] == pytest.approx(100 * (56.5 / 52.5 - 1))
 
 
 def test_openvinos_better_setting_is_the_yardstick() -> None:
