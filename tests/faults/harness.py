@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,25 @@ SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "1", "--part
 """A fast network, rows one by one, many parts."""
 
 
+@dataclass
+class Tally:
+    """Counts over all tests of a session: kills that hit, rows compared, and those missing or there too often."""
+
+    kills: int = 0
+    rows: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+    def hold(self, found: Sequence[str], expected: Sequence[str]) -> None:
+        """Compares the paths of a table with those of an undisturbed run."""
+        self.rows += len(expected)
+        self.lost += (Counter(expected) - Counter(found)).total()
+        self.doubled += (Counter(found) - Counter(expected)).total()
+
+
+TALLY = Tally()
+
+
 @dataclass(frozen=True)
 class Job:
     """A command that writes files.
@@ -35,6 +55,10 @@ class Job:
 
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def table(self, folder: Path) -> list[str]:
+        """The paths in the first of its tables."""
+        return paths_of(folder, self.outputs[1])
 
     def command(self, folder: Path) -> list[str]:
         """The arguments, with the output in a directory."""
@@ -89,7 +113,9 @@ def kill_at(job: Job, folder: Path, moment: random.Random, seconds: float) -> bo
         time.sleep(moment.uniform(0, seconds))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        return process.returncode == -signal.SIGKILL
+        killed = process.returncode == -signal.SIGKILL
+        TALLY.kills += killed
+        return killed
 
 
 def run_with(fault: str, job: Job, folder: Path) -> Result:
@@ -97,6 +123,7 @@ def run_with(fault: str, job: Job, folder: Path) -> Result:
     launcher = (sys.executable, "-m", "tests.faults.child", fault)
     with start(job, folder, launcher=launcher) as process:
         out, errors = process.communicate(timeout=120)
+    TALLY.kills += process.returncode == -signal.SIGKILL
     return Result(process.returncode, out, errors.decode())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import run_process, save_photos
-from tests.faults.harness import WHOLE, Job, features, jobs, kill_at, run_with
+from tests.faults.harness import TALLY, WHOLE, Job, features, jobs, kill_at, paths_of, run_with
 
 RANDOM_KILLS = 20 if WHOLE else 2
 INSIDE = ["kill-append:40", "kill-fsync:3", "kill-replace:3", "kill-link:1", "kill-write:3", "kill-unlink:1"]
@@ -32,11 +32,13 @@ def undisturbed(sources: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
     """What each kind of job leaves when nothing happens to it; computed when first asked for."""
 
     class Cache(dict[Job, dict[str, bytes]]):
+        """Files by name; and under the empty name the paths of the table, one a line."""
+
         def __missing__(self, job: Job) -> dict[str, bytes]:
             folder = tmp_path_factory.mktemp("undisturbed")
             result = job.run(folder)
             assert result.code == 4, result
-            self[job] = job.content(folder)
+            self[job] = job.content(folder) | {"": "\n".join(job.table(folder)).encode()}
             return self[job]
 
     return Cache()
@@ -47,6 +49,9 @@ def check_again(job: Job, folder: Path, expected: dict[str, bytes]) -> None:
     result = job.run(folder)
     assert result.code in (0, 4), result
     assert "Traceback" not in result.err
+    expected = dict(expected)
+    TALLY.hold(job.table(folder), expected.pop("").decode().split("\n"))
+    assert (TALLY.lost, TALLY.doubled) == (0, 0)
     found = job.content(folder)
     assert found.keys() == expected.keys()
     if any(name.startswith("out/") for name in found):
@@ -128,4 +133,5 @@ def test_eight_shards_each_killed_once(sources: tuple[Path, Path], tmp_path: Pat
     assert killed == 8
     merged = run_process("merge", *shards, "-o", tmp_path / "merged.parquet", "--source", source)
     assert merged.code == 0, merged
+    TALLY.hold(paths_of(tmp_path, "merged.parquet"), paths_of(tmp_path, "whole.parquet"))
     assert (tmp_path / "merged.parquet").read_bytes() == whole.read_bytes()
