@@ -93,6 +93,8 @@ class AtomicFile:
         target: the final name.
         overwrite: whether a file of that name may be replaced; else one that exists, or appears in the meantime, is
             left alone and refused.
+        locked: the caller sees to it that no other process writes this file. Its hidden name is then always the same,
+            so that what a killed process has left is written over by the next, and does not stay for ever.
 
     Attributes:
         stream: where to write the content.
@@ -103,7 +105,7 @@ class AtomicFile:
 
     direct = False
 
-    def __init__(self, target: str, overwrite: bool = False) -> None:
+    def __init__(self, target: str, overwrite: bool = False, *, locked: bool = False) -> None:
         self.name = target
         self._overwrite = overwrite
         self._final = os.path.realpath(target) if os.path.islink(target) else target
@@ -117,11 +119,14 @@ class AtomicFile:
         self.check()
         # Cut, so that a name of the greatest length that the file system allows can still be written.
         short = os.fsdecode(os.fsencode(base)[:200])
-        hidden = f".{short}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        hidden = f".{short}.partial.tmp" if locked else f".{short}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
         self._temporary: str | None = None
         self._created = False
         temporary = os.path.join(self._directory, hidden)
         with reported(target):
+            if locked:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._temporary = temporary
         self.stream = CheckedStream(os.fdopen(descriptor, "wb"), target)
@@ -230,8 +235,8 @@ class DirectFile:
     withdraw = discard
 
 
-def open_output(target: str | None, overwrite: bool) -> AtomicFile | DirectFile:
-    """Opens `target` in the way its kind needs; None and `-` are standard output.
+def open_output(target: str | None, overwrite: bool, *, locked: bool = False) -> AtomicFile | DirectFile:
+    """Opens `target` in the way its kind needs; None and `-` are standard output. `locked` is for `AtomicFile`.
 
     Raises:
         UsageError: the name is empty.
@@ -241,7 +246,7 @@ def open_output(target: str | None, overwrite: bool) -> AtomicFile | DirectFile:
         raise UsageError("the name of the output is empty; give a file, or - for standard output")
     if target is None or is_direct(target):
         return DirectFile(target)
-    return AtomicFile(target, overwrite)
+    return AtomicFile(target, overwrite, locked=locked)
 
 
 def finish(files: Sequence[AtomicFile | DirectFile]) -> None:
@@ -277,12 +282,13 @@ def is_direct(target: str | None) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def write_meta(target: str | None, meta: Mapping[str, Any]) -> str | None:
+def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = False) -> str | None:
     """Writes the provenance `FILE.meta.json` beside the finished `FILE`, replacing an older one.
 
     Args:
         target: FILE as the user named it.
         meta: what JSON can hold.
+        locked: see `AtomicFile`.
 
     Returns:
         The name that was written; None when there is no file to stand beside (standard output, a pipe, a device).
@@ -294,7 +300,7 @@ def write_meta(target: str | None, meta: Mapping[str, Any]) -> str | None:
         return None
     name = target + META_SUFFIX
     text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    file = AtomicFile(name, overwrite=True)
+    file = AtomicFile(name, overwrite=True, locked=locked)
     try:
         # An undecodable byte of the command line is a lone surrogate; so written it is the same JSON string escaped.
         file.stream.write(text.encode("utf-8", "backslashreplace"))

@@ -332,7 +332,9 @@ class _Recording:
             for one in outputs:
                 columns = pa.schema([schema.field(name) for name in one.columns])
                 replace, guarded = self._may_replace(one, meta["fingerprint"]), self._guarded(one.format)
-                sink = open_sink(one.format, one.target, columns, self._metadata(), replace, guarded=guarded)
+                sink = open_sink(
+                    one.format, one.target, columns, self._metadata(), replace, guarded=guarded, locked=True
+                )
                 stack.callback(sink.discard)
                 sinks.append(sink)
             rows = 0
@@ -377,4 +379,4 @@ class _Recording:
 
     def _describe(self, output: _Output, meta: dict[str, Any]) -> None:
         guarded = {"csv_safe": True} if self._guarded(output.format) else {}
-        write_meta(output.target, meta | guarded)
+        write_meta(output.target, meta | guarded, locked=True)

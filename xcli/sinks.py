@@ -135,6 +135,7 @@ def open_sink(
     overwrite: bool,
     *,
     guarded: bool = False,
+    locked: bool = False,
 ) -> OutputFile:
     """Opens a table for writing; whatever stands in its way is found now, before any work.
 
@@ -145,6 +146,7 @@ def open_sink(
         metadata: text by key, for formats that hold it.
         overwrite: whether existing files may be replaced.
         guarded: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
+        locked: no other process writes this output; see `AtomicFile`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
@@ -160,7 +162,7 @@ def open_sink(
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
     files: list[AtomicFile | DirectFile] = []
     try:
-        files.append(open_output(target, overwrite))
+        files.append(open_output(target, overwrite, locked=locked))
         sink: Sink
         if kind is CsvSink:
             sink = CsvSink(files[0].stream, schema, metadata, guarded=guarded)
@@ -168,7 +170,7 @@ def open_sink(
             sink = kind(files[0].stream, schema, metadata)
         else:
             # The companion appears first: whoever sees the array can count on the table that explains its rows.
-            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite))
+            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite, locked=locked))
             sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream, guarded=guarded)
     except BaseException:
         for file in files:
