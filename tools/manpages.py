@@ -43,6 +43,18 @@ EXAMPLES = {
         ("The second of four parts, each on a machine of its own:",
          "xception classify /data/images --shard 2/4 -o part-2.parquet"),
     ],
+    "evaluate": [
+        ("Accuracies and a table by class, for the validation split where there is one:",
+         "xception evaluate clothes --model clothes-model"),
+        ("The same with tables and pictures, the confusion matrix and the worst mistakes among them:",
+         "xception evaluate clothes --model clothes-model -o report"),
+        ("Images and their classes from a table, in columns of these names:",
+         "xception evaluate images.csv --path-column file --label-column kind --model birds.keras --labels birds.txt"),
+        ("Top-1 and top-5 accuracy of the ImageNet weights, for a directory of folders named by wnid:",
+         "xception evaluate ILSVRC2012_val --json | jq '{top1, top5}'"),
+        ("Stop a pipeline when the model has become worse:",
+         "xception evaluate clothes --model clothes-model --split test --assert-top1 0.9"),
+    ],
     "features": [
         ("A vector of 2048 numbers for each image:",
          "xception features ~/photos -o features.parquet"),

@@ -15,6 +15,7 @@ import click
 
 from xcli import __version__
 from xcli.cli.classify import classify
+from xcli.cli.evaluate import evaluate
 from xcli.cli.features import features
 from xcli.cli.info import info
 from xcli.cli.merge import merge
@@ -55,7 +56,7 @@ def cli(ctx: click.Context) -> None:
     """
 
 
-for command in (classify, features, info, merge, verify):
+for command in (classify, evaluate, features, info, merge, verify):
     cli.add_command(command)
 
 

@@ -1,0 +1,181 @@
+"""How good predictions are: accuracies, the confusion matrix, per-class figures and their averages, calibration.
+
+The definitions are those of scikit-learn, with 0 for what would be a division by zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+TOP_K = 5
+"""Classes among which the true one counts as found, for `top5`; all of them where there are fewer."""
+
+CALIBRATION_BINS = 15
+"""As in Guo et al. 2017."""
+
+_CHUNK = 1 << 22  # scores looked at in one go, so that temporaries stay small beside the scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metrics:
+    """What n predictions among C classes are worth.
+
+    Attributes:
+        labels: names of the C classes.
+        n: number of images.
+        top1, top5: share of the images whose true class has the best, or one of the min(5, C) best scores; None where
+            there is no image. Of equal scores the class of lower index counts as the better, as in the predictions.
+        confusion: int64[C, C]; rows are true classes, columns predicted ones.
+        precision, recall, f1: float64[C]; 0 where they are not defined.
+        support: int64[C]; images of each class.
+        macro, weighted: `precision`, `recall` and `f1`, averaged over the classes that occur among the true or the
+            predicted ones (plain; or weighted by support), as in scikit-learn without `labels`.
+        ece: expected calibration error, 0 to 1; None where there is no image, or where the scores are no probabilities.
+    """
+
+    labels: tuple[str, ...]
+    n: int
+    top1: float | None
+    top5: float | None
+    confusion: NDArray[np.int64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+    macro: dict[str, float]
+    weighted: dict[str, float]
+    ece: float | None
+
+    def occurring(self) -> NDArray[np.int64]:
+        """Indices of the classes that occur among the true or the predicted ones."""
+        import numpy as np
+
+        return np.flatnonzero(self.support + self.confusion.sum(0))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: `top1`, `top5`, `n`, `macro`, `weighted`, `ece`, and `per_class` with all C classes, by index."""
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "n": self.n,
+            "macro": dict(self.macro),
+            "weighted": dict(self.weighted),
+            "ece": self.ece,
+            "per_class": [
+                {
+                    "label": label,
+                    "index": index,
+                    "precision": float(self.precision[index]),
+                    "recall": float(self.recall[index]),
+                    "f1": float(self.f1[index]),
+                    "support": int(self.support[index]),
+                }
+                for index, label in enumerate(self.labels)
+            ],
+        }
+
+
+def compute(true: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], labels: Sequence[str]) -> Metrics:
+    """Measures predictions; the class of the best score is the predicted one.
+
+    Args:
+        true: integers[n] from 0 to C - 1, the true classes.
+        scores: float32[n, C], usually probabilities. Needs little memory besides.
+        labels: names of the C classes.
+
+    Raises:
+        ValueError: the shapes do not fit, a class is out of range, or a score is NaN.
+    """
+    import numpy as np
+
+    classes = len(labels)
+    if scores.ndim != 2 or scores.shape[1] != classes or true.shape != scores.shape[:1] or classes == 0:
+        raise ValueError(
+            f"{classes} labels and true classes of shape {true.shape} need scores[n, C]; received {scores.shape}"
+        )
+    if len(true) and not 0 <= true.min() <= true.max() < classes:
+        raise ValueError(f"true classes are from 0 to {classes - 1}; received {true.min()} to {true.max()}")
+    target = true.astype(np.int64)
+    predicted, best, rank = _ranked(target, scores)
+    confusion = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    right, support, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    figures = {
+        "precision": _ratio(right, guessed),
+        "recall": _ratio(right, support),
+        "f1": _ratio(2 * right, support + guessed),
+    }
+    occurring, n = support + guessed > 0, len(target)
+    return Metrics(
+        labels=tuple(labels),
+        n=n,
+        top1=float(np.mean(rank < 1)) if n else None,
+        top5=float(np.mean(rank < TOP_K)) if n else None,
+        confusion=confusion,
+        support=support,
+        macro={name: float(values[occurring].mean()) if n else 0.0 for name, values in figures.items()},
+        weighted={name: float(values @ support / n) if n else 0.0 for name, values in figures.items()},
+        ece=calibration_error(best, predicted == target) if n and _are_probabilities(scores) else None,
+        **figures,
+    )
+
+
+def calibration_error(
+    confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> float:
+    """Expected calibration error: how far, on average, the best probability is from the share of right predictions.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599), equation 3:
+    predictions are sorted by confidence into intervals ((m - 1) / M, m / M] of equal width; the error is the mean of
+    |accuracy - confidence| over the intervals, weighted by their number of predictions.
+
+    Args:
+        confidence: float[n], from 0 to 1, n at least 1.
+        right: bool[n].
+        bins: M.
+    """
+    import numpy as np
+
+    confidence = confidence.astype(np.float64)
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(number, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _ranked(
+    true: NDArray[np.int64], scores: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """For each image the predicted class, its score, and how many classes are better than the true one."""
+    import numpy as np
+
+    n, classes = scores.shape
+    predicted, rank = np.empty(n, np.int64), np.empty(n, np.int64)
+    best = np.empty(n, scores.dtype)
+    step = max(1, _CHUNK // classes)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        some, at = scores[part], true[part, None]
+        predicted[part] = some.argmax(1)
+        best[part] = some.max(1)  # NaN wherever there is one
+        own = np.take_along_axis(some, at, 1)
+        rank[part] = (some > own).sum(1) + ((some == own) & (np.arange(classes) < at)).sum(1)
+    if np.isnan(best).any():
+        raise ValueError(f"{int(np.isnan(best).sum())} of {n} images have a score that is NaN")
+    return predicted, best, rank
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _are_probabilities(scores: NDArray[np.floating[Any]]) -> bool:
+    """Whether all are from 0 to 1, but for what rounding to few bits may add."""
+    return bool(scores.min() >= 0 and scores.max() <= 1.01)
