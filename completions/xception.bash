@@ -25,6 +25,18 @@ _xception_options() {
                 --batch-size --precision --device --workers --image-timeout --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
+        evaluate)
+            options=(--split --path-column --label-column '-o --output' --overwrite --json
+                --assert-top1 --model --weights --classes --labels --image-size --input-range
+                --weights-dir --offline --seed --resize --interpolation --crop-pct --jpeg-shrink
+                --max-pixels --batch-size --precision --device --workers --image-timeout --profile
+                '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            valued=" --split --path-column --label-column -o --output --assert-top1 --model --weights --classes \
+                --labels --image-size --input-range --weights-dir --seed --resize --interpolation \
+                --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device --workers \
+                --image-timeout --log-file "
+            repeatable=" -v --verbose "
+            ;;
         features)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
                 --exclude --limit --shard '-o --output' --format --overwrite --csv-safe --errors-out
@@ -92,6 +104,21 @@ _xception_values() {
         'classify --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'classify --device') words=(auto cpu gpu) ;;
         'classify --log-file') paths=-f ;;
+        'evaluate ') paths=-f ;;
+        'evaluate --split') words=(train validation test all) ;;
+        'evaluate -o' | 'evaluate --output') paths=-d ;;
+        'evaluate --model') paths=-f ;;
+        'evaluate --weights') words=(imagenet none) paths=-f ;;
+        'evaluate --labels') paths=-f ;;
+        'evaluate --input-range') words=(xception unit raw) ;;
+        'evaluate --weights-dir') paths=-d ;;
+        'evaluate --resize') words=(crop squash pad) ;;
+        'evaluate --interpolation') words=(nearest bilinear bicubic lanczos box hamming) ;;
+        'evaluate --jpeg-shrink') words=(auto off) ;;
+        'evaluate --batch-size') words=(auto) ;;
+        'evaluate --precision') words=(auto float32 tf32 bfloat16 float16) ;;
+        'evaluate --device') words=(auto cpu gpu) ;;
+        'evaluate --log-file') paths=-f ;;
         'features ') paths=-f ;;
         'features --manifest') paths=-f ;;
         'features -o' | 'features --output') paths=-f ;;
@@ -189,7 +216,7 @@ _xception() {
             words+=($names)
         done
     elif [[ ! $command ]]; then
-        words=(classify features info merge verify)
+        words=(classify evaluate features info merge verify)
     else
         _xception_values "$command" ''
     fi
