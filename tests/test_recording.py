@@ -169,6 +169,9 @@ def test_a_finished_file_is_recognised(recorder: Recorder, caplog: pytest.LogCap
     assert recorder().listed == 0
     assert "finished already" in caplog.text
     assert os.stat(recorder.target).st_ino == before.st_ino
+    recorder(errors_out=f"{recorder.target}.failed", retry_errors=True)
+    assert "its errors stay as they are" in caplog.text
+    assert (recorder.target.parent / "out.csv.failed").read_bytes().count(b"\0") == 2
     with pytest.raises(OutputError, match="exists, with other settings"):
         recorder(batch_size=3)
     assert recorder(batch_size=3, overwrite=True).rows == 13

@@ -23,6 +23,8 @@ from xcli.journal import Journal
 from xcli.output import META_SUFFIX, is_direct
 from xcli.outputs import check_options, digest, digest_of, finished, other_settings
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
+from xcli.readers import open_table
+from xcli.records import PATH, STATUS
 from xcli.resuming import Layout, key_of
 from xcli.sinks import (
     FEATURES_FORMATS,
@@ -212,7 +214,11 @@ class _Recording:
             if self._is_whole(fingerprint) and earlier_end is not None:
                 if parts.fingerprint is not None and digest(parts.fingerprint) == digest(fingerprint):
                     parts.remove()  # it died between the end of its work and the removal of its parts
-                log.warning("%s is finished already; nothing to do (--overwrite computes it again)", one_line(target))
+                self._list_errors(open_table(target).batches([PATH, STATUS]) if self.options.errors_out else iter(()))
+                stay = ", its errors stay as they are" if self.options.retry_errors else ""
+                log.warning(
+                    "%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target), stay
+                )
                 return None
             if isinstance(parts, Journal):
                 for one in self._outputs(schema):
