@@ -163,10 +163,10 @@ def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
     from xcli.records import ImageBatch
 
     table = FeaturesTable(normalize=True)
-    schema = table.schema((2,), ())
+    schema = table.schema([(2,)], ())
     refs = tuple(ImageRef(name, name, name.encode()) for name in "ab")
     batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))
-    rows = table.rows(schema, batch, np.array([[3, 4], [0, 0]], np.float32)).to_pylist()
+    rows = table.rows(schema, batch, [np.array([[3, 4], [0, 0]], np.float32)]).to_pylist()
     assert rows[0]["features"] == pytest.approx([0.6, 0.8])
     assert rows[1]["features"] == [0, 0]
 

@@ -457,7 +457,7 @@ def test_leaving_and_interrupting_while_the_source_blocks(tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         begin = time.monotonic()
         _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10
         assert process.returncode in (-signal.SIGINT, 130)
         assert errors.rstrip().endswith("KeyboardInterrupt")
     finally:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from xcli.errors import UsageError
+from xcli.errors import OutputError, UsageError
 from xcli.inference import Run, RunOptions, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
-from xcli.outputs import check_outputs, output_format
+from xcli.outputs import check_outputs, finished, output_format
 from xcli.recording import RecordOptions, record
 from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS
 from xcli.sources import SourceOptions, list_images
@@ -128,6 +128,8 @@ def _run(
     form = formats[0] if target is None else output_format(target, formats, formats[0])
     if target is not None:
         check_outputs(RecordOptions(), form, target, overwrite=overwrite)
+        if not overwrite and finished(target) is not None:
+            raise OutputError(f"{target} exists; pass overwrite=True to replace it")
     with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
         loaded = load_model(model) if isinstance(model, ModelSpec) else model
         pixels = preprocessing or preprocessing_for(loaded)
