@@ -52,6 +52,22 @@ _xception_options() {
                 --image-timeout --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
+        finetune)
+            options=(--path-column --label-column --val-split '-o --output' --overwrite --restart
+                --tensorboard --unfreeze --epochs --head-epochs --learning-rate --head-learning-rate
+                --label-smoothing --dropout --mixup --weight-decay --class-weights --batch-size
+                --patience --model --weights --image-size --input-range --weights-dir --offline --seed
+                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --views
+                '--flip --no-flip' --crop --colour --cache-dir --cache-size --precision --device
+                --workers --image-timeout '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+            valued=" --path-column --label-column --val-split -o --output --tensorboard --unfreeze --epochs \
+                --head-epochs --learning-rate --head-learning-rate --label-smoothing --dropout --mixup \
+                --weight-decay --class-weights --batch-size --patience --model --weights --image-size \
+                --input-range --weights-dir --seed --resize --interpolation --crop-pct --jpeg-shrink \
+                --max-pixels --views --crop --colour --cache-dir --cache-size --precision --device \
+                --workers --image-timeout --log-file "
+            repeatable=" -v --verbose "
+            ;;
         info)
             options=('-0 --null' --manifest --path-column --escaped-paths --archives --include
                 --exclude --limit --shard --max-pixels '--include-top --no-include-top' --pooling
@@ -137,6 +153,23 @@ _xception_values() {
         'features --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'features --device') words=(auto cpu gpu) ;;
         'features --log-file') paths=-f ;;
+        'finetune ') paths=-f ;;
+        'finetune -o' | 'finetune --output') paths=-f ;;
+        'finetune --tensorboard') paths=-d ;;
+        'finetune --unfreeze') words=(none block14 block13 block12 block11 block10 block9 block8 block7 block6 block5
+            block4 block3 block2 block1 all) ;;
+        'finetune --class-weights') words=(none auto) ;;
+        'finetune --model') paths=-f ;;
+        'finetune --weights') words=(imagenet none) paths=-f ;;
+        'finetune --input-range') words=(xception unit raw) ;;
+        'finetune --weights-dir') paths=-d ;;
+        'finetune --resize') words=(crop squash pad) ;;
+        'finetune --interpolation') words=(nearest bilinear bicubic lanczos box hamming) ;;
+        'finetune --jpeg-shrink') words=(auto off) ;;
+        'finetune --cache-dir') paths=-d ;;
+        'finetune --precision') words=(auto float32 tf32 bfloat16 float16) ;;
+        'finetune --device') words=(auto cpu gpu) ;;
+        'finetune --log-file') paths=-f ;;
         'info ') paths=-f ;;
         'info --manifest') paths=-f ;;
         'info --pooling') words=(avg max none) ;;
@@ -216,7 +249,7 @@ _xception() {
             words+=($names)
         done
     elif [[ ! $command ]]; then
-        words=(classify evaluate features info merge verify)
+        words=(classify evaluate features finetune info merge verify)
     else
         _xception_values "$command" ''
     fi

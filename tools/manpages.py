@@ -67,6 +67,16 @@ EXAMPLES = {
         ("The images that a table lists; its other columns are carried along:",
          "xception features --manifest images.csv --path-column file -o features.parquet"),
     ],
+    "finetune": [
+        ("A classifier of your own from a folder for each class:",
+         "xception finetune ~/clothes -o RUN"),
+        ("The head alone, in a minute or two, and then what it makes of new photographs:",
+         "xception finetune ~/clothes -o RUN --unfreeze none && xception classify ~/new --model RUN"),
+        ("More views of few images, and more of the network trained on them (slower):",
+         "xception finetune ~/clothes -o RUN --views 6 --unfreeze block12"),
+        ("New classes for the network of an earlier run, from a table with the columns file and kind:",
+         "xception finetune birds.csv --path-column file --label-column kind -o BIRDS --model RUN"),
+    ],
     "info": [
         ("The network, where its weights are, and what this machine has:",
          "xception info"),

@@ -17,6 +17,7 @@ from xcli import __version__
 from xcli.cli.classify import classify
 from xcli.cli.evaluate import evaluate
 from xcli.cli.features import features
+from xcli.cli.finetune import finetune
 from xcli.cli.info import info
 from xcli.cli.merge import merge
 from xcli.cli.messages import Messages, message_arguments, messages_of
@@ -56,7 +57,7 @@ def cli(ctx: click.Context) -> None:
     """
 
 
-for command in (classify, evaluate, features, info, merge, verify):
+for command in (classify, evaluate, features, finetune, info, merge, verify):
     cli.add_command(command)
 
 

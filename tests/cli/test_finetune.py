@@ -1,0 +1,325 @@
+"""`xception finetune`, from the command line to the bundle."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from tests.cli.conftest import Invoke, Result, clean_environment
+from xcli.cli.courses import Course
+from xcli.images import Preprocessing, load_image
+
+MODULE = importlib.import_module("xcli.cli.finetune")  # the attribute of the package is the command
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+TRAINED = (
+    "--views",
+    "2",
+    "--head-epochs",
+    "3",
+    "--epochs",
+    "2",
+    "--head-learning-rate",
+    "0.01",
+    "--precision",
+    "float32",
+)
+
+
+def save_colours(root: Path, count: int, first: int = 0) -> Path:
+    """Class folders of noisy colours; one in four is a PNG."""
+    for label, colour in COLOURS.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            random = np.random.default_rng([number, *colour])
+            pixels = np.clip(random.normal(colour, 25, (8, 9, 3)), 0, 255).astype(np.uint8)
+            image = Image.fromarray(pixels).resize((90, 80), Image.Resampling.BICUBIC)
+            image.save(root / label / f"{number}.{'png' if number % 4 == 3 else 'jpg'}")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def without_lasting_effects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Determinism of operations cannot be switched off again, and other tests of the process want none."""
+    monkeypatch.setattr(MODULE, "_be_repeatable", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes with a test part, a grey image, one that is none, and one that ends early."""
+    root = tmp_path_factory.mktemp("data") / "photographs"
+    train = save_colours(root / "train", 7)
+    save_colours(root / "test", 2, first=50)
+    Image.new("L", (80, 80), 200).save(train / "red" / "grey.png")
+    (train / "green" / "notes.jpg").write_bytes(b"no image at all")
+    whole = (train / "blue" / "0.jpg").read_bytes()
+    (train / "blue" / "early.jpg").write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+@pytest.fixture(scope="module")
+def options(legacy_weights_file: str, large_files: Path) -> tuple[str, ...]:
+    cache = str(large_files / "cache")
+    return ("--weights", legacy_weights_file, "--image-size", "71", "--cache-dir", cache)
+
+
+@pytest.fixture(scope="module")
+def finished() -> dict[str, Any]:
+    """The run that most tests look at; made by the first of them."""
+    return {}
+
+
+@pytest.fixture
+def run(
+    invoke: Invoke, data: Path, options: tuple[str, ...], large_files: Path, finished: dict[str, Any]
+) -> tuple[Path, Result]:
+    if not finished:
+        folder = large_files / "RUN"
+        finished["result"] = invoke("finetune", data, "-o", folder, *options, *TRAINED, "--val-split", "0.25")
+        finished["folder"] = folder
+    return finished["folder"], finished["result"]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_bundle_and_a_report(run: tuple[Path, Result]) -> None:
+    folder, result = run
+    assert result.code == 4, result  # two images are none
+    assert {path.name for path in folder.iterdir()} >= {
+        *("model.keras", "labels.json", "run.json", "metrics.json", "history.csv", "history.png"),
+        *("confusion_matrix.png", "predictions.csv", "mistakes.png", "split.csv"),
+    }
+    assert not folder.with_name("RUN.partial").exists()
+    assert json.loads((folder / "labels.json").read_text()) == {"labels": ["blue", "green", "red"]}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["split"] == "validation"
+    assert metrics["n"] == 6
+    assert metrics["top1"] > 0.5
+    assert metrics["test"]["n"] == 6
+    history = rows_of(folder / "history.csv")
+    assert [(row["phase"], row["epoch"]) for row in history] == [
+        *(("head", str(number)) for number in (1, 2, 3)),
+        *(("blocks", str(number)) for number in (1, 2)),
+    ]
+    assert float(history[-1]["loss"]) < float(history[0]["loss"])
+
+
+def test_every_image_is_accounted_for(run: tuple[Path, Result], data: Path) -> None:
+    folder, result = run
+    split = rows_of(folder / "split.csv")
+    files = sorted(str(path) for path in data.rglob("*.*"))
+    assert sorted(row["path"] for row in split) == files
+    assert {row["label"] for row in split} == set(COLOURS)
+    by_path = {row["path"]: row["split"] for row in split}
+    assert all((by_path[name] == "test") == ("/test/" in name) for name in files)
+    bad = {
+        row["path"].rsplit("/", 1)[1]: row for row in rows_of(folder / "predictions.csv") if row["status"] == "error"
+    }
+    assert bad["notes.jpg"]["error"].startswith("not-an-image: ")
+    assert bad["early.jpg"]["error"].startswith("truncated: ")
+    assert len(bad) == 2
+    assert "notes.jpg: not-an-image" in result.err
+    assert json.loads((folder / "run.json").read_text())["unreadable"] == 2
+
+
+def test_what_a_person_sees_on_a_pipe(run: tuple[Path, Result]) -> None:
+    _, result = run
+    assert "computing the activations of" in result.err
+    assert "head 3/3" in result.err
+    assert "blocks 2/2" in result.err
+    assert "left at most" in result.err
+    assert "2 left out" in result.err
+    assert "the cache holds 0.00 GB in " in result.err
+    lines = [" ".join(line.split()) for line in result.text.splitlines()]
+    assert any(line.startswith("top-1 ") for line in lines)
+    assert any(line.startswith("red ") for line in lines)
+
+
+def test_classify_and_plain_keras_agree(run: tuple[Path, Result], invoke: Invoke, data: Path, keras: Any) -> None:
+    folder, _ = run
+    result = invoke("classify", data / "test", "--model", folder, "--top", "3")
+    assert result.code == 0, result
+    assert "assuming" not in result.err
+    model = keras.models.load_model(folder / "model.keras")
+    rows = list(csv.DictReader(result.text.splitlines()))
+    images = np.stack([load_image(row["path"], Preprocessing(size=71)) for row in rows])
+    expected = model(images.astype(np.float32)).numpy()
+    for row, scores in zip(rows, expected, strict=True):
+        for place in (1, 2, 3):
+            assert float(row[f"score_{place}"]) == pytest.approx(scores[int(row[f"index_{place}"])], abs=1e-4)
+
+
+def test_the_same_command_again_has_nothing_to_do(
+    run: tuple[Path, Result], invoke: Invoke, data: Path, options: tuple[str, ...]
+) -> None:
+    folder, _ = run
+    before = (folder / "model.keras").stat().st_mtime_ns
+    again = invoke("finetune", data, "-o", folder, *options, *TRAINED, "--val-split", "0.25")
+    assert again.code == 0, again
+    assert "nothing to do" in again.err
+    other = invoke("finetune", data, "-o", folder, *options, *TRAINED, "--val-split", "0.25", "--dropout", "0.4")
+    assert other.code == 5, other
+    assert "other settings or data; pass --overwrite" in other.err
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+
+
+def test_interrupted_and_continued_it_ends_in_the_same_model(
+    run: tuple[Path, Result],
+    invoke: Invoke,
+    data: Path,
+    options: tuple[str, ...],
+    scratch: Path,
+    keras: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("finetune", data, "-o", scratch / "RUN", *options, *TRAINED, "--val-split", "0.25")
+
+    def interrupt(self: Course, row: Any, phase: Any) -> None:
+        if (row.phase, row.epoch) == ("blocks", 1):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Course, "epoch", interrupt)
+        stopped = invoke(*command)
+    assert stopped.code == 130, stopped
+    assert "goes on from the last epoch" in stopped.err
+    assert "2 of 2 views from before" in stopped.err
+    assert not (scratch / "RUN").exists()
+    other = invoke(*command, "--mixup", "0")
+    assert other.code == 2, other
+    assert "recipe.mixup" in other.err
+    result = invoke(*command)
+    assert result.code == 4, result
+    assert "continuing: 1 epochs of the phase 'blocks'" in result.err
+    models = [keras.models.load_model(folder / "model.keras") for folder in (run[0], scratch / "RUN")]
+    for one, two in zip(*(model.get_weights() for model in models), strict=True):
+        assert np.abs(one - two).max() < 1e-5
+
+
+def test_from_a_bundle_with_other_classes_and_without_validation(
+    run: tuple[Path, Result], invoke: Invoke, scratch: Path, tmp_path: Path
+) -> None:
+    data = save_colours(tmp_path / "data", 1)
+    (data / "red").rename(data / "rouge")
+    command = ("finetune", data, "-o", scratch / "RUN", "--model", run[0], "--unfreeze", "none", "--epochs", "1")
+    refused = invoke(*command, "--cache-dir", tmp_path / "cache")
+    assert refused.code == 2, refused
+    assert "--val-split 0" in refused.err
+    board = tmp_path / "board"
+    rest = ("--cache-dir", tmp_path / "cache", "--val-split", "0", "--views", "1", "--tensorboard", board)
+    result = invoke(*command, *rest)
+    assert result.code == 0, result
+    assert "tells other classes apart: it gets a new head" in result.err
+    assert "these figures are of the training images" in result.err
+    metrics = json.loads((scratch / "RUN" / "metrics.json").read_text())
+    assert (metrics["split"], metrics["n"]) == ("train", 3)
+    assert json.loads((scratch / "RUN" / "labels.json").read_text())["labels"] == ["blue", "green", "rouge"]
+    (events,) = board.iterdir()
+    assert b"head/loss" in events.read_bytes()
+
+
+FAST = ("--weights", "none", "--image-size", "71")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "args", "code", "match"),
+    [
+        (lambda root: (root / "a").mkdir(), (), 2, "empty class folders|no images of the class"),
+        (lambda root: save_one(root / "a", 3), (), 2, "all images are of the one class 'a'"),
+        (lambda root: save_colours(root, 2), ("--epochs", "0"), 2, "epochs"),
+        (lambda root: save_colours(root, 2), ("--unfreeze", "block15"), 2, "block15"),
+        (lambda root: save_colours(root, 2), ("--unfreeze", "none", "--head-epochs", "3"), 2, "give --epochs"),
+        (lambda root: save_colours(root, 2), ("--cache-size", "0.00001"), 2, "--cache-size allows"),
+        (lambda root: save_colours(root, 2), ("--device", "gpu:9"), 2, "GPU"),
+        (lambda root: spoil(save_colours(root, 2) / "red"), ("--cache-size", "1"), 2, "no class|no training image of"),
+    ],
+)
+def test_errors_come_before_any_training(
+    invoke: Invoke, tmp_path: Path, prepare: Any, args: tuple[str, ...], code: int, match: str
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    prepare(root)
+    result = invoke("finetune", root, "-o", tmp_path / "RUN", "--cache-dir", tmp_path / "cache", *FAST, *args)
+    assert result.code == code, result
+    assert any(one in result.err for one in match.split("|")), result
+    assert "head 1/" not in result.err
+    assert not (tmp_path / "RUN").exists()
+
+
+def save_one(folder: Path, count: int) -> None:
+    save_colours(folder.parent, count)
+    (folder.parent / "red").rename(folder)
+    for label in ("blue", "green"):
+        for path in (folder.parent / label).iterdir():
+            path.unlink()
+        (folder.parent / label).rmdir()
+
+
+def spoil(folder: Path) -> None:
+    """Makes every image of a class one that cannot be decoded."""
+    for path in folder.iterdir():
+        path.write_bytes(b"not an image: " + path.name.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("data/RUN", "within the data"), ("no/RUN", "create it first"), ("file", "no directory")]
+)
+def test_refuses_places_that_cannot_be_meant(invoke: Invoke, tmp_path: Path, name: str, match: str) -> None:
+    save_colours(tmp_path / "data", 2)
+    (tmp_path / "file").write_text("")
+    result = invoke("finetune", tmp_path / "data", "-o", tmp_path / name, *FAST)
+    assert result.code in (2, 5), result
+    assert match in result.err
+
+
+def test_two_processes_do_not_make_one_run(invoke: Invoke, tmp_path: Path) -> None:
+    save_colours(tmp_path / "data", 2)
+    (tmp_path / "RUN.partial").mkdir()
+    with FileLock(tmp_path / "RUN.partial" / ".lock"):
+        result = invoke("finetune", tmp_path / "data", "-o", tmp_path / "RUN", *FAST, "--cache-dir", tmp_path / "c")
+    assert result.code == 5, result
+    assert "another process is at work on" in result.err
+
+
+def test_a_directory_of_somebody_else_is_left_alone(invoke: Invoke, tmp_path: Path) -> None:
+    save_colours(tmp_path / "data", 2)
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "letter.txt").write_text("dear")
+    result = invoke("finetune", tmp_path / "data", "-o", tmp_path / "RUN", *FAST)
+    assert result.code == 5, result
+    assert "was not made by finetune" in result.err
+    assert (tmp_path / "RUN" / "letter.txt").read_text() == "dear"
+
+
+def test_help_and_usage_errors_import_no_heavy_library() -> None:
+    script = (
+        "import sys, runpy\n"
+        "sys.argv = ['xception', 'finetune', '--help']\n"
+        "import os\n"
+        "leave = os._exit\n"
+        "def look(code):\n"
+        "    heavy = {'tensorflow', 'keras', 'numpy', 'pyarrow', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "    leave(99 if heavy else code)\n"
+        "os._exit = look\n"
+        "runpy.run_module('xcli', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=clean_environment(), check=False, timeout=60
+    )
+    assert done.returncode == 0, done
+    assert b"--unfreeze" in done.stdout
+    assert os.fsencode("Of the split") in done.stdout

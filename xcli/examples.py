@@ -1,0 +1,174 @@
+"""Training examples as batches: the view of each image, the order and the mixing of every epoch, all from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of an array that may lie on the disk.
+
+    Attributes:
+        array: [n, ...].
+        rows: int64[m], numbers of rows.
+    """
+
+    array: NDArray[Any]
+    rows: NDArray[np.int64]
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows with these numbers, of the `m`; a copy."""
+        import numpy as np
+
+        return np.asarray(self.array[self.rows[numbers]])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of a fixed size; what is missing at the end of an epoch is padding without weight.
+
+    Attributes:
+        x: [b, ...] activations.
+        targets: float32[b, classes], each a distribution.
+        importance: float32[b]; 0 for padding.
+        count: examples that are none of the padding.
+    """
+
+    x: NDArray[Any]
+    targets: NDArray[np.float32]
+    importance: NDArray[np.float32]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Images in several views, with their classes.
+
+    Attributes:
+        views: one `Rows` a view, all of the same m images.
+        usable: bool[views, m]: whether an image has that view; the first view it always has.
+        classes: int64[m].
+        count: number of classes.
+        weights: float32[classes], weight of an example of each class.
+    """
+
+    views: Sequence[Rows]
+    usable: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+    count: int
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def steps(self, batch_size: int) -> int:
+        """Batches of one epoch."""
+        return -(-len(self) // batch_size)
+
+    def epoch(self, number: int, batch_size: int, seed: int, mixup: float) -> Iterator[Batch]:
+        """The batches of one epoch: every image once, in one of its views, in an order at random.
+
+        Each image goes through its views in turn, from one of its own, so that after as many epochs as there are
+        views it has been seen in all of them.
+
+        Args:
+            number: of the epoch, from 0.
+            batch_size: examples in a batch.
+            seed: all that is random follows from it and the number.
+            mixup: parameter of the beta distribution by which pairs of examples are mixed; 0 mixes nothing.
+        """
+        import numpy as np
+
+        rng = np.random.default_rng([seed, 2, number])
+        first = np.random.default_rng([seed, 3]).integers(0, len(self.views), len(self))
+        chosen = (first + number) % len(self.views)
+        chosen = np.where(self.usable[chosen, np.arange(len(self))], chosen, 0)
+        order = rng.permutation(len(self))
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            count = len(numbers)
+            padded = np.concatenate([numbers, np.repeat(numbers[:1], batch_size - count)])
+            yield self._batch(padded, chosen[padded], count, rng, mixup)
+
+    def _batch(
+        self,
+        numbers: NDArray[np.int64],
+        views: NDArray[np.int64],
+        count: int,
+        rng: np.random.Generator,
+        mixup: float,
+    ) -> Batch:
+        import numpy as np
+
+        parts = [(np.flatnonzero(views == view), view) for view in np.unique(views)]
+        x: Any = None
+        for where, view in parts:
+            rows = self.views[view].take(numbers[where])
+            if x is None:
+                x = np.empty((len(numbers), *rows.shape[1:]), rows.dtype)
+            x[where] = rows
+        targets = np.eye(self.count, dtype=np.float32)[self.classes[numbers]]
+        importance = self.weights[self.classes[numbers]].copy()
+        importance[count:] = 0
+        if mixup:
+            x, targets = mixed(x, targets, count, rng, mixup)
+        return Batch(x, targets, importance, count)
+
+
+def mixed(
+    x: NDArray[Any], targets: NDArray[np.float32], count: int, rng: np.random.Generator, mixup: float
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Blends each of the first `count` examples with another, which has the smaller part.
+
+    Args:
+        x: [b, ...].
+        targets: float32[b, classes].
+        count: examples that are none of the padding.
+        rng: where the random numbers come from.
+        mixup: parameter of the beta distribution of the shares.
+
+    Returns:
+        The blends, in the type of `x` (of pixels rounded), and their targets.
+    """
+    import numpy as np
+
+    share = rng.beta(mixup, mixup, len(x))
+    share = np.maximum(share, 1 - share).astype(np.float32)
+    other = np.concatenate([rng.permutation(count), np.arange(count, len(x))])
+    wide = share.reshape(-1, *[1] * (x.ndim - 1))
+    blend = x.astype(np.float32) * wide + x[other].astype(np.float32) * (1 - wide)
+    if x.dtype == np.uint8:
+        blend = np.rint(blend)
+    return blend.astype(x.dtype), targets * share[:, None] + targets[other] * (1 - share[:, None])
+
+
+def balanced(classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Weights that give rare classes a say: the square root of the inverse frequency, 1 on average over the examples.
+
+    The full inverse makes a handful of images of one class as loud as hundreds of another, and trains to their
+    accidents; the root is a compromise.
+
+    Args:
+        classes: int64[m].
+        count: number of classes.
+
+    Returns:
+        float32[count].
+    """
+    import numpy as np
+
+    members = np.bincount(classes, minlength=count)
+    weights = 1 / np.sqrt(np.maximum(members, 1))
+    total: NDArray[np.float64] = weights * len(classes) / (weights * members).sum()
+    return total.astype(np.float32)
