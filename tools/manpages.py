@@ -70,8 +70,8 @@ EXAMPLES = {
     "finetune": [
         ("A classifier of your own from a folder for each class:",
          "xception finetune ~/clothes -o RUN"),
-        ("The head alone, in a minute or two, and then what it makes of new photographs:",
-         "xception finetune ~/clothes -o RUN --unfreeze none && xception classify ~/new --model RUN"),
+        ("The head alone, in a minute or two:",
+         "xception finetune ~/clothes -o RUN --unfreeze none"),
         ("More views of few images, and more of the network trained on them (slower):",
          "xception finetune ~/clothes -o RUN --views 6 --unfreeze block12"),
         ("New classes for the network of an earlier run, from a table with the columns file and kind:",

@@ -42,7 +42,7 @@ def runs(invoke: Invoke, folder: Path, name: str, count: int, *args: str | Path)
     return shards
 
 
-@pytest.mark.parametrize("extension", ["csv", "parquet", "npy"])
+@pytest.mark.parametrize("extension", ["csv", "npy"])
 def test_four_shards_are_the_one_run(
     invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
 ) -> None:

@@ -92,7 +92,7 @@ def end_early(source: Path, target: Path, number: signal.Signals) -> tuple[int, 
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """Photographs, and the table of an undisturbed run over them."""
     root = tmp_path_factory.mktemp("many")
-    save_photos(root / "in", [f"{n:03}.jpg" for n in range(300)])
+    save_photos(root / "in", [f"{n:03}.jpg" for n in range(120)])
     result = run_process("features", root / "in", *ONE_BY_ONE, "-o", root / "out.csv")
     assert result.code == 0, result
     return root / "in", (root / "out.csv").read_bytes()

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.conftest import run_process, save_photos
 from tests.faults.harness import TALLY, WHOLE, Job, features, jobs, kill_at, paths_of, run_with
 
-RANDOM_KILLS = 20 if WHOLE else 2
+RANDOM_KILLS = 20 if WHOLE else 1
 INSIDE = ["kill-append:40", "kill-fsync:3", "kill-replace:3", "kill-link:1", "kill-write:3", "kill-unlink:1"]
 """In a part; before a part is on the disk; between that and its name; around the finished file."""
 
