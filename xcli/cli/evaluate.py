@@ -20,7 +20,7 @@ from xcli.cli.options import (
     run_options,
 )
 from xcli.cli.running import quiet_libraries
-from xcli.cli.sections import INPUT, OUTPUT, Command, option
+from xcli.cli.sections import INPUT, OUTPUT, Command, F, option, stack
 from xcli.errors import CheckError, ExitCode, Terminated, UsageError
 from xcli.evaluation import SPLIT_CHOICES, check_folder, choose_split, inside, split_of, write_report
 from xcli.evaluation import evaluate as measure
@@ -31,7 +31,7 @@ from xcli.records import PATH
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -48,6 +48,22 @@ WORST = 20
 log = logging.getLogger("xcli")
 
 
+def label_columns() -> list[Callable[[Any], Any]]:
+    """The options that name the columns of a manifest of labelled images."""
+    texts = (
+        ("--path-column", PATH, "The manifest's column of paths."),
+        ("--label-column", LABEL, "The manifest's column of labels."),
+    )
+    return [
+        option(name, section=INPUT, metavar="NAME", default=column, show_default=True, help=text)
+        for name, column, text in texts
+    ]
+
+
+def _label_columns(function: F) -> F:
+    return stack(label_columns(), function)
+
+
 @click.command(cls=Command, short_help="How good a model is, on images whose classes are known.")
 @click.argument("data", metavar="DATA", type=click.Path())
 @option(
@@ -56,22 +72,7 @@ log = logging.getLogger("xcli")
     type=click.Choice(SPLIT_CHOICES),
     help="Which of the splits of DATA [default: test if there is one, else validation, else all].",
 )
-@option(
-    "--path-column",
-    section=INPUT,
-    metavar="NAME",
-    default=PATH,
-    show_default=True,
-    help="The manifest's column of paths.",
-)
-@option(
-    "--label-column",
-    section=INPUT,
-    metavar="NAME",
-    default=LABEL,
-    show_default=True,
-    help="The manifest's column of labels.",
-)
+@_label_columns
 @option(
     "-o",
     "--output",

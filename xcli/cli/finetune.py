@@ -12,17 +12,17 @@ import click
 
 from xcli.augmentation import MAX_VIEWS, Augmentation
 from xcli.cli.courses import Course
-from xcli.cli.evaluate import show
+from xcli.cli.evaluate import label_columns, show
 from xcli.cli.messages import message_arguments, messages_of
-from xcli.cli.options import model_arguments, model_spec, pixel_arguments, pixel_options
+from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.running import quiet_libraries
 from xcli.cli.sections import INPUT, OUTPUT, PIXELS, RUN, Command, F, option, stack
 from xcli.cuts import UNFREEZE
 from xcli.errors import ExitCode, Terminated
 from xcli.finetuning import DEFAULT_CACHE_BYTES, Place, check_place
 from xcli.finetuning import finetune as train
-from xcli.inference import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions, preprocessing_for
-from xcli.labelled import LABEL, read_labelled
+from xcli.inference import MAX_BATCH, RunOptions, preprocessing_for
+from xcli.labelled import read_labelled
 from xcli.model import load_model
 from xcli.recipe import (
     BLOCK_EPOCHS,
@@ -35,8 +35,7 @@ from xcli.recipe import (
     MAX_EPOCHS,
     Recipe,
 )
-from xcli.records import PATH, default
-from xcli.runtime import PRECISIONS
+from xcli.records import default
 from xcli.splitting import split_images
 
 if TYPE_CHECKING:
@@ -56,22 +55,7 @@ def _data_arguments(function: F) -> F:
     return stack(
         [
             click.argument("data", metavar="DATA", type=click.Path()),
-            option(
-                "--path-column",
-                section=INPUT,
-                metavar="NAME",
-                default=PATH,
-                show_default=True,
-                help="The manifest's column of paths.",
-            ),
-            option(
-                "--label-column",
-                section=INPUT,
-                metavar="NAME",
-                default=LABEL,
-                show_default=True,
-                help="The manifest's column of labels.",
-            ),
+            *label_columns(),
             option(
                 "--val-split",
                 section=INPUT,
@@ -233,38 +217,7 @@ def _machine_arguments(function: F) -> F:
                 show_default=True,
                 help="That they may take there; those used longest ago are dropped.",
             ),
-            option(
-                "--precision",
-                section=RUN,
-                type=click.Choice(PRECISIONS),
-                default=default(RunOptions, "precision"),
-                show_default=True,
-                help="Arithmetic; auto is bfloat16 on a CPU with instructions for it, else as in classify.",
-            ),
-            option(
-                "--device",
-                section=RUN,
-                metavar="auto|cpu|gpu|gpu:I",
-                default=default(RunOptions, "device"),
-                show_default=True,
-                help="Where to compute; auto takes a GPU if there is one.",
-            ),
-            option(
-                "--workers",
-                section=RUN,
-                metavar="N",
-                type=click.IntRange(1, MAX_WORKERS),
-                help="Images decoded at a time [default: one a processor].",
-            ),
-            option(
-                "--image-timeout",
-                section=RUN,
-                metavar="SECONDS",
-                type=click.FloatRange(0, MAX_TIMEOUT, min_open=True),
-                default=default(RunOptions, "image_timeout"),
-                show_default=True,
-                help="For reading and decoding one image.",
-            ),
+            *machine_options("Arithmetic; auto is bfloat16 on a CPU with instructions for it, else as in classify."),
         ],
         function,
     )

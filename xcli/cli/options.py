@@ -250,58 +250,61 @@ def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
 
 def run_arguments(function: F) -> F:
     """Use of the machine; `run_options(values)` folds them, and `profile` stays in the command's values."""
-    return stack(
-        [
-            option(
-                "--batch-size",
-                section=RUN,
-                metavar="auto|N",
-                type=BatchSizeType(),
-                default="auto",
-                show_default=True,
-                help="Images in a batch.",
-            ),
-            option(
-                "--precision",
-                section=RUN,
-                type=click.Choice(PRECISIONS),
-                default=default(RunOptions, "precision"),
-                show_default=True,
-                help="Arithmetic; auto is float32 on a CPU and float16 on a GPU with tensor cores.",
-            ),
-            option(
-                "--device",
-                section=RUN,
-                metavar="auto|cpu|gpu|gpu:I",
-                default=default(RunOptions, "device"),
-                show_default=True,
-                help="Where to compute; auto takes a GPU if there is one.",
-            ),
-            option(
-                "--workers",
-                section=RUN,
-                metavar="N",
-                type=click.IntRange(1, MAX_WORKERS),
-                help="Images decoded at a time [default: one a processor].",
-            ),
-            option(
-                "--image-timeout",
-                section=RUN,
-                metavar="SECONDS",
-                type=click.FloatRange(0, MAX_TIMEOUT, min_open=True),
-                default=default(RunOptions, "image_timeout"),
-                show_default=True,
-                help="For reading and decoding one image.",
-            ),
-            option(
-                "--profile",
-                section=RUN,
-                is_flag=True,
-                help="Close with a table of where the time went, and what would help.",
-            ),
-        ],
-        function,
+    batch_size = option(
+        "--batch-size",
+        section=RUN,
+        metavar="auto|N",
+        type=BatchSizeType(),
+        default="auto",
+        show_default=True,
+        help="Images in a batch.",
     )
+    profile = option(
+        "--profile",
+        section=RUN,
+        is_flag=True,
+        help="Close with a table of where the time went, and what would help.",
+    )
+    precision = "Arithmetic; auto is float32 on a CPU and float16 on a GPU with tensor cores."
+    return stack([batch_size, *machine_options(precision), profile], function)
+
+
+def machine_options(precision: str) -> list[Callable[[Any], Any]]:
+    """`--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
+    return [
+        option(
+            "--precision",
+            section=RUN,
+            type=click.Choice(PRECISIONS),
+            default=default(RunOptions, "precision"),
+            show_default=True,
+            help=precision,
+        ),
+        option(
+            "--device",
+            section=RUN,
+            metavar="auto|cpu|gpu|gpu:I",
+            default=default(RunOptions, "device"),
+            show_default=True,
+            help="Where to compute; auto takes a GPU if there is one.",
+        ),
+        option(
+            "--workers",
+            section=RUN,
+            metavar="N",
+            type=click.IntRange(1, MAX_WORKERS),
+            help="Images decoded at a time [default: one a processor].",
+        ),
+        option(
+            "--image-timeout",
+            section=RUN,
+            metavar="SECONDS",
+            type=click.FloatRange(0, MAX_TIMEOUT, min_open=True),
+            default=default(RunOptions, "image_timeout"),
+            show_default=True,
+            help="For reading and decoding one image.",
+        ),
+    ]
 
 
 def run_options(values: dict[str, Any]) -> RunOptions:
