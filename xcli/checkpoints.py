@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.errors import OutputError, UsageError
-from xcli.output import AtomicFile, finish, reported
+from xcli.output import reported, write_whole
+from xcli.provenance import differences
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Checkpoints:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(path, error) from error
-        different = sorted(_differences(found, self.settings))
+        different = [name for name, _, _ in differences(found, self.settings)]
         if different:
             raise UsageError(
                 f"{one_line(str(self.folder))} holds a run begun with other settings ({', '.join(different)}): give "
@@ -104,30 +105,12 @@ class Checkpoints:
                     path.unlink()
 
     def _put(self, name: str, data: bytes | memoryview) -> None:
-        file = AtomicFile(str(self.folder / name), overwrite=True)
-        try:
-            file.stream.write(data)
-            finish([file])
-        except BaseException:
-            file.discard()
-            raise
+        write_whole(str(self.folder / name), data, overwrite=True)
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(
             f"{one_line(str(path))} cannot be read ({type(error).__name__}): --restart starts the training over"
         )
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Names of what is not the same in two mappings, with dots between the levels."""
-    found = set()
-    for name in one.keys() | other.keys():
-        a, b = one.get(name), other.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.add(f"{prefix}{name}")
-    return found
 
 
 def prepare_folder(path: str | Path, restart: bool) -> Path:

@@ -23,7 +23,7 @@ from xcli.encoders import METADATA_KEY, ParquetSink
 from xcli.errors import CheckError, OutputError, UsageError
 from xcli.output import CheckedStream, is_direct, sync_directory
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts, publish
-from xcli.provenance import DATASET_META
+from xcli.provenance import DATASET_META, SUCCESS
 from xcli.readers import ParquetReader
 from xcli.records import ERROR, PATH, STATUS
 from xcli.resuming import stamp_columns, stamp_fields
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from xcli.resuming import Layout, Stamp
 
 log = logging.getLogger("xcli")
-
-SUCCESS = "_SUCCESS"
 
 _PART = re.compile(r"part-([0-9]{5,})\.parquet")
 _NOTES = re.compile(r"_part-([0-9]{5,})\.arrow")
@@ -235,17 +233,12 @@ class Dataset(Parts):
 
     def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Path, status and error in the order of the layout."""
-        self._tables = self._open_parts()
-        lead = self._joined(layout)
-        for start, stop in layout.ranges():
-            yield from lead.slice(start, stop - start).select(schema.names).to_batches()
-
-    def _joined(self, layout: Layout) -> pa.Table:
         import pyarrow as pa
 
-        if self.rows != layout.rows:
-            raise OutputError(f"{one_line(self._folder)} has been damaged meanwhile; the same command mends it")
-        return pa.concat_tables(table.select([PATH, STATUS, ERROR]) for table in self._tables)
+        self._reopen(layout)
+        lead = pa.concat_tables(table.select([PATH, STATUS, ERROR]) for table in self._tables)
+        for start, stop in layout.ranges():
+            yield from lead.slice(start, stop - start).select(schema.names).to_batches()
 
     def settle(self, layout: Layout) -> int:
         """Takes out of the parts what the layout does not have: rows of inputs that have changed or gone.
@@ -257,9 +250,7 @@ class Dataset(Parts):
         """
         import numpy as np
 
-        self._tables = self._open_parts()
-        if self.rows != layout.rows:
-            raise OutputError(f"{one_line(self._folder)} has been damaged meanwhile; the same command mends it")
+        self._reopen(layout)
         times = np.zeros(layout.rows, np.int32)
         for start, stop in layout.ranges():
             times[start:stop] += 1

@@ -26,6 +26,7 @@ from xcli.inference import RunOptions, versions
 from xcli.labelled import TEST, TRAIN, VALIDATION
 from xcli.model import BUNDLE_RECIPE, load_model
 from xcli.output import reported
+from xcli.outputs import digest
 from xcli.recipe import Recipe, trained_dtype, training_precision
 from xcli.runtime import choose_device, load_tensorflow
 from xcli.tables import one_line
@@ -174,9 +175,9 @@ def finetune(
     precision = training_precision(options.precision, device)
     base = read_base(model, spec)
     settings = _settings(split, model, preprocessing, recipe, precision, device)
-    digest = sha256(repr(sorted(_flat(settings))).encode()).hexdigest()
+    fingerprint = digest(settings)
     if os.path.isdir(place.run) and not place.overwrite and os.listdir(place.run):
-        if _finished(place.run) == digest:
+        if _finished(place.run) == fingerprint:
             return Outcome(place.run)
         raise OutputError(f"{one_line(place.run)} exists, of a run with other settings or data; pass --overwrite")
     if base.labels is not None and base.labels.names != split.labels:
@@ -200,16 +201,8 @@ def finetune(
         state = checkpoints.load()
         tuning.prepare(extractor)
         weights, progress = tuning.train(checkpoints, state)
-        record = _record(settings, digest, place, tuning, progress)
+        record = _record(settings, fingerprint, place, tuning, progress)
         return _finish(tuning, weights, progress, record, preprocessing, place, options, precision)
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flat(item, f"{prefix}{name}.")
-    else:
-        yield prefix, repr(value)
 
 
 def _settings(
@@ -251,13 +244,15 @@ def _held(place: Place) -> Iterator[str]:
         lock.release()
 
 
-def _record(settings: dict[str, Any], digest: str, place: Place, tuning: Tuning, progress: Progress) -> dict[str, Any]:
+def _record(
+    settings: dict[str, Any], fingerprint: str, place: Place, tuning: Tuning, progress: Progress
+) -> dict[str, Any]:
     """`run.json` without the preprocessing that `--model RUN` reads."""
     split = tuning.split
     return {
         "tool": {"name": "xception-cli", "version": __version__, "command": "finetune"},
         "command_line": place.command_line,
-        "fingerprint": digest,
+        "fingerprint": fingerprint,
         "source": place.source,
         "images": {part: len(split.part(part)) for part in (TRAIN, VALIDATION, TEST)},
         "unreadable": len(tuning.bad),

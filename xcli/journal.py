@@ -16,7 +16,6 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from xcli.errors import OutputError
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts, publish
 from xcli.resuming import stamp_columns, stamp_fields
 from xcli.tables import one_line
@@ -100,12 +99,10 @@ class Journal(Parts):
         """The rows in the order of the layout, at most so many at a time; memory stays flat, the files are mapped."""
         import pyarrow as pa
 
-        self._tables = self._open_parts()
+        self._reopen(layout)
         starts = [0]
         for table in self._tables:
             starts.append(starts[-1] + table.num_rows)
-        if starts[-1] != layout.rows:
-            raise OutputError(f"{one_line(self._folder)} has been damaged meanwhile; the same command mends it")
         part = 0
         for start, stop in layout.ranges():
             while start < stop:

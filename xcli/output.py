@@ -270,6 +270,21 @@ def finish(files: Sequence[AtomicFile | DirectFile]) -> None:
         raise
 
 
+def write_whole(target: str, data: bytes | memoryview, *, overwrite: bool, locked: bool = False) -> None:
+    """Writes a file that appears whole or not at all; see `AtomicFile`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    file = AtomicFile(target, overwrite, locked=locked)
+    try:
+        file.stream.write(data)
+        finish([file])
+    except BaseException:
+        file.discard()
+        raise
+
+
 def is_direct(target: str | None) -> bool:
     """Whether output goes straight to `target`: standard output, a descriptor, an existing FIFO or device."""
     if _is_stdout(target) or (target is not None and _DESCRIPTOR.fullmatch(target)):
@@ -300,14 +315,8 @@ def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = Fa
         return None
     name = target + META_SUFFIX
     text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    file = AtomicFile(name, overwrite=True, locked=locked)
-    try:
-        # An undecodable byte of the command line is a lone surrogate; so written it is the same JSON string escaped.
-        file.stream.write(text.encode("utf-8", "backslashreplace"))
-        finish([file])
-    except BaseException:
-        file.discard()
-        raise
+    # An undecodable byte of the command line is a lone surrogate; so written it is the same JSON string escaped.
+    write_whole(name, text.encode("utf-8", "backslashreplace"), overwrite=True, locked=locked)
     return name
 
 

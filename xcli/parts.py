@@ -171,6 +171,16 @@ class Parts(ABC):
     def _open_parts(self) -> list[pa.Table]:
         """One table a part, with at least the columns of `KeptRows`, in the order in which they were written."""
 
+    def _reopen(self, layout: Layout) -> None:
+        """Opens the parts once more, at the end, when they hold all the rows of a layout.
+
+        Raises:
+            OutputError: they do not.
+        """
+        self._tables = self._open_parts()
+        if self.rows != layout.rows:
+            raise OutputError(f"{one_line(self._folder)} has been damaged meanwhile; the same command mends it")
+
     @property
     def rows(self) -> int:
         """Number of rows that are kept."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.errors import ImageError
 from xcli.images import Preprocessing, load_image
-from xcli.output import AtomicFile, finish
+from xcli.output import write_whole
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def confusion_matrix(path: str, matrix: NDArray[np.int64], labels: Sequence[str]
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, confusion_matrix_png(matrix, labels), overwrite)
+    write_whole(path, confusion_matrix_png(matrix, labels), overwrite=overwrite)
 
 
 def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = True) -> None:
@@ -98,7 +98,7 @@ def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = T
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, history_png(rows), overwrite)
+    write_whole(path, history_png(rows), overwrite=overwrite)
 
 
 def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> None:
@@ -112,7 +112,7 @@ def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> 
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, mistakes_png(items), overwrite)
+    write_whole(path, mistakes_png(items), overwrite=overwrite)
 
 
 def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
@@ -310,13 +310,3 @@ def _png(figure: Figure) -> bytes:
     # Without the version of the library, so that the same picture has the same bytes.
     figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12)
     return file.getvalue()
-
-
-def _write(path: str, data: bytes, overwrite: bool) -> None:
-    file = AtomicFile(path, overwrite)
-    try:
-        file.stream.write(data)
-        finish([file])
-    except BaseException:
-        file.discard()
-        raise

@@ -29,6 +29,9 @@ MACHINE_KEYS = frozenset({"device", "batch_size"})
 DATASET_META = "_meta.json"
 """What is FILE.meta.json for a file, in a directory of parts."""
 
+SUCCESS = "_SUCCESS"
+"""Stands in a directory of parts once every source has its row."""
+
 _MAX_META = 1 << 26
 
 

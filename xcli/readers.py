@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 from xcli.encoders import METADATA_KEY, rows_per_group
 from xcli.errors import CheckError, SourceError
 from xcli.output import META_SUFFIX
-from xcli.provenance import DATASET_META, parse_meta, read_meta
+from xcli.provenance import DATASET_META, SUCCESS, parse_meta, read_meta
 from xcli.records import ERROR, FEATURES, PATH, STATUS
 from xcli.tables import feature_shape, one_line
 
@@ -162,9 +162,9 @@ class PartsReader(Reader):
     def __init__(self, name: str) -> None:
         super().__init__(name.rstrip("/") or name)
         self.meta = self.meta or read_meta(os.path.join(name, DATASET_META))
-        if os.path.exists(os.path.join(name, "_run.json")) and not os.path.exists(os.path.join(name, "_SUCCESS")):
+        if os.path.exists(os.path.join(name, "_run.json")) and not os.path.exists(os.path.join(name, SUCCESS)):
             raise CheckError(
-                f"{one_line(name)}: its run has not finished (there is no _SUCCESS); the same command continues it"
+                f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
             )
         names = sorted((one for one in os.listdir(name) if not one.startswith(("_", "."))), key=os.fsencode)
         self.parts = [ParquetReader(os.path.join(name, one)) for one in names if one.endswith(".parquet")]
