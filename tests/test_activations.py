@@ -15,6 +15,7 @@ from xcli.augmentation import Augmentation
 from xcli.caching import Cache
 from xcli.cuts import cut_below
 from xcli.engine import Engine
+from xcli.engines import Engines
 from xcli.images import Preprocessing, load_image
 from xcli.labelled import read_labelled
 from xcli.model import LoadedModel, load_model
@@ -45,7 +46,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Example, ...]:
     return split_images(read_labelled(str(root)), 0, 0).examples
 
 
-ENGINES: dict[str, Engine] = {}
+ENGINES: dict[str, Engines] = {}
 """One a cut: tracing is what takes the time here."""
 
 
@@ -55,11 +56,11 @@ def extractor(model: LoadedModel, folder: Path, unfreeze: str = "none", **option
         model=model,
         cut=cut_below(unfreeze),
         cache=Cache(folder, 1 << 30),
-        device="/CPU:0",
+        devices=("/CPU:0",),
         precision="float32",
         **settings,
     )
-    made._engine = ENGINES.get(unfreeze)
+    made._engines = ENGINES.get(unfreeze)
     ENGINES[unfreeze] = made._started()
     return made
 

@@ -64,8 +64,8 @@ def test_a_long_run_embeds_its_constants(
     for number in range(images):
         os.link(original, tmp_path / "in" / f"{number}.jpg")
     run, rows = run_over(model, tmp_path / "in", options=RunOptions(device="cpu"))
-    assert run._engine is not None
-    assert run._engine._embedded == expected
+    assert run.computation._engines is not None
+    assert [engine._embedded for engine in run.computation._engines.streams] == [expected, expected]
     assert len(rows) == images
 
 

@@ -17,7 +17,7 @@ from xcli.runtime import (
     PRECISIONS,
     apply_precision,
     arithmetic_dtype,
-    choose_device,
+    choose_devices,
     choose_precision,
     cpu_flags,
     keep_freed_memory,
@@ -54,18 +54,19 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("request_", "gpus", "expected"),
     [
-        ("auto", 0, "/CPU:0"),
-        ("auto", 2, "/GPU:0"),
-        ("cpu", 0, "/CPU:0"),
-        ("cpu", 2, "/CPU:0"),
-        ("gpu", 1, "/GPU:0"),
-        ("gpu:0", 1, "/GPU:0"),
-        ("gpu:1", 2, "/GPU:1"),
+        ("auto", 0, ("/CPU:0",)),
+        ("auto", 2, ("/GPU:0", "/GPU:1")),
+        ("cpu", 0, ("/CPU:0",)),
+        ("cpu", 2, ("/CPU:0",)),
+        ("gpu", 1, ("/GPU:0",)),
+        ("gpu", 3, ("/GPU:0", "/GPU:1", "/GPU:2")),
+        ("gpu:0", 2, ("/GPU:0",)),
+        ("gpu:1", 2, ("/GPU:1",)),
     ],
 )
-def test_chooses_a_device(request_: str, gpus: int, expected: str, machine: Callable[..., None]) -> None:
+def test_chooses_devices(request_: str, gpus: int, expected: tuple[str, ...], machine: Callable[..., None]) -> None:
     machine([(8, 0)] * gpus)
-    assert choose_device(request_) == expected
+    assert choose_devices(request_) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_chooses_a_device(request_: str, gpus: int, expected: str, machine: Call
 def test_never_falls_back_to_another_device(request_: str, gpus: int, match: str, machine: Callable[..., None]) -> None:
     machine([(8, 0)] * gpus)
     with pytest.raises(UsageError, match=match):
-        choose_device(request_)
+        choose_devices(request_)
 
 
 def test_a_wrong_word_is_found_without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +97,7 @@ def test_a_wrong_word_is_found_without_tensorflow(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(runtime, "load_tensorflow", loaded)
     with pytest.raises(UsageError, match="received 'tpu'"):
-        choose_device("tpu")
+        choose_devices("tpu")
     with pytest.raises(UsageError, match="received 'double'"):
         choose_precision("double", "/GPU:0")
 

@@ -45,7 +45,7 @@ def provenance(command: str, **changes: Any) -> dict[str, Any]:
         "model": {"name": "Xception (test)", "sha256": "ab" * 32, "input_range": "xception"},
         "preprocessing": {"size": 71},
         "precision": "float32",
-        "device": "/CPU:0",
+        "device": "CPU",
         "batch_size": 32,
         "options": options,
     }

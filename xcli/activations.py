@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from xcli.augmentation import Augmentation, view_decoder
 from xcli.caching import fingerprint
 from xcli.cuts import PIXELS
-from xcli.engine import Engine, pool, scale_pixels
-from xcli.memory import STREAMS, default_batch_size
+from xcli.engine import pool, scale_pixels
+from xcli.engines import Engines
+from xcli.memory import default_batch_size
 from xcli.model import LAST_MAP
 from xcli.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
-from xcli.runtime import apply_precision, load_tensorflow
+from xcli.runtime import apply_precision, kind_of, load_tensorflow
 from xcli.streams import Streams
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from xcli.caching import Cache
     from xcli.cuts import Cut
+    from xcli.engine import Engine
     from xcli.images import Preprocessing
     from xcli.model import LoadedModel
     from xcli.records import ImageBatch
@@ -79,7 +82,8 @@ class Extractor:
         augmentation: what may change in views beyond the first.
         seed: of the augmentation.
         cache: where activations are kept.
-        device, precision: of the computation.
+        devices: that compute, of one kind.
+        precision: of the arithmetic.
         workers: decodes at a time.
         timeout: seconds for one image.
         long: whether there is so much to compute that an engine which starts later and runs faster pays.
@@ -93,14 +97,14 @@ class Extractor:
     augmentation: Augmentation
     seed: int
     cache: Cache
-    device: str
+    devices: tuple[str, ...]
     precision: Precision
     workers: int | None = None
     timeout: float = DEFAULT_TIMEOUT
     long: bool = False
     on_batch: Callable[[int], None] = lambda count: None
     computed: int = 0
-    _engine: Engine | None = field(default=None, init=False)
+    _engines: Engines | None = field(default=None, init=False)
 
     def key(self, examples: Sequence[Example], view: int) -> str:
         """Name of the entry for one view of these images."""
@@ -113,7 +117,7 @@ class Extractor:
                 "cut": self.cut.tap,
                 "preprocessing": self.preprocessing.as_dict(),
                 "precision": self.precision,
-                "device": self.device.partition(":")[0],
+                "device": kind_of(self.devices[0]),
                 "images": content,
                 **self.augmentation.describe(view, self.seed),
             }
@@ -161,22 +165,23 @@ class Extractor:
 
     def _compute(self, folder: Path, examples: Sequence[Example], view: int) -> dict[str, str]:
         """Fills the arrays of an entry, from where an earlier process has left them."""
-        engine = self._started()
+        engines = self._started()
         whole = all((folder / name).exists() for name in self._names())
         arrays = [
             _array(folder / name, (len(examples), *shape), dtype)
-            for name, shape, dtype in zip(self._names(), engine.output_shapes, self._types(), strict=True)
+            for name, shape, dtype in zip(self._names(), engines.output_shapes, self._types(), strict=True)
         ]
         done, errors = _progress(folder) if whole else (0, {})
         pipeline = PixelPipeline(
             (example.sample.ref for example in islice(examples, done, None)),
             self.preprocessing,
-            batch_size=engine.batch_size,
+            batch_size=engines.batch_size,
             workers=self.workers or default_workers(),
             timeout=self.timeout,
             decode=view_decoder(self.augmentation, view, self.seed),
         )
-        streams = Streams(iter(pipeline), lambda batch: engine(batch.pixels), STREAMS, pipeline.stop)
+        computes = [partial(_computed, engine) for engine in engines.streams]
+        streams = Streams(iter(pipeline), computes, pipeline.stop)
         for number, (batch, results) in enumerate(streams, start=1):
             stop = done + len(batch.refs)
             for array, result in zip(arrays, results, strict=True):
@@ -197,20 +202,19 @@ class Extractor:
     def _types(self) -> tuple[str, ...]:
         return ("float32",) if self.cut.tap is None else ("float32", "uint8" if self.cut.tap == PIXELS else "float16")
 
-    def _started(self) -> Engine:
-        """The engine; traced at the first need, for a run that finds everything in the cache has none."""
-        if self._engine is None:
+    def _started(self) -> Engines:
+        """The engines; traced at the first need, for a run that finds everything in the cache has none."""
+        if self._engines is None:
             apply_precision(self.precision)
             self.model.network.prepare(self.precision)
-            size = default_batch_size(self.device, self.model.size, self.precision)
-            self._engine = Engine(
+            self._engines = Engines(
                 self._forward,
                 size=self.model.size,
-                batch_size=size,
-                device=self.device,
-                embedded=self.long and self.device.startswith("/CPU"),
+                batch_size=default_batch_size(self.devices[0], self.model.size, self.precision),
+                devices=self.devices,
+                embedded=self.long and kind_of(self.devices[0]) == "CPU",
             )
-        return self._engine
+        return self._engines
 
     def _forward(self, pixels: Any) -> Sequence[Any]:
         tf = load_tensorflow()
@@ -224,6 +228,10 @@ class Extractor:
             return (pooled, tf.identity(pixels))
         maps = tf.clip_by_value(tf.cast(found[tap], tf.float32), -_MAX_FLOAT16, _MAX_FLOAT16)
         return (pooled, tf.cast(maps, tf.float16))
+
+
+def _computed(engine: Engine, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
+    return engine(batch.pixels)
 
 
 def _identity(example: Example) -> str:

@@ -19,6 +19,7 @@ from xcli.activations import Extractor
 from xcli.bundle import build_model, read_base, write_bundle, write_table
 from xcli.caching import Cache, default_cache_dir
 from xcli.checkpoints import Checkpoints, prepare_folder
+from xcli.cloud import is_url
 from xcli.cuts import cut_below
 from xcli.errors import OutputError, UsageError
 from xcli.evaluation import Prediction, evaluate, inside, write_report
@@ -28,7 +29,8 @@ from xcli.model import BUNDLE_RECIPE, load_model
 from xcli.output import reported
 from xcli.outputs import digest
 from xcli.recipe import Recipe, trained_dtype, training_precision
-from xcli.runtime import choose_device, load_tensorflow
+from xcli.replicas import Replicas
+from xcli.runtime import choose_devices, kind_of, load_tensorflow
 from xcli.tables import one_line
 from xcli.tuning import Tuning, Watch
 
@@ -106,11 +108,13 @@ def check_place(place: Place) -> None:
     """Refuses names for RUN that cannot be meant, before anything is read.
 
     Raises:
-        UsageError: RUN is within the data, or has no name.
+        UsageError: RUN is within the data, has no name, or is a URL.
         OutputError: RUN is there and is not to be replaced, or its directory is not there.
     """
     if not place.run.strip("/"):
         raise UsageError(f"-o takes the name of a directory to make; received {place.run!r}")
+    if is_url(place.run):
+        raise UsageError(f"{place.run!r}: finetune writes a directory of this machine; copy that to the object store")
     shown = one_line(place.run)
     if inside(place.run, place.source) or (os.path.isdir(place.source) and inside(_parent(place.run), place.source)):
         raise UsageError(f"{shown} lies within the data; give a directory elsewhere")
@@ -171,10 +175,10 @@ def finetune(
         OutputError: something cannot be written.
         ModelError: the model cannot be started from.
     """
-    device = choose_device(options.device)
-    precision = training_precision(options.precision, device)
+    devices = choose_devices(options.device)
+    precision = training_precision(options.precision, devices[0])
     base = read_base(model, spec)
-    settings = _settings(split, model, preprocessing, recipe, precision, device)
+    settings = _settings(split, model, preprocessing, recipe, precision, kind_of(devices[0]))
     fingerprint = digest(settings)
     if os.path.isdir(place.run) and not place.overwrite and os.listdir(place.run):
         if _finished(place.run) == fingerprint:
@@ -182,7 +186,7 @@ def finetune(
         raise OutputError(f"{one_line(place.run)} exists, of a run with other settings or data; pass --overwrite")
     if base.labels is not None and base.labels.names != split.labels:
         log.warning("%s tells other classes apart: it gets a new head", model.name)
-    with _held(place) as folder, load_tensorflow().device(device):
+    with _held(place) as folder, load_tensorflow().device(devices[0]):
         cache = Cache(place.cache_dir or default_cache_dir(), place.cache_bytes)
         extractor = Extractor(
             model=model,
@@ -191,12 +195,12 @@ def finetune(
             augmentation=recipe.augmentation,
             seed=recipe.seed,
             cache=cache,
-            device=device,
+            devices=devices,
             precision=precision,
             workers=options.workers,
             timeout=options.image_timeout,
         )
-        tuning = Tuning(split, base, recipe, trained_dtype(precision), watch or Watch())
+        tuning = Tuning(split, base, recipe, trained_dtype(precision), Replicas(devices), watch or Watch())
         checkpoints = Checkpoints(folder, settings)
         state = checkpoints.load()
         tuning.prepare(extractor)

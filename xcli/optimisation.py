@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from xcli.replicas import Replicas
 from xcli.runtime import load_tensorflow
 
 if TYPE_CHECKING:
@@ -62,15 +63,19 @@ class Stepper:
         tail: what is trained.
         options: how.
         seed: of the dropout, which follows from it and the number of the step.
+        replicas: the devices; the tail must have been made in their scope. Their number changes nothing but rounding.
     """
 
-    def __init__(self, tail: Tail, options: StepOptions, seed: int) -> None:
+    def __init__(self, tail: Tail, options: StepOptions, seed: int, replicas: Replicas | None = None) -> None:
         tf = load_tensorflow()
         self.tail, self.options, self._seed = tail, options, seed
+        self._replicas = replicas or Replicas(["/CPU:0"])
         self.steps = 0
-        self._first = {name: tf.Variable(tf.zeros_like(one)) for name, one in tail.variables.items()}
-        self._second = {name: tf.Variable(tf.zeros_like(one)) for name, one in tail.variables.items()}
-        self._average = {name: tf.Variable(one) for name, one in tail.variables.items()}
+        start = tail.weights()
+        with self._replicas.scope():
+            self._first = {name: tf.Variable(tf.zeros_like(one)) for name, one in start.items()}
+            self._second = {name: tf.Variable(tf.zeros_like(one)) for name, one in start.items()}
+            self._average = {name: tf.Variable(one) for name, one in start.items()}
         self._step = tf.function(self._train, autograph=False)
 
     def step(
@@ -92,46 +97,68 @@ class Stepper:
         correction = math.sqrt(1 - _BETA2**t) / (1 - _BETA1**t)
         # At first it follows quickly, or it would be an average with the weights of the beginning for long.
         keep = min(self.options.average, t / (t + 9))
-        numbers = tf.constant([rate, rate * correction, keep], tf.float32)
+        total = max(float(importance.sum()), 1e-9)
+        divided = self._replicas.divided
         loss, right = self._step(
-            tf.constant(x),
-            tf.constant(targets),
-            tf.constant(importance),
-            numbers,
+            divided(x),
+            divided(targets),
+            divided(importance),
+            tf.constant([rate, rate * correction, keep, total], tf.float32),
             tf.constant([self._seed, self.steps], tf.int32),
         )
         self.steps += 1
         return float(loss), int(right)
 
     def _train(self, x: Any, targets: Any, importance: Any, numbers: Any, seed: Any) -> tuple[Any, Any]:
+        variables = self.tail.variables
+
+        def share(x: Any, targets: Any, importance: Any) -> list[Any]:
+            return self._gradients(x, targets, importance, numbers[3], seed)
+
+        loss, right, *gradients = self._replicas.run(share, x, targets, importance)
+        for (name, variable), gradient in zip(variables.items(), gradients, strict=True):
+            self._update(name, variable, gradient, numbers)
+        return loss, right
+
+    def _gradients(self, x: Any, targets: Any, importance: Any, total: Any, seed: Any) -> list[Any]:
+        """Summed loss, number of right answers and gradients, of one device's share of a batch."""
         tf = load_tensorflow()
-        options, variables = self.options, self.tail.variables
-        smooth = options.label_smoothing
+        smooth = self.options.label_smoothing
         with tf.GradientTape() as tape:
-            pooled = self.tail.pooled(x)
-            if options.dropout:
-                kept = tf.random.stateless_uniform(tf.shape(pooled), seed) >= options.dropout
-                pooled = tf.where(kept, pooled / (1 - options.dropout), tf.zeros_like(pooled))
+            pooled = self._dropped(self.tail.pooled(x), seed)
             logits = self.tail.logits(pooled)
             smoothed = targets * (1 - smooth) + smooth / int(targets.shape[1])
             losses = tf.nn.softmax_cross_entropy_with_logits(smoothed, logits) * importance
-            loss = tf.reduce_sum(losses) / tf.maximum(tf.reduce_sum(importance), 1e-9)
-        gradients = tape.gradient(loss, list(variables.values()))
-        for (name, variable), gradient in zip(variables.items(), gradients, strict=True):
-            self._update(name, variable, tf.cast(gradient, tf.float32), numbers)
+            loss = tf.reduce_sum(losses) / total
+        gradients = tape.gradient(loss, list(self.tail.variables.values()))
         correct = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1)) & (importance > 0)
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.int32))
+        right = tf.reduce_sum(tf.cast(correct, tf.int32))
+        return [tf.reduce_sum(losses), right, *(tf.cast(one, tf.float32) for one in gradients)]
+
+    def _dropped(self, pooled: Any, seed: Any) -> Any:
+        """Pooled features with some of them set to zero: the same ones on any number of devices."""
+        tf = load_tensorflow()
+        share = self.options.dropout
+        if not share:
+            return pooled
+        rows, width = int(pooled.shape[0]), int(pooled.shape[1])
+        chance = tf.random.stateless_uniform((rows * self._replicas.count, width), seed)
+        kept = self._replicas.own_rows(chance, rows) >= share
+        return tf.where(kept, pooled / (1 - share), tf.zeros_like(pooled))
 
     def _update(self, name: str, variable: Any, gradient: Any, numbers: Any) -> None:
         tf = load_tensorflow()
         rate, corrected, keep = numbers[0], numbers[1], numbers[2]
-        first = self._first[name].assign(_BETA1 * self._first[name] + (1 - _BETA1) * gradient)
-        second = self._second[name].assign(_BETA2 * self._second[name] + (1 - _BETA2) * tf.square(gradient))
+        first = _BETA1 * self._first[name] + (1 - _BETA1) * gradient
+        second = _BETA2 * self._second[name] + (1 - _BETA2) * tf.square(gradient)
         change = corrected * first / (tf.sqrt(second) + _EPSILON)
         if self.options.weight_decay and name.endswith("kernel"):
             change += rate * self.options.weight_decay * variable
-        value = variable.assign_sub(change)
-        self._average[name].assign(keep * self._average[name] + (1 - keep) * value)
+        value = variable - change
+        average = keep * self._average[name] + (1 - keep) * value
+        slots = (variable, self._first[name], self._second[name], self._average[name])
+        for slot, new in zip(slots, (value, first, second, average), strict=True):
+            slot.assign(new)
 
     def averaged(self) -> dict[str, NDArray[np.float32]]:
         """The weights to be used: the running average."""

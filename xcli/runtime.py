@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from functools import cache
 from typing import IO, Any, Literal
@@ -79,26 +80,26 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) for name, value in options)
 
 
-def choose_device(request: str) -> str:
-    """Resolves `--device` to a TensorFlow device name.
+def choose_devices(request: str) -> tuple[str, ...]:
+    """Resolves `--device` to names of TensorFlow devices.
 
     Args:
-        request: `auto` (the first GPU, else the CPU), `cpu`, `gpu` (the first one) or `gpu:I`.
+        request: `auto` (all GPUs, else the CPU), `cpu`, `gpu` (all of them) or `gpu:I`.
 
     Returns:
-        `/CPU:0` or `/GPU:I`.
+        `/CPU:0`, or `/GPU:I` for each.
 
     Raises:
         UsageError: the device does not exist; there is never a silent fallback.
     """
     if request == "cpu":
-        return "/CPU:0"
+        return ("/CPU:0",)
     name, colon, number = request.partition(":")
     if request != "auto" and (name != "gpu" or (colon and not (number.isascii() and number.isdecimal()))):
         raise UsageError(f"--device takes auto, cpu, gpu or gpu:I; received {request!r}")
     gpus = load_tensorflow().config.list_physical_devices("GPU")
-    if request == "auto":
-        return "/GPU:0" if gpus else "/CPU:0"
+    if request == "auto" and not gpus:
+        return ("/CPU:0",)
     index = int(number or 0)
     if index >= len(gpus):
         have = f"{len(gpus)} GPU(s)" if gpus else "no GPU"
@@ -106,7 +107,12 @@ def choose_device(request: str) -> str:
             f"--device {request}: TensorFlow sees {have} on this machine; use --device cpu, "
             "or install the GPU libraries with: pip install 'xception-cli[gpu]'"
         )
-    return f"/GPU:{index}"
+    return (f"/GPU:{index}",) if colon else tuple(f"/GPU:{index}" for index in range(len(gpus)))
+
+
+def kind_of(device: str) -> str:
+    """`CPU` or `GPU`: what the values of a run depend on, unlike the number of the device."""
+    return device.strip("/").partition(":")[0]
 
 
 def arithmetic_dtype(precision: Precision) -> str:
@@ -137,7 +143,7 @@ def choose_precision(request: str, device: str) -> Precision:
 
     Args:
         request: `auto` is float32 on a CPU and float16 on a GPU with tensor cores (compute capability 7.0 on).
-        device: what `choose_device` returned.
+        device: one that `choose_devices` returned.
 
     Raises:
         UsageError: the device cannot compute in that precision at full speed.
@@ -208,6 +214,13 @@ class NativeStderr:
         end = os.fstat(self._captured).st_size
         # Not seek() and read(): descriptor 2 shares their position.
         return os.pread(self._captured, size, max(0, end - size)).decode("utf-8", "replace")
+
+
+def keep_back_noise(*, debug: bool) -> None:
+    """Keeps from the user what libraries say of their own accord, unless that is asked for."""
+    if not debug:
+        NativeStderr().capture()
+        warnings.simplefilter("ignore")
 
 
 def _duplicate(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Batches computed several at a time, and handed on in order."""
+"""Batches computed several at a time, by one engine or by several, and handed on in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,31 +24,31 @@ class _Done(Generic[Item, Result]):
 
 
 class Streams(Generic[Item, Result]):
-    """Threads that take items from one iterator, in turn, and compute a result of each; to be iterated once.
+    """Threads that take items from one iterator, whichever is free, and compute a result of each; to be iterated once.
 
-    Iterating gives (item, result) in the order of the items, and raises what the iterator or `compute` raised, after
-    the results of all items before. There are never more than `count` + 1 items between the iterator and the consumer.
+    Iterating gives (item, result) in the order of the items, and raises what the iterator or a computation raised,
+    after the results of all items before. Between the iterator and the consumer there is never more than one item a
+    thread, and one.
 
     Args:
         items: taken lazily, by one thread at a time.
-        compute: called from `count` threads at a time.
-        count: number of threads.
+        computes: one a thread, which calls nothing else; the same function may be there several times.
         stop: called when the consumer wants no more; it makes a waiting `items` end.
     """
 
     def __init__(
-        self, items: Iterator[Item], compute: Callable[[Item], Result], count: int, stop: Callable[[], None]
+        self, items: Iterator[Item], computes: Sequence[Callable[[Item], Result]], stop: Callable[[], None]
     ) -> None:
-        self._items, self._compute, self._count, self._stop = items, compute, count, stop
+        self._items, self._computes, self._stop = items, computes, stop
         self._turn = threading.Lock()
         self._taken = 0
         self._ended = False
-        self._room = threading.Semaphore(count + 1)
+        self._room = threading.Semaphore(len(computes) + 1)
         self._done: queue.SimpleQueue[_Done[Item, Result]] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[tuple[Item, Result]]:
-        for _ in range(self._count):
-            threading.Thread(target=self._work, name="xception-stream", daemon=True).start()
+        for compute in self._computes:
+            threading.Thread(target=self._work, args=(compute,), name="xception-stream", daemon=True).start()
         early: dict[int, _Done[Item, Result]] = {}
         number = 0
         try:
@@ -68,10 +68,10 @@ class Streams(Generic[Item, Result]):
         finally:
             self._ended = True
             self._stop()
-            for _ in range(self._count):
+            for _ in self._computes:
                 self._room.release()
 
-    def _work(self) -> None:
+    def _work(self, compute: Callable[[Item], Result]) -> None:
         while True:
             self._room.acquire()
             with self._turn:
@@ -90,7 +90,7 @@ class Streams(Generic[Item, Result]):
                     self._done.put(_Done(number, failure=error))
                     return
             try:
-                self._done.put(_Done(number, (item, self._compute(item))))
+                self._done.put(_Done(number, (item, compute(item))))
             except BaseException as error:  # noqa: BLE001 - likewise
                 self._done.put(_Done(number, failure=error))
             del item

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xcli.checkpoints import Checkpoints
     from xcli.examples import Rows, TrainingSet
     from xcli.h5weights import Weights
+    from xcli.replicas import Replicas
     from xcli.tail import Tail
 
 
@@ -175,6 +176,7 @@ class Trainer:
         checkpoints: where to keep the state after every epoch; None keeps nothing.
         on_epoch: called with every new row, and the number of epochs of the phase.
         on_step: called with the number of the step in its epoch, and the steps of an epoch.
+        replicas: the devices; see `Stepper`.
     """
 
     def __init__(
@@ -189,11 +191,12 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         on_epoch: Callable[[Row, Phase], None] = lambda row, phase: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.phase, self.tail, self.data, self.held = phase, tail, data, held
         self._scorer, self._seed, self._checkpoints = scorer, seed, checkpoints
         self._on_epoch, self._on_step = on_epoch, on_step
-        self.stepper = Stepper(tail, phase.step, seed)
+        self.stepper = Stepper(tail, phase.step, seed, replicas)
         self._best: Weights = tail.weights()
 
     def run(self, progress: Progress) -> Weights:

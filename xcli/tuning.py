@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xcli.caching import Cache
     from xcli.checkpoints import Checkpoints
     from xcli.h5weights import Weights
+    from xcli.replicas import Replicas
     from xcli.splitting import Example
 
 _SCORED = 256
@@ -64,6 +65,7 @@ class Tuning:
         base: what training starts from.
         recipe: how to train.
         dtype: of the arithmetic in the trained layers.
+        replicas: the devices that train.
         watch: is told how it goes.
         bad: those of `images` that cannot be read, by number: `reason: message`; after `prepare`.
     """
@@ -72,6 +74,7 @@ class Tuning:
     base: Base
     recipe: Recipe
     dtype: str
+    replicas: Replicas
     watch: Watch
     bad: dict[int, str] = field(default_factory=dict)
     _views: list[View] = field(default_factory=list, init=False)
@@ -167,9 +170,11 @@ class Tuning:
         numbers = self._validation()
         held = Held(Rows(arrays[0], numbers), truth[numbers]) if len(numbers) else None  # type: ignore[arg-type]
         scorer = Scorer(tail(), _SCORED if cut.tap is None else recipe.batch_size)
+        with self.replicas.scope():
+            trained = tail()
         return Trainer(
             phase,
-            tail(),
+            trained,
             data,
             scorer=scorer if held is not None else None,
             held=held,
@@ -177,6 +182,7 @@ class Tuning:
             checkpoints=checkpoints,
             on_epoch=self.watch.epoch,
             on_step=self.watch.step,
+            replicas=self.replicas,
         )
 
     def _classes(self) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ WIDTH = 2048
 
 
 class StubEngine:
-    """What `xcli.inference` uses of `Engine`."""
+    """What `xcli.engines` uses of `Engine`."""
 
     def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
         self.batch_size = batch_size
@@ -40,7 +40,8 @@ def resident() -> float:
 
 def main() -> None:
     """Puts the stubs in place and runs the command."""
-    import xcli.inference
+    import xcli.computation
+    import xcli.engines
     import xcli.recording
     from xcli.pipeline import PixelPipeline
 
@@ -48,10 +49,10 @@ def main() -> None:
     if arguments[0] == "--no-decode":
         del arguments[0]
         pixels = np.full((299, 299, 3), 7, np.uint8)
-        xcli.inference.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
+        xcli.computation.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
             PixelPipeline, decode=lambda location, preprocessing: pixels
         )
-    xcli.inference.Engine = StubEngine  # type: ignore[misc,assignment]
+    xcli.engines.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     rows = 0
     done = xcli.recording._Recording._done
