@@ -40,7 +40,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: $(VENV)/.installed
-	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults
+	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

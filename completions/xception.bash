@@ -17,12 +17,14 @@ _xception_options() {
                 --label-type --features-out --raw-scores --model --weights --classes --labels
                 --image-size --input-range --weights-dir --offline --seed --resize --interpolation
                 --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device --workers
-                --image-timeout --profile '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+                --image-timeout --profile --runner --ray-address --ray-workers --cpus-per-worker
+                --gpus-per-worker '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
                 --errors-out --max-errors --part-rows --part-seconds --top --min-score --label-type \
                 --features-out --model --weights --classes --labels --image-size --input-range \
                 --weights-dir --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels \
-                --batch-size --precision --device --workers --image-timeout --log-file "
+                --batch-size --precision --device --workers --image-timeout --runner --ray-address \
+                --ray-workers --cpus-per-worker --gpus-per-worker --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         evaluate)
@@ -43,23 +45,26 @@ _xception_options() {
                 --max-errors --restart --retry-errors --part-rows --part-seconds --pooling --layer
                 --dtype --normalize --model --weights --image-size --input-range --weights-dir
                 --offline --seed --resize --interpolation --crop-pct --jpeg-shrink --max-pixels
-                --batch-size --precision --device --workers --image-timeout --profile '-v --verbose'
+                --batch-size --precision --device --workers --image-timeout --profile --runner
+                --ray-address --ray-workers --cpus-per-worker --gpus-per-worker '-v --verbose'
                 '-q --quiet' --debug --log-file '-h --help')
             valued=" --manifest --path-column --include --exclude --limit --shard -o --output --format \
                 --errors-out --max-errors --part-rows --part-seconds --pooling --layer --dtype --model \
                 --weights --image-size --input-range --weights-dir --seed --resize --interpolation \
                 --crop-pct --jpeg-shrink --max-pixels --batch-size --precision --device --workers \
-                --image-timeout --log-file "
+                --image-timeout --runner --ray-address --ray-workers --cpus-per-worker --gpus-per-worker \
+                --log-file "
             repeatable=" --include --exclude -v --verbose "
             ;;
         finetune)
             options=(--path-column --label-column --val-split '-o --output' --overwrite --restart
                 --tensorboard --unfreeze --epochs --head-epochs --learning-rate --head-learning-rate
-                --label-smoothing --dropout --mixup --weight-decay --class-weights --batch-size
-                --patience --model --weights --image-size --input-range --weights-dir --offline --seed
-                --resize --interpolation --crop-pct --jpeg-shrink --max-pixels --views
-                '--flip --no-flip' --crop --colour --cache-dir --cache-size --precision --device
-                --workers --image-timeout '-v --verbose' '-q --quiet' --debug --log-file '-h --help')
+                --label-smoothing --dropout --mixup --weight-decay --class-weights
+                '--calibrate --no-calibrate' --batch-size --patience --model --weights --image-size
+                --input-range --weights-dir --offline --seed --resize --interpolation --crop-pct
+                --jpeg-shrink --max-pixels --views '--flip --no-flip' --crop --colour --cache-dir
+                --cache-size --precision --device --workers --image-timeout '-v --verbose' '-q --quiet'
+                --debug --log-file '-h --help')
             valued=" --path-column --label-column --val-split -o --output --tensorboard --unfreeze --epochs \
                 --head-epochs --learning-rate --head-learning-rate --label-smoothing --dropout --mixup \
                 --weight-decay --class-weights --batch-size --patience --model --weights --image-size \
@@ -119,6 +124,7 @@ _xception_values() {
         'classify --batch-size') words=(auto) ;;
         'classify --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'classify --device') words=(auto cpu gpu) ;;
+        'classify --runner') words=(local ray) ;;
         'classify --log-file') paths=-f ;;
         'evaluate ') paths=-f ;;
         'evaluate --split') words=(train validation test all) ;;
@@ -152,6 +158,7 @@ _xception_values() {
         'features --batch-size') words=(auto) ;;
         'features --precision') words=(auto float32 tf32 bfloat16 float16) ;;
         'features --device') words=(auto cpu gpu) ;;
+        'features --runner') words=(local ray) ;;
         'features --log-file') paths=-f ;;
         'finetune ') paths=-f ;;
         'finetune -o' | 'finetune --output') paths=-f ;;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.networks import CLASSES, SIZE, calibrated_weights, set_weights, write_legacy
+from tests.objectstore import WebServer, forget, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tests.objectstore import ObjectStore
     from xcli.h5weights import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,3 +136,21 @@ def nested_file(keras: Any, theirs: Any, large_files: Path) -> str:
     path = str(large_files / "nested.keras")
     model.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStore]:
+    """An S3 server on loopback with one bucket, for which this process and its children are set up."""
+    with serving() as store:
+        yield store
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """A web server on loopback."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
+    server = WebServer()
+    yield server
+    forget()
+    server.close()

@@ -149,6 +149,20 @@ def test_what_a_run_had_no_time_to_drop_does_not_come_back(recorder: Recorder) -
     assert names(recorder.target) == sorted(os.listdir(recorder.photos))
 
 
+def test_what_a_dead_process_was_writing_goes(recorder: Recorder) -> None:
+    with pytest.raises(Killed):
+        recorder(die_after=4)
+    left = ["_part-00007.parquet.4711-00c0ffee.tmp", "_part-00007.arrow.4711-00c0ffee.tmp"]
+    left += ["_run.json.tmp", "_run.json.4711-00c0ffee.tmp", "_SUCCESS.4711-00c0ffee.tmp"]
+    for name in left:
+        (recorder.target / name).write_bytes(b"half")
+    check_dataset("parquet", str(recorder.target))
+    with pytest.raises(Killed):
+        recorder(die_after=2)
+    assert not set(left) & set(os.listdir(recorder.target))
+    assert not any(name.endswith(".tmp") for name in os.listdir(recorder.target))
+
+
 def test_files_of_others_are_left_alone(recorder: Recorder) -> None:
     recorder.target.mkdir()
     (recorder.target / "notes.txt").write_text("mine")

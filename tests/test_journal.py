@@ -114,6 +114,22 @@ def test_restart_drops_what_is_there(target: str) -> None:
         assert (journal.fingerprint, journal.rows) == (None, 0)
 
 
+def test_parts_that_nobody_vouches_for_are_dropped(target: str) -> None:
+    with Journal(target, part_rows=1) as journal:
+        journal.begin(FINGERPRINT)
+        append(journal, "a")
+        append(journal, "b")
+    os.unlink(target + ".partial/run.json")  # a removal that was cut short
+    with Journal(target) as journal:
+        assert (journal.rows, parts(target)) == (0, [])
+        journal.begin(FINGERPRINT)
+        layout = Layout(journal.kept(retry_errors=False))
+        assert not layout.keep(ref_of("c"))
+        append(journal, "c")
+        journal.cut()
+        assert paths(journal, layout) == ["c"]
+
+
 def test_other_settings_are_refused_by_name(target: str) -> None:
     with Journal(target) as journal:
         journal.begin(FINGERPRINT)

@@ -273,3 +273,18 @@ def test_an_image_with_two_labels_is_warned_of(tmp_path, warnings):
     images = read_labelled(manifest(tmp_path, "path,label\na.jpg,x\nb.jpg,x\na.jpg,y\n"))
     assert len(images.samples) == 3
     assert ["for 1 of its paths, a.jpg first" in text for text in warnings()] == [True]
+
+
+def test_a_manifest_in_an_object_store(s3, tmp_path):
+    photo = s3.put("labelled/a.jpg", b"x")
+    (tmp_path / "m.csv").write_text(f"path,label\n{photo},cat\nlocal.jpg,dog\n")
+    url = s3.put("labelled/m.csv", (tmp_path / "m.csv").read_bytes())
+    for source in (url, str(tmp_path / "m.csv")):
+        images = read_labelled(source)
+        assert [(one.ref.path, one.label) for one in images.samples] == [(photo, "cat"), ("local.jpg", "dog")]
+        assert images.samples[0].ref.location.read(10) == b"x"
+
+
+def test_class_folders_in_an_object_store_are_refused():
+    with pytest.raises(SourceError, match="'s3://b/train/': class folders are read on this machine only; copy them"):
+        read_labelled("s3://b/train/")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from tests.imagefiles import encode, gradient, make_hostile_directory
 from xcli import formats
 from xcli.errors import ImageError, XcliError
 from xcli.images import Preprocessing, load_image
+from xcli.members import Member
 from xcli.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
 from xcli.records import ImageBatch, ImageRef
+from xcli.resuming import Stamp
 from xcli.runtime import load_tensorflow
 
 if TYPE_CHECKING:
@@ -464,3 +467,69 @@ def test_leaving_and_interrupting_while_the_source_blocks(tmp_path: Path) -> Non
         watchdog.cancel()
         process.kill()
         process.wait()
+
+
+@dataclass(frozen=True)
+class Far(Member):
+    """An image that takes a while to come, whatever the number of processors; negative ones never do."""
+
+    archive: str
+    offset: int
+    gate: threading.Event
+    size: int = 1
+
+    @property
+    def distant(self) -> bool:
+        return True
+
+    def read(self, max_bytes: int) -> bytes:
+        if self.offset < 0:
+            self.gate.wait(20)
+        time.sleep(0.05)
+        if self.offset % 10 == 7:
+            raise ImageError("missing", "no such object")
+        return b"%d" % self.offset
+
+    def state(self) -> Stamp | None:
+        return None if self.offset % 10 == 7 else Stamp(1, self.offset)
+
+
+def far(number: int, gate: threading.Event) -> ImageRef:
+    return ImageRef(f"{number}.jpg", Far("a", number, gate), b"")
+
+
+def decode_far(location: Any, _: Preprocessing) -> np.ndarray:
+    return square(int(location) if isinstance(location, str) else int(location.read(10)))
+
+
+def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event) -> None:
+    refs = [ref(number) if number % 10 == 3 else far(number, gate) for number in range(100)]
+    drain(pipeline([ref(0)]))  # TensorFlow takes its time when it is first used
+    begin = time.monotonic()
+    batches, error = drain(pipeline(refs, decode_far, workers=1))
+    assert time.monotonic() - begin < 100 * 0.05 / 3
+    assert error is None
+    assert [ref.path for batch in batches for ref in batch.refs] == [ref.path for ref in refs]
+    pixels = np.concatenate([batch.pixels for batch in batches])[:, 0, 0, 0]
+    errors = [error for batch in batches for error in batch.errors]
+    stamps = [stamp for batch in batches for stamp in batch.stamps]
+    for number in range(100):
+        if number % 10 == 7:
+            assert (str(errors[number]), stamps[number]) == ("missing: no such object", None)
+        else:
+            assert (int(pixels[number]), errors[number]) == (number, None)
+            assert stamps[number] == (None if number % 10 == 3 else Stamp(1, number))
+
+
+def test_what_never_comes_is_a_row_after_the_timeout(gate: threading.Event) -> None:
+    refs = [far(number, gate) for number in (0, 1, -2, 3, 4)]
+    batches, error = drain(pipeline(refs, decode_far, batch_size=5, timeout=0.5))
+    assert error is None
+    assert [error and error.reason for error in batches[0].errors] == [None, None, "timeout", None, None]
+    gate.set()
+
+
+def test_leaving_early_lets_go_of_what_is_on_its_way(gate: threading.Event) -> None:
+    batches = iter(pipeline((far(number, gate) for number in range(1000)), decode_far))
+    assert next(batches).refs[0].path == "0.jpg"
+    batches.close()  # type: ignore[attr-defined]

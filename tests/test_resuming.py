@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from xcli.errors import ImageError
+from xcli.members import Stamp as ArchiveStamp
 from xcli.records import ImageRef
 from xcli.resuming import KeptRows, Layout, Stamp, key_of, stamp_fields, stamp_of
+from xcli.tarstreams import TarMember
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,12 +80,11 @@ def test_what_could_not_be_looked_at_holds_until_it_can_be(refs: list[ImageRef],
 
 
 def test_keys_tell_carried_values_and_places_in_archives_apart(refs: list[ImageRef]) -> None:
-    class Member:
-        def __init__(self, offset: int) -> None:
-            self.archive, self.offset = refs[0].location, offset
+    def member(offset: int) -> TarMember:
+        return TarMember(str(refs[0].location), offset, 1, ArchiveStamp(0, 0, 0, 0))
 
     same = [ImageRef("a", "/a", b"", None, extra) for extra in ((), (1,), ("1",), (None,))]
-    same += [ImageRef("a", Member(offset), b"") for offset in (0, 512)]  # type: ignore[arg-type]
+    same += [ImageRef("a", member(offset), b"") for offset in (0, 512)]
     assert len({key_of(ref) for ref in same}) == 6
     assert stamp_of(same[-1]) == stamp_of(refs[0])
     assert key_of(same[0]) == key_of(ImageRef("a", "/elsewhere", b"other"))

@@ -40,8 +40,8 @@ EXAMPLES = {
          "find . -name '*.jpg' -newer last.csv -print0 | xception classify - --null -o new.csv"),
         ("A model of your own, with its class names:",
          "xception classify ~/photos --model birds.keras --labels birds.txt -o birds.parquet"),
-        ("The second of four parts, each on a machine of its own:",
-         "xception classify /data/images --shard 2/4 -o part-2.parquet"),
+        ("A bucket, by all machines of a Ray cluster, into a directory of parts in another bucket:",
+         "xception classify s3://bucket/photos/ -o s3://results/labels/ --runner ray --ray-address auto"),
     ],
     "evaluate": [
         ("Accuracies and a table by class, for the validation split where there is one:",
@@ -64,8 +64,8 @@ EXAMPLES = {
          "xception features ~/photos --layer block13_sepconv2_act -o inner.parquet"),
         ("Maps of 10 by 10 by 2048 numbers, not averaged:",
          "xception features ~/photos --pooling none -o maps.parquet"),
-        ("The images that a table lists; its other columns are carried along:",
-         "xception features --manifest images.csv --path-column file -o features.parquet"),
+        ("The second of four parts of a bucket, each on a machine of its own:",
+         "xception features s3://bucket/photos/ --shard 2/4 -o part-2.parquet"),
     ],
     "finetune": [
         ("A classifier of your own from a folder for each class:",

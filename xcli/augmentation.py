@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.images import Preprocessing
-    from xcli.members import Member
+    from xcli.images import Preprocessing, Readable
     from xcli.pipeline import Decoder
 
 MAX_VIEWS = 100
@@ -79,7 +78,7 @@ def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
         A function of a location and a `Preprocessing`, that gives uint8[size, size, 3] and raises ImageError.
     """
 
-    def decode(location: str | Member, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def decode(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         import numpy as np
 
         data = read_location(location)

@@ -1,4 +1,4 @@
-"""`-o DIR/`: a directory of Parquet parts that readers take for one table, each in its place as soon as it is finished.
+"""`-o DIR/`: a folder of Parquet parts that readers take for one table, each in its place as soon as it is finished.
 
     part-00000.parquet   rows
     _part-00000.arrow    what became of each of its inputs, with size and modification time; while the run lasts
@@ -7,7 +7,8 @@
     _SUCCESS             empty; there once every source has its row
 
 Arrow, DuckDB, Polars and Spark pass over what begins with `_`. Rows are in the order of the sources, across the parts
-by name, as long as no input changes between the starts of a run; those of inputs that did change come last.
+by name, as long as no input changes between the starts of a run; those of inputs that did change come last. A part and
+its notes are made by a `PartWriter`; `Dataset` is the run of one process, which numbers them as they come.
 """
 
 from __future__ import annotations
@@ -16,42 +17,78 @@ import json
 import logging
 import os
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from xcli.encoders import METADATA_KEY, ParquetSink
+from xcli.cloud import is_url
+from xcli.encoders import METADATA_KEY
 from xcli.errors import CheckError, OutputError, UsageError
-from xcli.output import CheckedStream, is_direct, sync_directory
-from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts, publish
+from xcli.folders import open_folder
+from xcli.output import is_direct
+from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
+from xcli.partwriter import PartWriter, notes_name, open_notes, part_name, part_number, read_notes
 from xcli.provenance import DATASET_META, SUCCESS
 from xcli.readers import ParquetReader
 from xcli.records import ERROR, PATH, STATUS
-from xcli.resuming import stamp_columns, stamp_fields
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import TracebackType
 
     import pyarrow as pa
 
+    from xcli.folders import Folder
     from xcli.resuming import Layout, Stamp
+
+__all__ = [
+    "Dataset",
+    "PartWriter",
+    "check_dataset",
+    "is_dataset",
+    "is_finished",
+    "notes_name",
+    "part_name",
+    "part_number",
+    "read_notes",
+]
 
 log = logging.getLogger("xcli")
 
-_PART = re.compile(r"part-([0-9]{5,})\.parquet")
-_NOTES = re.compile(r"_part-([0-9]{5,})\.arrow")
+_NOTES = re.compile(r"_part-[0-9]{5,}\.arrow")
+_NUMBERED = re.compile(r"_?part-([0-9]{5,})\.(?:parquet|arrow)")
 _OURS = re.compile(
-    r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.tmp)?|_(run|meta)\.json(\.tmp)?|_SUCCESS(\.tmp)?|_lock"
+    r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+    r"|_(run\.json|meta\.json|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
 )
+_UNFINISHED = re.compile(r"_.*\.tmp")
 
 
 def is_dataset(target: str | None) -> bool:
-    """Whether the output is a directory: its name ends in a slash, or it is one already."""
-    return target is not None and not is_direct(target) and (target.endswith("/") or os.path.isdir(target))
+    """Whether the output is a directory or a prefix: its name ends in a slash, or it is one already.
+
+    Raises:
+        UsageError: it is a URL where nothing can be written.
+        OutputError: the object store cannot be asked.
+    """
+    if target is None or is_direct(target):
+        return False
+    if target.endswith("/"):
+        return True
+    if is_url(target):
+        from xcli.uploads import WritableStore
+
+        return WritableStore(target).has_below()
+    return os.path.isdir(target)
 
 
 def is_finished(folder: str) -> bool:
-    """Whether a directory holds a dataset whose run has come to its end."""
+    """Whether a directory or prefix holds a dataset whose run has come to its end.
+
+    Raises:
+        OutputError: the object store cannot be asked.
+    """
+    if is_url(folder):
+        return open_folder(folder).read(SUCCESS) is not None
     return os.path.isfile(os.path.join(folder, SUCCESS))
 
 
@@ -66,11 +103,14 @@ def check_dataset(format: str, target: str) -> None:
         raise UsageError(
             f"{target!r} is a directory, which gets parts in Parquet; for {format} give the name of a file"
         )
+    if is_url(target):
+        _check_content(open_folder(target))
+        return
     folder = target.rstrip("/") or "/"
     if os.path.lexists(folder):
         if not os.path.isdir(folder):
             raise OutputError(f"cannot write {one_line(target)}: it is a file; give the name of a directory")
-        _check_content(folder)
+        _check_content(open_folder(folder))
     else:
         parent = os.path.dirname(folder) or os.curdir
         if not os.path.isdir(parent):
@@ -82,19 +122,16 @@ def check_dataset(format: str, target: str) -> None:
         raise OutputError(f"cannot write {one_line(target)}: {one_line(folder)} cannot be written to")
 
 
-def _check_content(folder: str) -> None:
-    """Refuses a directory with anything in it that no run of this program has made."""
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {one_line(folder)}: {error.strerror}") from None
+def _check_content(folder: Folder) -> None:
+    """Refuses a folder with anything in it that no run of this program has made."""
+    names = folder.names()
     foreign = [name for name in names if not _OURS.fullmatch(name)]
-    parts = [name for name in names if _PART.fullmatch(name)]
+    parts = [name for name in names if part_number(name) is not None]
     if not foreign and parts and not {"_run.json", DATASET_META}.intersection(names):
         foreign = parts
     if foreign:
         raise OutputError(
-            f"{one_line(folder)} holds {one_line(sorted(foreign)[0])}, which no unfinished run has left there; "
+            f"{one_line(folder.name)} holds {one_line(foreign[0])}, which no unfinished run has left there; "
             "give a new directory, or an empty one"
         )
 
@@ -123,19 +160,19 @@ class Dataset(Parts):
         part_rows: int = DEFAULT_PART_ROWS,
         part_seconds: float = DEFAULT_PART_SECONDS,
     ) -> None:
-        folder = target.rstrip("/") or "/"
-        self._made = not os.path.isdir(folder)
+        folder = open_folder(target)
+        self._made = folder.make()
         super().__init__(target, folder, part_rows, part_seconds)
-        self._sink: ParquetSink | None = None
-        self._stream: CheckedStream | None = None
-        self._notes: list[pa.RecordBatch] = []
-        self._part_names: list[str] = []
+        self._part: PartWriter | None = None
+        self._numbers: list[int] = []
+        self._whole: set[int] = set()
+        self._next: int | None = None
         try:
             _check_content(folder)
         except BaseException:
-            os.close(self._lock)
+            folder.close()
             raise
-        self._recall(restart or (overwrite and is_finished(folder)))
+        self._recall(restart or (overwrite and is_finished(target)))
 
     def _is_ours(self, name: str) -> bool:
         return _OURS.fullmatch(name) is not None and name != DATASET_META
@@ -146,88 +183,77 @@ class Dataset(Parts):
         super()._drop()
         self._unlink(DATASET_META)
 
-    def _recall(self, restart: bool) -> None:
-        super()._recall(restart)
-        if self.fingerprint is None and not is_finished(self._folder):
+    def _tidy(self) -> None:
+        if self.fingerprint is None and not is_finished(self._target):
             self._drop()  # what a run that was dropping everything did not come to
+        self._unlink(*filter(_UNFINISHED.fullmatch, self._names()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._part is not None:
+            self._part.abandon()
+        super().__exit__(kind, error, trace)
 
     def _clear_away(self) -> None:
         names = self._names()
-        self._unlink(*(name for name in names if _NOTES.fullmatch(name) or name.endswith(".tmp")), "_run.json", "_lock")
+        self._unlink(*(name for name in names if _NOTES.fullmatch(name) or name.endswith(".tmp")))
+        self._unlink("_run.json", "_lock")
         if self._made and names == ["_lock"]:
-            with suppress(OSError):
-                os.rmdir(self._folder)
+            self._folder.remove(whole=False)
 
     def _open_parts(self) -> list[pa.Table]:
-        """Of each part its notes, which are on the disk before it."""
+        """Of each part its notes, which are there before it."""
         import pyarrow as pa
 
-        tables, self._part_names = [], []
-        for name in filter(_PART.fullmatch, self._names()):
-            notes = _notes_of(name)
+        def read(name: str) -> pa.Table | Exception:
+            number = part_number(name)
+            assert number is not None
             try:
-                table = pa.ipc.open_file(pa.memory_map(os.path.join(self._folder, notes))).read_all()
-                rows = ParquetReader(os.path.join(self._folder, name)).rows
-                if rows != table.num_rows:
-                    raise CheckError(f"{rows} rows, of which {table.num_rows} are accounted for")
+                # Of an object store, what was found whole once is not asked about again.
+                return open_notes(self._folder, number, counted=self._folder.remote and number in self._whole)
             except (OSError, pa.ArrowInvalid, CheckError) as error:
-                shown = one_line(os.path.join(self._folder, name))
-                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(error)))
-                self._unlink(name, notes)
-                continue
-            tables.append(table)
-            self._part_names.append(name)
+                return error
+
+        tables, self._numbers = [], []
+        names = [name for name in self._names() if part_number(name) is not None]
+        for name, table in zip(names, self._folder.each(read, names), strict=True):
+            number = part_number(name)
+            assert number is not None
+            if isinstance(table, Exception):
+                shown = one_line(os.path.join(self._folder.name, name))
+                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(table)))
+                self._unlink(name, notes_name(number))
+            else:
+                tables.append(table)
+                self._numbers.append(number)
+        self._whole.update(self._numbers)
         return tables
 
     # Writing
 
-    def _next_part(self) -> str:
-        numbers = [
-            int(match[1]) for name in self._names() if (match := _PART.fullmatch(name) or _NOTES.fullmatch(name))
-        ]
-        return f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+    def _next_number(self) -> int:
+        if self._next is None:
+            numbers = [int(match[1]) for match in map(_NUMBERED.fullmatch, self._names()) if match]
+            self._next = max(numbers, default=-1) + 1
+        number, self._next = self._next, self._next + 1
+        return number
 
-    def _metadata(self) -> dict[str, str]:
+    def _begin_part(self) -> PartWriter:
         assert self.fingerprint is not None, "begin() comes first"
-        return {METADATA_KEY: json.dumps(self.fingerprint["provenance"], sort_keys=True, ensure_ascii=False)}
+        text = json.dumps(self.fingerprint["provenance"], sort_keys=True, ensure_ascii=False)
+        return PartWriter(self._folder, self._next_number(), {METADATA_KEY: text})
 
     def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
-        import pyarrow as pa
-
-        lead = rows.select([PATH, STATUS, ERROR])
-        schema = pa.schema([*lead.schema, *stamp_fields()])
-        notes = pa.RecordBatch.from_arrays([*lead.columns, *stamp_columns(keys, stamps)], schema=schema)
-        self._take(rows, notes)
-
-    def _take(self, rows: pa.RecordBatch, notes: pa.RecordBatch) -> None:
-        if self._sink is None:
-            temporary = os.path.join(self._folder, "_part.parquet.tmp")
-            self._stream = CheckedStream(open(temporary, "wb"), temporary)  # noqa: SIM115 - closed with the part
-            self._sink = ParquetSink(self._stream, rows.schema, self._metadata())
-        self._sink.write(rows)
-        self._notes.append(notes)
+        if self._part is None:
+            self._part = self._begin_part()
+        self._part.add(rows, keys, stamps)
 
     def _finish_part(self) -> None:
-        import pyarrow as pa
-
-        sink, stream, notes = self._sink, self._stream, self._notes
-        self._sink, self._stream, self._notes = None, None, []
-        assert sink is not None
-        assert stream is not None
-        name = self._next_part()
-        path = os.path.join(self._folder, _notes_of(name))
-        try:
-            sink.close()
-            stream.close()
-            with pa.ipc.new_file(path + ".tmp", notes[0].schema) as writer:
-                for batch in notes:
-                    writer.write_batch(batch)
-            publish(path + ".tmp", path)
-            publish(os.path.join(self._folder, "_part.parquet.tmp"), os.path.join(self._folder, name))
-        except BaseException:
-            sink.abandon()
-            stream.drop()
-            raise
+        part, self._part = self._part, None
+        assert part is not None
+        part.finish()
+        self._whole.add(part.number)
 
     # The end
 
@@ -255,44 +281,39 @@ class Dataset(Parts):
         for start, stop in layout.ranges():
             times[start:stop] += 1
         begin = 0
-        for name, notes in zip(list(self._part_names), list(self._tables), strict=True):
+        for number, notes in zip(list(self._numbers), list(self._tables), strict=True):
             wanted = times[begin : begin + notes.num_rows]
             begin += notes.num_rows
             if (wanted != 1).any():
                 # First the new part, then the old one goes: dying in between leaves rows twice; the newer ones count.
-                self._rewrite(name, notes, np.repeat(np.arange(len(wanted)), wanted))
-                self._unlink(name, _notes_of(name))
+                self._rewrite(number, notes, np.repeat(np.arange(len(wanted)), wanted))
+                self._unlink(part_name(number), notes_name(number))
         return int(times.sum())
 
-    def _rewrite(self, name: str, notes: pa.Table, numbers: Any) -> None:
+    def _rewrite(self, number: int, notes: pa.Table, rows: Any) -> None:
+        """Writes the rows of those places in a part once more, as a part of their own."""
         import pyarrow as pa
 
-        if not len(numbers):
+        if not len(rows):
             return
-        reader = ParquetReader(os.path.join(self._folder, name))
-        rows = pa.concat_batches(list(reader.batches())).take(pa.array(numbers))
-        kept = notes.take(pa.array(numbers)).combine_chunks().to_batches()
-        self._take(rows, kept[0])
-        self._rows = rows.num_rows
-        self.cut()
+        chosen = pa.array(rows)
+        reader = ParquetReader(self._folder.local(part_name(number)))
+        part = self._begin_part()
+        try:
+            part.add_noted(
+                pa.concat_batches(list(reader.batches())).take(chosen),
+                notes.take(chosen).combine_chunks().to_batches()[0],
+            )
+        except BaseException:
+            part.abandon()
+            raise
+        part.finish()
 
     def succeed(self, meta: dict[str, Any], schema: pa.Schema) -> None:
         """Says of what made the rows, and that all are there; a dataset without images gets one part without rows."""
-        if not self._part_names and not any(_PART.fullmatch(name) for name in self._names()):
-            self._write_empty(schema)
+        if all(part_number(name) is None for name in self._names()):
+            self._begin_part().finish(schema)
         text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        self._write(DATASET_META, text.encode("utf-8", "backslashreplace"))
-        self._write(SUCCESS, b"")
-        sync_directory(self._folder)
+        self._folder.write(DATASET_META, text.encode("utf-8", "backslashreplace"))
+        self._folder.write(SUCCESS, b"")
         self.remove()
-
-    def _write_empty(self, schema: pa.Schema) -> None:
-        temporary = os.path.join(self._folder, "_part.parquet.tmp")
-        with open(temporary, "wb") as stream:
-            sink = ParquetSink(stream, schema, self._metadata())
-            sink.close()
-        publish(temporary, os.path.join(self._folder, "part-00000.parquet"))
-
-
-def _notes_of(part: str) -> str:
-    return "_" + part.removesuffix(".parquet") + ".arrow"

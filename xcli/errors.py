@@ -124,3 +124,7 @@ class ImageError(Exception):
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """For its way to other processes."""
+        return ImageError, (self.reason, self.message)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from xcli.cloud import is_url
 from xcli.errors import ModelError, OutputError, SourceError, UsageError
 from xcli.inference import Run, RunOptions
 from xcli.labelled import SPLITS, TEST, VALIDATION
@@ -258,10 +259,13 @@ def check_folder(folder: str, overwrite: bool) -> None:
     """Refuses a directory that cannot take a report, before anything is computed for it.
 
     Raises:
+        UsageError: it has no name, or is a URL.
         OutputError: it is no directory, is not empty and may not be written over, or cannot be made.
     """
     if not folder:
         raise UsageError("the name of the output directory is empty")
+    if is_url(folder):
+        raise UsageError(f"{folder!r}: evaluate writes a directory of this machine; copy that to the object store")
     shown = one_line(folder)
     if os.path.isdir(folder):
         if not overwrite and os.listdir(folder):

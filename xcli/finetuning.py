@@ -263,6 +263,7 @@ def _record(
         "skipped": dict(split.skipped),
         "settings": settings,
         "epochs": len(progress.rows),
+        "temperature": progress.temperature,
         "input": "float32[batch, size, size, 3], raw RGB pixels from 0 to 255, prepared as `preprocessing` says",
     }
 

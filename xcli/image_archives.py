@@ -1,4 +1,5 @@
-"""Archives as sources: `.tar` (plain, or packed with gzip or Zstandard) and `.zip`, never unpacked to disk.
+"""Archives as sources: `.tar` (plain, or packed with gzip or Zstandard) and `.zip`, never unpacked to disk. They lie on
+this machine or in an object store.
 
 An archive is listed like a directory of the same name: members are filtered by their path in it, hidden ones are
 passed over, the others come in the archive's order. A row is named `archive.tar::member`. What `--shard` hashes is the
@@ -12,8 +13,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from xcli.cloud import is_url
 from xcli.errors import ImageError
-from xcli.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, Member, OpenArchive, is_archive_name
+from xcli.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, WholeArchive, is_archive_name, open_archive
 from xcli.paths import escape_path
 from xcli.patterns import PathFilter, path_parts
 from xcli.records import ImageRef
@@ -24,6 +26,8 @@ from xcli.zips import zip_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xcli.members import Archive, Member
 
 SEPARATOR = "::"
 """Between the path of an archive and the name of a member."""
@@ -49,7 +53,7 @@ class Archives:
         """Lists the images in an archive.
 
         Args:
-            archive: its path.
+            archive: its path or URL.
             key: its path relative to the source; empty if it is the source itself.
 
         Yields:
@@ -57,7 +61,7 @@ class Archives:
         """
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         try:
-            with OpenArchive(os.fsdecode(archive)) as file:
+            with open_archive(os.fsdecode(archive)) as file:
                 for entry in _entries(file, self._luggage):
                     ref = self._ref(shown, key, entry)
                     if ref is not None:
@@ -110,7 +114,7 @@ class Archives:
         end = path.find(separator)
         while end >= 0:
             archive, name = path[:end], path[end + len(separator) :]
-            if is_archive_name(archive) and os.path.isfile(archive):
+            if is_archive_name(archive) and (is_url(os.fsdecode(archive)) or os.path.isfile(archive)):
                 found = self._index(archive).find(name)
                 text = os.fsdecode(path)
                 if isinstance(found, ImageError):
@@ -127,6 +131,14 @@ class Archives:
         return index
 
 
+class WholeArchives(Archives):
+    """Lists every archive as one reference, for others to list where they read it."""
+
+    def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+        path = os.fsdecode(archive)
+        yield ImageRef(escape_path(path), WholeArchive(path, key), key or archive)
+
+
 class _Index:
     """The members of one archive by name."""
 
@@ -134,7 +146,7 @@ class _Index:
         self._members: dict[bytes, Member | ImageError] = {}
         self._damage: ImageError | None = None
         try:
-            with OpenArchive(os.fsdecode(archive)) as file:
+            with open_archive(os.fsdecode(archive)) as file:
                 for entry in _entries(file, Luggage()):
                     if entry.kind != FILE:
                         problem = ImageError("not-a-file", f"it is a {entry.kind}, not a regular file")
@@ -156,7 +168,7 @@ def _take(entry: Entry) -> Member:
     return entry.take(False)
 
 
-def _entries(file: OpenArchive, luggage: Luggage) -> Iterator[Entry]:
+def _entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
     if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
         return tar_entries(file, luggage)
     return zip_entries(file)

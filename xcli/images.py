@@ -22,8 +22,9 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from xcli.cloud import is_url
 from xcli.colours import to_rgb
 from xcli.errors import ImageError, UsageError
 from xcli.formats import SNIFFED, check_jpeg, damage, pillow, sniff
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-    from xcli.members import Member
+    class Readable(Protocol):
+        """What gives the bytes of an image itself: a member of an archive, an object of a store."""
+
+        def read(self, max_bytes: int) -> bytes:
+            """Reads them all, but refuses more than `max_bytes`."""
+
 
 RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -177,20 +183,26 @@ def file_kind(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "a special file")
 
 
-def read_location(location: str | Member) -> bytes:
-    """Reads the bytes of an image: of a file by its path (see `read_file`), or of a member of an archive.
+def read_location(location: str | Readable) -> bytes:
+    """Reads the bytes of an image: of a file by its path (see `read_file`), an object by its URL, or a location.
 
     Raises:
         ImageError: they cannot be read, or are more than `MAX_FILE_BYTES`.
     """
-    return read_file(location) if isinstance(location, str) else location.read(MAX_FILE_BYTES)
+    if isinstance(location, str):
+        if not is_url(location):
+            return read_file(location)
+        from xcli.objects import RemoteObject
+
+        location = RemoteObject(location)
+    return location.read(MAX_FILE_BYTES)
 
 
-def load_image(location: str | Member, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def load_image(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Reads and decodes one image.
 
     Args:
-        location: path of its file, or a member of an archive.
+        location: path of its file, its URL, or what gives its bytes: a member of an archive, an object of a store.
         preprocessing: what to make of it.
 
     Returns:

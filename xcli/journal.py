@@ -4,8 +4,8 @@
     run.json           the fingerprint of the run: everything that its rows depend on
     part-00000.arrow   rows as Arrow IPC, each with size and modification time of its input
 
-Rows of a part are final: the order of FILE is told by a `Layout` when FILE is put together, so that rows of earlier
-runs are never written again.
+In an object store `s3://bucket/FILE.partial/` is the same, without the lock. Rows of a part are final: the order of
+FILE is told by a `Layout` when FILE is put together, so that rows of earlier runs are never written again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
-from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts, publish
+from xcli.folders import open_folder
+from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.resuming import stamp_columns, stamp_fields
 from xcli.tables import one_line
 
@@ -44,7 +44,7 @@ class Journal(Parts):
         part_rows, part_seconds: see `Parts`.
 
     Raises:
-        OutputError: another process works on the file, or the directory cannot be made.
+        OutputError: another process works on the file, or the folder cannot be made.
     """
 
     def __init__(
@@ -55,28 +55,40 @@ class Journal(Parts):
         part_rows: int = DEFAULT_PART_ROWS,
         part_seconds: float = DEFAULT_PART_SECONDS,
     ) -> None:
-        super().__init__(target, target + SUFFIX, part_rows, part_seconds)
+        super().__init__(target, open_folder(target + SUFFIX), part_rows, part_seconds)
         self._writer: Any = None
-        self._part = ""
+        self._part = self._scratch = ""
+        self._next: int | None = None
         self._recall(restart)
 
     def _is_ours(self, name: str) -> bool:
         return True
 
     def _clear_away(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove(whole=True)
+
+    def _tidy(self) -> None:
+        if self.fingerprint is None:
+            self._unlink(*filter(_PART.fullmatch, self._names()))
 
     def _open_parts(self) -> list[pa.Table]:
         import pyarrow as pa
 
-        tables = []
-        for name in filter(_PART.fullmatch, self._names()):
-            path = os.path.join(self._folder, name)
+        def read(name: str) -> pa.Table | Exception:
             try:
-                tables.append(pa.ipc.open_file(pa.memory_map(path)).read_all())
+                return pa.ipc.open_file(pa.memory_map(self._folder.local(name))).read_all()
             except (OSError, pa.ArrowInvalid) as error:
-                log.warning("%s is damaged (%s): its rows are computed again", one_line(path), one_line(str(error)))
+                return error
+
+        tables = []
+        names = list(filter(_PART.fullmatch, self._names()))
+        for name, table in zip(names, self._folder.each(read, names), strict=True):
+            if isinstance(table, Exception):
+                shown = one_line(os.path.join(self._folder.name, name))
+                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(table)))
                 self._unlink(name)
+            else:
+                tables.append(table)
         return tables
 
     def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
@@ -84,16 +96,23 @@ class Journal(Parts):
 
         schema = pa.schema([*rows.schema, *stamp_fields()])
         if self._writer is None:
-            numbers = [int(match[1]) for match in map(_PART.fullmatch, self._names()) if match]
-            self._part = f"part-{max(numbers, default=-1) + 1:05d}.arrow"
-            self._writer = pa.ipc.new_file(os.path.join(self._folder, self._part + ".tmp"), schema)
+            self._part = f"part-{self._next_number():05d}.arrow"
+            self._scratch = self._folder.scratch(self._part)
+            self._writer = pa.ipc.new_file(self._scratch, schema)
         columns = [*rows.columns, *stamp_columns(keys, stamps)]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+
+    def _next_number(self) -> int:
+        if self._next is None:
+            numbers = [int(match[1]) for match in map(_PART.fullmatch, self._names()) if match]
+            self._next = max(numbers, default=-1) + 1
+        number, self._next = self._next, self._next + 1
+        return number
 
     def _finish_part(self) -> None:
         writer, self._writer = self._writer, None
         writer.close()
-        publish(os.path.join(self._folder, self._part + ".tmp"), os.path.join(self._folder, self._part))
+        self._folder.publish(self._scratch, self._part, keep=True)
 
     def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows in the order of the layout, at most so many at a time; memory stays flat, the files are mapped."""

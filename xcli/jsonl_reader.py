@@ -33,8 +33,8 @@ class JsonlReader(Reader):
 
     format = "jsonl"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name, path)
         self.top, self.wnids = 1, False
         self.carried: list[str] | None = None
         try:

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from xcli.cloud import is_url
 from xcli.errors import SourceError
 from xcli.members import is_archive_name
 from xcli.paths import escape_path, valid_text
@@ -30,6 +31,9 @@ LABEL, SPLIT = "label", "split"
 
 NO_CLASS = "without a class folder"
 """The reason under which images that lie beside the class folders are counted."""
+
+MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
+"""Extensions, in lower case, by which the URL of a data set is known to be that of a manifest."""
 
 _NAMES = {TRAIN: TRAIN, VALIDATION: VALIDATION, "val": VALIDATION, TEST: TEST}
 _LAYOUT = "give a directory with a folder for each class, one with train/ and validation/ of such, or a manifest"
@@ -93,7 +97,7 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
     Args:
         source: a directory of class folders, which are searched recursively; a directory of `train`, `validation` (or
             `val`) and `test`, each with class folders; or a manifest, CSV or Parquet, with a column of labels and
-            perhaps one of splits, named `split`.
+            perhaps one of splits, named `split`. A manifest, and the images in it, may lie in an object store.
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
 
@@ -106,10 +110,14 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
     """
     if not source:
         raise SourceError(f"the data have an empty name; {_LAYOUT}")
+    shown = f"'{escape_path(source)}'"
+    if is_url(source):
+        if not source.lower().endswith(MANIFEST_EXTENSIONS):
+            raise SourceError(f"{shown}: class folders are read on this machine only; copy them, or give a manifest")
+        return _read_manifest(source, path_column, label_column)
     is_directory, problem = look_at(os.fsencode(source))
     if is_directory:
         return _read_directory(source)
-    shown = f"'{escape_path(source)}'"
     if problem is not None:
         raise SourceError(f"cannot read {shown}: {problem.message}; {_LAYOUT}")
     if is_archive_name(os.fsencode(source)):

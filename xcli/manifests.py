@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from xcli.cloud import CloudError, is_url
 from xcli.errors import ImageError, SourceError
 from xcli.paths import encode_text, escape_path, unescape_path, valid_text
 from xcli.records import ERROR, PATH, STATUS, ImageRef
@@ -67,7 +68,7 @@ def open_manifest(
     ref with an error; relative paths are relative to the current directory.
 
     Args:
-        name: the file; `-` for CSV on standard input.
+        name: the file, or its URL; `-` for CSV on standard input.
         path_column: the column of paths.
         escaped_paths: whether paths are escaped (`xcli.paths`), not verbatim.
         stdin: standard input, if `name` is `-`.
@@ -78,6 +79,7 @@ def open_manifest(
     Raises:
         SourceError: the file cannot be opened, is neither CSV nor Parquet, lacks the path column, or has a column
             whose name is given twice or is that of an output column.
+        UsageError: packages for object stores are missing.
     """
     shown = "standard input" if name == "-" else f"'{escape_path(name)}'"
     path_column = valid_text(path_column)
@@ -86,7 +88,9 @@ def open_manifest(
         assert stdin is not None
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
     try:
-        file = open(name, "rb")  # noqa: SIM115 - lives as long as the manifest
+        file = _open(name)
+    except CloudError as error:
+        raise SourceError(f"cannot open the manifest {shown}: {error.message}; give a CSV or Parquet file") from None
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
     try:
@@ -97,6 +101,14 @@ def open_manifest(
     except BaseException:
         file.close()
         raise
+
+
+def _open(name: str) -> io.BufferedReader:
+    if is_url(name):
+        from xcli.ranges import open_object
+
+        return open_object(name)
+    return open(name, "rb")
 
 
 class _Unclosed(io.RawIOBase):

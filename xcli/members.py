@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, Self
 
+from xcli import resuming
+from xcli.cloud import is_url
 from xcli.errors import ImageError
 from xcli.images import MAX_FILE_BYTES, open_file
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 TAR_EXTENSIONS = (b".tar", b".tar.gz", b".tgz", b".tar.zst", b".tzst")
 ARCHIVE_EXTENSIONS = (*TAR_EXTENSIONS, b".zip")
 """Extensions, in lower case, by which a file counts as an archive."""
+
+_BUFFER = 1 << 20
 
 Kind = Literal["file", "directory", "link", "special file"]
 FILE: Final = "file"
@@ -39,14 +43,16 @@ class Member(ABC):
     """An image within an archive.
 
     Attributes:
-        archive: path of the archive's file.
+        archive: path of the archive's file, or its URL.
         offset: where in the archive the member is; with `archive` it tells members of one name apart.
+        size: its bytes.
     """
 
     __slots__ = ()
 
     archive: str
     offset: int
+    size: int
 
     @abstractmethod
     def read(self, max_bytes: int) -> bytes:
@@ -58,6 +64,41 @@ class Member(ABC):
         Raises:
             ImageError: `missing`, `unreadable`, `truncated`, `corrupt` or `too-large`.
         """
+
+    @property
+    def distant(self) -> bool:
+        """Whether reading it takes a request to a server, so that it pays to begin early."""
+        return is_url(self.archive)
+
+    def state(self) -> resuming.Stamp | None:
+        """The state of the archive, by which a change is noticed; None where it cannot be had."""
+        if not is_url(self.archive):
+            return resuming.state_of_file(self.archive)
+        stamp: Stamp | None = getattr(self, "stamp", None)
+        if stamp is not None:
+            return resuming.Stamp(stamp.size, stamp.modified)
+        from xcli.objects import state_of
+
+        return state_of(self.archive)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeArchive(Member):
+    """The location of a reference that stands for all the images in an archive, to be listed where they are read.
+
+    Attributes:
+        archive: path of the archive's file.
+        key: its path relative to the source; empty if it is the source itself.
+        offset: 0.
+    """
+
+    archive: str
+    key: bytes
+    offset: int = 0
+
+    def read(self, max_bytes: int) -> bytes:
+        """Never called: what is read is its members."""
+        raise NotImplementedError("an archive is read by its members")
 
 
 @dataclass(slots=True)
@@ -90,6 +131,54 @@ class Stamp(NamedTuple):
     inode: int
     size: int
     modified: int
+
+
+class Archive(Protocol):
+    """An archive, open for reading at any position: on this machine, or in an object store.
+
+    Attributes:
+        path, stamp: its path or URL, and its state.
+    """
+
+    path: str
+    stamp: Stamp
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Reads `count` bytes, or fewer where the archive ends; raises ImageError."""
+
+    def expect(self, offset: int, count: int) -> None:
+        """Says that so much will be read, in smaller parts."""
+
+    def stream(self) -> BinaryIO:
+        """A file over the archive, from its beginning; to close it leaves the archive open."""
+
+    def close(self) -> None:
+        """Closes the archive."""
+
+    def __enter__(self) -> Self:
+        """Returns the archive, for `with`."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the archive."""
+
+
+def open_archive(path: str, stamp: Stamp | None = None) -> Archive:
+    """Opens an archive by its path or URL.
+
+    Args:
+        path: the archive.
+        stamp: what it must be still, if it was listed before.
+
+    Raises:
+        ImageError: it cannot be opened, is no regular file, or has changed.
+    """
+    if is_url(path):
+        from xcli.ranges import RemoteArchive
+
+        return RemoteArchive(path, stamp)
+    return OpenArchive(path, stamp)
 
 
 class OpenArchive:
@@ -131,6 +220,14 @@ class OpenArchive:
         except MemoryError as error:
             raise ImageError("too-large", f"not enough memory to read its {count:,} bytes") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def expect(self, offset: int, count: int) -> None:
+        """Says that so much will be read, in smaller parts; a disk does not need to know."""
+
+    def stream(self) -> BinaryIO:
+        """A file over the archive, from its beginning; to close it leaves the archive open."""
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        return open(self.descriptor, "rb", closefd=False, buffering=_BUFFER)
 
     def close(self) -> None:
         """Closes the file."""

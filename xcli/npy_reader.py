@@ -21,11 +21,11 @@ class NpyReader(Reader):
 
     format = "npy"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: str | None = None) -> None:
         import numpy as np
         import pyarrow as pa
 
-        super().__init__(name)
+        super().__init__(name, path)
         try:
             with self._open() as file:
                 version = np.lib.format.read_magic(file)
@@ -48,10 +48,10 @@ class NpyReader(Reader):
         self.schema = pa.schema(fields)
 
     def _read_companion(self) -> CsvReader:
-        name = f"{self.name}.csv"
-        if not os.path.exists(name):
+        name, path = f"{self.name}.csv", f"{self.path}.csv"
+        if not os.path.exists(path):
             raise CheckError(f"{one_line(name)} is missing; {one_line(self.name)} has its paths there")
-        return _CompanionReader(name)
+        return _CompanionReader(name, path)
 
     def _features_field(self) -> pa.Field:
         return features_schema(self._shape, str(self._dtype), []).field(3)  # type: ignore[arg-type]

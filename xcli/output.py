@@ -2,7 +2,8 @@
 
 A caller opens with `open_output`, writes to `.stream`, then calls `finish` on all the files that belong together. On
 the way out with an exception it calls `discard` instead. Every failure of the system is an OutputError that names the
-file, except a closed pipe: that is BrokenPipeError, by which the command line ends quietly.
+file, except a closed pipe: that is BrokenPipeError, by which the command line ends quietly. The names of files in
+object stores (`xcli.uploads`) are URLs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xcli.cloud import is_url
 from xcli.errors import OutputError, UsageError
 from xcli.tables import one_line
 
@@ -35,6 +37,21 @@ class ByteStream(Protocol):
     def write(self, data: bytes | memoryview, /) -> int | None: ...
     def flush(self) -> None: ...
     def seek(self, offset: int, /) -> int: ...
+
+
+class AnyFile(Protocol):
+    """What `open_output` gives: `AtomicFile`, `DirectFile`, `xcli.uploads.ObjectFile`."""
+
+    name: str
+    stream: CheckedStream
+
+    @property
+    def direct(self) -> bool: ...
+    def check(self) -> None: ...
+    def prepare(self) -> None: ...
+    def publish(self) -> None: ...
+    def discard(self) -> None: ...
+    def withdraw(self) -> None: ...
 
 
 class CheckedStream:
@@ -140,7 +157,7 @@ class AtomicFile:
         if os.path.isdir(self._final):
             raise _failure(self.name, "it is a directory; give the name of a file")
         if not self._overwrite and os.path.lexists(self._final):
-            raise _taken(self.name)
+            raise taken(self.name)
 
     def prepare(self) -> None:
         """Brings the content to the disk and closes it; nothing is left to do but give it its name."""
@@ -163,7 +180,7 @@ class AtomicFile:
         try:
             os.link(temporary, self._final)
         except FileExistsError:
-            raise _taken(self.name) from None
+            raise taken(self.name) from None
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
@@ -235,7 +252,7 @@ class DirectFile:
     withdraw = discard
 
 
-def open_output(target: str | None, overwrite: bool, *, locked: bool = False) -> AtomicFile | DirectFile:
+def open_output(target: str | None, overwrite: bool, *, locked: bool = False) -> AnyFile:
     """Opens `target` in the way its kind needs; None and `-` are standard output. `locked` is for `AtomicFile`.
 
     Raises:
@@ -246,11 +263,19 @@ def open_output(target: str | None, overwrite: bool, *, locked: bool = False) ->
         raise UsageError("the name of the output is empty; give a file, or - for standard output")
     if target is None or is_direct(target):
         return DirectFile(target)
+    return _open_whole(target, overwrite, locked)
+
+
+def _open_whole(target: str, overwrite: bool, locked: bool) -> AnyFile:
+    if is_url(target):
+        from xcli.uploads import ObjectFile
+
+        return ObjectFile(target, overwrite)
     return AtomicFile(target, overwrite, locked=locked)
 
 
-def finish(files: Sequence[AtomicFile | DirectFile]) -> None:
-    """Makes files that belong together appear, in the order given: all are on the disk before the first has its name.
+def finish(files: Sequence[AnyFile]) -> None:
+    """Makes files that belong together appear, in the order given: all are complete before the first has its name.
 
     Raises:
         OutputError: one could not be; those that were new have been taken away again, the others remain.
@@ -259,7 +284,7 @@ def finish(files: Sequence[AtomicFile | DirectFile]) -> None:
         file.prepare()
     for file in files:
         file.check()
-    started: list[AtomicFile | DirectFile] = []
+    started: list[AnyFile] = []
     try:
         for file in files:
             started.append(file)
@@ -271,12 +296,12 @@ def finish(files: Sequence[AtomicFile | DirectFile]) -> None:
 
 
 def write_whole(target: str, data: bytes | memoryview, *, overwrite: bool, locked: bool = False) -> None:
-    """Writes a file that appears whole or not at all; see `AtomicFile`.
+    """Writes a file or an object that appears whole or not at all; see `AtomicFile`.
 
     Raises:
         OutputError: it cannot be written.
     """
-    file = AtomicFile(target, overwrite, locked=locked)
+    file = _open_whole(target, overwrite, locked)
     try:
         file.stream.write(data)
         finish([file])
@@ -290,6 +315,8 @@ def is_direct(target: str | None) -> bool:
     if _is_stdout(target) or (target is not None and _DESCRIPTOR.fullmatch(target)):
         return True
     assert target is not None
+    if is_url(target):
+        return False
     try:
         mode = os.stat(target).st_mode
     except OSError:
@@ -350,7 +377,8 @@ def _failure(name: str, reason: str) -> OutputError:
     return OutputError(f"cannot write {one_line(name)}: {reason}")
 
 
-def _taken(name: str) -> OutputError:
+def taken(name: str) -> OutputError:
+    """The error for a name that another file has."""
     return OutputError(f"{one_line(name)} exists; pass --overwrite to replace it")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from xcli.cloud import is_url
 from xcli.dataset import check_dataset, is_dataset, is_finished
 from xcli.errors import CheckError, OutputError, UsageError
-from xcli.output import META_SUFFIX, is_direct
+from xcli.output import META_SUFFIX, is_direct, reported
 from xcli.provenance import DATASET_META, read_meta
 from xcli.sinks import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
 from xcli.tables import one_line
@@ -65,7 +67,7 @@ def check_options(options: RecordOptions, format: str, target: str | None) -> No
             raise UsageError(f"--features-out goes with a file, and {target!r} is a directory")
         if is_direct(options.features_out) or is_dataset(options.features_out):
             raise UsageError(f"--features-out takes the name of a file; received {options.features_out!r}")
-        if os.path.realpath(options.features_out) == os.path.realpath(target):
+        if same_output(options.features_out) == same_output(target):
             raise UsageError(f"{target!r} would be both tables; give --features-out another name")
         formats.append(format_from_name(options.features_out, FEATURES_FORMATS, "parquet"))
     if options.csv_safe and not set(GUARDED_FORMATS).intersection(formats):
@@ -86,8 +88,51 @@ def recorded(target: str) -> dict[str, Any] | None:
 
 def finished(target: str) -> dict[str, Any] | None:
     """What `recorded` says of an output that is there and was finished by a run of this tool, else None."""
-    there = is_finished(target) if is_dataset(target) else os.path.isfile(target)
+    there = is_finished(target) if is_dataset(target) else is_file(target)
     return recorded(target) if there else None
+
+
+def is_file(target: str) -> bool:
+    """Whether there is a file or an object of that name.
+
+    Raises:
+        UsageError, OutputError: see `exists`.
+    """
+    return exists(target) if is_url(target) else os.path.isfile(target)
+
+
+def exists(target: str) -> bool:
+    """Whether there is something of the name of an output: a file, a broken link, an object.
+
+    Raises:
+        UsageError: it is a URL where nothing can be written.
+        OutputError: the object store cannot be asked.
+    """
+    if is_url(target):
+        from xcli.uploads import WritableStore
+
+        return WritableStore(target).exists()
+    return os.path.lexists(target)
+
+
+def remove(target: str) -> None:
+    """Removes a file or an object that may be there.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    if is_url(target):
+        from xcli.uploads import WritableStore
+
+        WritableStore(target).unlink("")
+        return
+    with reported(target), suppress(FileNotFoundError):
+        os.unlink(target)
+
+
+def same_output(target: str) -> str:
+    """A text that is the same for all names of an output: its real path, or its URL."""
+    return target if is_url(target) else os.path.realpath(target)
 
 
 def digest_of(target: str) -> str | None:

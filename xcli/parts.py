@@ -1,4 +1,4 @@
-"""The finished rows of a run that is under way, in a directory: what no death takes away.
+"""The finished rows of a run that is under way, in a folder: what no death takes away.
 
 `FILE.partial/` (`xcli.journal`) and `DIR/` (`xcli.dataset`) have in common: a lock, held by the process that works on
 the output and naming it; `run.json`, the fingerprint of the run (everything that its rows depend on); parts, each of
@@ -7,19 +7,14 @@ which appears whole or not at all.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
-import os
-import socket
 import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.errors import OutputError
-from xcli.output import reported, sync_directory
+from xcli.output import reported
 from xcli.provenance import differences
 from xcli.records import ERROR, PATH, STATUS
 from xcli.resuming import KeptRows
@@ -31,13 +26,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.folders import Folder
     from xcli.resuming import Layout, Stamp
 
 log = logging.getLogger("xcli")
 
 DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class Parts(ABC):
@@ -45,7 +39,7 @@ class Parts(ABC):
 
     Args:
         target: the output, as the user named it.
-        folder: where the parts are; made if it is not there.
+        folder: where the parts are; made if it is not there, and closed at the end.
         part_rows: rows after which a part is finished.
         part_seconds: seconds after which a part is finished.
 
@@ -53,57 +47,20 @@ class Parts(ABC):
         fingerprint: of the earlier run whose parts are kept, or None.
 
     Raises:
-        OutputError: another process works on the output, or the directory cannot be made.
+        OutputError: another process works on the output, or the folder cannot be made.
     """
 
     prefix: ClassVar[str] = ""
-    """Of the names of everything in the directory that is no part."""
+    """Of the names of everything in the folder that is no part."""
 
-    def __init__(self, target: str, folder: str, part_rows: int, part_seconds: float) -> None:
+    def __init__(self, target: str, folder: Folder, part_rows: int, part_seconds: float) -> None:
         self._target, self._folder = target, folder
         self._part_rows, self._part_seconds = part_rows, part_seconds
         self._rows = 0
         self._begun = 0.0
         self._tables: list[pa.Table] = []
         self.fingerprint: dict[str, Any] | None = None
-        self._lock = self._acquire()
-
-    # The lock
-
-    def _acquire(self) -> int:
-        while True:
-            with reported(self._folder):
-                with suppress(FileExistsError):
-                    os.mkdir(self._folder)
-                path = os.path.join(self._folder, self.prefix + "lock")
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip() or "another process"
-                os.close(descriptor)
-                raise OutputError(
-                    f"{one_line(self._target)} is being written by {one_line(holder)}; wait for it, or give another -o"
-                ) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    os.close(descriptor)
-                    with reported(self._folder):
-                        raise
-                log.warning("%s: this file system has no locks; make sure that one process writes it", self._folder)
-            if self._is_still(path, descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                return descriptor
-            os.close(descriptor)
-
-    @staticmethod
-    def _is_still(path: str, descriptor: int) -> bool:
-        """Whether the locked file has its name yet: a run that ends takes it away."""
-        try:
-            return os.path.samestat(os.stat(path), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
+        folder.lock(self.prefix + "lock", target)
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +74,7 @@ class Parts(ABC):
                 # Nothing is kept: leave no trace of a run that did not come as far as to have rows.
                 self._clear_away()
         finally:
-            os.close(self._lock)
+            self._folder.close()
 
     @abstractmethod
     def _clear_away(self) -> None:
@@ -132,38 +89,41 @@ class Parts(ABC):
                 self._drop()
             self.fingerprint = self._read_fingerprint()
             self._tables = [] if self.fingerprint is None else self._open_parts()
+            self._tidy()
         except BaseException:
-            os.close(self._lock)
+            self._folder.close()
             raise
 
+    @abstractmethod
+    def _tidy(self) -> None:
+        """Removes what an earlier run that died has left and that is of no use; parts without a fingerprint, say."""
+
     def _names(self) -> list[str]:
-        with reported(self._folder):
-            return sorted(os.listdir(self._folder))
+        return self._folder.names()
 
     def _unlink(self, *names: str) -> None:
-        for name in names:
-            with reported(self._folder), suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._folder, name))
+        self._folder.unlink(*names)
 
     def _drop(self) -> None:
         # The fingerprint last: while it is there, what is left can be told from somebody else's files.
         names = [name for name in self._names() if self._is_ours(name)]
         run = self.prefix + "run.json"
-        self._unlink(*(name for name in names if name not in (run, self.prefix + "lock")), run)
+        self._unlink(*(name for name in names if name not in (run, self.prefix + "lock")))
+        self._unlink(run)
 
     @abstractmethod
     def _is_ours(self, name: str) -> bool:
         """Whether a file of this name is of this run's making."""
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
-        try:
-            with open(os.path.join(self._folder, self.prefix + "run.json"), encoding="utf-8") as file:
-                return dict(json.load(file))
-        except FileNotFoundError:
+        text = self._folder.read(self.prefix + "run.json")
+        if text is None:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:
             raise OutputError(
-                f"{one_line(self._folder)} cannot be continued ({self.prefix}run.json: {one_line(str(error))}); "
+                f"{one_line(self._folder.name)} cannot be continued ({self.prefix}run.json: {one_line(str(error))}); "
                 "pass --restart to start over"
             ) from error
 
@@ -179,7 +139,7 @@ class Parts(ABC):
         """
         self._tables = self._open_parts()
         if self.rows != layout.rows:
-            raise OutputError(f"{one_line(self._folder)} has been damaged meanwhile; the same command mends it")
+            raise OutputError(f"{one_line(self._folder.name)} has been damaged meanwhile; the same command mends it")
 
     @property
     def rows(self) -> int:
@@ -195,7 +155,7 @@ class Parts(ABC):
         text = json.dumps(fingerprint, indent=2, sort_keys=True)
         fingerprint = json.loads(text)
         if self.fingerprint is None:
-            self._write(self.prefix + "run.json", text.encode())
+            self._folder.write(self.prefix + "run.json", text.encode())
             self.fingerprint = fingerprint
         changes = [
             f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
@@ -203,7 +163,8 @@ class Parts(ABC):
         ]
         if changes:
             raise OutputError(
-                f"{one_line(self._folder)} holds rows of a run with other settings ({one_line('; '.join(changes))}); "
+                f"{one_line(self._folder.name)} holds rows of a run with other settings "
+                f"({one_line('; '.join(changes))}); "
                 "run it with those, give another -o, or pass --restart to start over"
             )
 
@@ -222,7 +183,7 @@ class Parts(ABC):
         """
         if not self._rows:
             self._begun = time.monotonic()
-        with reported(self._folder):
+        with reported(self._folder.name):
             self._add(rows, keys, stamps)
         self._rows += rows.num_rows
         if self._rows >= self._part_rows or time.monotonic() - self._begun >= self._part_seconds:
@@ -236,19 +197,12 @@ class Parts(ABC):
         """Finishes the part in hand, if any: on the disk, and then under its name."""
         if self._rows:
             self._rows = 0
-            with reported(self._folder):
+            with reported(self._folder.name):
                 self._finish_part()
 
     @abstractmethod
     def _finish_part(self) -> None:
         """Ends the part in hand, whether or not that works."""
-
-    def _write(self, name: str, content: bytes) -> None:
-        temporary = os.path.join(self._folder, name + ".tmp")
-        with reported(self._folder):
-            with open(temporary, "wb") as file:
-                file.write(content)
-            publish(temporary, os.path.join(self._folder, name))
 
     @abstractmethod
     def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -273,14 +227,3 @@ class Parts(ABC):
         """Says that the output is whole: nothing needs to be kept."""
         self._tables.clear()
         self.fingerprint = None
-
-
-def publish(temporary: str, final: str) -> None:
-    """Gives a complete file its name, once its content is on the disk."""
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, final)
-    sync_directory(os.path.dirname(final) or os.curdir)

@@ -3,7 +3,8 @@
     refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
 
 References and errors stay in Python and only numbers and pixels travel. Ahead of the batch in the consumer's hands
-there are at most four batches, and images on their way: twice as many as `workers`.
+there are at most four batches, and images on their way: twice as many as `workers`. Bytes out of object stores are
+fetched ahead of that (`xcli.readahead`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.errors import ImageError, XcliError
 from xcli.images import Preprocessing, load_image, prepare
 from xcli.profiling import Profile, timed
+from xcli.readahead import Coming, ReadAhead
 from xcli.records import ImageBatch, ImageRef
 from xcli.resuming import Stamp, stamp_of
 from xcli.runtime import load_tensorflow
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.members import Member
+    from xcli.images import Readable
 
-Decoder = Callable[["str | Member", Preprocessing], "NDArray[np.uint8]"]
+Decoder = Callable[["str | Readable", Preprocessing], "NDArray[np.uint8]"]
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that one image may take to be read and decoded."""
@@ -62,7 +64,7 @@ class DecoderPool:
         self.failure: XcliError | None = None
 
     def run(
-        self, location: str | Member, preprocessing: Preprocessing, before: Callable[[], None] | None = None
+        self, location: str | Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
     ) -> NDArray[np.uint8] | ImageError:
         """Decodes one image; blocks for at most the timeout.
 
@@ -209,9 +211,10 @@ class PixelPipeline:
         self._preprocessing, self._batch_size = preprocessing, batch_size
         self._workers = workers or default_workers()
         self._profile = profile or Profile(self._workers)
-        self._refs = timed(refs, self._profile, "listing")
+        self._refs = ReadAhead(timed(refs, self._profile, "listing"))
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, ImageRef] = {}
+        self._coming: dict[int, Coming] = {}
         self._errors: dict[int, ImageError] = {}
         self._stamps: dict[int, Stamp] = {}
         self._failure: BaseException | None = None
@@ -222,10 +225,12 @@ class PixelPipeline:
 
     def _numbers(self) -> Iterator[int]:
         try:
-            for number, ref in enumerate(self._refs):
+            for number, (ref, coming) in enumerate(self._refs):
                 if self._stopped.is_set():
                     return
                 self._pending[number] = ref
+                if coming is not None:
+                    self._coming[number] = coming
                 yield number
         except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
             self._listing_failure = error
@@ -233,23 +238,34 @@ class PixelPipeline:
     def _load(self, number: Any) -> NDArray[np.uint8]:
         import numpy as np
 
-        ref = self._pending[int(number)]
+        number = int(number)
+        ref, coming = self._pending[number], self._coming.pop(number, None)
         try:
             with self._profile.stage("decode"):
-                outcome = ref.error or self._pool.run(
-                    ref.location, self._preprocessing, lambda: self._stamp(int(number), ref)
-                )
+                if coming is not None:
+                    outcome = self._load_coming(number, coming)
+                else:
+                    outcome = ref.error or self._pool.run(
+                        ref.location, self._preprocessing, lambda: self._stamp(number, stamp_of(ref))
+                    )
         except BaseException as error:
             # TensorFlow makes a text of it.
             self._failure = self._failure or error
             raise
         if isinstance(outcome, ImageError):
-            self._errors[int(number)] = outcome
+            self._errors[number] = outcome
             return np.zeros((self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
         return outcome
 
-    def _stamp(self, number: int, ref: ImageRef) -> None:
-        stamp = stamp_of(ref)
+    def _load_coming(self, number: int, coming: Coming) -> NDArray[np.uint8] | ImageError:
+        try:
+            return self._pool.run(coming, self._preprocessing)
+        finally:
+            coming.drop()
+            # A store says with the bytes what state they are of; of a file it is looked up just before.
+            self._stamp(number, coming.stamp)
+
+    def _stamp(self, number: int, stamp: Stamp | None) -> None:
         if stamp is not None:
             self._stamps[number] = stamp
 
@@ -292,6 +308,7 @@ class PixelPipeline:
     def stop(self) -> None:
         """Ends the iteration early, from any thread; who waits for a batch gets no more."""
         self._stopped.set()
+        self._refs.stop()
         self._pool.close()
         self._room.release()
 

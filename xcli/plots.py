@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from xcli.members import Member
+    from xcli.images import Readable
 
 MAX_MISTAKES = 24
 """Thumbnails in a picture of mistakes."""
@@ -61,7 +61,7 @@ class Mistake:
     """
 
     path: str
-    location: str | Member
+    location: str | Readable
     true: str
     predicted: str
     probability: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from xcli.cloud import is_url
 from xcli.errors import CheckError
 from xcli.tables import one_line
 
@@ -53,9 +54,18 @@ def parse_meta(text: bytes, name: str) -> dict[str, Any]:
 def read_meta(name: str) -> dict[str, Any] | None:
     """Reads a `FILE.meta.json`; None where there is none.
 
+    Args:
+        name: of a file, or the URL of an object.
+
     Raises:
         CheckError: it cannot be read, or is damaged.
+        OutputError: the object store cannot be asked.
     """
+    if is_url(name):
+        from xcli.uploads import WritableStore
+
+        content = WritableStore(name).read("")
+        return None if content is None else parse_meta(content, name)
     try:
         with open(name, "rb") as file:
             text = file.read(_MAX_META + 1)

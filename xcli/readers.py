@@ -15,8 +15,10 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
+from xcli.cloud import is_url, scheme_of
 from xcli.encoders import METADATA_KEY, rows_per_group
-from xcli.errors import CheckError, SourceError
+from xcli.errors import CheckError, OutputError, SourceError
+from xcli.folders import open_folder
 from xcli.output import META_SUFFIX
 from xcli.provenance import DATASET_META, SUCCESS, parse_meta, read_meta
 from xcli.records import ERROR, FEATURES, PATH, STATUS
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
+
+    from xcli.folders import Folder
 
 LEAD = [PATH, STATUS, ERROR]
 PARQUET_MAGIC, NPY_MAGIC = b"PAR1", b"\x93NUMPY"
@@ -38,8 +42,13 @@ _MAX_HEADER = 1 << 24
 class Reader(ABC):
     """One table on its way back.
 
+    Args:
+        name: as the user gave it.
+        path: where it is on this machine; None is the name itself.
+
     Attributes:
         name: as the user gave it.
+        path: where it is on this machine.
         schema: of the batches.
         provenance: what the file itself says of it (Parquet), else None.
         meta: what `FILE.meta.json` says, or None where there is none.
@@ -50,10 +59,13 @@ class Reader(ABC):
 
     format: ClassVar[str]
     provenance: dict[str, Any] | None = None
+    copies: Folder | None = None
+    """Holds the copies of a table that is in an object store."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: str | None = None) -> None:
         self.name = name
-        self.meta = read_meta(name + META_SUFFIX)
+        self.path = path or name
+        self.meta = read_meta(self.path + META_SUFFIX)
         if (self.meta or {}).get("csv_safe") is True:
             raise CheckError(
                 f"{one_line(name)} was written with --csv-safe, which changes texts for good; "
@@ -84,7 +96,7 @@ class Reader(ABC):
         return CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {one_line(reason)[:500]}")
 
     def _open(self) -> BinaryIO:
-        return open(self.name, "rb")
+        return open(self.path, "rb")
 
     @property
     def kind(self) -> str:
@@ -110,10 +122,10 @@ class ParquetReader(Reader):
 
     format = "parquet"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: str | None = None) -> None:
         import pyarrow as pa
 
-        super().__init__(name)
+        super().__init__(name, path)
         try:
             with self._parquet() as file:
                 schema, self.rows = file.schema_arrow, file.metadata.num_rows
@@ -143,7 +155,7 @@ class ParquetReader(Reader):
         import pyarrow.parquet as pq
 
         # Buffered, so that a column of a row group is never in memory as a whole.
-        return pq.ParquetFile(self.name, buffer_size=_BUFFER, pre_buffer=False)
+        return pq.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -154,20 +166,25 @@ class ParquetReader(Reader):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
 
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet") and not name.startswith(("_", "."))
+
+
 class PartsReader(Reader):
     """A directory of Parquet parts, by name; what begins with `_` or `.` is no part."""
 
     format = "parquet"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name.rstrip("/") or name)
-        self.meta = self.meta or read_meta(os.path.join(name, DATASET_META))
-        if os.path.exists(os.path.join(name, "_run.json")) and not os.path.exists(os.path.join(name, SUCCESS)):
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name.rstrip("/") or name, (path or name).rstrip("/") or path)
+        self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
+        there = os.listdir(self.path)
+        if "_run.json" in there and SUCCESS not in there:
             raise CheckError(
                 f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
             )
-        names = sorted((one for one in os.listdir(name) if not one.startswith(("_", "."))), key=os.fsencode)
-        self.parts = [ParquetReader(os.path.join(name, one)) for one in names if one.endswith(".parquet")]
+        names = sorted((one for one in there if _is_part(one)), key=os.fsencode)
+        self.parts = [ParquetReader(os.path.join(name, one), os.path.join(self.path, one)) for one in names]
         if not self.parts:
             raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
         first = self.parts[0]
@@ -187,8 +204,8 @@ class CsvReader(Reader):
 
     format = "csv"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name, path)
         try:
             with self._open() as file:
                 self._header = self._read_header(file)
@@ -232,7 +249,7 @@ class CsvReader(Reader):
         types = {field.name: field.type for field in self.schema if field.name != FEATURES or not self._width}
         types |= {f"f{i}": pa.float32() for i in range(self._width)}
         reader = arrow_csv.open_csv(
-            self.name,
+            self.path,
             read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
@@ -289,7 +306,8 @@ def open_table(name: str) -> Reader:
     """Opens what a run wrote.
 
     Args:
-        name: a CSV, Parquet, JSON lines or NPY file, or a directory of Parquet parts.
+        name: a CSV, Parquet, JSON lines or NPY file, or a directory of Parquet parts; or the URL of such. What is in
+            an object store is copied to a temporary directory first, for as long as the reader lives.
 
     Returns:
         Its reader; nothing stays open between two calls of `batches`.
@@ -298,32 +316,69 @@ def open_table(name: str) -> Reader:
         SourceError: there is no such file, or it cannot be opened.
         CheckError: it is damaged, or no table of this program.
     """
+    if not is_url(name):
+        return _open_at(name, name)
+    if scheme_of(name) == "http":
+        raise SourceError(f"cannot open {one_line(name)}: tables are read from this machine, from s3:// and from gs://")
+    try:
+        folder, path = _copied(name)
+    except OutputError as error:
+        raise SourceError(str(error)) from error
+    reader = _open_at(name, path)
+    reader.copies = folder
+    return reader
+
+
+def _copied(url: str) -> tuple[Folder, str]:
+    """Copies a table from an object store: the folder that holds the copies, and the path of the table in it."""
+    folder = open_folder(url)
+    names = [one for one in folder.names() if _is_part(one) or one in (DATASET_META, SUCCESS, "_run.json")]
+    if names or url.endswith("/"):
+        paths = list(folder.each(folder.local, names))
+        if not paths:
+            raise SourceError(_not_there(url, FileNotFoundError("there is nothing below it")))
+        return folder, os.path.dirname(paths[0])
+    base, _, leaf = url.rpartition("/")
+    folder = open_folder(base)
+    try:
+        path = folder.local(leaf)
+    except FileNotFoundError:
+        raise SourceError(_not_there(url, FileNotFoundError("no such object"))) from None
+    for beside in (f"{leaf}{META_SUFFIX}", f"{leaf}.csv"):
+        with contextlib.suppress(FileNotFoundError):
+            folder.local(beside)
+    return folder, path
+
+
+def _open_at(name: str, path: str) -> Reader:
+    """Opens the table of a name that is at a path of this machine."""
     from xcli.jsonl_reader import JsonlReader
     from xcli.npy_reader import NpyReader
 
     try:
-        if os.path.isdir(name):
-            return PartsReader(name)
-        with open(name, "rb") as file:
+        if os.path.isdir(path):
+            return PartsReader(name, path)
+        with open(path, "rb") as file:
             head = file.read(8)
     except (OSError, ValueError) as error:
         raise SourceError(_not_there(name, error)) from None
     if head.startswith(PARQUET_MAGIC):
-        return ParquetReader(name)
+        return ParquetReader(name, path)
     if head.startswith(NPY_MAGIC):
-        return NpyReader(name)
+        return NpyReader(name, path)
     # A run of no images writes no JSON lines at all; any other format has a header.
     if head.startswith(b"{") or (not head and name.lower().endswith((".jsonl", ".ndjson"))):
-        return JsonlReader(name)
+        return JsonlReader(name, path)
     if head.startswith(b"path,"):
-        return CsvReader(name)
+        return CsvReader(name, path)
     what = "is empty" if not head else "is neither CSV, Parquet, JSON lines nor NPY as xception writes them"
     raise CheckError(f"{one_line(name)} {what}")
 
 
 def _not_there(name: str, error: Exception) -> str:
     text = f"cannot open {one_line(name)}: {one_line(getattr(error, 'strerror', None) or str(error))}"
-    with contextlib.suppress(ValueError):
-        if os.path.isdir(name + ".partial"):
+    with contextlib.suppress(ValueError, OutputError):
+        there = bool(open_folder(name + ".partial").names()) if is_url(name) else os.path.isdir(name + ".partial")
+        if there:
             text += "; its run has not finished (there is a .partial beside it): the same command continues it"
     return text

@@ -55,6 +55,7 @@ class Recipe:
         class_weights: `auto` gives rare classes more weight (see `xcli.examples.balanced`), `none` does not.
         batch_size: examples in a step.
         patience: epochs without a better one after which a phase ends.
+        calibrate: divide the logits by a temperature fitted on the validation images.
         seed: of everything that is random.
     """
 
@@ -73,6 +74,7 @@ class Recipe:
     class_weights: str = "none"
     batch_size: int = 32
     patience: int = 5
+    calibrate: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

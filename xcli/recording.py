@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -21,7 +20,17 @@ from xcli.errors import OutputError, TooManyErrors
 from xcli.interrupts import held_signals
 from xcli.journal import Journal
 from xcli.output import META_SUFFIX, is_direct
-from xcli.outputs import check_options, digest, digest_of, finished, other_settings
+from xcli.outputs import (
+    check_options,
+    digest,
+    digest_of,
+    exists,
+    finished,
+    is_file,
+    other_settings,
+    remove,
+    same_output,
+)
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.readers import open_table
 from xcli.records import PATH, STATUS
@@ -257,7 +266,7 @@ class _Recording:
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
         """Everything that the rows depend on, and what they are rows of."""
         options = self.options
-        second = {} if options.features_out is None else {"features_out": os.path.realpath(options.features_out)}
+        second = {} if options.features_out is None else {"features_out": same_output(options.features_out)}
         return {
             "provenance": self.run.provenance(self.command),
             "sources": asdict(self.run.listing.options),
@@ -276,9 +285,9 @@ class _Recording:
         second = self.options.features_out
         if second is None:
             return True
-        if not self.overwrite and os.path.lexists(second) and digest_of(second) != digest(fingerprint):
+        if not self.overwrite and exists(second) and digest_of(second) != digest(fingerprint):
             raise other_settings(second)
-        return os.path.isfile(second)
+        return is_file(second)
 
     def _compute(self, parts: Parts) -> Layout:
         run = self.run
@@ -332,7 +341,7 @@ class _Recording:
         outputs = self._outputs(schema)
         # Of a new file `FILE.meta.json` appears first: who dies in between has not finished, and goes on. In place of
         # an old file it must never stand beside that, and appears last.
-        old = [one.target for one in outputs if self.overwrite and os.path.lexists(one.target)]
+        old = [one.target for one in outputs if self.overwrite and exists(one.target)]
         with ExitStack() as stack:
             sinks: list[OutputFile] = []
             for one in outputs:
@@ -351,16 +360,15 @@ class _Recording:
             self.run.report.check(rows)
             for one in outputs:
                 if one.target in old:
-                    with suppress(FileNotFoundError):
-                        os.unlink(f"{one.target}{META_SUFFIX}")
+                    remove(f"{one.target}{META_SUFFIX}")
                 else:
                     self._describe(one, meta)
             try:
                 OutputFile.close(sinks)
             except BaseException:
                 for one in outputs:
-                    with suppress(OSError):
-                        os.unlink(f"{one.target}{META_SUFFIX}")
+                    with suppress(OutputError):
+                        remove(f"{one.target}{META_SUFFIX}")
                 raise
             stack.pop_all()
             for one in outputs:

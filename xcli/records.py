@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from xcli.errors import ImageError
     from xcli.members import Member
+    from xcli.objects import RemoteObject
     from xcli.resuming import Stamp
 
 PATH, STATUS, ERROR = "path", "status", "error"
@@ -30,14 +31,15 @@ class ImageRef:
 
     Attributes:
         path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid text.
-        location: what to open: a file system path (`str`, undecodable bytes as surrogates), or a member of an archive.
+        location: what to open: a file system path (`str`, undecodable bytes as surrogates), a member of an archive, or
+            an object of a store.
         key: the bytes of the path relative to its source; what `--shard` hashes.
         error: what is wrong already at listing time (`ImageError`), else None. Such a ref is never opened.
         extra: values of the manifest's other columns, in the order of `Listing.extra_columns`.
     """
 
     path: str
-    location: str | Member
+    location: str | Member | RemoteObject
     key: bytes
     error: ImageError | None = None
     extra: tuple[Any, ...] = ()

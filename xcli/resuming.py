@@ -46,10 +46,14 @@ class Stamp(NamedTuple):
 
 
 def stamp_of(ref: ImageRef) -> Stamp | None:
-    """The state of a reference's file, or of its archive; None where it cannot be had."""
-    location = ref.location
+    """The state of a reference's file or object, or of its archive; None where it cannot be had."""
+    return state_of_file(ref.location) if isinstance(ref.location, str) else ref.location.state()
+
+
+def state_of_file(path: str) -> Stamp | None:
+    """The state of a file of this machine; None where it cannot be had."""
     try:
-        found = os.stat(location if isinstance(location, str) else location.archive)
+        found = os.stat(path)
     except (OSError, ValueError):
         return None
     return Stamp(found.st_size, found.st_mtime_ns)
@@ -58,8 +62,9 @@ def stamp_of(ref: ImageRef) -> Stamp | None:
 def key_of(ref: ImageRef) -> int:
     """64 bits that stand for what a row is about: path, values carried from a manifest, place in an archive."""
     parts = [ref.path, repr(ref.extra) if ref.extra else ""]
-    if not isinstance(ref.location, str):
-        parts.append(str(ref.location.offset))
+    offset = getattr(ref.location, "offset", None)
+    if offset is not None:
+        parts.append(str(offset))
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
@@ -98,13 +103,9 @@ class KeptRows:
 
     def find(self, ref: ImageRef) -> int | None:
         """The number of the row that still holds for a reference, or None: it is new, or has changed."""
-        import numpy as np
-
-        key = key_of(ref)
-        place = int(np.searchsorted(self._keys, np.uint64(key), side="right")) - 1
-        if place < 0 or int(self._keys[place]) != key:
+        row = self._newest(ref)
+        if row is None:
             return None
-        row = int(self._order[place])
         if self._failed[row] and self._retry_errors:
             return None
         size, mtime = int(self._size[row]), int(self._mtime[row])
@@ -113,6 +114,17 @@ class KeptRows:
             # It could not be looked at then; if it still cannot, the row still holds.
             return row if stamp is None or ref.error is not None else None
         return row if stamp == (size, mtime) else None
+
+    def _newest(self, ref: ImageRef) -> int | None:
+        import numpy as np
+
+        key = key_of(ref)
+        place = int(np.searchsorted(self._keys, np.uint64(key), side="right")) - 1
+        return int(self._order[place]) if place >= 0 and int(self._keys[place]) == key else None
+
+    def has(self, ref: ImageRef) -> bool:
+        """Whether there is a row for a reference, that holds or not."""
+        return self._newest(ref) is not None
 
     def reason(self, row: int) -> str | None:
         """Why a row is an error (`ImageError.reason`), or None."""
@@ -138,6 +150,14 @@ class Layout:
         self._ranges: list[list[int]] = []
         self.ok = 0
         self.errors: dict[str, int] = {}
+
+    def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Takes all the references; gives those whose rows are not there yet."""
+        if len(self._kept):
+            from xcli.readahead import with_states
+
+            refs = with_states(refs, self._kept.has)
+        return (ref for ref in refs if not self.keep(ref))
 
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next reference; says whether its row is there already."""

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from xcli.encoders import METADATA_KEY, CsvSink, JsonlSink, NpySink, ParquetSink, Sink
 from xcli.errors import UsageError
-from xcli.output import META_SUFFIX, AtomicFile, DirectFile, finish, is_direct, open_output, write_meta
+from xcli.output import META_SUFFIX, finish, is_direct, open_output, write_meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     import pyarrow as pa
+
+    from xcli.output import AnyFile
 
 __all__ = [
     "CLASSIFY_FORMATS",
@@ -76,7 +78,7 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
 class OutputFile:
     """A sink and the files it fills. As a context manager it makes them appear at a normal end, and none otherwise."""
 
-    def __init__(self, sink: Sink, files: Sequence[AtomicFile | DirectFile]) -> None:
+    def __init__(self, sink: Sink, files: Sequence[AnyFile]) -> None:
         self._sink = sink
         self._files = files
 
@@ -160,7 +162,7 @@ def open_sink(
         raise _needs_file(format)
     if guarded and format not in GUARDED_FORMATS:
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
-    files: list[AtomicFile | DirectFile] = []
+    files: list[AnyFile] = []
     try:
         files.append(open_output(target, overwrite, locked=locked))
         sink: Sink

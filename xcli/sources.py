@@ -1,8 +1,8 @@
 """What the user names as input, as a lazy, ordered listing of `ImageRef`s: files, directories, archives, globs, lists,
-manifests.
+manifests; of this machine or of an object store.
 
 Paths come out as the user gave them, joined with `/`. Entries of a directory come in the order of the bytes of their
-names, subdirectories in place. Nothing here opens an image.
+names, subdirectories in place; objects in that of their store. Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
+from xcli.cloud import is_url
 from xcli.errors import ImageError, SourceError, UsageError
 from xcli.image_archives import SEPARATOR, Archives
 from xcli.manifests import ExtraColumn, Manifest, open_manifest
-from xcli.members import is_archive_name
+from xcli.members import WholeArchive, is_archive_name
 from xcli.paths import escape_path
 from xcli.patterns import PathFilter, has_magic
+from xcli.prefixes import Prefixes, make_object
 from xcli.records import ImageRef
 from xcli.walking import Walker, look_at, make_ref
 
@@ -45,9 +47,10 @@ class SourceOptions:
 
     Attributes:
         sources: files, directories, archives, single members of them (`photos.tar::a.jpg`), globs, or `-` for a list
-            on standard input; none for the current directory.
+            on standard input; none for the current directory. All but directories may be URLs (`s3://bucket/a.jpg`),
+            and a prefix (`s3://bucket/photos/`) is what a directory is elsewhere.
         null: the list on standard input is separated by NUL, not by newlines.
-        manifest: a CSV or Parquet file of paths; `-` for CSV on standard input.
+        manifest: a CSV or Parquet file of paths and URLs, or the URL of one; `-` for CSV on standard input.
         path_column: the manifest's column of paths.
         escaped_paths: the manifest's paths are escaped as in the `path` column of this program's tables.
         archives: list the archives that are found in directories too; elsewhere they are listed without it.
@@ -185,7 +188,9 @@ class Listing:
     def _iterate(self) -> Iterator[ImageRef]:
         shard = self.options.shard
         for ref in islice(self._refs, self.options.limit):
-            if shard is not None and shard_of(ref.key, shard[1]) != shard[0]:
+            # What is in a whole archive is divided where it is listed.
+            whole = isinstance(ref.location, WholeArchive)
+            if shard is not None and not whole and shard_of(ref.key, shard[1]) != shard[0]:
                 self.skipped[OTHER_SHARD] = self.skipped.get(OTHER_SHARD, 0) + 1
                 continue
             self.listed += 1
@@ -209,21 +214,25 @@ class Listing:
         self.close()
 
 
-def list_images(options: SourceOptions, *, stdin: BinaryIO | None = None) -> Listing:
+def list_images(
+    options: SourceOptions, *, stdin: BinaryIO | None = None, archives: type[Archives] = Archives
+) -> Listing:
     """Begins to list the images that `options` names.
 
-    Nothing but the first match of each glob and the head of the manifest is read before the listing is iterated over.
-    What goes wrong later is a ref with an error, never an exception.
+    Nothing but the first match of each glob, the first page of each prefix and the head of the manifest is read before
+    the listing is iterated over. What goes wrong later is a ref with an error, never an exception.
 
     Args:
         options: what to list.
         stdin: where `-` is read from; standard input when None.
+        archives: lists archives; `WholeArchives` leaves them as they are.
 
     Returns:
         The listing.
 
     Raises:
-        SourceError: a glob matches nothing, or the manifest cannot be used.
+        SourceError: a glob matches nothing, an object store cannot be listed, or the manifest cannot be used.
+        UsageError: packages for object stores are missing.
     """
     stream = stdin
     if LIST_ON_STDIN in options.sources or options.manifest == LIST_ON_STDIN:
@@ -236,15 +245,16 @@ def list_images(options: SourceOptions, *, stdin: BinaryIO | None = None) -> Lis
             options.manifest, path_column=options.path_column, escaped_paths=options.escaped_paths, stdin=stream
         )
         skipped: dict[str, int] = {}
-        refs = _filtered(manifest, path_filter, skipped)
+        refs = _filtered(manifest, path_filter, skipped, archives(path_filter, skipped))
         return Listing(refs, options, skipped=skipped, extra_columns=manifest.extra_columns, close=manifest.close)
-    sources = _Sources(options, path_filter, stream)
+    sources = _Sources(options, path_filter, stream, archives)
     return Listing(sources.refs(), options, skipped=sources.skipped)
 
 
-def _filtered(manifest: Manifest, path_filter: PathFilter, skipped: dict[str, int]) -> Iterator[ImageRef]:
+def _filtered(
+    manifest: Manifest, path_filter: PathFilter, skipped: dict[str, int], archives: Archives
+) -> Iterator[ImageRef]:
     """Leaves rows of a manifest out, and puts the members of an archive in the place of its row."""
-    archives = Archives(path_filter, skipped)
     for ref in manifest:
         if ref.error is not None:
             yield ref
@@ -256,8 +266,10 @@ def _filtered(manifest: Manifest, path_filter: PathFilter, skipped: dict[str, in
         elif is_archive:
             yield from (replace(member, extra=ref.extra) for member in archives.members(ref.key, b""))
         else:
-            member = archives.member(ref.key) if _may_be_member(ref.key) else None
-            yield ref if member is None else replace(member, extra=ref.extra)
+            found = archives.member(ref.key) if _may_be_member(ref.key) else None
+            if found is None and isinstance(ref.location, str) and is_url(ref.location):
+                found = make_object(ref.location)
+            yield ref if found is None else replace(found, extra=ref.extra)
 
 
 def _refusal(path_filter: PathFilter, path: bytes, *, directory: bool) -> str | None:
@@ -272,20 +284,27 @@ def _may_be_member(path: bytes) -> bool:
 
 
 class _Sources:
-    """The sources of one listing; making it finds the first match of every glob."""
+    """The sources of one listing; making it finds the first match of every glob, and the first page of every prefix."""
 
-    def __init__(self, options: SourceOptions, path_filter: PathFilter, stdin: BinaryIO | None) -> None:
+    def __init__(
+        self, options: SourceOptions, path_filter: PathFilter, stdin: BinaryIO | None, archives: type[Archives]
+    ) -> None:
         self.skipped: dict[str, int] = {}
         self._options = options
         self._filter = path_filter
         self._stdin = stdin
-        self._archives = Archives(path_filter, self.skipped)
+        self._archives = archives(path_filter, self.skipped)
         self._walker = Walker(path_filter, self.skipped, self._archives, into_archives=options.archives)
-        self._globs = {
-            index: self._begin_glob(source)
-            for index, source in enumerate(options.sources)
-            if has_magic(source) and not os.path.lexists(source)
+        self._prefixes = Prefixes(path_filter, self.skipped, self._archives, into_archives=options.archives)
+        self._begun = {
+            index: begun for index, source in enumerate(options.sources) if (begun := self._begin(source)) is not None
         }
+
+    def _begin(self, source: str) -> Iterator[ImageRef | None] | None:
+        """Begins what must be looked at before anything else is done."""
+        if is_url(source):
+            return self._prefixes.begin(source)
+        return self._begin_glob(source) if has_magic(source) and not os.path.lexists(source) else None
 
     def _begin_glob(self, pattern: str) -> Iterator[ImageRef | None]:
         walk = self._walker.glob(pattern)
@@ -301,8 +320,8 @@ class _Sources:
         if not self._options.sources:
             yield from self._walker.directory(b"")
         for index, source in enumerate(self._options.sources):
-            if index in self._globs:
-                yield from (ref for ref in self._globs.pop(index) if ref is not None)
+            if index in self._begun:
+                yield from (ref for ref in self._begun.pop(index) if ref is not None)
             elif source == LIST_ON_STDIN:
                 yield from self._list_on_stdin()
             else:
@@ -323,6 +342,9 @@ class _Sources:
         assert self._stdin is not None
         try:
             for path in read_entries(self._stdin, b"\0" if self._options.null else b"\n"):
+                if is_url(os.fsdecode(path)):
+                    yield from self._url_on_stdin(path)
+                    continue
                 is_directory, problem = look_at(path)
                 is_archive = problem is None and is_archive_name(path)
                 reason = _refusal(self._filter, path, directory=is_directory or is_archive)
@@ -333,6 +355,14 @@ class _Sources:
         except OSError as error:
             problem = ImageError("unreadable", f"cannot read the list on standard input: {error.strerror}")
             yield ImageRef(LIST_ON_STDIN, LIST_ON_STDIN, LIST_ON_STDIN.encode(), problem)
+
+    def _url_on_stdin(self, path: bytes) -> Iterator[ImageRef]:
+        # Whether it is a prefix or an object is not known yet; a name without an extension is taken for a prefix.
+        reason = _refusal(self._filter, path, directory=b"." not in os.path.basename(path) or is_archive_name(path))
+        if reason is None:
+            yield from self._prefixes.listed(os.fsdecode(path))
+        else:
+            self._walker.skip(reason)
 
 
 def read_entries(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:

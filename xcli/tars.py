@@ -18,7 +18,7 @@ from xcli.tarstreams import open_stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.members import Kind, OpenArchive
+    from xcli.members import Archive, Kind
     from xcli.tarstreams import Luggage, Stream
 
 MAX_HEADER = 1 << 20
@@ -29,7 +29,7 @@ _MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
 _MAX_NUMBER = 1 << 62
 
 
-def tar_entries(file: OpenArchive, luggage: Luggage) -> Iterator[Entry]:
+def tar_entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
     """Lists a tar archive, compressed with gzip or Zstandard (told from the content) or not.
 
     Archives that were joined end to end are read as one, as with GNU tar's `--ignore-zeros`.

@@ -3,6 +3,10 @@
 Members of a plain tar are read where they lie. Those of a compressed one cannot be: their bytes are read while the
 archive is listed and travel with the member, until it is read once; when more than `MAX_CARRIED` bytes are under way,
 or bytes are wanted a second time, the archive is unpacked again up to the member.
+
+A plain tar in an object store is something of both. To list it is to fetch it, for its headers lie between the
+members; so members travel with their bytes, and nothing is fetched twice. Those that are large, that find no room, or
+that are wanted again are read where they lie.
 """
 
 from __future__ import annotations
@@ -14,11 +18,14 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from xcli.cloud import is_url
 from xcli.errors import ImageError
-from xcli.members import Member, OpenArchive, Stamp, too_large
+from xcli.members import Member, Stamp, open_archive, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xcli.members import Archive
 
 MAX_CARRIED = 1 << 30
 """Bytes of members of compressed archives that one listing lets wait for their decoding."""
@@ -26,27 +33,10 @@ MAX_CARRIED = 1 << 30
 MAX_AGAIN = 1 << 33
 """How deep in a compressed archive a member may lie to be unpacked a second time."""
 
+MAX_PASSING = 8 << 20
+"""Size of the members of a plain tar in an object store up to which their bytes are taken along as they pass by."""
+
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember(Member):
-    """A member of a plain tar: `size` bytes at `offset`."""
-
-    archive: str
-    offset: int
-    size: int
-    stamp: Stamp
-
-    def read(self, max_bytes: int) -> bytes:
-        """Reads the bytes where they lie; see `Member.read`."""
-        if self.size > max_bytes:
-            raise too_large(self.size, max_bytes)
-        with OpenArchive(self.archive, self.stamp) as file:
-            data = file.read_at(self.offset, self.size)
-        if len(data) < self.size:
-            raise ImageError("truncated", f"the archive ends after {len(data):,} of the member's {self.size:,} bytes")
-        return data
 
 
 class _Carried:
@@ -64,8 +54,21 @@ class _Carried:
             self._returned.put(len(data))
         return data
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no bytes, or none any more."""
+        return self._data is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process the member goes without them, and reads them where they lie.
+        return _nothing, ()
+
     def __del__(self) -> None:
         self.take()
+
+
+def _nothing() -> _Carried:
+    return _Carried(None, SimpleQueue())
 
 
 class Luggage:
@@ -90,6 +93,34 @@ class Luggage:
 
 
 @dataclass(frozen=True, slots=True)
+class TarMember(Member):
+    """A member of a plain tar: `size` bytes at `offset`."""
+
+    archive: str
+    offset: int
+    size: int
+    stamp: Stamp
+    carried: _Carried | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def distant(self) -> bool:
+        """See `Member.distant`: not while its bytes are with it."""
+        return is_url(self.archive) and (self.carried is None or self.carried.empty)
+
+    def read(self, max_bytes: int) -> bytes:
+        """Gives the bytes that were carried, or reads them where they lie; see `Member.read`."""
+        if self.size > max_bytes:
+            raise too_large(self.size, max_bytes)
+        if self.carried is not None and (passed := self.carried.take()) is not None:
+            return passed
+        with open_archive(self.archive, self.stamp) as file:
+            data = file.read_at(self.offset, self.size)
+        if len(data) < self.size:
+            raise ImageError("truncated", f"the archive ends after {len(data):,} of the member's {self.size:,} bytes")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
 class PackedMember(Member):
     """A member of a compressed tar: `size` bytes at `offset` of what the archive unpacks to."""
 
@@ -98,6 +129,11 @@ class PackedMember(Member):
     size: int
     stamp: Stamp
     carried: _Carried = field(repr=False, compare=False)
+
+    @property
+    def distant(self) -> bool:
+        """See `Member.distant`: unpacking it is work for a decoder, not a wait for a server."""
+        return False
 
     def read(self, max_bytes: int) -> bytes:
         """Gives the bytes that were carried, and lets go of them; see `Member.read`."""
@@ -109,7 +145,7 @@ class PackedMember(Member):
             raise ImageError(
                 "too-large", f"it lies {self.offset:,} bytes deep in a compressed archive; unpack the archive first"
             )
-        with OpenArchive(self.archive, self.stamp) as file:
+        with open_archive(self.archive, self.stamp) as file:
             stream = _Packed(file, Luggage())
             stream.seek(self.offset)
             return stream.read_all(self.size)
@@ -136,8 +172,9 @@ _CUT_OFF = "the archive is cut off: it ends before the data that it announces"
 class _Plain:
     """A plain tar."""
 
-    def __init__(self, file: OpenArchive) -> None:
-        self._file = file
+    def __init__(self, file: Archive, luggage: Luggage) -> None:
+        self._file, self._luggage = file, luggage
+        self._passes = is_url(file.path)
         self.offset = 0
 
     def read(self, count: int) -> bytes:
@@ -153,16 +190,22 @@ class _Plain:
     def member(self, size: int, carry: bool) -> Member:
         if self.offset + size > self._file.stamp.size:
             raise ImageError("truncated", _CUT_OFF)
-        return TarMember(self._file.path, self.offset, size, self._file.stamp)
+        carried = None
+        if carry and self._passes and size <= MAX_PASSING and self._luggage.has_room(size):
+            data = self._file.read_at(self.offset, size)
+            if len(data) < size:
+                raise ImageError("truncated", _CUT_OFF)
+            carried = self._luggage.pack(data)
+        return TarMember(self._file.path, self.offset, size, self._file.stamp, carried)
 
 
 class _Packed:
     """A compressed tar, unpacked as it is read."""
 
-    def __init__(self, file: OpenArchive, luggage: Luggage) -> None:
+    def __init__(self, file: Archive, luggage: Luggage) -> None:
         self._file, self._luggage = file, luggage
-        # Not closed: the descriptor is the archive's, and what else they hold goes with them.
-        self._source = open(file.descriptor, "rb", closefd=False)  # noqa: SIM115
+        # Not closed: what is open is the archive's, and what else they hold goes with them.
+        self._source = file.stream()
         self._unpacked = _decompressed(self._source, file.read_at(0, 4))
         self.offset = 0
 
@@ -224,7 +267,7 @@ def _decompressing() -> Iterator[None]:
         raise ImageError("corrupt", f"the archive is damaged: {text}") from error
 
 
-def open_stream(file: OpenArchive, luggage: Luggage) -> Stream:
+def open_stream(file: Archive, luggage: Luggage) -> Stream:
     """Begins to read a tar; whether it is compressed is told from its content.
 
     Args:
@@ -240,4 +283,4 @@ def open_stream(file: OpenArchive, luggage: Luggage) -> Stream:
     for beginning, packer in _OTHER_PACKERS:
         if magic.startswith(beginning):
             raise ImageError("unsupported", f"it is packed with {packer}; pack it with gzip or zstd, or unpack it")
-    return _Packed(file, luggage) if magic.startswith((_GZIP, _ZSTD)) else _Plain(file)
+    return _Packed(file, luggage) if magic.startswith((_GZIP, _ZSTD)) else _Plain(file, luggage)

@@ -154,6 +154,10 @@ class FeaturesTable:
         if self.dtype not in FEATURE_TYPES:
             raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
 
+    def for_model(self, model: LoadedModel) -> FeaturesTable:
+        """This table, of any model."""
+        return self
+
     def forward(self, model: LoadedModel) -> Forward:
         return model.features(self.pooling, self.layer)
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from xcli.calibration import cooled, fit_temperature
 from xcli.errors import UsageError
 from xcli.optimisation import StepOptions, Stepper, learning_rate
 from xcli.runtime import load_tensorflow
@@ -87,6 +88,7 @@ class Progress:
         best_epoch: the best of them, from 1; 0 before the first.
         best: accuracy and negative loss of that one.
         rows: the history.
+        temperature: by which the logits of the finished weights were divided; 1 before the end.
     """
 
     phase: int = 0
@@ -94,6 +96,7 @@ class Progress:
     best_epoch: int = 0
     best: tuple[float, float] = (-1.0, 0.0)
     rows: list[Row] = field(default_factory=list)
+    temperature: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -104,7 +107,7 @@ class Progress:
         """From what `as_dict` made."""
         rows = [Row(**row) for row in value["rows"]]
         accuracy, loss = value["best"]
-        return cls(value["phase"], value["epoch"], value["best_epoch"], (accuracy, loss), rows)
+        return cls(value["phase"], value["epoch"], value["best_epoch"], (accuracy, loss), rows, value["temperature"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,13 @@ class Trainer:
             self._keep(progress)
             self._on_epoch(row, self.phase)
         return self._best
+
+    def calibrated(self, weights: Weights) -> tuple[Weights, float]:
+        """Weights with their logits divided by a temperature fitted on the validation images, and that temperature."""
+        if self.held is None or self._scorer is None:
+            return weights, 1.0
+        temperature = fit_temperature(self._scorer.scores(self.held.x, weights), self.held.classes)
+        return cooled(weights, temperature), temperature
 
     def _is_over(self, progress: Progress) -> bool:
         return self.held is not None and progress.epoch - progress.best_epoch >= self.phase.patience

@@ -127,7 +127,7 @@ class Tuning:
             state: what they have loaded, to go on from, or None.
 
         Returns:
-            The best weights of the last phase, and the course.
+            The best weights of the last phase, calibrated if that is wanted, and the course.
         """
         progress = Progress.of(state) if state is not None else Progress()
         weights: Weights = {}
@@ -137,7 +137,10 @@ class Tuning:
         while progress.phase < len(phases):
             phase = phases[progress.phase]
             self.watch.phase(phase, progress.epoch)
-            weights = self._trainer(phase, weights, checkpoints).run(progress)
+            trainer = self._trainer(phase, weights, checkpoints)
+            weights = trainer.run(progress)
+            if phase is phases[-1] and self.recipe.calibrate:
+                weights, progress.temperature = trainer.calibrated(weights)
             progress.phase, progress.epoch = progress.phase + 1, 0
             progress.best_epoch, progress.best = 0, (-1.0, 0.0)
             checkpoints.write(start_name(progress.phase), weights)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.errors import ImageError
 from xcli.images import MAX_FILE_BYTES
-from xcli.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, OpenArchive, Stamp, too_large
+from xcli.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, Stamp, open_archive, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.members import Kind
+    from xcli.members import Archive, Kind
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -29,6 +29,7 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = (1 << 16) - 1
+_MAX_LOCAL_EXTRA = 1024  # a name and extensions of a local header that are longer cost a request more
 _CHUNK = 1 << 20
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
@@ -51,7 +52,8 @@ class ZipMember(Member):
         """Unpacks the member and verifies its checksum; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
-        with OpenArchive(self.archive, self.stamp) as file:
+        with open_archive(self.archive, self.stamp) as file:
+            file.expect(self.offset, _LOCAL.size + _MAX_LOCAL_EXTRA + self.packed)
             head = file.read_at(self.offset, _LOCAL.size)
             if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
                 raise ImageError("corrupt", f"the archive has no member at byte {self.offset:,}")
@@ -61,7 +63,7 @@ class ZipMember(Member):
             raise ImageError("corrupt", "the member's checksum (CRC-32) is wrong")
         return data
 
-    def _unpack(self, file: OpenArchive, start: int) -> bytes:
+    def _unpack(self, file: Archive, start: int) -> bytes:
         if self.method == _STORED:
             data = file.read_at(start, self.size)
         else:
@@ -75,7 +77,7 @@ class ZipMember(Member):
             raise ImageError("truncated", f"the member ends after {len(data):,} of {self.size:,} bytes")
         return data
 
-    def _unpacked(self, file: OpenArchive, start: int) -> Iterator[bytes]:
+    def _unpacked(self, file: Archive, start: int) -> Iterator[bytes]:
         """Unpacks in pieces; refuses before it has unpacked more than one byte too many."""
         unpack = _Inflate() if self.method == _DEFLATED else _Bunzip()
         room, left = self.size + 1, self.packed
@@ -136,7 +138,7 @@ class _Directory(NamedTuple):
     wide: bool
 
 
-def zip_entries(file: OpenArchive) -> Iterator[Entry]:
+def zip_entries(file: Archive) -> Iterator[Entry]:
     """Lists a zip archive.
 
     Args:
@@ -152,7 +154,7 @@ def zip_entries(file: OpenArchive) -> Iterator[Entry]:
     count = 0
     end = directory.start + directory.size
     try:
-        with open(file.descriptor, "rb", closefd=False, buffering=_CHUNK) as stream:
+        with file.stream() as stream:
             stream.seek(directory.start)
             position = directory.start
             while position < end:
@@ -179,7 +181,7 @@ def _damage(reason: str, what: str) -> ImageError:
     return ImageError(reason, f"the archive is damaged: {what}")
 
 
-def _find_directory(file: OpenArchive) -> _Directory:
+def _find_directory(file: Archive) -> _Directory:
     length = file.stamp.size
     if length == 0:
         raise ImageError("empty", "the archive has zero bytes")
@@ -220,7 +222,7 @@ def _comment_end(tail: bytes, place: int) -> int:
     return place + _END.size + int.from_bytes(tail[place + _END.size - 2 : place + _END.size], "little")
 
 
-def _entry(file: OpenArchive, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
+def _entry(file: Archive, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
     _, made_by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, _, _, _, mode, offset = fields
     # Without the flag names are in nobody knows which encoding: bytes, like names in a directory.
     name = tail[:name_length]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
 
+from xcli.cli.clustering import cluster_arguments
 from xcli.cli.messages import message_arguments
 from xcli.cli.options import (
     model_arguments,
@@ -21,9 +23,6 @@ from xcli.labels import LABEL_TYPES
 from xcli.records import default
 from xcli.sinks import CLASSIFY_FORMATS
 from xcli.tasks import ClassifyTable
-
-if TYPE_CHECKING:
-    from xcli.model import LoadedModel
 
 
 @click.command(cls=Command, short_help="Best classes of each image, with probabilities.")
@@ -58,14 +57,15 @@ if TYPE_CHECKING:
 @model_arguments(classes=True)
 @pixel_arguments
 @run_arguments
+@cluster_arguments
 @message_arguments
 @click.pass_context
 def classify(ctx: click.Context, /, **values: Any) -> int:
     """Classify images: their best classes with probabilities, one row an image.
 
     SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
-    disk; its rows are named archive.tar::member), a quoted glob, or - for a list of names on standard input; nothing
-    at all is the current directory.
+    disk; its rows are named archive.tar::member), a quoted glob, any of these at an s3:// or gs:// URL, an https:// URL,
+    or - for a list of names on standard input; nothing at all is the current directory.
 
     \b
     Columns: path, status, error, label_1, index_1, score_1, ..., label_N, index_N, score_N
@@ -74,8 +74,5 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     """
     chosen = {name: values.pop(name) for name in ("top", "min_score", "label_type", "raw_scores")}
     chosen["with_features"] = values["features_out"] is not None
-
-    def table(model: LoadedModel) -> ClassifyTable:
-        return ClassifyTable(model, **chosen)
-
-    return run_table(ctx, "classify", values, model_spec(ctx, values, include_top=True), table, CLASSIFY_FORMATS)
+    spec = model_spec(ctx, values, include_top=True)
+    return run_table(ctx, "classify", values, spec, partial(ClassifyTable, **chosen), CLASSIFY_FORMATS)

@@ -104,11 +104,15 @@ class Progress:
 
     def advance(self, batch: ImageBatch) -> None:
         """Counts a batch."""
-        self._failed += sum(error is not None for error in batch.errors)
+        self.count(len(batch.refs), sum(error is not None for error in batch.errors))
+
+    def count(self, images: int, failed: int) -> None:
+        """Counts so many images, of which so many have failed."""
+        self._failed += failed
         if self._bar is not None:
             if self._failed:
                 self._bar.set_postfix_str(f"{self._failed} errors", refresh=False)
-            self._bar.update(len(batch.refs))
+            self._bar.update(images)
 
     def pause(self) -> Any:
         """A context in which something else may write to the terminal."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xcli.cli.clustering import cluster_arguments
 from xcli.cli.messages import message_arguments
 from xcli.cli.options import (
     model_arguments,
@@ -47,14 +48,15 @@ from xcli.tasks import FEATURE_TYPES, FeaturesTable
 @model_arguments(classes=False, labels=False)
 @pixel_arguments
 @run_arguments
+@cluster_arguments
 @message_arguments
 @click.pass_context
 def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
 
     SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
-    disk; its rows are named archive.tar::member), a quoted glob, or - for a list of names on standard input; nothing
-    at all is the current directory.
+    disk; its rows are named archive.tar::member), a quoted glob, any of these at an s3:// or gs:// URL, an https:// URL,
+    or - for a list of names on standard input; nothing at all is the current directory.
 
     \b
     Parquet: path, status, error, features (fixed-size list; a fixed-shape tensor for maps)
@@ -67,4 +69,4 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     chosen = {name: values.pop(name) for name in ("layer", "dtype", "normalize")}
     table = FeaturesTable(pooling=None if pooling == "none" else pooling, **chosen)
     spec = model_spec(ctx, values, include_top=table.layer == TOP and values["model"] is None)
-    return run_table(ctx, "features", values, spec, lambda _: table, FEATURES_FORMATS)
+    return run_table(ctx, "features", values, spec, table.for_model, FEATURES_FORMATS)

@@ -16,7 +16,7 @@ from xcli.cli.evaluate import label_columns, show
 from xcli.cli.messages import message_arguments, messages_of
 from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.running import quiet_libraries
-from xcli.cli.sections import INPUT, OUTPUT, PIXELS, RUN, Command, F, option, stack
+from xcli.cli.sections import INPUT, OUTPUT, PIXELS, RUN, TRAINING, Command, F, option, stack
 from xcli.cuts import UNFREEZE
 from xcli.errors import ExitCode, Terminated
 from xcli.finetuning import DEFAULT_CACHE_BYTES, Place, check_place
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 SHOWN_BAD = 10
 """Images left out that are named one by one."""
-
-TRAINING = RUN
-"""Heading of the options of training."""
 
 log = logging.getLogger("xcli")
 
@@ -184,6 +181,13 @@ def _training_arguments(function: F) -> F:
                 show_default=True,
                 help="auto gives rare classes more weight, by the square root of their rarity.",
             ),
+            option(
+                "--calibrate/--no-calibrate",
+                section=TRAINING,
+                default=default(Recipe, "calibrate"),
+                show_default=True,
+                help="At the end, one temperature for all scores, by the validation images; no prediction changes.",
+            ),
             _number("--batch-size", "N", click.IntRange(1, MAX_BATCH), "Examples in a step of training."),
             _number(
                 "--patience", "N", click.IntRange(1, MAX_EPOCHS), "Epochs without a better one after which to stop."
@@ -297,6 +301,7 @@ def _recipe(values: dict[str, Any]) -> Recipe:
         "class_weights",
         "batch_size",
         "patience",
+        "calibrate",
     )
     return Recipe(augmentation=augmentation, seed=values["seed"], **{name: values.pop(name) for name in names})
 

@@ -286,7 +286,7 @@ def machine_options(precision: str) -> list[Callable[[Any], Any]]:
             metavar="auto|cpu|gpu|gpu:I",
             default=default(RunOptions, "device"),
             show_default=True,
-            help="Where to compute; auto takes a GPU if there is one.",
+            help="Where to compute; auto takes all GPUs, or the CPU where there is none.",
         ),
         option(
             "--workers",

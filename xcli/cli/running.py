@@ -7,12 +7,12 @@ import os
 import shlex
 import sys
 import time
-import warnings
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from click.core import ParameterSource
 
+from xcli.cli.clustering import check_cluster_options, is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.messages import messages_of
 from xcli.cli.options import pixel_options, record_options, run_options, source_options
@@ -22,7 +22,7 @@ from xcli.model import LoadedModel, ModelSpec, load_model
 from xcli.output import is_direct
 from xcli.outputs import check_outputs, output_format
 from xcli.recording import record
-from xcli.runtime import NativeStderr, keep_freed_memory, load_tensorflow
+from xcli.runtime import keep_back_noise, keep_freed_memory, load_tensorflow
 from xcli.sources import list_images
 
 if TYPE_CHECKING:
@@ -54,6 +54,22 @@ def run_table(
     options, pixels, sources = run_options(values), pixel_options(values), source_options(values)
     recording = record_options(values)
     target, overwrite = values["output"], values["overwrite"]
+    if is_on_cluster(ctx, values):
+        folder = check_cluster_options(ctx, values, recording)
+        report, seconds = run_on_cluster(
+            folder,
+            command,
+            values,
+            spec,
+            make_table,
+            pixels,
+            options,
+            sources,
+            recording,
+            show_progress=messages.level >= 0,
+            debug=messages.debug,
+        )
+        return ExitCode.OK if seconds is None else _close(report, seconds)
     on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
     form = values["format"] or output_format(target, formats, "csv")
     if on_terminal and recording.csv_safe:
@@ -113,9 +129,7 @@ def quiet_libraries(debug: bool) -> None:
     Before it, while this process has one thread, the C library's allocator is set up.
     """
     keep_freed_memory()
-    if not debug:
-        NativeStderr().capture()
-        warnings.simplefilter("ignore")
+    keep_back_noise(debug=debug)
     load_tensorflow()
 
 

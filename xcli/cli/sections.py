@@ -9,7 +9,16 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, RUN, MESSAGES = "Input", "Output", "Model", "Pixels", "Run", "Messages"
+SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, TRAINING, RUN, CLUSTER, MESSAGES = (
+    "Input",
+    "Output",
+    "Model",
+    "Pixels",
+    "Training",
+    "Run",
+    "Cluster",
+    "Messages",
+)
 """Headings of the help, in the order in which they stand there."""
 
 

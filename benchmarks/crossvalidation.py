@@ -1,0 +1,151 @@
+"""What the recipe of `xception finetune` is worth: k-fold cross-validation over all labelled images.
+
+    python -m benchmarks.crossvalidation DATA --weights NOTOP.h5 [--folds 5] [--unfreeze block13]
+
+DATA is as for `finetune`; its parts for training and validation are put together and cut anew: stratified, and with
+files of the same bytes in the same fold. Activations are computed once, for all folds. Each fold is trained on the
+others by the recipe, with its defaults, and scored after every epoch; the best epoch is what `finetune` would keep, the
+last one is free of that choice.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.cuts import UNFREEZE
+from xcli.recipe import Recipe
+from xcli.tuning import Tuning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xcli.splitting import Example, Split
+
+
+def fold_of(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
+    """A fold for every example: of each class about as many in each, files of the same bytes together."""
+    import numpy as np
+
+    rng = np.random.default_rng([seed, 7])
+    contents: dict[str, dict[str, None]] = {}
+    for one in examples:
+        contents.setdefault(one.sample.label, {})[one.digest] = None
+    chosen: dict[str, int] = {}
+    for label in sorted(contents):
+        fresh = [digest for digest in contents[label] if digest not in chosen]
+        start = int(rng.integers(folds))
+        for place, number in enumerate(rng.permutation(len(fresh))):
+            chosen[fresh[int(number)]] = (start + place) % folds
+    return [chosen[one.digest] for one in examples]
+
+
+@dataclass(slots=True)
+class Fold(Tuning):
+    """A run over some of the images of another, whose activations it takes."""
+
+    def take(self, whole: Tuning) -> None:
+        """In place of `prepare`."""
+        import numpy as np
+
+        from xcli.labelled import TRAIN
+
+        self._views, self.bad = whole._views, whole.bad
+        good = [index for index, one in enumerate(self.images) if one.split == TRAIN and index not in self.bad]
+        self._train = self._places = np.array(good, np.int64)
+        self._check()
+
+
+def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
+    """Trains every fold; gives accuracy of the best and of the last epoch, and seconds, of each."""
+    from xcli.activations import Extractor
+    from xcli.bundle import read_base
+    from xcli.caching import Cache, default_cache_dir
+    from xcli.checkpoints import Checkpoints
+    from xcli.cuts import cut_below
+    from xcli.finetuning import DEFAULT_CACHE_BYTES
+    from xcli.inference import preprocessing_for
+    from xcli.labelled import TRAIN, VALIDATION, read_labelled
+    from xcli.model import ModelSpec, load_model
+    from xcli.recipe import trained_dtype, training_precision
+    from xcli.replicas import Replicas
+    from xcli.splitting import split_images
+    from xcli.tuning import Watch
+
+    spec = ModelSpec(weights=weights, include_top=False)
+    model = load_model(spec)
+    precision = training_precision("auto", "/CPU:0")
+    found = split_images(read_labelled(data), 0.0, recipe.seed)
+    examples = tuple(replace(one, split=TRAIN) for one in found.examples if one.split in (TRAIN, VALIDATION))
+    base, replicas = read_base(model, spec), Replicas(["/CPU:0"])
+
+    def tuning(kind: type[Tuning], split: Split) -> Any:
+        return kind(split, base, recipe, trained_dtype(precision), replicas, Watch())
+
+    whole = tuning(Tuning, replace(found, examples=examples))
+    cache = Cache(cache_dir or default_cache_dir(), DEFAULT_CACHE_BYTES)
+    whole.prepare(
+        Extractor(
+            model=model,
+            cut=cut_below(recipe.unfreeze),
+            preprocessing=preprocessing_for(model),
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            cache=cache,
+            devices=("/CPU:0",),
+            precision=precision,
+        )
+    )
+    chosen, results = fold_of(examples, folds, recipe.seed), []
+    for fold in range(folds):
+        begin = time.monotonic()
+        held = [VALIDATION if number == fold else TRAIN for number in chosen]
+        parts = tuple(replace(one, split=part) for one, part in zip(examples, held, strict=True))
+        one = tuning(Fold, replace(found, examples=parts))
+        one.take(whole)
+        with tempfile.TemporaryDirectory() as folder:
+            _, progress = one.train(Checkpoints(folder, {}), None)
+        last = progress.rows[-1].phase
+        course = [row.val_accuracy for row in progress.rows if row.phase == last]
+        results.append(
+            {
+                "images": chosen.count(fold),
+                "best": max(course),
+                "last": course[-1],
+                "head": max(row.val_accuracy for row in progress.rows if row.phase == progress.rows[0].phase),
+                "seconds": time.monotonic() - begin,
+            }
+        )
+        click.echo(f"fold {fold + 1}: {json.dumps(results[-1])}")
+    return results
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.argument("data", type=click.Path(exists=True))
+@click.option("--weights", required=True, metavar="FILE", type=click.Path(exists=True), help="HDF5 weights, no top.")
+@click.option("--folds", metavar="K", type=click.IntRange(2), default=5, help="Parts, each of which is held out once.")
+@click.option("--seed", metavar="N", type=int, default=0, help="Of the folds and of the training.")
+@click.option("--unfreeze", type=click.Choice(UNFREEZE), default=Recipe().unfreeze, help="As for finetune.")
+@click.option("--cache-dir", metavar="DIR", type=click.Path(), help="Of activations.")
+@click.option("--json", "target", metavar="FILE", type=click.Path(dir_okay=False), default="build/crossvalidation.json")
+def main(data: str, weights: str, folds: int, seed: int, unfreeze: str, cache_dir: str | None, target: str) -> None:
+    """Cross-validates the recipe of finetune on DATA."""
+    results = run(data, weights, folds, Recipe(unfreeze=unfreeze, seed=seed), cache_dir)
+    summary = {}
+    for name in ("best", "last", "head"):
+        values = [one[name] for one in results]
+        summary[name] = {"mean": statistics.mean(values), "deviation": statistics.stdev(values)}
+        click.echo(f"{name:5} {summary[name]['mean']:.4f} +- {summary[name]['deviation']:.4f}")
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).write_text(json.dumps({"unfreeze": unfreeze, "folds": results, **summary}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

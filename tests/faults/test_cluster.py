@@ -1,0 +1,187 @@
+"""Runs over a real Ray cluster of this machine: the rows of a local run, whoever dies on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
+from tests.faults.harness import TALLY, WHOLE
+
+pytest.importorskip("ray", reason="needs the ray extra")
+
+SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "4")
+ON_CLUSTER = (*SMALL, "--runner", "ray", "--part-rows", "5")
+
+whole = pytest.mark.skipif(not WHOLE, reason="takes minutes: make test-faults")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    save_photos(folder, [f"{number:03}.jpg" for number in range(400 if WHOLE else 23)])
+    (folder / "007x.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of a run on one machine."""
+    target = tmp_path_factory.mktemp("local") / "local.parquet"
+    result = run_process("features", str(photos), "-o", str(target), *SMALL)
+    assert result.code == 4, result
+    found: list[dict[str, Any]] = pq.read_table(target).to_pylist()
+    return found
+
+
+def rows(target: Path) -> list[dict[str, Any]]:
+    return [row for part in sorted(target.glob("part-*")) for row in pq.read_table(part).to_pylist()]
+
+
+def check(target: Path, expected: list[dict[str, Any]]) -> None:
+    found = rows(target)
+    TALLY.hold([row["path"] for row in found], [row["path"] for row in expected])
+    assert (TALLY.lost, TALLY.doubled) == (0, 0)
+    assert found == expected
+    assert not [name for name in os.listdir(target) if name.startswith("_") and name not in ("_SUCCESS", "_meta.json")]
+
+
+def test_the_rows_are_those_of_one_machine(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    result = run_process("features", str(photos), "-o", f"{target}/", *ON_CLUSTER)
+    assert result.code == 4, result
+    check(target, expected)
+    # Nothing that Ray says of its own accord.
+    (line,) = result.err.strip().splitlines()
+    assert line.startswith(f"xception: {len(expected)} images: {len(expected) - 1} ok, 1 error (1 empty)")
+
+
+@contextlib.contextmanager
+def running(photos: Path, target: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*COMMAND, "features", str(photos), "-o", f"{target}/", *ON_CLUSTER, *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def when(target: Path, parts: int, act: Callable[[], None]) -> threading.Thread:
+    """Does something once so many parts are there."""
+
+    def watch() -> None:
+        end = time.monotonic() + 200
+        while time.monotonic() < end:
+            if len(list(target.glob("part-*"))) >= parts:
+                act()
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def engines() -> list[int]:
+    """Processes of Ray that hold an engine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                found.append(int(entry.name))
+    return found
+
+
+@whole
+def test_workers_killed(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        for number in engines():
+            os.kill(number, signal.SIGKILL)
+            killed.append(number)
+
+    target = tmp_path / "out"
+    with running(photos, target, "--cpus-per-worker", "1") as process:
+        watchers = [when(target, parts, kill) for parts in (10, 40)]
+        _, err = process.communicate(timeout=400)
+    for watcher in watchers:
+        watcher.join(10)
+    assert process.returncode == 4, err
+    assert len(killed) >= 2
+    TALLY.kills += len(killed)
+    check(target, expected)
+
+
+@whole
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_driver_killed(
+    number: signal.Signals, photos: Path, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    with running(photos, target) as process:
+        when(target, 20, lambda: os.kill(process.pid, number)).join(300)
+        _, err = process.communicate(timeout=100)
+    if number is not signal.SIGKILL:
+        assert process.returncode == 128 + number, err
+        assert "the same command goes on from there" in err
+    assert not (target / "_SUCCESS").exists()
+    kept = len(list(target.glob("part-*")))
+    assert 20 <= kept < 81
+    TALLY.kills += 1
+    result = run_process("features", str(photos), "-o", f"{target}/", *ON_CLUSTER, timeout=400)
+    assert result.code == 4, result
+    assert "kept from before" in result.err
+    check(target, expected)
+
+
+NODES = """
+import os, sys, threading, time
+from ray.cluster_utils import Cluster
+target, arguments = sys.argv[1], sys.argv[2:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+
+def watch():
+    while len([name for name in (os.listdir(target) if os.path.isdir(target) else []) if name[:5] == "part-"]) < 30:
+        time.sleep(0.05)
+    cluster.remove_node(nodes[-1], allow_graceful=False)
+    print("removed", flush=True)
+
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
+import subprocess
+code = subprocess.run([sys.executable, "-m", "xcli", *arguments, "--ray-address", cluster.address]).returncode
+watcher.join(5)
+cluster.shutdown()
+sys.exit(code)
+"""
+
+
+@whole
+def test_a_node_removed(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    command = [sys.executable, "-c", NODES, str(target), "features", str(photos), "-o", f"{target}/", *ON_CLUSTER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "removed" in done.stdout
+    TALLY.kills += 1
+    check(target, expected)
+    shutil.rmtree(target)

@@ -1,0 +1,84 @@
+"""A run without a network: for the tests of what keeps its rows.
+
+As a program, one that is slow enough to be killed: python -m tests.stubrun SOURCE TARGET
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tests.writtentables import provenance, values_of
+from xcli.errors import ImageError
+from xcli.profiling import Profile
+from xcli.records import FEATURES, ImageBatch, ImageRef, Report
+from xcli.resuming import Layout, Stamp
+from xcli.sources import SourceOptions, list_images
+from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
+
+WIDTH, CLASSES = 4, 3
+
+
+class StubRun:
+    """What `xcli.recording` uses of `xcli.inference.Run`; rows depend on paths alone, and empty files are errors."""
+
+    def __init__(self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False) -> None:
+        self.listing = list_images(SourceOptions(sources=tuple(sources)))
+        self.report, self.profile = Report(), Profile()
+        self.layout: Layout | None = None
+        self.published = False
+        self._command, self._batch_size, self._with_features = command, batch_size, with_features
+
+    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
+        features = features_schema((WIDTH,), "float32", ())
+        if self._command == "features":
+            return features
+        schema = classify_schema(2, "name", ())
+        return schema.append(features.field(FEATURES)) if self._with_features else schema
+
+    def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        assert self.layout is not None
+        layout, refs = self.layout, iter(self.listing)
+        fresh = (ref for ref in refs if not layout.keep(ref))
+        while batch := tuple(islice(fresh, self._batch_size)):
+            found = [os.stat(str(ref.location)) for ref in batch]
+            errors = tuple(None if one.st_size else ImageError("empty", "no bytes at all") for one in found)
+            stamps = tuple(Stamp(one.st_size, one.st_mtime_ns) for one in found)
+            yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, stamps), self._rows(batch, errors)
+            self.report.count(errors)
+        self.report.resume(layout.ok, layout.errors)
+        self.report.listed, self.report.skipped = self.listing.listed, dict(self.listing.skipped)
+
+    def _rows(self, refs: Sequence[ImageRef], errors: Sequence[ImageError | None]) -> pa.RecordBatch:
+        features = features_batch(features_schema((WIDTH,), "float32", ()), refs, errors, values_of(refs, WIDTH))
+        if self._command == "features":
+            return features
+        scores = np.abs(np.tanh(values_of(refs, CLASSES)))
+        schema = classify_schema(2, "name", ())
+        rows = classify_batch(schema, refs, errors, scores, ["a", "b", "c"], None, 2, None, "name")
+        return rows.append_column(features.schema.field(3), features[3]) if self._with_features else rows
+
+    def provenance(self, command: str) -> dict[str, Any]:
+        return provenance(command, batch_size=self._batch_size)
+
+
+def main() -> None:
+    """Runs `features` with parts of three rows, a hundredth of a second for a batch."""
+    from xcli.recording import RecordOptions, record
+
+    source, target = sys.argv[1:]
+    run: Any = StubRun([source], "features")
+    form = os.path.splitext(target)[1][1:] or "parquet"
+    options = RecordOptions(part_rows=3)
+    record(run, "features", form, target, overwrite=False, options=options, on_batch=lambda _: time.sleep(0.01))
+
+
+if __name__ == "__main__":
+    main()

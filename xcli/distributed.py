@@ -1,0 +1,259 @@
+"""A run over a cluster: sources are listed here, rows are made and written elsewhere, and accounted for here again.
+
+    listing --> blocks --> workers (`xcli.rayworker`), each with its engine --> part-00000.parquet, ...
+                              \\--> what came of each block --> Report, _meta.json, _SUCCESS
+
+The directory is the same as that of a run on one machine (`xcli.dataset`). No pixel and no vector comes through here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from xcli import errors
+from xcli.blocks import PROBE, Block, blocks_of
+from xcli.computation import MAX_BATCH
+from xcli.errorlist import ErrorList
+from xcli.errors import TooManyErrors, UsageError, XcliError
+from xcli.inference import LONG_RUN
+from xcli.members import WholeArchive
+from xcli.outputs import digest, finished, other_settings
+from xcli.raycluster import ClusterOptions, cluster, run_blocks, stage_blocks
+from xcli.rayworker import Job, Worker
+from xcli.records import Report
+from xcli.shareddataset import SharedDataset
+from xcli.sources import OTHER_SHARD
+from xcli.tables import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from xcli.blocks import Done
+    from xcli.computation import RunOptions
+    from xcli.model import LoadedModel, ModelSpec
+    from xcli.raycluster import Share
+    from xcli.recording import RecordOptions
+    from xcli.records import ImageRef
+    from xcli.sources import Listing
+    from xcli.tasks import Table
+
+MAX_BLOCKS = 100_000
+"""Parts whose names, with five digits, are in order."""
+
+log = logging.getLogger("xcli")
+
+
+@dataclass(slots=True)
+class ClusterRun:
+    """A run over a cluster.
+
+    Attributes:
+        listing: the sources, archives whole.
+        command: `classify` or `features`.
+        target: the dataset's directory.
+        spec: the model.
+        table: makes the table, for the loaded model; it travels.
+        pixels: arguments of `preprocessing_for`.
+        options: use of the machines.
+        recording: how to keep what is done, and what to do about errors.
+        cluster: what may be used of the cluster.
+        overwrite: drop a dataset that is finished.
+        command_line: for `_meta.json`.
+        on_images: called with the numbers of images and of errors of every block.
+        report: what became of the images so far.
+        published: whether the output is finished.
+    """
+
+    listing: Listing
+    command: str
+    target: str
+    spec: ModelSpec
+    table: Callable[[LoadedModel], Table]
+    pixels: dict[str, Any]
+    options: RunOptions
+    recording: RecordOptions
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    overwrite: bool = False
+    command_line: str | None = None
+    on_images: Callable[[int, int], None] = lambda images, errors: None
+    report: Report = field(default_factory=Report)
+    published: bool = False
+    worker: type = Worker
+    _images: dict[int, int | None] = field(default_factory=dict)
+    _rows: dict[int, int] = field(default_factory=dict)
+    _skipped: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> float | None:
+        """Runs to the end.
+
+        Returns:
+            Seconds that it took; None where the output was finished before.
+
+        Raises:
+            XcliError: what ends the run; the parts that are done are kept.
+        """
+        started, begin = datetime.now(UTC), time.monotonic()
+        earlier_end = None if self.overwrite else finished(self.target)
+        with SharedDataset(self.target, restart=self.recording.restart, overwrite=self.overwrite) as folder:
+            with cluster(self.cluster, use_gpus=self.options.device != "cpu") as share:
+                if earlier_end is not None:
+                    self._compare(earlier_end, share)
+                    return None
+                self._compute(share, folder.fingerprint)
+            fingerprint = folder.agreed()
+            self._settle(folder)
+            shard = self.listing.options.shard
+            folder.finish(
+                fingerprint["provenance"]
+                | {
+                    "command_line": self.command_line,
+                    "started": started.isoformat(timespec="seconds"),
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seconds": round(time.monotonic() - begin, 3),
+                    "fingerprint": digest(fingerprint),
+                    "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
+                    "images": self.report.as_dict(),
+                    "workers": asdict(share),
+                }
+            )
+            self.published = True
+        return time.monotonic() - begin
+
+    def _job(self, share: Share, images: int, *, long: bool = False, pinned: int | None = None) -> Job:
+        from xcli import __version__
+        from xcli.cloud import is_url
+
+        return Job(
+            command=self.command,
+            target=self.target if is_url(self.target) else os.path.abspath(self.target),
+            directory=os.getcwd(),
+            spec=self.spec,
+            table=self.table,
+            pixels=self.pixels,
+            options=self.options,
+            sources=self.listing.options,
+            extra_columns=self.listing.extra_columns,
+            images=images,
+            batch_size=pinned,
+            long=long,
+            part_rows=self.recording.part_rows,
+            retry_errors=self.recording.retry_errors,
+            threads=share.cpus,
+            version=__version__,
+        )
+
+    # The work
+
+    def _blocks(self, refs: Iterator[ImageRef]) -> Iterator[Block]:
+        for block in blocks_of(refs, self.recording.part_rows):
+            if block.archive is not None and self.listing.options.limit is not None:
+                raise UsageError("--limit counts images, and a cluster lists archives where it reads them")
+            if block.number == MAX_BLOCKS:
+                raise UsageError(
+                    f"there are more than {MAX_BLOCKS:,} parts of {self.recording.part_rows:,} images, too many for "
+                    "their names to be in order; give a larger --part-rows"
+                )
+            self._images[block.number] = None if block.archive is not None else len(block.refs)
+            yield block
+
+    def _ahead(self) -> tuple[int, Iterator[ImageRef]]:
+        """How many images the whole run has, counted no further than to the largest batch; and all of them."""
+        refs = iter(self.listing)
+        ahead = list(islice(refs, MAX_BATCH))
+        whole = any(isinstance(ref.location, WholeArchive) for ref in ahead)
+        count = MAX_BATCH if whole else len(ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
+        return count, chain(ahead, refs)
+
+    def _compare(self, earlier: dict[str, Any], share: Share) -> None:
+        """Says that the output is finished, after a worker has found that it would make the same.
+
+        Raises:
+            OutputError: it would not.
+        """
+        count, _ = self._ahead()
+        job = self._job(share, count, pinned=earlier["provenance"]["batch_size"])
+        for done in self._ran(stage_blocks([Block(PROBE, ())]), job, share, None):
+            if done.fingerprint != earlier["fingerprint"]:
+                raise other_settings(self.target)
+        log.warning("%s is finished already; nothing to do (--overwrite computes it again)", one_line(self.target))
+
+    def _compute(self, share: Share, earlier: dict[str, Any] | None) -> None:
+        count, refs = self._ahead()
+        # Parts of an earlier run are taken as they are; that they are of this very run somebody must have made sure.
+        probe = [] if earlier is None else [Block(PROBE, ())]
+        blocks = stage_blocks(chain(probe, self._blocks(refs)))
+        images = sum(images or LONG_RUN for images in self._images.values())
+        job = self._job(share, count, long=images >= LONG_RUN * share.workers)
+        for done in self._ran(blocks, job, share, earlier):
+            self._count(done)
+
+    def _ran(self, blocks: list[Any], job: Job, share: Share, earlier: dict[str, Any] | None) -> Iterator[Done]:
+        for done in run_blocks(blocks, job, share, earlier, self.worker):
+            if done.failure is not None:
+                kind, message = done.failure
+                raise getattr(errors, kind, XcliError)(message)
+            yield done
+
+    def _count(self, done: Done) -> None:
+        """Adds what came of a block to the accounts.
+
+        Raises:
+            XcliError: a block has not as many rows as images.
+            TooManyErrors: more errors than the user wants.
+        """
+        if done.number == PROBE or done.number in self._rows:
+            return
+        expected = self._images[done.number]
+        if expected not in (None, done.rows):
+            raise XcliError(
+                f"the accounts do not balance: block {done.number} has {expected} images and {done.rows} rows; please "
+                "report this with the command that you used"
+            )
+        self._rows[done.number] = done.rows
+        report, failed = self.report, sum(done.errors.values())
+        report.ok += done.ok
+        report.listed += done.rows
+        for counts, found in ((report.errors, done.errors), (self._skipped, done.skipped)):
+            for reason, number in found.items():
+                counts[reason] = counts.get(reason, 0) + number
+        report.resumed += done.rows if done.resumed else 0
+        self.on_images(done.rows, failed)
+        limit = self.recording.max_errors
+        if limit is not None and report.failed > limit:
+            raise TooManyErrors(f"{report.failed} images failed, more than --max-errors {limit} allows: stopped")
+
+    # The end
+
+    def _settle(self, folder: SharedDataset) -> None:
+        """Makes sure that the directory holds every block's part, of so many rows, and nothing else.
+
+        Raises:
+            XcliError: it does not.
+        """
+        missing = self._images.keys() - self._rows.keys()
+        if missing:
+            raise XcliError(f"the accounts do not balance: nothing was heard of {len(missing)} blocks")
+        if self.listing.listed != len(self._archives()) + sum(images or 0 for images in self._images.values()):
+            raise XcliError("the accounts do not balance: images were listed that are in no block")
+        for reason, number in self.listing.skipped.items():
+            self._skipped[reason] = self._skipped.get(reason, 0) + number
+        self.report.skipped = self._skipped
+        self.report.check(folder.take_stock(self._rows))
+        if self.recording.errors_out is not None:
+            listed = ErrorList(self.recording.errors_out)
+            try:
+                for batch in folder.lead():
+                    listed.add(batch)
+            except BaseException:
+                listed.discard()
+                raise
+            listed.close()
+
+    def _archives(self) -> list[int]:
+        return [number for number, images in self._images.items() if images is None]

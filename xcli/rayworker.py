@@ -1,0 +1,301 @@
+"""What runs on every machine of a Ray cluster: an engine that computes blocks, and writes their parts where it is.
+
+The rows are made by `xcli.computation`, as in a run on one machine. A part that is there already, of the same images
+in the same state, is left as it is, so a block may be computed again at any time: after the death of a worker, of its
+machine, or of the whole run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from xcli.blocks import PROBE, Block, Done
+from xcli.errors import OutputError, UsageError, XcliError
+from xcli.image_archives import Archives
+from xcli.outputs import digest
+from xcli.patterns import PathFilter
+from xcli.provenance import differences
+from xcli.records import ERROR_STATUS, STATUS
+from xcli.resuming import KeptRows, key_of, stamp_of
+from xcli.sources import OTHER_SHARD, shard_of
+from xcli.tables import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+
+    from xcli.computation import Computation, RunOptions
+    from xcli.folders import Folder
+    from xcli.manifests import ExtraColumn
+    from xcli.model import LoadedModel, ModelSpec
+    from xcli.records import ImageRef
+    from xcli.sources import SourceOptions
+    from xcli.tasks import Table
+
+RUN_FILE = "_run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a worker needs to know; it travels to all of them.
+
+    Attributes:
+        command: `classify` or `features`.
+        target: the dataset's directory: an absolute path, or a URL.
+        directory: where the run was started; relative paths are meant from there.
+        spec: the model.
+        table: makes the table, for the loaded model.
+        pixels: arguments of `preprocessing_for`.
+        options: use of the machine.
+        sources: what is listed; for the fingerprint, and for the members of archives.
+        extra_columns: those that are carried from a manifest.
+        images: number of images, as far as it was counted: no batch needs to be larger.
+        batch_size: that an earlier run had, whose options left it open.
+        long: whether there is so much to do that engines which start later and run faster pay.
+        part_rows: images in a block.
+        retry_errors: compute rows that are errors again.
+        threads: processors that a worker has.
+        version: of this package, where the run was started.
+    """
+
+    command: str
+    target: str
+    directory: str
+    spec: ModelSpec
+    table: Callable[[LoadedModel], Table]
+    pixels: dict[str, Any]
+    options: RunOptions
+    sources: SourceOptions
+    extra_columns: tuple[ExtraColumn, ...]
+    images: int
+    batch_size: int | None
+    long: bool
+    part_rows: int
+    retry_errors: bool
+    threads: int
+    version: str
+
+
+MAX_ATTEMPTS = 10
+"""Times that a block is begun: more than that, and it is the block that workers die of."""
+
+
+class Agreement:
+    """What all workers of a run share: its fingerprint, and how often each block was begun.
+
+    Args:
+        fingerprint: of an earlier run; else it is that of the first worker that is ready.
+    """
+
+    def __init__(self, fingerprint: dict[str, Any] | None) -> None:
+        self._fingerprint = fingerprint
+        self._begun: dict[int, int] = {}
+
+    def offer(self, fingerprint: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Gives what was agreed on; where there is nothing yet, what is offered becomes that."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint
+        return self._fingerprint
+
+    def begin(self, number: int) -> int:
+        """Takes note that a block is begun; says how often that was so."""
+        self._begun[number] = self._begun.get(number, 0) + 1
+        return self._begun[number]
+
+
+class Worker:
+    """Computes blocks, one at a time; Ray Data makes one of each actor.
+
+    Args:
+        job: what to do.
+        agreement: of the run, or what speaks for it in this process.
+    """
+
+    def __init__(self, job: Job, agreement: Agreement) -> None:
+        self._job, self._agreement = job, agreement
+        self._computation: Computation | None = None
+        self._fingerprint: dict[str, Any] = {}
+        self._schema: Any = None
+        self._folder: Folder | None = None
+        # TensorFlow would take all processors of the machine, and other workers' with them.
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Computes the block in a table of one row; gives what came of it likewise."""
+        block, begin = Block.of(table), time.monotonic()
+        try:
+            self._enter()
+            done = self._work(block)
+        except XcliError as error:
+            done = {"failure": (type(error).__name__, str(error))}
+        return Done(block.number, **done, node=socket.gethostname(), seconds=time.monotonic() - begin).to_arrow()
+
+    def _enter(self) -> None:
+        """Makes this process one like that in which the run was started."""
+        from xcli import __version__
+        from xcli.folders import open_folder
+
+        job = self._job
+        if self._folder is not None:
+            return
+        where = socket.gethostname()
+        if __version__ != job.version:
+            raise UsageError(
+                f"{where} has version {__version__} of xception-cli, the driver {job.version}; install one"
+            )
+        try:
+            os.chdir(job.directory)
+        except OSError as error:
+            raise UsageError(
+                f"{where} cannot enter {one_line(job.directory)} ({error.strerror}), where the run was started: "
+                "workers need storage that all machines share"
+            ) from None
+        self._folder = open_folder(job.target)
+
+    def _work(self, block: Block) -> dict[str, Any]:
+        found = None if block.number == PROBE else self._kept(block)
+        if found is not None:
+            return found
+        self._ready()
+        if block.number == PROBE:
+            return {"fingerprint": digest(self._fingerprint)}
+        if self._agreement.begin(block.number) > MAX_ATTEMPTS:
+            ends = " to ".join(one_line(ref.path) for ref in (block.refs[0], block.refs[-1])) if block.refs else "none"
+            raise XcliError(
+                f"workers have died {MAX_ATTEMPTS} times over the same images ({ends}); find out which, leave it out "
+                "with --exclude, and run the same command again"
+            )
+        return self._compute(block)
+
+    # A part that is there
+
+    def _kept(self, block: Block) -> dict[str, Any] | None:
+        """What came of a block whose part is there and still holds, or None."""
+        from xcli.partwriter import read_notes
+
+        assert self._folder is not None
+        found = read_notes(self._folder, block.number)
+        if found is None or found[1].get("block") != block.digest:
+            return None
+        notes, note = found
+        kept = KeptRows([notes], self._job.retry_errors)
+        if block.archive is not None:
+            failed = self._job.retry_errors and ERROR_STATUS in notes.column(STATUS).to_pylist()
+            if failed or note.get("archive") != _state_of(block.refs[0]):
+                return None
+        elif len(kept) != len(block.refs) or any(kept.find(ref) is None for ref in block.refs):
+            return None
+        errors: dict[str, int] = {}
+        for row in range(len(kept)):
+            reason = kept.reason(row)
+            if reason is not None:
+                errors[reason] = errors.get(reason, 0) + 1
+        ok = len(kept) - sum(errors.values())
+        return {"ok": ok, "errors": errors, "skipped": json.loads(note["skipped"]), "resumed": True}
+
+    # A part that is made
+
+    def _ready(self) -> None:
+        """Loads the model and traces the engine, at the first block that needs it."""
+        if self._computation is not None:
+            return
+        from xcli.computation import Computation
+        from xcli.inference import preprocessing_for
+        from xcli.model import load_model
+        from xcli.runtime import keep_freed_memory
+
+        job = self._job
+        keep_freed_memory()
+        model = load_model(job.spec)
+        computation = Computation(model, job.table(model), preprocessing_for(model, **job.pixels), job.options)
+        default = computation.choose()
+        mine = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
+        agreed = self._agreement.offer(None)
+        size = mine if agreed is None else agreed["provenance"]["batch_size"]
+        schema = computation.start(size, job.extra_columns, long=job.long)
+        fingerprint = self._fingerprint_of(computation, schema)
+        agreed = self._agreement.offer(fingerprint)
+        assert agreed is not None
+        if agreed["provenance"]["batch_size"] != size and job.options.batch_size is None:
+            # Another worker was quicker, and has more memory or less.
+            schema = computation.start(agreed["provenance"]["batch_size"], job.extra_columns, long=job.long)
+            fingerprint = self._fingerprint_of(computation, schema)
+        self._check(agreed, fingerprint)
+        self._computation, self._fingerprint, self._schema = computation, fingerprint, schema
+
+    def _fingerprint_of(self, computation: Computation, schema: pa.Schema) -> dict[str, Any]:
+        fingerprint = {
+            "provenance": computation.provenance(self._job.command),
+            "sources": asdict(self._job.sources),
+            "schema": [f"{one.name}: {one.type}" for one in schema],
+            "format": "parquet",
+            "runner": {"name": "ray", "part_rows": self._job.part_rows},
+        }
+        return dict(json.loads(json.dumps(fingerprint)))
+
+    def _check(self, agreed: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+        changes = [
+            f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
+            for name, before, after in differences(agreed, fingerprint)
+        ]
+        if changes:
+            raise OutputError(
+                f"{one_line(self._job.target)} holds rows of a run with other settings, or machines differ "
+                f"({socket.gethostname()}: {one_line('; '.join(changes))}); run it with those, give another -o, or "
+                "pass --restart to start over"
+            )
+
+    def _compute(self, block: Block) -> dict[str, Any]:
+        from xcli.encoders import METADATA_KEY
+        from xcli.partwriter import PartWriter
+
+        assert self._computation is not None
+        assert self._folder is not None
+        if self._folder.read(RUN_FILE) is None:
+            # Every worker would write the same.
+            self._folder.write(RUN_FILE, json.dumps(self._fingerprint, indent=2, sort_keys=True).encode())
+        state = "" if block.archive is None else _state_of(block.refs[0])
+        skipped: dict[str, int] = {}
+        refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
+        provenance = json.dumps(self._fingerprint["provenance"], sort_keys=True, ensure_ascii=False)
+        # Filled in before it is written: what is skipped in an archive is known at its end.
+        note = {"block": block.digest, "archive": state}
+        writer = PartWriter(self._folder, block.number, {METADATA_KEY: provenance}, note)
+        ok, errors = 0, dict[str, int]()
+        try:
+            for batch, rows in self._computation.rows(refs):
+                writer.add(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
+                for error in batch.errors:
+                    if error is None:
+                        ok += 1
+                    else:
+                        errors[error.reason] = errors.get(error.reason, 0) + 1
+            note["skipped"] = json.dumps(skipped)
+            writer.finish(self._schema)
+        except BaseException:
+            writer.abandon()
+            raise
+        return {"ok": ok, "errors": errors, "skipped": skipped}
+
+    def _members(self, block: Block, skipped: dict[str, int]) -> Iterator[ImageRef]:
+        """The images of an archive, of those that this run is about; counts the others."""
+        archive, sources = block.archive, self._job.sources
+        assert archive is not None
+        archives = Archives(PathFilter(sources.include, sources.exclude), skipped)
+        for ref in archives.members(os.fsencode(archive.archive), archive.key):
+            if sources.shard is not None and shard_of(ref.key, sources.shard[1]) != sources.shard[0]:
+                skipped[OTHER_SHARD] = skipped.get(OTHER_SHARD, 0) + 1
+            else:
+                yield replace(ref, extra=block.refs[0].extra)
+
+
+def _state_of(ref: ImageRef) -> str:
+    """The state of an archive's file as text."""
+    stamp = stamp_of(ref)
+    return "" if stamp is None else f"{stamp.size} {stamp.mtime}"

@@ -1,0 +1,96 @@
+"""A dataset whose parts are written by other processes, on any machine that can reach its directory.
+
+What is here belongs to the one process that watches over them: the lock, what earlier runs left, the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xcli.dataset import Dataset
+from xcli.errors import OutputError
+from xcli.partwriter import notes_name, part_name, part_number, read_notes
+from xcli.records import ERROR, PATH, STATUS
+from xcli.tables import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    import pyarrow as pa
+
+
+class SharedDataset(Dataset):
+    """The parts of a dataset, seen from the process that watches over those who write them.
+
+    Args:
+        target, overwrite, restart: see `Dataset`.
+    """
+
+    def __init__(self, target: str, *, overwrite: bool = False, restart: bool = False) -> None:
+        super().__init__(target, overwrite=overwrite, restart=restart)
+        self._rows_by_number: dict[int, int] = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self.fingerprint is None:
+            self.fingerprint = self._read_fingerprint()  # of those who have finished parts by now
+        super().__exit__(kind, error, trace)
+
+    def _open_parts(self) -> list[pa.Table]:
+        """None: whether a part still holds is found out by those who would have to write it again."""
+        return []
+
+    def agreed(self) -> dict[str, Any]:
+        """The fingerprint that the writers of the parts have left.
+
+        Raises:
+            OutputError: they have left none.
+        """
+        found = self._read_fingerprint()
+        if found is None:
+            raise OutputError(
+                f"the parts in {one_line(self._target)} are not to be seen from here: workers and the process that "
+                "started them need storage that they share"
+            )
+        self.fingerprint = found
+        return found
+
+    def take_stock(self, rows: Mapping[int, int]) -> int:
+        """Makes sure that the parts are those that they should be; takes away what earlier runs had more.
+
+        Args:
+            rows: number of rows of every part, by its number.
+
+        Returns:
+            Number of rows in all of them.
+
+        Raises:
+            OutputError: a part is missing.
+        """
+        there = {number for number in map(part_number, self._names()) if number is not None}
+        missing = sorted(rows.keys() - there)
+        if missing:
+            raise OutputError(
+                f"{one_line(self._target)} has no {part_name(missing[0])}, which a worker has finished: workers and "
+                "the process that started them need storage that they share; the same command goes on from there"
+            )
+        surplus = sorted(there - rows.keys())
+        self._unlink(*map(part_name, surplus), *map(notes_name, surplus))
+        self._rows_by_number = dict(rows)
+        return sum(rows.values())
+
+    def finish(self, meta: dict[str, Any]) -> None:
+        """Says of what made the rows, and that all are there."""
+        import pyarrow as pa
+
+        self.succeed(meta, pa.schema([]))  # there is at least one part, even of no images
+
+    def lead(self) -> Iterator[pa.RecordBatch]:
+        """Path, status and error of all rows, in the order of the sources."""
+        for number in sorted(self._rows_by_number):
+            found = read_notes(self._folder, number)
+            if found is None:
+                raise OutputError(f"{one_line(self._target)}: the notes of {part_name(number)} are gone")
+            yield from found[0].select([PATH, STATUS, ERROR]).to_batches()
