@@ -11,6 +11,8 @@ from xcli.errors import ImageError
 from xcli.members import WholeArchive
 from xcli.records import ImageRef
 
+pytest.importorskip("pandas", reason="needs the ray extra")
+
 
 def ref(name: str) -> ImageRef:
     return ImageRef(name, name, name.encode())
@@ -52,7 +54,7 @@ def test_a_digest_stands_for_the_images() -> None:
 def test_blocks_and_results_travel() -> None:
     carried = ImageRef("\\xff.jpg", "\udcff.jpg", b"\xff.jpg", ImageError("missing", "gone"), ("x", 1))
     block = Block(7, (carried, archive("x.tar")))
-    found = Block.of(block.to_arrow())
+    found = Block.of(block.to_frame())
     assert (found.number, found.digest) == (7, block.digest)
     assert found.refs[0].extra == ("x", 1)
     assert str(found.refs[0].error) == "missing: gone"
@@ -60,7 +62,7 @@ def test_blocks_and_results_travel() -> None:
     done = Done(
         7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=("ModelError", "no"), node="n", seconds=1.5
     )
-    assert list(Done.of(done.to_arrow())) == [done]
+    assert list(Done.of(done.to_frame())) == [done]
     assert done.rows == 5
 
 

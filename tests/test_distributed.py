@@ -27,6 +27,8 @@ from xcli.recording import RecordOptions
 from xcli.sources import SourceOptions, list_images
 from xcli.tasks import FeaturesTable
 
+pytest.importorskip("pandas", reason="needs the ray extra")
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -94,7 +96,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
             pass
 
     monkeypatch.setattr(distributed, "cluster", lambda options, use_gpus: Nothing())
-    monkeypatch.setattr(distributed, "stage_blocks", lambda blocks: [block.to_arrow() for block in blocks])
+    monkeypatch.setattr(distributed, "stage_blocks", lambda blocks: [block.to_frame() for block in blocks])
     monkeypatch.setattr(distributed, "run_blocks", stand_in.run_blocks)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # a worker sets it; this puts it back
     return stand_in
@@ -336,7 +338,7 @@ def test_other_versions_and_places_are_refused(tmp_path: Path, fake: Fake, photo
     job = fake.jobs[0]
     for change, message in (({"version": "0"}, "has version"), ({"directory": "/no/such/place"}, "cannot enter")):
         values = {name: getattr(job, name) for name in job.__slots__} | change
-        (done,) = Done.of(Worker(type(job)(**values), Agreement(None))(Block(0, ()).to_arrow()))
+        (done,) = Done.of(Worker(type(job)(**values), Agreement(None))(Block(0, ()).to_frame()))
         assert done.failure is not None
         assert done.failure[0] == "UsageError"
         assert message in done.failure[1]

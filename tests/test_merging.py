@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.thorough import thorough
 from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write, write_shards
 from xcli.errors import CheckError, OutputError, UsageError
 from xcli.matching import Findings
@@ -342,6 +343,7 @@ for folder in {folders!r}:
 """
 
 
+@thorough
 def test_memory_is_flat(tmp_path: Path) -> None:
     """Another 200,000 rows, 51 MB of numbers and 20 MB of paths as objects, take what the index takes, about 8 MB."""
     if not Path("/proc/self/status").exists():

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import clean_environment, run_process, save_photos
-from tests.faults.harness import WHOLE
+from tests.thorough import thorough
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 COUNT = 16
@@ -69,7 +69,7 @@ def test_the_numbers_of_tasks_agree() -> None:
         assert re.findall(r'--shard "[^"]*/(\d+)"', script) == [str(COUNT)]
 
 
-@pytest.mark.skipif(not WHOLE, reason="takes half a minute: make test-faults")
+@thorough
 @pytest.mark.parametrize(("name", "first"), [("slurm", 1), ("kubernetes", 0)])
 def test_all_tasks_and_a_merge_are_a_run_in_one_piece(name: str, first: int, tmp_path: Path) -> None:
     save_photos(tmp_path / "photos", [f"{number:02}.jpg" for number in range(20)])

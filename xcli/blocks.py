@@ -7,7 +7,6 @@ listing gives the same blocks whenever it is made.
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from xcli.resuming import key_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import pyarrow as pa
+    import pandas as pd
 
     from xcli.records import ImageRef
 
@@ -52,21 +51,16 @@ class Block:
             content.update(f"{key_of(ref):016x} {ref.error}\n".encode("utf-8", "surrogatepass"))
         return content.hexdigest()
 
-    def to_arrow(self) -> pa.Table:
-        """A table of one row; it travels within a cluster, between processes of one run."""
-        import pyarrow as pa
+    def to_frame(self) -> pd.DataFrame:
+        """A table of one row, in which Ray carries it between the processes of a run."""
+        import pandas as pd
 
-        return pa.table(
-            {
-                "number": pa.array([self.number], pa.int64()),
-                "refs": pa.array([pickle.dumps(self.refs, pickle.HIGHEST_PROTOCOL)], pa.large_binary()),
-            }
-        )
+        return pd.DataFrame({"number": [self.number], "refs": pd.Series([self.refs], dtype=object)})
 
     @classmethod
-    def of(cls, table: pa.Table) -> Block:
-        """From what `to_arrow` made."""
-        return cls(table["number"][0].as_py(), pickle.loads(table["refs"][0].as_py()))  # noqa: S301 - this run's own
+    def of(cls, frame: pd.DataFrame) -> Block:
+        """From what `to_frame` made."""
+        return cls(int(frame["number"].iloc[0]), frame["refs"].iloc[0])
 
 
 def blocks_of(refs: Iterable[ImageRef], rows: int) -> Iterator[Block]:
@@ -125,16 +119,16 @@ class Done:
         """Rows of the part."""
         return self.ok + sum(self.errors.values())
 
-    def to_arrow(self) -> pa.Table:
+    def to_frame(self) -> pd.DataFrame:
         """A table of one row."""
-        import pyarrow as pa
+        import pandas as pd
 
-        return pa.table({"number": pa.array([self.number], pa.int64()), "done": [json.dumps(asdict(self))]})
+        return pd.DataFrame({"number": [self.number], "done": [json.dumps(asdict(self))]})
 
     @classmethod
-    def of(cls, table: pa.Table) -> Iterator[Done]:
-        """From what `to_arrow` made, one a row."""
-        for text in table["done"].to_pylist():
+    def of(cls, frame: pd.DataFrame) -> Iterator[Done]:
+        """From what `to_frame` made, one a row."""
+        for text in frame["done"]:
             value = json.loads(text)
             failure = value.pop("failure")
             yield cls(**value, failure=None if failure is None else (failure[0], failure[1]))

@@ -173,7 +173,7 @@ def stage_blocks(blocks: Iterable[Block]) -> list[Any]:
     """Puts blocks into the cluster's memory, one after the other; gives what Ray calls references to them."""
     import ray
 
-    return [ray.put(block.to_arrow()) for block in blocks]
+    return [ray.put(block.to_frame()) for block in blocks]
 
 
 def run_blocks(
@@ -204,17 +204,17 @@ def run_blocks(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     agreement = _Spokesman(ray.remote(Agreement).options(num_cpus=0, scheduling_strategy=here).remote(earlier))
     ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.from_arrow_refs(blocks).map_batches(
+    dataset = ray.data.from_pandas_refs(blocks).map_batches(
         worker,
         batch_size=None,
-        batch_format="pyarrow",
+        batch_format="pandas",
         compute=ray.data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
         fn_constructor_args=(job, agreement),
         num_cpus=share.cpus,
         num_gpus=share.gpus,
     )
     try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for table in dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
             yield from Done.of(table)
     except ray.exceptions.RayError as error:
         reason = one_line(str(error).strip().splitlines()[-1])

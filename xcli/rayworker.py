@@ -21,13 +21,14 @@ from xcli.outputs import digest
 from xcli.patterns import PathFilter
 from xcli.provenance import differences
 from xcli.records import ERROR_STATUS, STATUS
-from xcli.resuming import KeptRows, key_of, stamp_of
+from xcli.resuming import KeptRows, Layout, key_of, stamp_of
 from xcli.sources import OTHER_SHARD, shard_of
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pandas as pd
     import pyarrow as pa
 
     from xcli.computation import Computation, RunOptions
@@ -126,7 +127,7 @@ class Worker:
         # TensorFlow would take all processors of the machine, and other workers' with them.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
         """Computes the block in a table of one row; gives what came of it likewise."""
         block, begin = Block.of(table), time.monotonic()
         try:
@@ -134,7 +135,7 @@ class Worker:
             done = self._work(block)
         except XcliError as error:
             done = {"failure": (type(error).__name__, str(error))}
-        return Done(block.number, **done, node=socket.gethostname(), seconds=time.monotonic() - begin).to_arrow()
+        return Done(block.number, **done, node=socket.gethostname(), seconds=time.monotonic() - begin).to_frame()
 
     def _enter(self) -> None:
         """Makes this process one like that in which the run was started."""
@@ -189,13 +190,11 @@ class Worker:
             failed = self._job.retry_errors and ERROR_STATUS in notes.column(STATUS).to_pylist()
             if failed or note.get("archive") != _state_of(block.refs[0]):
                 return None
-        elif len(kept) != len(block.refs) or any(kept.find(ref) is None for ref in block.refs):
+        elif len(kept) != len(block.refs) or next(Layout(kept).rest(iter(block.refs)), None) is not None:
             return None
         errors: dict[str, int] = {}
-        for row in range(len(kept)):
-            reason = kept.reason(row)
-            if reason is not None:
-                errors[reason] = errors.get(reason, 0) + 1
+        for reason in filter(None, map(kept.reason, range(len(kept)))):
+            errors[reason] = errors.get(reason, 0) + 1
         ok = len(kept) - sum(errors.values())
         return {"ok": ok, "errors": errors, "skipped": json.loads(note["skipped"]), "resumed": True}
 

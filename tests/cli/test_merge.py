@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import COMMAND, Invoke, clean_environment, save_photos
+from tests.thorough import thorough
 from xcli.provenance import PROVENANCE_KEYS
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "32")
@@ -42,7 +43,7 @@ def runs(invoke: Invoke, folder: Path, name: str, count: int, *args: str | Path)
     return shards
 
 
-@pytest.mark.parametrize("extension", ["csv", "npy"])
+@pytest.mark.parametrize("extension", ["csv", pytest.param("npy", marks=thorough)])
 def test_four_shards_are_the_one_run(
     invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
 ) -> None:

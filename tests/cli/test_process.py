@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
+from tests.thorough import thorough
 
 FAST = ("--weights", "none", "--image-size", "71")
 
@@ -60,6 +61,7 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert errors == b""
 
 
+@thorough
 def test_a_closed_pipe_is_quiet_for_info_too() -> None:
     script = f'"{COMMAND[0]}" -m xcli info --layers | head -n 1; echo "${{PIPESTATUS[0]}}"'
     done = subprocess.run(
@@ -98,7 +100,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return root / "in", (root / "out.csv").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=thorough)],
+)
 def test_a_run_that_a_signal_ends_can_be_continued(
     many: tuple[Path, bytes], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_file_deleted_during_the_run_is_a_row(tmp_path: Path) -> None:
     assert process.returncode == 4, errors
 
 
+@thorough
 def test_a_full_disk_is_exit_5(photos: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -178,7 +184,15 @@ def test_a_full_disk_is_exit_5(photos: Path) -> None:
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize(("redirection", "code"), [("2>&-", 4), (">&-", 5), ("2>/dev/full", 4), (">/dev/full", 5)])
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [
+        ("2>&-", 4),
+        pytest.param(">&-", 5, marks=thorough),
+        pytest.param("2>/dev/full", 4, marks=thorough),
+        (">/dev/full", 5),
+    ],
+)
 def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str, code: int) -> None:
     save_photos(tmp_path, ["a.jpg"])
     (tmp_path / "bad.jpg").touch()
@@ -204,6 +218,7 @@ def test_no_terminal_no_progress_and_no_colour(photos: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to read resident memory")
+@thorough
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     originals = save_photos(tmp_path, ["a", "b", "c", "d"])
     names = [os.fspath(originals[number % 4]) for number in range(800)]

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cli.conftest import COMMAND, Result, clean_environment, run_process
+from tests.thorough import WHOLE as WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-WHOLE = os.environ.get("TEST_FAULTS") == "all"
-"""Whether everything is to be tried, and not what fits into the daily tests."""
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "1", "--part-rows", "25")
 """A fast network, rows one by one, many parts."""

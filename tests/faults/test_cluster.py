@@ -19,13 +19,12 @@ import pytest
 
 from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
 from tests.faults.harness import TALLY, WHOLE
+from tests.thorough import thorough
 
 pytest.importorskip("ray", reason="needs the ray extra")
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "4")
 ON_CLUSTER = (*SMALL, "--runner", "ray", "--part-rows", "5")
-
-whole = pytest.mark.skipif(not WHOLE, reason="takes minutes: make test-faults")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def engines() -> list[int]:
     return found
 
 
-@whole
+@thorough
 def test_workers_killed(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -128,7 +127,7 @@ def test_workers_killed(photos: Path, expected: list[dict[str, Any]], tmp_path: 
     check(target, expected)
 
 
-@whole
+@thorough
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_driver_killed(
     number: signal.Signals, photos: Path, expected: list[dict[str, Any]], tmp_path: Path
@@ -174,7 +173,7 @@ sys.exit(code)
 """
 
 
-@whole
+@thorough
 def test_a_node_removed(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()

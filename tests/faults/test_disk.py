@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import COMMAND, clean_environment, save_photos
 from tests.faults.harness import WHOLE, features, run_with, start
+from tests.thorough import thorough
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,7 @@ def grow(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
+@thorough
 def test_a_disk_that_is_full(source: Path, expected: bytes, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, "1m") as mounted:

@@ -10,8 +10,9 @@ import pytest
 
 from tests.cli.conftest import run_process, save_photos
 from tests.faults.harness import TALLY, WHOLE, Job, features, jobs, kill_at, paths_of, run_with
+from tests.thorough import thorough
 
-RANDOM_KILLS = 20 if WHOLE else 1
+RANDOM_KILLS = 20
 INSIDE = ["kill-append:40", "kill-fsync:3", "kill-replace:3", "kill-link:1", "kill-write:3", "kill-unlink:1"]
 """In a part; before a part is on the disk; between that and its name; around the finished file."""
 
@@ -78,12 +79,13 @@ def rows_of_parts(files: dict[str, bytes]) -> object:
     return pa.concat_tables(parts).combine_chunks()
 
 
+@thorough
 @pytest.mark.parametrize("number", range(RANDOM_KILLS))
 def test_a_random_moment(
     number: int, sources: tuple[Path, Path], undisturbed: dict[Job, dict[str, bytes]], tmp_path: Path
 ) -> None:
     kinds = jobs(*sources)
-    job = kinds[number % len(kinds) if WHOLE else 0]
+    job = kinds[number % len(kinds)]
     expected = undisturbed[job]
     killed = kill_at(job, tmp_path, random.Random(number), 2.0)
     if killed and number % 4 == 0:
@@ -98,7 +100,7 @@ def test_a_worse_moment(
     check_worse(fault, features(sources[0]), undisturbed, tmp_path)
 
 
-@pytest.mark.skipif(not WHOLE, reason="takes minutes: make test-faults")
+@thorough
 @pytest.mark.parametrize("fault", ["kill-link:1", "kill-link:2", "kill-link:3", "kill-write:4"])
 def test_between_two_tables(
     fault: str, sources: tuple[Path, Path], undisturbed: dict[Job, dict[str, bytes]], tmp_path: Path

@@ -64,8 +64,8 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     """Classify images: their best classes with probabilities, one row an image.
 
     SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
-    disk; its rows are named archive.tar::member), a quoted glob, any of these at an s3:// or gs:// URL, an https:// URL,
-    or - for a list of names on standard input; nothing at all is the current directory.
+    disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs:// URL, a file at an
+    https:// URL, or - for a list of names on standard input; nothing at all is the current directory.
 
     \b
     Columns: path, status, error, label_1, index_1, score_1, ..., label_N, index_N, score_N

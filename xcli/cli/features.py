@@ -55,8 +55,8 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
 
     SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
-    disk; its rows are named archive.tar::member), a quoted glob, any of these at an s3:// or gs:// URL, an https:// URL,
-    or - for a list of names on standard input; nothing at all is the current directory.
+    disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs:// URL, a file at an
+    https:// URL, or - for a list of names on standard input; nothing at all is the current directory.
 
     \b
     Parquet: path, status, error, features (fixed-size list; a fixed-shape tensor for maps)

@@ -16,6 +16,7 @@ from xcli.cli.clustering import check_cluster_options, is_on_cluster, run_on_clu
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.messages import messages_of
 from xcli.cli.options import pixel_options, record_options, run_options, source_options
+from xcli.cloud import is_url
 from xcli.errors import ExitCode, Terminated, UsageError
 from xcli.inference import Run, preprocessing_for
 from xcli.model import LoadedModel, ModelSpec, load_model
@@ -120,6 +121,8 @@ def _check_unkept(ctx: click.Context) -> None:
 
 
 def _same_file(one: str, other: str) -> bool:
+    if is_url(one) or is_url(other):
+        return one == other
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 

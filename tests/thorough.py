@@ -1,0 +1,12 @@
+"""What the daily tests leave out, since it takes long; `make test-faults` runs it too."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+WHOLE = os.environ.get("TEST_FAULTS") == "all"
+"""Whether everything is to be tried, and not what fits into the daily tests."""
+
+thorough = pytest.mark.skipif(not WHOLE, reason="takes long: make test-faults")
