@@ -284,6 +284,15 @@ def test_shards_divide_members_of_archives_as_one_machine_does(fake: Fake, photo
         assert [row["path"] for row in rows(target)] == [ref.path for ref in list_images(options)]
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_workers_enter_the_directory_only_for_relative_paths(
+    fake: Fake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "out", Path("photos") if relative else photos).run()
+    assert fake.jobs[0].directory == (str(tmp_path) if relative else None)
+
+
 def test_no_images_give_an_empty_part(fake: Fake, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     run = make(tmp_path / "out", tmp_path / "none")
@@ -301,7 +310,8 @@ def test_what_a_worker_cannot_do_ends_the_run_by_its_own_error(fake: Fake, photo
 
 def test_too_many_errors_end_the_run(fake: Fake, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TooManyErrors, match="1 images failed"):
-        make(tmp_path / "out", photos, max_errors=0).run()
+        make(tmp_path / "out", photos, max_errors=0, errors_out=str(tmp_path / "bad")).run()
+    assert (tmp_path / "bad").read_bytes() == os.fsencode(photos / "3.jpg") + b"\0"
 
 
 def test_a_run_with_too_many_parts_is_refused(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli import errors
 from xcli.blocks import PROBE, Block, blocks_of
+from xcli.cloud import is_url
 from xcli.computation import MAX_BATCH
 from xcli.errorlist import ErrorList
 from xcli.errors import TooManyErrors, UsageError, XcliError
@@ -88,6 +89,7 @@ class ClusterRun:
     _images: dict[int, int | None] = field(default_factory=dict)
     _rows: dict[int, int] = field(default_factory=dict)
     _skipped: dict[str, int] = field(default_factory=dict)
+    _relative: bool = False
 
     def run(self) -> float | None:
         """Runs to the end.
@@ -105,7 +107,11 @@ class ClusterRun:
                 if earlier_end is not None:
                     self._compare(earlier_end, share)
                     return None
-                self._compute(share, folder.fingerprint)
+                try:
+                    self._compute(share, folder.fingerprint)
+                except TooManyErrors:
+                    self._list_errors(folder)
+                    raise
             fingerprint = folder.agreed()
             self._settle(folder)
             shard = self.listing.options.shard
@@ -127,12 +133,11 @@ class ClusterRun:
 
     def _job(self, share: Share, images: int, *, long: bool = False, pinned: int | None = None) -> Job:
         from xcli import __version__
-        from xcli.cloud import is_url
 
         return Job(
             command=self.command,
             target=self.target if is_url(self.target) else os.path.abspath(self.target),
-            directory=os.getcwd(),
+            directory=os.getcwd() if self._relative or _has_relative_files(self.spec) else None,
             spec=self.spec,
             table=self.table,
             pixels=self.pixels,
@@ -159,6 +164,7 @@ class ClusterRun:
                     f"there are more than {MAX_BLOCKS:,} parts of {self.recording.part_rows:,} images, too many for "
                     "their names to be in order; give a larger --part-rows"
                 )
+            self._relative = self._relative or any(_is_relative(ref) for ref in block.refs)
             self._images[block.number] = None if block.archive is not None else len(block.refs)
             yield block
 
@@ -245,15 +251,33 @@ class ClusterRun:
             self._skipped[reason] = self._skipped.get(reason, 0) + number
         self.report.skipped = self._skipped
         self.report.check(folder.take_stock(self._rows))
-        if self.recording.errors_out is not None:
-            listed = ErrorList(self.recording.errors_out)
-            try:
-                for batch in folder.lead():
-                    listed.add(batch)
-            except BaseException:
-                listed.discard()
-                raise
-            listed.close()
+        self._list_errors(folder)
+
+    def _list_errors(self, folder: SharedDataset) -> None:
+        """Writes `--errors-out`, of the blocks that are done."""
+        if self.recording.errors_out is None:
+            return
+        listed = ErrorList(self.recording.errors_out)
+        try:
+            for batch in folder.lead(sorted(self._rows)):
+                listed.add(batch)
+        except BaseException:
+            listed.discard()
+            raise
+        listed.close()
 
     def _archives(self) -> list[int]:
         return [number for number, images in self._images.items() if images is None]
+
+
+def _is_relative(ref: ImageRef) -> bool:
+    """Whether a reference is meant from the directory in which the run was started."""
+    location = ref.location
+    path = location if isinstance(location, str) else getattr(location, "archive", None)
+    return ref.error is None and path is not None and not is_url(path) and not os.path.isabs(path)
+
+
+def _has_relative_files(spec: ModelSpec) -> bool:
+    weights = None if spec.weights in ("imagenet", "none") else spec.weights
+    files = (spec.model, weights, spec.labels, spec.weights_dir)
+    return any(name is not None and not os.path.isabs(name) for name in files)

@@ -49,7 +49,7 @@ class Job:
     Attributes:
         command: `classify` or `features`.
         target: the dataset's directory: an absolute path, or a URL.
-        directory: where the run was started; relative paths are meant from there.
+        directory: where the run was started; relative paths are meant from there. None where there are none.
         spec: the model.
         table: makes the table, for the loaded model.
         pixels: arguments of `preprocessing_for`.
@@ -67,7 +67,7 @@ class Job:
 
     command: str
     target: str
-    directory: str
+    directory: str | None
     spec: ModelSpec
     table: Callable[[LoadedModel], Table]
     pixels: dict[str, Any]
@@ -150,13 +150,14 @@ class Worker:
             raise UsageError(
                 f"{where} has version {__version__} of xception-cli, the driver {job.version}; install one"
             )
-        try:
-            os.chdir(job.directory)
-        except OSError as error:
-            raise UsageError(
-                f"{where} cannot enter {one_line(job.directory)} ({error.strerror}), where the run was started: "
-                "workers need storage that all machines share"
-            ) from None
+        if job.directory is not None:
+            try:
+                os.chdir(job.directory)
+            except OSError as error:
+                raise UsageError(
+                    f"{where} cannot enter {one_line(job.directory)} ({error.strerror}), where the run was started: "
+                    "workers need storage that all machines share, or absolute paths"
+                ) from None
         self._folder = open_folder(job.target)
 
     def _work(self, block: Block) -> dict[str, Any]:

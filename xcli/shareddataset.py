@@ -14,22 +14,14 @@ from xcli.records import ERROR, PATH, STATUS
 from xcli.tables import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
     import pyarrow as pa
 
 
 class SharedDataset(Dataset):
-    """The parts of a dataset, seen from the process that watches over those who write them.
-
-    Args:
-        target, overwrite, restart: see `Dataset`.
-    """
-
-    def __init__(self, target: str, *, overwrite: bool = False, restart: bool = False) -> None:
-        super().__init__(target, overwrite=overwrite, restart=restart)
-        self._rows_by_number: dict[int, int] = {}
+    """The parts of a dataset, seen from the process that watches over those who write them."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,7 +70,6 @@ class SharedDataset(Dataset):
             )
         surplus = sorted(there - rows.keys())
         self._unlink(*map(part_name, surplus), *map(notes_name, surplus))
-        self._rows_by_number = dict(rows)
         return sum(rows.values())
 
     def finish(self, meta: dict[str, Any]) -> None:
@@ -87,9 +78,9 @@ class SharedDataset(Dataset):
 
         self.succeed(meta, pa.schema([]))  # there is at least one part, even of no images
 
-    def lead(self) -> Iterator[pa.RecordBatch]:
-        """Path, status and error of all rows, in the order of the sources."""
-        for number in sorted(self._rows_by_number):
+    def lead(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
+        """Path, status and error of the rows of some parts."""
+        for number in numbers:
             found = read_notes(self._folder, number)
             if found is None:
                 raise OutputError(f"{one_line(self._target)}: the notes of {part_name(number)} are gone")

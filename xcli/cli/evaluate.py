@@ -175,8 +175,13 @@ def _measure(
             raise
 
 
-def show(metrics: Metrics) -> None:
-    """Prints a summary and a table by class on standard output."""
+def show(metrics: Metrics, elsewhere: str = "-o DIR and --json have them all") -> None:
+    """Prints a summary and a table by class on standard output.
+
+    Args:
+        metrics: what to print.
+        elsewhere: says where classes are that the table leaves out.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -195,10 +200,10 @@ def show(metrics: Metrics) -> None:
     table.add_row("calibration error", Text(ece))
     console.print(table)
     console.print()
-    show_classes(console, metrics)
+    show_classes(console, metrics, elsewhere)
 
 
-def show_classes(console: Console, metrics: Metrics) -> None:
+def show_classes(console: Console, metrics: Metrics, elsewhere: str) -> None:
     """Prints the table by class: of many classes the worst by F1, and how many others there are."""
     from rich.table import Table
     from rich.text import Text
@@ -219,7 +224,7 @@ def show_classes(console: Console, metrics: Metrics) -> None:
     console.print(table)
     left = len(metrics.labels) - len(occurring)
     if len(chosen) < len(occurring):
-        console.print(f"The {len(chosen)} worst of {len(occurring):,} classes by F1; -o DIR and --json have them all.")
+        console.print(f"The {len(chosen)} worst of {len(occurring):,} classes by F1; {elsewhere}.")
     elif left:
         console.print(f"{left:,} more classes have no image and were never predicted.")
 

@@ -334,7 +334,7 @@ def _close(outcome: Outcome, seconds: float) -> int:
         log.warning("left out: %s: %s", path, reason)
     if len(outcome.bad) > SHOWN_BAD:
         log.warning("left out: %d more, listed in predictions.csv", len(outcome.bad) - SHOWN_BAD)
-    show(outcome.metrics)
+    show(outcome.metrics, f"{outcome.run.rstrip('/')}/per_class.csv has them all")
     images = ", ".join(f"{count:,} {name}" for name, count in outcome.counts.items() if count)
     log.warning("%s: %s images, %d left out, in %.0f s", outcome.run, images, len(outcome.bad), seconds)
     if outcome.split != "validation":
