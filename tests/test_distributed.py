@@ -15,16 +15,19 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli import distributed
-from xcli.blocks import Block, Done
+from xcli.blocks import Block, Done, portable
 from xcli.computation import RunOptions
 from xcli.distributed import ClusterRun
-from xcli.errors import ModelError, OutputError, TooManyErrors, UsageError, XcliError
+from xcli.errors import ImageError, ModelError, OutputError, TooManyErrors, UsageError, XcliError
+from xcli.folders import LocalFolder
 from xcli.image_archives import WholeArchives
+from xcli.members import ELSEWHERE
 from xcli.model import ModelSpec
 from xcli.raycluster import ClusterOptions, Share, divide
 from xcli.rayworker import MAX_ATTEMPTS, Agreement, Worker
 from xcli.recording import RecordOptions
 from xcli.sources import SourceOptions, list_images
+from xcli.tarstreams import TarMember
 from xcli.tasks import FeaturesTable
 
 pytest.importorskip("pandas", reason="needs the ray extra")
@@ -234,6 +237,84 @@ def test_parts_beyond_the_last_go(fake: Fake, photos: Path, tmp_path: Path) -> N
     assert [Path(row["path"]).name for row in rows(target)] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
+def test_a_death_between_the_notes_of_changed_images_and_their_part(
+    fake: Fake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notes would agree with the images, and the part be of the old ones."""
+    target = tmp_path / "out"
+    fake.dies_after = 3
+    with pytest.raises(XcliError):
+        make(target, photos).run()
+    save_photos(photos, ["5.jpg"], (90, 90))
+    os.utime(photos / "5.jpg", ns=(1, 1))
+    publish = LocalFolder.publish
+
+    def die(self: LocalFolder, scratch: str, name: str, *, keep: bool = False) -> None:
+        if name == "part-00002.parquet":
+            raise OutputError("the machine is gone")
+        publish(self, scratch, name, keep=keep)
+
+    fake.dies_after = None
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFolder, "publish", die)
+        with pytest.raises(OutputError, match="the machine is gone"):
+            make(target, photos).run()
+    make(target, photos).run()
+    assert rows(target) == local_rows(photos, tmp_path)
+
+
+def test_a_part_of_another_run_is_not_taken(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    """Workers may outlive the driver, and write once more when the next run has begun."""
+    target = tmp_path / "out"
+    make(tmp_path / "other", photos, table=FeaturesTable(normalize=True).for_model).run()
+    fake.dies_after = 2
+    with pytest.raises(XcliError):
+        make(tmp_path / "late", photos, table=FeaturesTable(normalize=True).for_model).run()
+
+    class Late(StartedOnce):
+        def _work(self, block: Block) -> dict[str, Any]:
+            for name in ("part-00003.parquet", "_part-00003.arrow"):
+                if block.number == 3 and not (target / name).exists():
+                    shutil.copy(tmp_path / "late" / name, target / name)
+            return super()._work(block)
+
+    fake.dies_after = None
+    fake.computed.clear()
+    run = make(target, photos)
+    run.worker = Late
+    run.run()
+    assert fake.computed == [3, 2, 1, 0]
+    assert rows(target) == local_rows(photos, tmp_path)
+
+
+def test_a_part_that_is_damaged_after_it_was_written_is_noticed(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+
+    class Disk(StartedOnce):
+        def _work(self, block: Block) -> dict[str, Any]:
+            if block.number == 0:
+                (target / "part-00003.parquet").write_bytes(b"PAR1")
+            return super()._work(block)
+
+    run = make(target, photos)
+    run.worker = Disk
+    with pytest.raises(OutputError, match=r"part-00003\.parquet has not the 1 rows that were written"):
+        run.run()
+    make(target, photos).run()
+    assert rows(target) == local_rows(photos, tmp_path)
+
+
+def test_another_batch_size_is_refused(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    fake.dies_after = 2
+    with pytest.raises(XcliError):
+        make(tmp_path / "out", photos).run()
+    fake.dies_after = None
+    run = make(tmp_path / "out", photos)
+    run.options = RunOptions(batch_size=3, device="cpu")
+    with pytest.raises(OutputError, match="batch_size was 2, is 3"):
+        run.run()
+
+
 def test_other_settings_are_refused(fake: Fake, photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     fake.dies_after = 2
@@ -312,6 +393,14 @@ def test_too_many_errors_end_the_run(fake: Fake, photos: Path, tmp_path: Path) -
     with pytest.raises(TooManyErrors, match="1 images failed"):
         make(tmp_path / "out", photos, max_errors=0, errors_out=str(tmp_path / "bad")).run()
     assert (tmp_path / "bad").read_bytes() == os.fsencode(photos / "3.jpg") + b"\0"
+    # Those of before do not count again.
+    assert make(tmp_path / "out", photos, max_errors=0).run() is not None
+
+
+def test_the_list_of_errors_of_a_finished_output(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    make(tmp_path / "out", photos).run()
+    assert make(tmp_path / "out", photos, errors_out=str(tmp_path / "bad")).run() is None
+    assert (tmp_path / "bad").read_bytes() == os.fsencode(photos / "3.jpg") + b"\0"
 
 
 def test_a_run_with_too_many_parts_is_refused(
@@ -367,11 +456,37 @@ def test_other_versions_and_places_are_refused(tmp_path: Path, fake: Fake, photo
         ([(16, 4), (8, 0)], {}, Share(4, 4, 1)),
         ([(16, 4), (8, 0)], {"gpus": 0}, Share(3, 8, 0)),
         ([(0, 0), (2, 0)], {}, Share(1, 2, 0)),
+        ([(2, 0), (64, 0), (64, 0)], {}, Share(2, 64, 0)),
+        ([(4, 1), (96, 12)], {}, Share(12, 8, 1)),
     ],
 )
 def test_shares(nodes: list[tuple[int, int]], options: dict[str, int], expected: Share) -> None:
     machines = [{"CPU": float(cpu), "GPU": float(gpu)} for cpu, gpu in nodes]
     assert divide(machines, ClusterOptions(**options), use_gpus=True) == expected
+
+
+def test_workers_without_gpus_compute_on_processors(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    run = make(tmp_path / "out", photos)
+    run.options = RunOptions(batch_size=2)
+    run.run()
+    assert fake.jobs[0].options.device == "cpu"
+    run = make(tmp_path / "other", photos)
+    run.options = RunOptions(batch_size=2, device="gpu")
+    with pytest.raises(UsageError, match="workers have no GPU"):
+        run.run()
+
+
+def test_members_of_archives_are_read_on_other_machines(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photos / "0.jpg", "0.jpg")
+    (ref,) = list_images(SourceOptions((f"{tmp_path}/a.tar::0.jpg",)), archives=WholeArchives)
+    elsewhere = portable(ref)
+    assert isinstance(elsewhere.location, TarMember)
+    assert elsewhere.location.stamp.device == ELSEWHERE
+    assert elsewhere.location.read(1 << 20) == (photos / "0.jpg").read_bytes()
+    os.utime(tmp_path / "a.tar", ns=(1, 1))
+    with pytest.raises(ImageError, match="has changed"):
+        elsewhere.location.read(1 << 20)
 
 
 def test_a_cluster_without_room_is_an_error() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.test_journal import ref_of, rows_of
 from tests.test_resuming import SCHEMA
-from xcli.dataset import PartWriter, notes_name, part_name, part_number, read_notes
 from xcli.folders import Folder, open_folder
+from xcli.partwriter import PartWriter, notes_name, part_name, part_number, read_notes
 from xcli.resuming import Stamp, key_of
 
 if TYPE_CHECKING:

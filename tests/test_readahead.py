@@ -267,3 +267,13 @@ def test_stopping_frees_who_waits() -> None:
     assert not reader.is_alive()
     assert "not wanted any more" in str(failed[0])
     wait_until(lambda: not threads())
+
+
+def test_an_object_whose_state_cannot_be_asked_for_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: RemoteObject) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(RemoteObject, "state", broken)
+    url = "https://a..b/x.jpg"
+    (ref,) = with_states(iter([ImageRef(url, RemoteObject(url), b"x")]), lambda ref: True)
+    assert ref.location == RemoteObject(url)

@@ -7,11 +7,11 @@ listing gives the same blocks whenever it is made.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from xcli.members import WholeArchive
+from xcli.members import ELSEWHERE, Stamp, WholeArchive
 from xcli.resuming import key_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 PROBE = -1
 """Number of a block without images, which asks for nothing but the fingerprint of the run."""
+
+
+def portable(ref: ImageRef) -> ImageRef:
+    """A reference as other machines can use it: they know a disk that they share by another number."""
+    stamp = getattr(ref.location, "stamp", None)
+    if not isinstance(stamp, Stamp) or stamp.device == ELSEWHERE:
+        return ref
+    anywhere = stamp._replace(device=ELSEWHERE, inode=0)
+    return replace(ref, location=replace(ref.location, stamp=anywhere))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,8 @@ class Done:
         errors: rows that are, by reason.
         skipped: entries of an archive that are no inputs, by reason.
         resumed: whether its part was there already.
-        fingerprint: of the run, as `xcli.outputs.digest` gives it; of a probe.
+        fingerprint: of the run, as `xcli.outputs.digest` gives it.
+        notes: what there is to say of the model.
         failure: the kind of the error that ends the run, and its message; None where there was none.
         node: name of the machine.
         seconds: that it took.
@@ -110,6 +120,7 @@ class Done:
     skipped: dict[str, int] = field(default_factory=dict)
     resumed: bool = False
     fingerprint: str | None = None
+    notes: tuple[str, ...] = ()
     failure: tuple[str, str] | None = None
     node: str = ""
     seconds: float = 0.0
@@ -130,5 +141,5 @@ class Done:
         """From what `to_frame` made, one a row."""
         for text in frame["done"]:
             value = json.loads(text)
-            failure = value.pop("failure")
-            yield cls(**value, failure=None if failure is None else (failure[0], failure[1]))
+            failure, notes = value.pop("failure"), tuple(value.pop("notes"))
+            yield cls(**value, notes=notes, failure=None if failure is None else (failure[0], failure[1]))

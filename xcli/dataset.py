@@ -25,7 +25,7 @@ from xcli.errors import CheckError, OutputError, UsageError
 from xcli.folders import open_folder
 from xcli.output import is_direct
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
-from xcli.partwriter import PartWriter, notes_name, open_notes, part_name, part_number, read_notes
+from xcli.partwriter import PartWriter, notes_name, open_notes, part_name, part_number
 from xcli.provenance import DATASET_META, SUCCESS
 from xcli.readers import ParquetReader
 from xcli.records import ERROR, PATH, STATUS
@@ -39,18 +39,6 @@ if TYPE_CHECKING:
 
     from xcli.folders import Folder
     from xcli.resuming import Layout, Stamp
-
-__all__ = [
-    "Dataset",
-    "PartWriter",
-    "check_dataset",
-    "is_dataset",
-    "is_finished",
-    "notes_name",
-    "part_name",
-    "part_number",
-    "read_notes",
-]
 
 log = logging.getLogger("xcli")
 

@@ -11,20 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from xcli import errors
-from xcli.blocks import PROBE, Block, blocks_of
+from xcli.blocks import PROBE, Block, blocks_of, portable
 from xcli.cloud import is_url
 from xcli.computation import MAX_BATCH
-from xcli.errorlist import ErrorList
+from xcli.errorlist import check_errors, list_errors
 from xcli.errors import TooManyErrors, UsageError, XcliError
 from xcli.inference import LONG_RUN
 from xcli.members import WholeArchive
-from xcli.outputs import digest, finished, other_settings
+from xcli.outputs import digest, finished, other_settings, say_finished
 from xcli.raycluster import ClusterOptions, cluster, run_blocks, stage_blocks
 from xcli.rayworker import Job, Worker
 from xcli.records import Report
@@ -90,6 +90,9 @@ class ClusterRun:
     _rows: dict[int, int] = field(default_factory=dict)
     _skipped: dict[str, int] = field(default_factory=dict)
     _relative: bool = False
+    _failed: int = 0
+    _fingerprints: set[str | None] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     def run(self) -> float | None:
         """Runs to the end.
@@ -105,14 +108,18 @@ class ClusterRun:
         with SharedDataset(self.target, restart=self.recording.restart, overwrite=self.overwrite) as folder:
             with cluster(self.cluster, use_gpus=self.options.device != "cpu") as share:
                 if earlier_end is not None:
-                    self._compare(earlier_end, share)
+                    self._compare(earlier_end, share, folder)
                     return None
                 try:
                     self._compute(share, folder.fingerprint)
                 except TooManyErrors:
-                    self._list_errors(folder)
+                    list_errors(self.recording.errors_out, folder.lead(sorted(self._rows)))
                     raise
             fingerprint = folder.agreed()
+            if self._fingerprints != {digest(fingerprint)}:
+                raise XcliError(
+                    f"{one_line(self.target)} was written to by another run too; pass --restart to start over"
+                )
             self._settle(folder)
             shard = self.listing.options.shard
             folder.finish(
@@ -131,7 +138,9 @@ class ClusterRun:
             self.published = True
         return time.monotonic() - begin
 
-    def _job(self, share: Share, images: int, *, long: bool = False, pinned: int | None = None) -> Job:
+    def _job(
+        self, share: Share, images: int, *, long: bool = False, pinned: int | None = None, continues: bool = False
+    ) -> Job:
         from xcli import __version__
 
         return Job(
@@ -141,7 +150,7 @@ class ClusterRun:
             spec=self.spec,
             table=self.table,
             pixels=self.pixels,
-            options=self.options,
+            options=self._options(share),
             sources=self.listing.options,
             extra_columns=self.listing.extra_columns,
             images=images,
@@ -149,14 +158,23 @@ class ClusterRun:
             long=long,
             part_rows=self.recording.part_rows,
             retry_errors=self.recording.retry_errors,
+            continues=continues,
             threads=share.cpus,
             version=__version__,
         )
 
+    def _options(self, share: Share) -> RunOptions:
+        """Use of the machine by a worker, which sees the GPUs that are its own, or else is to see none."""
+        if share.gpus:
+            return self.options
+        if self.options.device == "gpu":
+            raise UsageError("--device gpu: workers have no GPU (--gpus-per-worker, or the cluster); use --device cpu")
+        return replace(self.options, device="cpu")
+
     # The work
 
     def _blocks(self, refs: Iterator[ImageRef]) -> Iterator[Block]:
-        for block in blocks_of(refs, self.recording.part_rows):
+        for block in blocks_of(map(portable, refs), self.recording.part_rows):
             if block.archive is not None and self.listing.options.limit is not None:
                 raise UsageError("--limit counts images, and a cluster lists archives where it reads them")
             if block.number == MAX_BLOCKS:
@@ -176,7 +194,7 @@ class ClusterRun:
         count = MAX_BATCH if whole else len(ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
         return count, chain(ahead, refs)
 
-    def _compare(self, earlier: dict[str, Any], share: Share) -> None:
+    def _compare(self, earlier: dict[str, Any], share: Share, folder: SharedDataset) -> None:
         """Says that the output is finished, after a worker has found that it would make the same.
 
         Raises:
@@ -187,7 +205,8 @@ class ClusterRun:
         for done in self._ran(stage_blocks([Block(PROBE, ())]), job, share, None):
             if done.fingerprint != earlier["fingerprint"]:
                 raise other_settings(self.target)
-        log.warning("%s is finished already; nothing to do (--overwrite computes it again)", one_line(self.target))
+        folder.remove()  # what a driver may have left that died just after it had finished
+        say_finished(self.target, self.recording)
 
     def _compute(self, share: Share, earlier: dict[str, Any] | None) -> None:
         count, refs = self._ahead()
@@ -195,7 +214,7 @@ class ClusterRun:
         probe = [] if earlier is None else [Block(PROBE, ())]
         blocks = stage_blocks(chain(probe, self._blocks(refs)))
         images = sum(images or LONG_RUN for images in self._images.values())
-        job = self._job(share, count, long=images >= LONG_RUN * share.workers)
+        job = self._job(share, count, long=images >= LONG_RUN * share.workers, continues=earlier is not None)
         for done in self._ran(blocks, job, share, earlier):
             self._count(done)
 
@@ -204,6 +223,10 @@ class ClusterRun:
             if done.failure is not None:
                 kind, message = done.failure
                 raise getattr(errors, kind, XcliError)(message)
+            for note in done.notes:
+                if note not in self._said:
+                    self._said.add(note)
+                    log.warning("%s", note)
             yield done
 
     def _count(self, done: Done) -> None:
@@ -222,6 +245,7 @@ class ClusterRun:
                 "report this with the command that you used"
             )
         self._rows[done.number] = done.rows
+        self._fingerprints.add(done.fingerprint)
         report, failed = self.report, sum(done.errors.values())
         report.ok += done.ok
         report.listed += done.rows
@@ -230,9 +254,8 @@ class ClusterRun:
                 counts[reason] = counts.get(reason, 0) + number
         report.resumed += done.rows if done.resumed else 0
         self.on_images(done.rows, failed)
-        limit = self.recording.max_errors
-        if limit is not None and report.failed > limit:
-            raise TooManyErrors(f"{report.failed} images failed, more than --max-errors {limit} allows: stopped")
+        self._failed += 0 if done.resumed else failed
+        check_errors(self._failed, self.recording.max_errors)
 
     # The end
 
@@ -251,20 +274,7 @@ class ClusterRun:
             self._skipped[reason] = self._skipped.get(reason, 0) + number
         self.report.skipped = self._skipped
         self.report.check(folder.take_stock(self._rows))
-        self._list_errors(folder)
-
-    def _list_errors(self, folder: SharedDataset) -> None:
-        """Writes `--errors-out`, of the blocks that are done."""
-        if self.recording.errors_out is None:
-            return
-        listed = ErrorList(self.recording.errors_out)
-        try:
-            for batch in folder.lead(sorted(self._rows)):
-                listed.add(batch)
-        except BaseException:
-            listed.discard()
-            raise
-        listed.close()
+        list_errors(self.recording.errors_out, folder.lead(sorted(self._rows)))
 
     def _archives(self) -> list[int]:
         return [number for number, images in self._images.items() if images is None]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from xcli.errors import TooManyErrors
 from xcli.output import finish, open_output
 from xcli.paths import unescape_path
 from xcli.records import ERROR_STATUS, PATH, STATUS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pyarrow as pa
 
 
@@ -39,3 +42,31 @@ class ErrorList:
     def discard(self) -> None:
         """Gives up."""
         self._file.discard()
+
+
+def list_errors(target: str | None, rows: Iterable[pa.RecordBatch]) -> None:
+    """Writes the list of those rows that are errors; None is no list, and takes no rows.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if target is None:
+        return
+    errors = ErrorList(target)
+    try:
+        for batch in rows:
+            errors.add(batch)
+    except BaseException:
+        errors.discard()
+        raise
+    errors.close()
+
+
+def check_errors(failed: int, limit: int | None) -> None:
+    """Ends a run with more errors than the user wants; None is any number.
+
+    Raises:
+        TooManyErrors: it has.
+    """
+    if limit is not None and failed > limit:
+        raise TooManyErrors(f"{failed} images failed, more than --max-errors {limit} allows: stopped")

@@ -7,6 +7,7 @@
     |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
     |   `-- LabelsError          3   the label file is unreadable, or of another length
     |-- OutputError              5   the result cannot be written
+    |   `-- ClusterError         5   the cluster that was to make it is lost
     |-- CheckError               6   a check that the user asked for did not hold
     `-- TooManyErrors            4   more error rows than --max-errors
 
@@ -72,6 +73,10 @@ class OutputError(XcliError):
     """Output cannot be written."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class ClusterError(OutputError):
+    """Machines of a cluster have died, or cannot do what is asked of them."""
 
 
 class CheckError(XcliError):

@@ -124,8 +124,12 @@ def too_large(size: int, limit: int = MAX_FILE_BYTES) -> ImageError:
     return ImageError("too-large", f"a member of {size:,} bytes; the limit is {limit:,}")
 
 
+ELSEWHERE = -1
+"""The device of an archive that lies on no disk of this machine, or was listed on another one."""
+
+
 class Stamp(NamedTuple):
-    """By what an archive is known again."""
+    """By what an archive is known again; wherever it is read, by size and time of modification."""
 
     device: int
     inode: int
@@ -199,7 +203,8 @@ class OpenArchive:
         self.path = path
         self.descriptor, status = open_file(path)
         self.stamp = Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if stamp not in (None, self.stamp):
+        same = stamp is None or stamp[-2:] == self.stamp[-2:]
+        if not same or (stamp is not None and stamp.device != ELSEWHERE and stamp != self.stamp):
             # Positions out of the old archive would give other bytes under the member's name.
             self.close()
             raise ImageError("unreadable", "the archive has changed since it was listed")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xcli.cloud import is_url
 from xcli.dataset import check_dataset, is_dataset, is_finished
+from xcli.errorlist import list_errors
 from xcli.errors import CheckError, OutputError, UsageError
 from xcli.output import META_SUFFIX, is_direct, reported
 from xcli.provenance import DATASET_META, read_meta
+from xcli.readers import open_table
+from xcli.records import PATH, STATUS
 from xcli.sinks import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
 from xcli.tables import one_line
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xcli.recording import RecordOptions
+
+log = logging.getLogger("xcli")
 
 
 def output_format(target: str | None, formats: Sequence[str], default: str) -> str:
@@ -139,6 +145,14 @@ def digest_of(target: str) -> str | None:
     """The fingerprint that `recorded` finds, as `digest` gives it; None where there is none."""
     found = recorded(target)
     return None if found is None else str(found["fingerprint"])
+
+
+def say_finished(target: str, options: RecordOptions) -> None:
+    """Says that an output was finished by an earlier run, and writes the list of its errors where that is wanted."""
+    if options.errors_out is not None:
+        list_errors(options.errors_out, open_table(target).batches([PATH, STATUS]))
+    stay = ", its errors stay as they are" if options.retry_errors else ""
+    log.warning("%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target), stay)
 
 
 def other_settings(target: str) -> OutputError:

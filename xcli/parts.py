@@ -157,16 +157,7 @@ class Parts(ABC):
         if self.fingerprint is None:
             self._folder.write(self.prefix + "run.json", text.encode())
             self.fingerprint = fingerprint
-        changes = [
-            f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
-            for name, before, after in differences(self.fingerprint, fingerprint)
-        ]
-        if changes:
-            raise OutputError(
-                f"{one_line(self._folder.name)} holds rows of a run with other settings "
-                f"({one_line('; '.join(changes))}); "
-                "run it with those, give another -o, or pass --restart to start over"
-            )
+        refuse_other_settings(self._folder.name, self.fingerprint, fingerprint)
 
     def kept(self, retry_errors: bool) -> KeptRows:
         """The rows of earlier runs, to be looked up."""
@@ -227,3 +218,26 @@ class Parts(ABC):
         """Says that the output is whole: nothing needs to be kept."""
         self._tables.clear()
         self.fingerprint = None
+
+
+def refuse_other_settings(place: str, earlier: dict[str, Any], fingerprint: dict[str, Any], hint: str = "") -> None:
+    """Makes sure that two fingerprints are the same.
+
+    Args:
+        place: where the rows are.
+        earlier: of the run that has made them.
+        fingerprint: of the run that would go on.
+        hint: what else a difference may come of.
+
+    Raises:
+        OutputError: they are not; the message names the differences.
+    """
+    changes = [
+        f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
+        for name, before, after in differences(earlier, fingerprint)
+    ]
+    if changes:
+        raise OutputError(
+            f"{one_line(place)} holds rows of a run with other settings{hint} ({one_line('; '.join(changes))}); "
+            "run it with those, give another -o, or pass --restart to start over"
+        )

@@ -60,14 +60,22 @@ class PartWriter:
         number: of this part, from 0.
         metadata: of the Parquet file, text by key.
         note: text by key, kept beside the notes.
+        keep: the notes will be asked for in this process, so that a copy of them on this machine is of use.
 
     Raises:
         OutputError: when the part cannot be written; after `add`, `abandon` it.
     """
 
     def __init__(
-        self, folder: Folder, number: int, metadata: Mapping[str, str], note: Mapping[str, str] | None = None
+        self,
+        folder: Folder,
+        number: int,
+        metadata: Mapping[str, str],
+        note: Mapping[str, str] | None = None,
+        *,
+        keep: bool = True,
     ) -> None:
+        self._keep = keep
         self._folder, self.number, self._metadata, self._note = folder, number, metadata, note
         # Whoever died at this number, or works at it in another process, has files of other names.
         self._scratch = folder.scratch(unique(f"_{part_name(number)}"))
@@ -120,7 +128,7 @@ class PartWriter:
             self._stream.close()
             with reported(self._folder.name):
                 self._write_notes()
-            self._folder.publish(self._notes_scratch, notes_name(self.number), keep=True)
+            self._folder.publish(self._notes_scratch, notes_name(self.number), keep=self._keep)
             self._folder.publish(self._scratch, part_name(self.number))
         except BaseException:
             self.abandon()
@@ -154,7 +162,7 @@ def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp 
 
 
 def read_notes(folder: Folder, number: int) -> tuple[pa.Table, dict[str, str]] | None:
-    """What became of the inputs of a part.
+    """What became of the inputs of a part, read into memory.
 
     Args:
         folder: where the part is.
@@ -171,7 +179,11 @@ def read_notes(folder: Folder, number: int) -> tuple[pa.Table, dict[str, str]] |
     import pyarrow as pa
 
     try:
-        table = open_notes(folder, number)
+        content = folder.read(notes_name(number))
+        if content is None:
+            raise CheckError("it is not there")
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        _check_rows(folder, number, table)
     except (OSError, pa.ArrowInvalid, CheckError) as error:
         log.info("%s has no whole part %d: %s", one_line(folder.name), number, one_line(str(error)))
         return None
@@ -192,16 +204,24 @@ def open_notes(folder: Folder, number: int, *, counted: bool = False) -> pa.Tabl
     import pyarrow as pa
 
     table = pa.ipc.open_file(pa.memory_map(folder.local(notes_name(number)))).read_all()
-    if counted:
-        return table
-    rows = _count_rows(folder, part_name(number))
-    if rows != table.num_rows:
-        raise CheckError(f"{rows} rows, of which {table.num_rows} are accounted for")
+    if not counted:
+        _check_rows(folder, number, table)
     return table
 
 
-def _count_rows(folder: Folder, name: str) -> int:
-    """Rows of a Parquet file by its footer, which is all that is read."""
+def _check_rows(folder: Folder, number: int, notes: pa.Table) -> None:
+    rows = count_rows(folder, part_name(number))
+    if rows != notes.num_rows:
+        raise CheckError(f"{rows} rows, of which {notes.num_rows} are accounted for")
+
+
+def count_rows(folder: Folder, name: str) -> int:
+    """Rows of a Parquet file by its footer, which is all that is read.
+
+    Raises:
+        OSError, ArrowInvalid: it is not there, or no such file.
+        OutputError: the object store cannot be asked.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cloud import CloudError
 from xcli.errors import ImageError
-from xcli.members import Stamp
+from xcli.members import ELSEWHERE, Stamp
 from xcli.objects import image_errors
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ _MOST_EXPECTED = 64 << 20
 
 MAX_WHOLE = 256 << 20
 """How large an object may be of which its server gives no parts."""
-
-_ELSEWHERE = -1
-"""In the place of a device: the object lies on none of this machine."""
 
 
 class RemoteArchive:
@@ -71,7 +68,7 @@ class RemoteArchive:
                 found = look(url)
             if found is None:
                 raise ImageError("unreadable", "the server does not say how large it is; copy it to this machine")
-            stamp = Stamp(_ELSEWHERE, 0, found.size, found.mtime)
+            stamp = Stamp(ELSEWHERE, 0, found.size, found.mtime)
         self.stamp = stamp
 
     def read_at(self, offset: int, count: int) -> bytes:

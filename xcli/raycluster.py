@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.blocks import Done
-from xcli.errors import UsageError, XcliError
+from xcli.errors import ClusterError, UsageError
 from xcli.pipeline import default_workers
 from xcli.rayworker import Agreement, Worker
 from xcli.tables import one_line
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 2
 """Blocks that a worker has at a time: one to compute, and the next."""
 
+_ENOUGH = 0.9
+"""Share of a cluster's processors or GPUs that a division should put to use."""
+
 log = logging.getLogger("xcli")
 
 
@@ -35,7 +38,8 @@ class ClusterOptions:
     Attributes:
         address: of a cluster (`auto` or `HOST:PORT`); None starts one on this machine.
         workers: engines; None is as many as there is room for.
-        cpus: processors of each; None is all of a machine, or those that go with a GPU.
+        cpus: processors of each; None is all of a machine, or those that go with a GPU; of machines that differ, a
+            size that leaves at most a tenth of the cluster without work.
         gpus: GPUs of each; None is one where there are any.
     """
 
@@ -90,9 +94,12 @@ def divide(nodes: Iterable[dict[str, float]], options: ClusterOptions, *, use_gp
     able = [(cpu, gpu) for cpu, gpu in machines if cpu and gpu >= gpus]
     cpus = options.cpus
     if cpus is None:
-        # Whole machines: an engine makes good use of all processors, and the weights are there once.
-        cpus = min((max(1, cpu * gpus // gpu) if gpus else cpu for cpu, gpu in able), default=1)
-    room = sum(min(cpu // cpus, gpu // gpus if gpus else cpu) for cpu, gpu in able)
+        # Whole machines: an engine makes good use of all processors, and the weights are there once. Where machines
+        # are of several sizes, a small one must not decide for the others: it is left out rather.
+        choices = sorted({max(1, cpu * gpus // gpu) if gpus else cpu for cpu, gpu in able}, reverse=True) or [1]
+        used = {choice: _room(able, choice, gpus) * (1 if gpus else choice) for choice in choices}
+        cpus = next(choice for choice in choices if used[choice] >= _ENOUGH * max(used.values()))
+    room = _room(able, cpus, gpus)
     if not room:
         have = ", ".join(f"{cpu} CPUs and {gpu} GPUs" for cpu, gpu in machines) or "nothing"
         raise UsageError(
@@ -100,6 +107,11 @@ def divide(nodes: Iterable[dict[str, float]], options: ClusterOptions, *, use_gp
             "--cpus-per-worker or --gpus-per-worker"
         )
     return Share(min(options.workers or room, room), cpus, gpus)
+
+
+def _room(machines: list[tuple[int, int]], cpus: int, gpus: int) -> int:
+    """How many workers of such a size there is room for."""
+    return sum(min(cpu // cpus, gpu // gpus if gpus else cpu) for cpu, gpu in machines)
 
 
 @contextmanager
@@ -173,7 +185,8 @@ def stage_blocks(blocks: Iterable[Block]) -> list[Any]:
     """Puts blocks into the cluster's memory, one after the other; gives what Ray calls references to them."""
     import ray
 
-    return [ray.put(block.to_frame()) for block in blocks]
+    with _explained():
+        return [ray.put(block.to_frame()) for block in blocks]
 
 
 def run_blocks(
@@ -196,29 +209,43 @@ def run_blocks(
         What came of each block, in the order in which they end; each block at least once.
 
     Raises:
-        XcliError: workers die again and again.
+        ClusterError: the cluster is lost.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    agreement = _Spokesman(ray.remote(Agreement).options(num_cpus=0, scheduling_strategy=here).remote(earlier))
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.from_pandas_refs(blocks).map_batches(
-        worker,
-        batch_size=None,
-        batch_format="pandas",
-        compute=ray.data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
-        fn_constructor_args=(job, agreement),
-        num_cpus=share.cpus,
-        num_gpus=share.gpus,
-    )
+    with _explained():
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        agreement = _Spokesman(ray.remote(Agreement).options(num_cpus=0, scheduling_strategy=here).remote(earlier))
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        dataset = ray.data.from_pandas_refs(blocks).map_batches(
+            worker,
+            batch_size=None,
+            batch_format="pandas",
+            compute=ray.data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
+            fn_constructor_args=(job, agreement),
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+        )
+        frames = iter(dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0))
+    while True:
+        with _explained():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield from Done.of(frame)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """A context in which what Ray raises becomes an error of a line."""
+    import ray
+
     try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
-            yield from Done.of(table)
-    except ray.exceptions.RayError as error:
-        reason = one_line(str(error).strip().splitlines()[-1])
-        raise XcliError(
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = one_line((str(error).strip().splitlines() or [""])[-1])
+        raise ClusterError(
             f"the cluster could not finish the run ({type(error).__name__}: {reason}); the same command goes on from "
             "what is done"
         ) from error

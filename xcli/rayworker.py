@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.blocks import PROBE, Block, Done
-from xcli.errors import OutputError, UsageError, XcliError
+from xcli.errors import ClusterError, UsageError, XcliError
 from xcli.image_archives import Archives
 from xcli.outputs import digest
+from xcli.parts import refuse_other_settings
+from xcli.partwriter import PartWriter, notes_name, part_name, read_notes
 from xcli.patterns import PathFilter
-from xcli.provenance import differences
 from xcli.records import ERROR_STATUS, STATUS
 from xcli.resuming import KeptRows, Layout, key_of, stamp_of
 from xcli.sources import OTHER_SHARD, shard_of
@@ -61,6 +62,7 @@ class Job:
         long: whether there is so much to do that engines which start later and run faster pay.
         part_rows: images in a block.
         retry_errors: compute rows that are errors again.
+        continues: whether an earlier run has left parts.
         threads: processors that a worker has.
         version: of this package, where the run was started.
     """
@@ -79,6 +81,7 @@ class Job:
     long: bool
     part_rows: int
     retry_errors: bool
+    continues: bool
     threads: int
     version: str
 
@@ -123,6 +126,7 @@ class Worker:
         self._computation: Computation | None = None
         self._fingerprint: dict[str, Any] = {}
         self._schema: Any = None
+        self._notes: tuple[str, ...] = ()
         self._folder: Folder | None = None
         # TensorFlow would take all processors of the machine, and other workers' with them.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
@@ -166,26 +170,33 @@ class Worker:
             return found
         self._ready()
         if block.number == PROBE:
-            return {"fingerprint": digest(self._fingerprint)}
-        if self._agreement.begin(block.number) > MAX_ATTEMPTS:
+            return {"fingerprint": digest(self._fingerprint), "notes": self._notes}
+        attempt = self._agreement.begin(block.number)
+        if attempt > MAX_ATTEMPTS:
             ends = " to ".join(one_line(ref.path) for ref in (block.refs[0], block.refs[-1])) if block.refs else "none"
-            raise XcliError(
+            raise ClusterError(
                 f"workers have died {MAX_ATTEMPTS} times over the same images ({ends}); find out which, leave it out "
                 "with --exclude, and run the same command again"
             )
+        if attempt > 1 or self._job.continues:
+            # Notes appear before their part: beside an older part of the same number they would speak for its rows.
+            assert self._folder is not None
+            self._folder.unlink(part_name(block.number), notes_name(block.number))
         return self._compute(block)
 
     # A part that is there
 
     def _kept(self, block: Block) -> dict[str, Any] | None:
         """What came of a block whose part is there and still holds, or None."""
-        from xcli.partwriter import read_notes
 
         assert self._folder is not None
-        found = read_notes(self._folder, block.number)
-        if found is None or found[1].get("block") != block.digest:
+        agreed = self._agreement.offer(None)
+        found = None if agreed is None else read_notes(self._folder, block.number)
+        if agreed is None or found is None:
             return None
         notes, note = found
+        if (note.get("block"), note.get("run")) != (block.digest, digest(agreed)):
+            return None
         kept = KeptRows([notes], self._job.retry_errors)
         if block.archive is not None:
             failed = self._job.retry_errors and ERROR_STATUS in notes.column(STATUS).to_pylist()
@@ -196,8 +207,13 @@ class Worker:
         errors: dict[str, int] = {}
         for reason in filter(None, map(kept.reason, range(len(kept)))):
             errors[reason] = errors.get(reason, 0) + 1
-        ok = len(kept) - sum(errors.values())
-        return {"ok": ok, "errors": errors, "skipped": json.loads(note["skipped"]), "resumed": True}
+        return {
+            "ok": len(kept) - sum(errors.values()),
+            "errors": errors,
+            "skipped": json.loads(note["skipped"]),
+            "resumed": True,
+            "fingerprint": digest(agreed),
+        }
 
     # A part that is made
 
@@ -213,11 +229,13 @@ class Worker:
         job = self._job
         keep_freed_memory()
         model = load_model(job.spec)
-        computation = Computation(model, job.table(model), preprocessing_for(model, **job.pixels), job.options)
+        # One decoder a processor, of those that this worker has.
+        options = replace(job.options, workers=job.options.workers or job.threads)
+        computation = Computation(model, job.table(model), preprocessing_for(model, **job.pixels), options)
         default = computation.choose()
         mine = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
         agreed = self._agreement.offer(None)
-        size = mine if agreed is None else agreed["provenance"]["batch_size"]
+        size = job.options.batch_size or (mine if agreed is None else agreed["provenance"]["batch_size"])
         schema = computation.start(size, job.extra_columns, long=job.long)
         fingerprint = self._fingerprint_of(computation, schema)
         agreed = self._agreement.offer(fingerprint)
@@ -228,6 +246,7 @@ class Worker:
             fingerprint = self._fingerprint_of(computation, schema)
         self._check(agreed, fingerprint)
         self._computation, self._fingerprint, self._schema = computation, fingerprint, schema
+        self._notes = tuple(model.notes)
 
     def _fingerprint_of(self, computation: Computation, schema: pa.Schema) -> dict[str, Any]:
         fingerprint = {
@@ -240,33 +259,25 @@ class Worker:
         return dict(json.loads(json.dumps(fingerprint)))
 
     def _check(self, agreed: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-        changes = [
-            f"{name} was {json.dumps(before)}, is {json.dumps(after)}"
-            for name, before, after in differences(agreed, fingerprint)
-        ]
-        if changes:
-            raise OutputError(
-                f"{one_line(self._job.target)} holds rows of a run with other settings, or machines differ "
-                f"({socket.gethostname()}: {one_line('; '.join(changes))}); run it with those, give another -o, or "
-                "pass --restart to start over"
-            )
+        hint = f", or machines differ (this one is {socket.gethostname()})"
+        refuse_other_settings(self._job.target, agreed, fingerprint, hint)
 
     def _compute(self, block: Block) -> dict[str, Any]:
         from xcli.encoders import METADATA_KEY
-        from xcli.partwriter import PartWriter
 
         assert self._computation is not None
         assert self._folder is not None
-        if self._folder.read(RUN_FILE) is None:
-            # Every worker would write the same.
-            self._folder.write(RUN_FILE, json.dumps(self._fingerprint, indent=2, sort_keys=True).encode())
+        text = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
+        if self._folder.read(RUN_FILE) != text:
+            # Every worker would write the same; what else is there is of a run that is over.
+            self._folder.write(RUN_FILE, text)
         state = "" if block.archive is None else _state_of(block.refs[0])
         skipped: dict[str, int] = {}
         refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
         provenance = json.dumps(self._fingerprint["provenance"], sort_keys=True, ensure_ascii=False)
         # Filled in before it is written: what is skipped in an archive is known at its end.
-        note = {"block": block.digest, "archive": state}
-        writer = PartWriter(self._folder, block.number, {METADATA_KEY: provenance}, note)
+        note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
+        writer = PartWriter(self._folder, block.number, {METADATA_KEY: provenance}, note, keep=False)
         ok, errors = 0, dict[str, int]()
         try:
             for batch, rows in self._computation.rows(refs):
@@ -281,7 +292,13 @@ class Worker:
         except BaseException:
             writer.abandon()
             raise
-        return {"ok": ok, "errors": errors, "skipped": skipped}
+        return {
+            "ok": ok,
+            "errors": errors,
+            "skipped": skipped,
+            "fingerprint": digest(self._fingerprint),
+            "notes": self._notes,
+        }
 
     def _members(self, block: Block, skipped: dict[str, int]) -> Iterator[ImageRef]:
         """The images of an archive, of those that this run is about; counts the others."""

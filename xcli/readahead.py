@@ -194,8 +194,10 @@ class State:
 
     def fetch(self) -> None:
         """Asks for it."""
-        self._found = self._location.state()
-        self._done.set()
+        try:
+            self._found = self._location.state()
+        finally:
+            self._done.set()
 
     def cancel(self) -> None:
         """Nobody will ask for it."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.dataset import Dataset, is_dataset
-from xcli.errorlist import ErrorList
+from xcli.errorlist import ErrorList, check_errors, list_errors
 from xcli.errors import OutputError, TooManyErrors
 from xcli.interrupts import held_signals
 from xcli.journal import Journal
@@ -30,10 +30,9 @@ from xcli.outputs import (
     other_settings,
     remove,
     same_output,
+    say_finished,
 )
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
-from xcli.readers import open_table
-from xcli.records import PATH, STATUS
 from xcli.resuming import Layout, key_of
 from xcli.sinks import (
     FEATURES_FORMATS,
@@ -45,10 +44,10 @@ from xcli.sinks import (
     open_sink,
     write_meta,
 )
-from xcli.tables import column_names, one_line
+from xcli.tables import column_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -165,9 +164,7 @@ class _Recording:
         self._failed += sum(error is not None for error in batch.errors)
 
     def _check_errors(self) -> None:
-        limit = self.options.max_errors
-        if limit is not None and self._failed > limit:
-            raise TooManyErrors(f"{self._failed} images failed, more than --max-errors {limit} allows: stopped")
+        check_errors(self._failed, self.options.max_errors)
 
     def _metadata(self) -> dict[str, str]:
         provenance = self.run.provenance(self.command)
@@ -223,11 +220,7 @@ class _Recording:
             if self._is_whole(fingerprint) and earlier_end is not None:
                 if parts.fingerprint is not None and digest(parts.fingerprint) == digest(fingerprint):
                     parts.remove()  # it died between the end of its work and the removal of its parts
-                self._list_errors(open_table(target).batches([PATH, STATUS]) if self.options.errors_out else iter(()))
-                stay = ", its errors stay as they are" if self.options.retry_errors else ""
-                log.warning(
-                    "%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target), stay
-                )
+                say_finished(target, self.options)
                 return None
             if isinstance(parts, Journal):
                 for one in self._outputs(schema):
@@ -304,29 +297,16 @@ class _Recording:
             with held_signals(), suppress(OutputError):
                 parts.cut()
                 if isinstance(error, TooManyErrors):
-                    self._list_errors(parts.outcomes(layout))
+                    list_errors(self.options.errors_out, parts.outcomes(layout))
             raise
         return layout
-
-    def _list_errors(self, rows: Iterator[pa.RecordBatch]) -> None:
-        """Writes `--errors-out`."""
-        if self.options.errors_out is None:
-            return
-        errors = ErrorList(self.options.errors_out)
-        try:
-            for batch in rows:
-                errors.add(batch)
-        except BaseException:
-            errors.discard()
-            raise
-        errors.close()
 
     def _publish(self, parts: Parts, layout: Layout, schema: pa.Schema, meta: dict[str, Any]) -> None:
         """Makes the output appear, whole, with what made it; then the parts have done their duty."""
         import pyarrow as pa
 
         lead = pa.schema([schema.field(name) for name in schema.names[:3]])
-        self._list_errors(parts.read(layout, lead))
+        list_errors(self.options.errors_out, parts.read(layout, lead))
         if isinstance(parts, Dataset):
             self.run.report.check(parts.settle(layout))
             parts.succeed(meta, schema)

@@ -40,12 +40,11 @@ class Replicas:
         scope: AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
-    def divided(self, array: NDArray[Any], fill: NDArray[Any] | None = None) -> Any:
-        """The rows of a batch, shared out to the devices in order; a short batch is filled up.
+    def divided(self, array: NDArray[Any]) -> Any:
+        """The rows of a batch, shared out to the devices in order; a short batch is filled up with zeros.
 
         Args:
             array: [b, ...].
-            fill: [...] what a row to fill up is; None is zeros.
         """
         import numpy as np
 
@@ -54,8 +53,7 @@ class Replicas:
             return tf.constant(array)
         missing = -len(array) % self.count
         if missing:
-            row = np.zeros(array.shape[1:], array.dtype) if fill is None else fill
-            array = np.concatenate([array, np.stack([row] * missing)])
+            array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
         share = len(array) // self.count
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.dataset import Dataset
 from xcli.errors import OutputError
-from xcli.partwriter import notes_name, part_name, part_number, read_notes
+from xcli.partwriter import count_rows, notes_name, part_name, part_number, read_notes
 from xcli.records import ERROR, PATH, STATUS
 from xcli.tables import one_line
 
@@ -53,13 +53,13 @@ class SharedDataset(Dataset):
         """Makes sure that the parts are those that they should be; takes away what earlier runs had more.
 
         Args:
-            rows: number of rows of every part, by its number.
+            rows: number of rows that every part should have, by its number.
 
         Returns:
-            Number of rows in all of them.
+            Number of rows in all of them, counted in the parts.
 
         Raises:
-            OutputError: a part is missing.
+            OutputError: a part is missing, damaged, or has another number of rows.
         """
         there = {number for number in map(part_number, self._names()) if number is not None}
         missing = sorted(rows.keys() - there)
@@ -70,7 +70,25 @@ class SharedDataset(Dataset):
             )
         surplus = sorted(there - rows.keys())
         self._unlink(*map(part_name, surplus), *map(notes_name, surplus))
-        return sum(rows.values())
+        numbers = sorted(rows)
+        counted = list(self._folder.each(self._count, map(part_name, numbers)))
+        wrong = [number for number, found in zip(numbers, counted, strict=True) if found != rows[number]]
+        if wrong:
+            self._unlink(*map(part_name, wrong), *map(notes_name, wrong))
+            raise OutputError(
+                f"{one_line(self._target)}: {part_name(wrong[0])} has not the {rows[wrong[0]]} rows that were written; "
+                "the same command makes it again"
+            )
+        return sum(filter(None, counted))
+
+    def _count(self, name: str) -> int | None:
+        """Rows of a part; None where it cannot be read."""
+        import pyarrow as pa
+
+        try:
+            return count_rows(self._folder, name)
+        except (OSError, pa.ArrowInvalid):
+            return None
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Says of what made the rows, and that all are there."""
@@ -80,8 +98,13 @@ class SharedDataset(Dataset):
 
     def lead(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
         """Path, status and error of the rows of some parts."""
-        for number in numbers:
-            found = read_notes(self._folder, number)
+
+        def read(name: str) -> tuple[pa.Table, dict[str, str]] | None:
+            number = part_number(name)
+            assert number is not None
+            return read_notes(self._folder, number)
+
+        for found in self._folder.each(read, map(part_name, numbers)):
             if found is None:
-                raise OutputError(f"{one_line(self._target)}: the notes of {part_name(number)} are gone")
+                raise OutputError(f"{one_line(self._target)} has been damaged meanwhile; the same command mends it")
             yield from found[0].select([PATH, STATUS, ERROR]).to_batches()

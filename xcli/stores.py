@@ -97,7 +97,7 @@ def _time(text: str) -> datetime | None:
 
 
 def pages(url: str, head: str = "", attempts: int = ATTEMPTS) -> Iterator[list[Found]]:
-    """Lists what lies below a prefix, some at a time; bounded memory whatever the number of objects.
+    """Lists what lies below a prefix, some at a time: of S3 in bounded memory, of others a directory at a time.
 
     Args:
         url: the prefix, with a slash at the end.

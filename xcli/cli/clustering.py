@@ -67,7 +67,7 @@ def cluster_arguments(function: F) -> F:
                 section=CLUSTER,
                 metavar="N",
                 type=count,
-                help="Processors of each [default: a machine's, or those that go with a GPU].",
+                help="Processors of each [default: a whole machine's, or those that go with a GPU].",
             ),
             option(
                 "--gpus-per-worker",
@@ -95,7 +95,9 @@ def is_on_cluster(ctx: click.Context, values: dict[str, Any]) -> bool:
     return False
 
 
-def check_cluster_options(ctx: click.Context, values: dict[str, Any], recording: RecordOptions) -> str:
+def check_cluster_options(
+    ctx: click.Context, values: dict[str, Any], recording: RecordOptions, options: RunOptions
+) -> str:
     """Refuses what a run over a cluster cannot do; returns the dataset's directory.
 
     Raises:
@@ -107,6 +109,10 @@ def check_cluster_options(ctx: click.Context, values: dict[str, Any], recording:
         raise UsageError("--runner ray writes a directory of Parquet parts: give -o DIR/, with the slash")
     if recording.features_out is not None:
         raise UsageError("--features-out is for one machine; over a cluster run features by itself")
+    if options.device.startswith("gpu:"):
+        raise UsageError(
+            f"--device {options.device} is for one machine; workers of a cluster take the GPUs they are given"
+        )
     if values["profile"]:
         raise UsageError("--profile is for one machine")
     if ctx.get_parameter_source("part_seconds") is ParameterSource.COMMANDLINE:

@@ -56,7 +56,7 @@ def run_table(
     recording = record_options(values)
     target, overwrite = values["output"], values["overwrite"]
     if is_on_cluster(ctx, values):
-        folder = check_cluster_options(ctx, values, recording)
+        folder = check_cluster_options(ctx, values, recording, options)
         report, seconds = run_on_cluster(
             folder,
             command,
