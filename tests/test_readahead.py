@@ -15,7 +15,8 @@ import pytest
 from xcli import readahead
 from xcli.errors import ImageError, XcliError
 from xcli.members import Member
-from xcli.readahead import Budget, Coming, ReadAhead
+from xcli.objects import RemoteObject
+from xcli.readahead import Budget, Coming, ReadAhead, with_states
 from xcli.records import ImageRef
 from xcli.resuming import Stamp
 

@@ -9,6 +9,7 @@ depends on the store, not on this machine's processors.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from xcli.errors import ImageError, XcliError
 from xcli.images import MAX_FILE_BYTES
 from xcli.objects import RemoteObject
+from xcli.tables import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from xcli.resuming import Stamp
 
     Location: TypeAlias = RemoteObject | Member
+
+log = logging.getLogger("xcli")
 
 MAX_OBJECTS = 32
 """Objects that are fetched ahead of the decoders."""
@@ -196,6 +200,8 @@ class State:
         """Asks for it."""
         try:
             self._found = self._location.state()
+        except Exception as error:  # noqa: BLE001 - that cannot be read either, and then a row says what is wrong
+            log.debug("%s: %s", one_line(self._location.url), one_line(str(error)))
         finally:
             self._done.set()
 
