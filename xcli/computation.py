@@ -9,8 +9,10 @@ machine, `xcli.rayworker` for one of many.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xcli import __version__
@@ -24,6 +26,7 @@ from xcli.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     import pyarrow as pa
@@ -121,13 +124,17 @@ class Computation:
         return self._schema
 
     def rows(
-        self, refs: Iterator[ImageRef], profile: Profile | None = None
+        self,
+        refs: Iterator[ImageRef],
+        profile: Profile | None = None,
+        turn: AbstractContextManager[Any] | None = None,
     ) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """Batches and their rows, in the order of the references; `start` comes first.
 
         Args:
             refs: taken lazily, in another thread.
             profile: where to note how the time is spent.
+            turn: is held while the engines are used; images are decoded ahead before that.
 
         Raises:
             XcliError: too many images hang.
@@ -145,10 +152,13 @@ class Computation:
             profile=profile,
         )
         computes = [partial(self._compute, engine, profile) for engine in self._engines.streams]
-        for batch, results in Streams(iter(pipeline), computes, pipeline.stop):
-            with profile.stage("output", len(batch.refs)):
-                rows = self.table.rows(self._schema, batch, results)
-                yield batch, rows
+        batches = iter(pipeline)
+        if turn is not None:
+            batches = _begun(batches)
+        with turn or nullcontext():
+            for batch, results in Streams(batches, computes, pipeline.stop):
+                with profile.stage("output", len(batch.refs)):
+                    yield batch, self.table.rows(self._schema, batch, results)
 
     def _compute(self, engine: Engine, profile: Profile, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
         import numpy as np
@@ -175,6 +185,11 @@ class Computation:
             "batch_size": self._engines.batch_size,
             "options": self.table.settings(),
         }
+
+
+def _begun(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """The same batches, once the first of them is there, and others are on their way."""
+    return chain([first], batches) if (first := next(batches, None)) is not None else batches
 
 
 def versions() -> dict[str, str]:

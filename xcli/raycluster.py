@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from xcli.blocks import Block
     from xcli.rayworker import Job
 
-_IN_FLIGHT = 2
-"""Blocks that a worker has at a time: one to compute, and the next."""
+_CALLS, _IN_FLIGHT = 2, 3
+"""Blocks that a worker is at work on, one with the engine and one before or after it; and those that it has."""
 
 _ENOUGH = 0.9
 """Share of a cluster's processors or GPUs that a division should put to use."""
@@ -222,7 +222,12 @@ def run_blocks(
             worker,
             batch_size=None,
             batch_format="pandas",
-            compute=ray.data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
+            compute=ray.data.ActorPoolStrategy(
+                size=share.workers,
+                max_tasks_in_flight_per_actor=_IN_FLIGHT,
+                max_concurrent_calls_per_actor=_CALLS,
+                enable_true_multi_threading=True,
+            ),
             fn_constructor_args=(job, agreement),
             num_cpus=share.cpus,
             num_gpus=share.gpus,

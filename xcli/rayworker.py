@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,10 @@ class Agreement:
 
 
 class Worker:
-    """Computes blocks, one at a time; Ray Data makes one of each actor.
+    """Computes blocks; Ray Data makes one of each actor, and calls it from several threads.
+
+    Blocks have the engine one after the other; while one has it, the next is decoded, and the part of the last one
+    written.
 
     Args:
         job: what to do.
@@ -128,6 +132,7 @@ class Worker:
         self._schema: Any = None
         self._notes: tuple[str, ...] = ()
         self._folder: Folder | None = None
+        self._setting_up, self._turn = threading.Lock(), threading.Lock()
         # TensorFlow would take all processors of the machine, and other workers' with them.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
 
@@ -135,7 +140,8 @@ class Worker:
         """Computes the block in a table of one row; gives what came of it likewise."""
         block, begin = Block.of(table), time.monotonic()
         try:
-            self._enter()
+            with self._setting_up:
+                self._enter()
             done = self._work(block)
         except XcliError as error:
             done = {"failure": (type(error).__name__, str(error))}
@@ -168,7 +174,8 @@ class Worker:
         found = None if block.number == PROBE else self._kept(block)
         if found is not None:
             return found
-        self._ready()
+        with self._setting_up:
+            self._ready()
         if block.number == PROBE:
             return {"fingerprint": digest(self._fingerprint), "notes": self._notes}
         attempt = self._agreement.begin(block.number)
@@ -280,7 +287,7 @@ class Worker:
         writer = PartWriter(self._folder, block.number, {METADATA_KEY: provenance}, note, keep=False)
         ok, errors = 0, dict[str, int]()
         try:
-            for batch, rows in self._computation.rows(refs):
+            for batch, rows in self._computation.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
                 for error in batch.errors:
                     if error is None:
