@@ -28,6 +28,14 @@ _CALLS, _IN_FLIGHT = 2, 3
 _ENOUGH = 0.9
 """Share of a cluster's processors or GPUs that a division should put to use."""
 
+_QUIET = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_metrics_report_interval_ms": "60000",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+}
+"""Settings of a cluster that lives as long as one run: nobody looks at its metrics, and they cost some percent."""
+
 log = logging.getLogger("xcli")
 
 
@@ -127,6 +135,8 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it writes down all of it in files of its own
     if options.address is None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         settings |= {"address": "local", "num_cpus": default_workers(), "include_dashboard": False}
     else:
         settings |= {"address": options.address}
