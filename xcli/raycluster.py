@@ -34,7 +34,7 @@ _QUIET = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
 }
-"""Settings of a cluster that lives as long as one run: nobody looks at its metrics, and they cost some percent."""
+"""Settings of a cluster that lives as long as one run: nobody will look at its metrics."""
 
 log = logging.getLogger("xcli")
 
