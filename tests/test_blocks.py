@@ -59,9 +59,7 @@ def test_blocks_and_results_travel() -> None:
     assert found.refs[0].extra == ("x", 1)
     assert str(found.refs[0].error) == "missing: gone"
     assert found.refs[1] == block.refs[1]
-    done = Done(
-        7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=("ModelError", "no"), node="n", seconds=1.5
-    )
+    done = Done(7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=("ModelError", "no"))
     assert list(Done.of(done.to_frame())) == [done]
     assert done.rows == 5
 

@@ -110,8 +110,6 @@ class Done:
         fingerprint: of the run, as `xcli.outputs.digest` gives it.
         notes: what there is to say of the model.
         failure: the kind of the error that ends the run, and its message; None where there was none.
-        node: name of the machine.
-        seconds: that it took.
     """
 
     number: int
@@ -122,8 +120,6 @@ class Done:
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
     failure: tuple[str, str] | None = None
-    node: str = ""
-    seconds: float = 0.0
 
     @property
     def rows(self) -> int:

@@ -20,7 +20,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.cloud import is_url
-from xcli.encoders import METADATA_KEY
+from xcli.encoders import provenance_metadata
 from xcli.errors import CheckError, OutputError, UsageError
 from xcli.folders import open_folder
 from xcli.output import is_direct
@@ -229,8 +229,8 @@ class Dataset(Parts):
 
     def _begin_part(self) -> PartWriter:
         assert self.fingerprint is not None, "begin() comes first"
-        text = json.dumps(self.fingerprint["provenance"], sort_keys=True, ensure_ascii=False)
-        return PartWriter(self._folder, self._next_number(), {METADATA_KEY: text})
+        metadata = provenance_metadata(self.fingerprint["provenance"])
+        return PartWriter(self._folder, self._next_number(), metadata)
 
     def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
         if self._part is None:

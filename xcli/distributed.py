@@ -24,7 +24,7 @@ from xcli.errorlist import check_errors, list_errors
 from xcli.errors import TooManyErrors, UsageError, XcliError
 from xcli.inference import LONG_RUN
 from xcli.members import WholeArchive
-from xcli.outputs import digest, finished, other_settings, say_finished
+from xcli.outputs import digest, finished, other_settings, run_meta, say_finished
 from xcli.raycluster import ClusterOptions, cluster, run_blocks, stage_blocks
 from xcli.rayworker import Job, Worker
 from xcli.records import Report
@@ -121,20 +121,9 @@ class ClusterRun:
                     f"{one_line(self.target)} was written to by another run too; pass --restart to start over"
                 )
             self._settle(folder)
-            shard = self.listing.options.shard
-            folder.finish(
-                fingerprint["provenance"]
-                | {
-                    "command_line": self.command_line,
-                    "started": started.isoformat(timespec="seconds"),
-                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "seconds": round(time.monotonic() - begin, 3),
-                    "fingerprint": digest(fingerprint),
-                    "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
-                    "images": self.report.as_dict(),
-                    "workers": asdict(share),
-                }
-            )
+            sources, seconds = self.listing.options, time.monotonic() - begin
+            meta = run_meta(fingerprint, sources, self.report, started, seconds, self.command_line)
+            folder.finish(meta | {"workers": asdict(share)})
             self.published = True
         return time.monotonic() - begin
 

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from xcli.cloud import is_url
@@ -23,7 +25,11 @@ from xcli.tables import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
+
     from xcli.recording import RecordOptions
+    from xcli.records import Report
+    from xcli.sources import SourceOptions
 
 log = logging.getLogger("xcli")
 
@@ -158,6 +164,40 @@ def say_finished(target: str, options: RecordOptions) -> None:
 def other_settings(target: str) -> OutputError:
     """The error for an output that another run has finished."""
     return OutputError(f"{one_line(target)} exists, with other settings or sources; pass --overwrite to replace it")
+
+
+def fingerprint_of(
+    provenance: dict[str, Any], sources: SourceOptions, schema: pa.Schema, format: str, **more: Any
+) -> dict[str, Any]:
+    """Everything that the rows of a run depend on, and what they are rows of."""
+    return {
+        "provenance": provenance,
+        "sources": asdict(sources),
+        "schema": [f"{one.name}: {one.type}" for one in schema],
+        "format": format,
+        **more,
+    }
+
+
+def run_meta(
+    fingerprint: dict[str, Any],
+    sources: SourceOptions,
+    report: Report,
+    started: datetime,
+    seconds: float,
+    command_line: str | None,
+) -> dict[str, Any]:
+    """What `FILE.meta.json` says of a run that ends now, whichever way it was done."""
+    return {
+        **fingerprint["provenance"],
+        "command_line": command_line,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "fingerprint": digest(fingerprint),
+        "shard": None if sources.shard is None else f"{sources.shard[0]}/{sources.shard[1]}",
+        "images": report.as_dict(),
+    }
 
 
 def digest(fingerprint: dict[str, Any]) -> str:

@@ -11,18 +11,18 @@ import json
 import os
 import socket
 import threading
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.blocks import PROBE, Block, Done
+from xcli.encoders import provenance_metadata
 from xcli.errors import ClusterError, UsageError, XcliError
 from xcli.image_archives import Archives
-from xcli.outputs import digest
+from xcli.outputs import digest, fingerprint_of
 from xcli.parts import refuse_other_settings
 from xcli.partwriter import PartWriter, notes_name, part_name, read_notes
 from xcli.patterns import PathFilter
-from xcli.records import ERROR_STATUS, STATUS
+from xcli.records import ERROR_STATUS, STATUS, Report
 from xcli.resuming import KeptRows, Layout, key_of, stamp_of
 from xcli.sources import OTHER_SHARD, shard_of
 from xcli.tables import one_line
@@ -138,14 +138,14 @@ class Worker:
 
     def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
         """Computes the block in a table of one row; gives what came of it likewise."""
-        block, begin = Block.of(table), time.monotonic()
+        block = Block.of(table)
         try:
             with self._setting_up:
                 self._enter()
             done = self._work(block)
         except XcliError as error:
             done = {"failure": (type(error).__name__, str(error))}
-        return Done(block.number, **done, node=socket.gethostname(), seconds=time.monotonic() - begin).to_frame()
+        return Done(block.number, **done).to_frame()
 
     def _enter(self) -> None:
         """Makes this process one like that in which the run was started."""
@@ -195,7 +195,6 @@ class Worker:
 
     def _kept(self, block: Block) -> dict[str, Any] | None:
         """What came of a block whose part is there and still holds, or None."""
-
         assert self._folder is not None
         agreed = self._agreement.offer(None)
         found = None if agreed is None else read_notes(self._folder, block.number)
@@ -256,13 +255,10 @@ class Worker:
         self._notes = tuple(model.notes)
 
     def _fingerprint_of(self, computation: Computation, schema: pa.Schema) -> dict[str, Any]:
-        fingerprint = {
-            "provenance": computation.provenance(self._job.command),
-            "sources": asdict(self._job.sources),
-            "schema": [f"{one.name}: {one.type}" for one in schema],
-            "format": "parquet",
-            "runner": {"name": "ray", "part_rows": self._job.part_rows},
-        }
+        job = self._job
+        runner = {"name": "ray", "part_rows": job.part_rows}
+        provenance = computation.provenance(job.command)
+        fingerprint = fingerprint_of(provenance, job.sources, schema, "parquet", runner=runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
     def _check(self, agreed: dict[str, Any], fingerprint: dict[str, Any]) -> None:
@@ -270,8 +266,6 @@ class Worker:
         refuse_other_settings(self._job.target, agreed, fingerprint, hint)
 
     def _compute(self, block: Block) -> dict[str, Any]:
-        from xcli.encoders import METADATA_KEY
-
         assert self._computation is not None
         assert self._folder is not None
         text = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
@@ -281,27 +275,23 @@ class Worker:
         state = "" if block.archive is None else _state_of(block.refs[0])
         skipped: dict[str, int] = {}
         refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
-        provenance = json.dumps(self._fingerprint["provenance"], sort_keys=True, ensure_ascii=False)
         # Filled in before it is written: what is skipped in an archive is known at its end.
         note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
-        writer = PartWriter(self._folder, block.number, {METADATA_KEY: provenance}, note, keep=False)
-        ok, errors = 0, dict[str, int]()
+        metadata = provenance_metadata(self._fingerprint["provenance"])
+        writer = PartWriter(self._folder, block.number, metadata, note, keep=False)
+        report = Report()
         try:
             for batch, rows in self._computation.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
-                for error in batch.errors:
-                    if error is None:
-                        ok += 1
-                    else:
-                        errors[error.reason] = errors.get(error.reason, 0) + 1
+                report.count(batch.errors)
             note["skipped"] = json.dumps(skipped)
             writer.finish(self._schema)
         except BaseException:
             writer.abandon()
             raise
         return {
-            "ok": ok,
-            "errors": errors,
+            "ok": report.ok,
+            "errors": report.errors,
             "skipped": skipped,
             "fingerprint": digest(self._fingerprint),
             "notes": self._notes,

@@ -6,15 +6,15 @@ in their parts (`xcli.dataset`); what goes to standard output, a pipe or a termi
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.dataset import Dataset, is_dataset
+from xcli.encoders import provenance_metadata
 from xcli.errorlist import ErrorList, check_errors, list_errors
 from xcli.errors import OutputError, TooManyErrors
 from xcli.interrupts import held_signals
@@ -25,10 +25,12 @@ from xcli.outputs import (
     digest,
     digest_of,
     exists,
+    fingerprint_of,
     finished,
     is_file,
     other_settings,
     remove,
+    run_meta,
     same_output,
     say_finished,
 )
@@ -37,7 +39,6 @@ from xcli.resuming import Layout, key_of
 from xcli.sinks import (
     FEATURES_FORMATS,
     GUARDED_FORMATS,
-    METADATA_KEY,
     OutputFile,
     check_output,
     format_from_name,
@@ -167,8 +168,7 @@ class _Recording:
         check_errors(self._failed, self.options.max_errors)
 
     def _metadata(self) -> dict[str, str]:
-        provenance = self.run.provenance(self.command)
-        return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
+        return provenance_metadata(self.run.provenance(self.command))
 
     # Written as it comes
 
@@ -230,18 +230,9 @@ class _Recording:
                 log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()
             layout = self._compute(parts)
-            shard = self.run.listing.options.shard
-            times = {
-                "command_line": self.command_line,
-                "started": started.isoformat(timespec="seconds"),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - begin, 3),
-                "profile": self.run.profile.as_dict(),
-                "fingerprint": digest(fingerprint),
-                "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
-                "images": self.run.report.as_dict(),
-            }
-            self._publish(parts, layout, schema, fingerprint["provenance"] | times)
+            sources, seconds = self.run.listing.options, time.monotonic() - begin
+            meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
+            self._publish(parts, layout, schema, meta | {"profile": self.run.profile.as_dict()})
             return time.monotonic() - begin
 
     def _open_parts(self, target: str) -> Parts:
@@ -259,15 +250,10 @@ class _Recording:
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
         """Everything that the rows depend on, and what they are rows of."""
         options = self.options
+        guarded = {"csv_safe": True} if options.csv_safe else {}
         second = {} if options.features_out is None else {"features_out": same_output(options.features_out)}
-        return {
-            "provenance": self.run.provenance(self.command),
-            "sources": asdict(self.run.listing.options),
-            "schema": [f"{one.name}: {one.type}" for one in schema],
-            "format": self.format,
-            **({"csv_safe": True} if options.csv_safe else {}),
-            **second,
-        }
+        provenance = self.run.provenance(self.command)
+        return fingerprint_of(provenance, self.run.listing.options, schema, self.format, **guarded, **second)
 
     def _is_whole(self, fingerprint: dict[str, Any]) -> bool:
         """Whether the second file, if there is to be one, was finished too.
