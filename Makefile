@@ -2,7 +2,7 @@
 # make test   all tests
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
 # make check  what else must hold before a change lands: ruff, mypy, generated files
-# make generate   writes completions/, man/ and the help blocks of README.md anew
+# make generate   writes completions/, man/ and docs/cli.md anew
 
 PYTHON ?= python3
 VENV ?= .venv

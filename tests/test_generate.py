@@ -21,7 +21,7 @@ import click
 import pytest
 
 from tools import completions, generate, manpages
-from tools.tree import HELP_WIDTH, GenerateError, Values, contexts, first_sentence, read_program
+from tools.tree import GenerateError, Values, contexts, first_sentence, read_program
 from xcli.cli import cli
 from xcli.cli.sections import INPUT, Command, option
 from xcli.errors import ExitCode
@@ -63,10 +63,7 @@ NASTY_PROGRAM = read_program(nasty_tree())
 
 @pytest.fixture
 def root(tmp_path):
-    """A directory with everything generated, README included."""
-    (tmp_path / "README.md").write_text(
-        "# Title\n\n<!-- help: info -->\n<!-- /help -->\n<!-- help: xception -->\n<!-- /help -->\n"
-    )
+    """A directory with everything generated."""
     assert generate.main(["--root", str(tmp_path)]) == 0
     return tmp_path
 
@@ -88,7 +85,7 @@ def test_check_passes_on_what_was_just_written_and_writing_again_changes_nothing
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "completions/xception.bash", "completions/_xception", "completions/xception.fish",
+    "name", ["docs/cli.md", "completions/xception.bash", "completions/_xception", "completions/xception.fish",
              "man/xception.1", "man/xception-classify.1"]
 )  # fmt: skip
 def test_check_finds_a_changed_line_and_shows_it(root, capsys, name):
@@ -147,7 +144,6 @@ def test_output_depends_on_nothing_around_and_imports_nothing_heavy(root, tmp_pa
     }  # fmt: skip
     other = tmp_path / "other"
     other.mkdir()
-    shutil.copy(root / "README.md", other)
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['generate.py', '--root', {str(other)!r}]\n"
@@ -179,56 +175,22 @@ def test_texts_are_tidy():
         assert not [line for line in text.split("\n") if line != line.rstrip()], name
 
 
-# README
+# docs/cli.md
 
 
-def test_readme_blocks_hold_the_help_and_leave_the_rest_alone(root):
-    readme = "a\n<!-- help: classify -->\nold\n<!-- /help -->\nb\n\n<!-- help: xception -->\n<!-- /help -->\nc"
-    text = generate.with_help(readme, cli)
-    shape = re.fullmatch(
-        r"a\n<!-- help: classify -->\n```text\n(.*?)\n```\n<!-- /help -->\nb\n\n"
-        r"<!-- help: xception -->\n```text\n(.*?)\n```\n<!-- /help -->\nc",
-        text,
-        re.DOTALL,
-    )
-    assert shape[1].startswith("Usage: xception classify [OPTIONS] [SOURCE]...\n")
-    assert shape[2].startswith("Usage: xception [OPTIONS] COMMAND [ARGS]...\n")
-    for one in PROGRAM.commands[0].options:
-        assert one.long_name in shape[1]
-    own_lines = [line for line in shape[1].splitlines() if not line.startswith("  Columns:")]
-    assert HELP_WIDTH - 10 < max(map(len, own_lines)) <= HELP_WIDTH
-    assert generate.with_help(text, cli) == text
-    assert "Everything as JSON." in (root / "README.md").read_text()
-
-
-def test_help_in_the_readme_is_what_the_program_prints():
-    done = subprocess.run(
-        [sys.executable, "-m", "xcli", "info", "--help"],
-        env={**os.environ, "COLUMNS": str(HELP_WIDTH + 2)},
-        cwd=TOOL.parent.parent,
-        capture_output=True,
-        text=True,
-    )
-    text = generate.with_help("<!-- help: info -->\n<!-- /help -->\n", cli)
-    assert text == f"<!-- help: info -->\n```text\n{done.stdout}```\n<!-- /help -->\n"
-
-
-@pytest.mark.parametrize(
-    ("readme", "complaint"),
-    [
-        ("<!-- help: bogus -->\n<!-- /help -->\n", "line 1: no command 'bogus'; there are xception, classify"),
-        ("x\n<!-- help: info -->\ntext\n", "<!-- help: info --> without its partner"),
-        ("<!-- help: info -->\n<!-- help: classify -->\n<!-- /help -->\n", "line 2: .*classify.* without its partner"),
-        ("x\n<!-- /help -->\n", "line 2: <!-- /help --> without its partner"),
-    ],
-)
-def test_readme_markers_that_make_no_sense_are_errors(root, capsys, readme, complaint):
-    (root / "README.md").write_text(readme)
-    before = files(root)
-    for arguments in ([], ["--check"]):
-        assert generate.main([*arguments, "--root", str(root)]) == 2
-        assert re.search(complaint, capsys.readouterr().err)
-    assert files(root) == before
+def test_the_reference_has_every_command_and_option_and_marks_nothing_up():
+    text = generate.reference(cli)
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert list(sections) == [command.usage_name for command in PROGRAM.all]
+    for command in PROGRAM.all:
+        for one in command.options:
+            assert re.search(rf"^- `[^`]*{re.escape(one.long_name)}\b", sections[command.usage_name], re.MULTILINE)
+    assert "\\\\xNN" in text
+    nasty = generate.reference(nasty_tree())
+    assert "secret" not in nasty
+    assert "hidden" not in nasty
+    assert r"a:b \[br\] {c,d} (p) \*?" in nasty
+    assert "```text\n.verbatim\n'also\n\\e  -x\n```" in nasty
 
 
 # The tree

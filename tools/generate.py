@@ -1,4 +1,4 @@
-"""Writes the shell completions, the man pages and the help blocks of README.md from the command tree.
+"""Writes the shell completions, the man pages and docs/cli.md from the command tree.
 
     python tools/generate.py            writes what has changed, and removes man pages of commands that are gone
     python tools/generate.py --check    writes nothing; exits 1 and shows what has drifted
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools import completions, manpages
-from tools.tree import GenerateError, contexts, read_program
+from tools.reference import reference
+from tools.tree import GenerateError, read_program
 from xcli.cli import PROGRAM, cli
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import click
 
 ROOT = Path(__file__).resolve().parent.parent
-README = "README.md"
 DIFF_LINES = 20
 
 
@@ -38,43 +37,12 @@ def outputs(group: click.Group, root: Path) -> dict[str, str | None]:
         f"completions/{PROGRAM}.bash": completions.bash(program),
         f"completions/_{PROGRAM}": completions.zsh(program),
         f"completions/{PROGRAM}.fish": completions.fish(program),
+        "docs/cli.md": reference(group),
     }
     texts |= {f"man/{command.page_name}.1": manpages.page(program, command) for command in program.all}
     for page in sorted((root / "man").glob(f"{PROGRAM}-*.1")):
         texts.setdefault(f"man/{page.name}", None)
-    if (readme := _read(root / README)) is not None:
-        texts[README] = with_help(readme.decode(), group)
     return texts
-
-
-def with_help(readme: str, group: click.Group) -> str:
-    """The text with the output of `--help` between `<!-- help: NAME -->` and `<!-- /help -->`, at HELP_WIDTH.
-
-    Raises:
-        GenerateError: a marker names no command, or has no partner.
-    """
-    known = {name or str(ctx.info_name): ctx for name, ctx in contexts(group).items()}
-    lines: list[str] = []
-    name = None
-    for number, line in enumerate(readme.splitlines(keepends=True), 1):
-        opening = re.fullmatch(r"\s*<!-- help:\s*(.*?)\s*-->\s*", line)
-        closing = re.fullmatch(r"\s*<!-- /help -->\s*", line)
-        if (opening and name is not None) or (closing and name is None):
-            raise GenerateError(f"{README}, line {number}: {line.strip()} without its partner")
-        if opening:
-            name = opening[1]
-            if name not in known:
-                raise GenerateError(f"{README}, line {number}: no command {name!r}; there are {', '.join(known)}")
-            text = known[name].command.get_help(known[name])
-            shown = "\n".join(row.rstrip() for row in text.strip().split("\n"))
-            lines += [line, f"```text\n{shown}\n```\n"]
-        elif closing:
-            name = None
-        if name is None:
-            lines.append(line)
-    if name is not None:
-        raise GenerateError(f"{README}: <!-- help: {name} --> without its partner")
-    return "".join(lines)
 
 
 def drift(texts: dict[str, str | None], root: Path) -> dict[str, str]:
