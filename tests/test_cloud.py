@@ -51,7 +51,7 @@ def test_without_the_extra_a_url_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == (
-        "'s3://b/photos/' needs the packages for object stores; install them with: pip install 'xception-cli[cloud]'\n"
+        "'s3://b/photos/' needs the packages for object stores; install them with: pip install s3fs gcsfs\n"
     )
 
 

@@ -121,7 +121,7 @@ def open_place(url: str) -> Place:
         fs = _file_system(kind)
     except ImportError:
         raise UsageError(
-            f"{url!r} needs the packages for object stores; install them with: pip install 'xception-cli[cloud]'"
+            f"{url!r} needs the packages for object stores; install them with: pip install s3fs gcsfs"
         ) from None
     return Place(url, fs, url if kind == "http" else rest.rstrip("/"))
 

@@ -242,7 +242,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     if kind == "JPEG":
         check_jpeg(data)
     if kind not in openers:
-        how = "pip install 'xception-cli[heif]'" if kind == "HEIF" else "a Pillow built with it"
+        how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
         raise ImageError("unsupported", f"{kind} files need {how}")
     # Pillow's own limit, which refuses twice its value, stays as a net for what it allocates while opening (a GIF's
     # frame). It belongs to the process, so it is never lowered, and raised only where it would be in the way.

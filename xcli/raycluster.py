@@ -82,7 +82,7 @@ def require_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise UsageError("--runner ray needs Ray Data; install it with: pip install 'xception-cli[ray]'") from None
+        raise UsageError("--runner ray needs Ray Data; install it with: pip install 'ray[data]'") from None
     return ray
 
 

@@ -105,7 +105,7 @@ def choose_devices(request: str) -> tuple[str, ...]:
         have = f"{len(gpus)} GPU(s)" if gpus else "no GPU"
         raise UsageError(
             f"--device {request}: TensorFlow sees {have} on this machine; use --device cpu, "
-            "or install the GPU libraries with: pip install 'xception-cli[gpu]'"
+            "or install the GPU libraries with: pip install 'tensorflow[and-cuda]'"
         )
     return (f"/GPU:{index}",) if colon else tuple(f"/GPU:{index}" for index in range(len(gpus)))
 
