@@ -75,6 +75,39 @@ def test_after_any_deaths_the_rows_are_those_of_an_undisturbed_run(
     assert open_table(f"{recorder.target}/").meta == meta
 
 
+@pytest.mark.parametrize("survivors", range(4))
+def test_a_finished_dataset_whose_notes_were_not_all_cleared_away_is_finished(
+    survivors: int, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, or out of luck with its disk, after the last row was in its place."""
+    monkeypatch.setattr(Dataset, "_clear_away", lambda self: None)
+    recorder()
+    monkeypatch.undo()
+    whole = table(recorder.target)
+    notes = sorted(recorder.target.glob("_part-*"))
+    assert len(notes) > 3
+    for path in notes[survivors:]:
+        path.unlink()
+    recorder.computed.clear()
+    recorder()
+    assert recorder.computed == []
+    assert table(recorder.target).equals(whole)
+    assert {name for name in os.listdir(recorder.target) if name.startswith("_")} == {"_SUCCESS", "_meta.json"}
+    recorder.sources = (str(recorder.photos / "00.jpg"),)
+    with pytest.raises(OutputError, match="exists, with other settings"):
+        recorder()
+    assert table(recorder.target).equals(whole)
+
+
+def test_a_finished_dataset_that_nobody_can_vouch_for_is_not_added_to(recorder: Recorder) -> None:
+    recorder()
+    whole = table(recorder.target)
+    (recorder.target / "_meta.json").write_text("")
+    with pytest.raises(OutputError, match=r"is finished, but has no _meta\.json that says what made it"):
+        recorder()
+    assert table(recorder.target).equals(whole)
+
+
 def test_changed_and_new_and_vanished_inputs(recorder: Recorder) -> None:
     with pytest.raises(Killed):
         recorder(die_after=12)

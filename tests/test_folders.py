@@ -101,9 +101,10 @@ def test_what_is_removed_is_gone(folder: Folder) -> None:
     assert folder.names() == ["b"]
     with pytest.raises(FileNotFoundError):
         content(folder.local("a"))
-    folder.remove(whole=False)
+    folder.remove()
     assert folder.names() == ["b"]
-    folder.remove(whole=True)
+    folder.unlink("b")
+    folder.remove()
     assert folder.make(), "it was not there, or was empty"
 
 
@@ -203,7 +204,7 @@ def test_a_store_that_refuses(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, 
         with pytest.raises(OutputError, match=r"^cannot \w+ s3://.*: access is denied \(Access Denied\): check"):
             call()
     folder.lock("lock", "out.csv")  # tidying up is no reason to stop
-    folder.remove(whole=True)
+    folder.remove()
     folder.close()
 
 

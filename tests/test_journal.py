@@ -196,3 +196,38 @@ def test_the_fingerprint_is_what_json_gives_back(target: str) -> None:
         journal.begin({"sources": ("a", "b\\udcff")})
         with open(target + ".partial/run.json", encoding="utf-8") as file:
             assert json.load(file)["sources"] == ["a", "b\\udcff"]
+
+
+def holding(folder: Path) -> list[tuple[str, bytes | None]]:
+    return sorted((str(path), path.read_bytes() if path.is_file() else None) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("name", ["thesis.tex", "lock", "photos/a.jpg", "part-1.arrow"])
+def test_a_directory_of_the_user_is_left_alone(name: str, restart: bool, target: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.csv.partial" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("years of work")
+    (tmp_path / "out.csv.partial" / "run.json").write_text("{}")
+    before = holding(tmp_path)
+    with pytest.raises(OutputError, match=r"partial holds .*, which no unfinished run has left there; move it"):
+        Journal(target, restart=restart)
+    assert holding(tmp_path) == before
+
+
+def test_a_link_in_place_of_the_parts_is_refused(target: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.csv.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"out\.csv\.partial is a symbolic link"):
+        Journal(target)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_others_put_there_meanwhile_stays(target: str, tmp_path: Path) -> None:
+    with Journal(target) as journal:
+        journal.begin(FINGERPRINT)
+        append(journal, "a")
+        journal.cut()
+        (tmp_path / "out.csv.partial" / "note.txt").write_text("theirs")
+        journal.remove()
+    assert os.listdir(tmp_path / "out.csv.partial") == ["note.txt"]

@@ -1,13 +1,18 @@
 """The cache of activations on the disk: one directory an entry, named by a fingerprint, bounded in size.
 
-An entry is a directory of NumPy arrays and a description, `entry.json`, that appears last: without it an entry is one
-that was being made when its process died, and is continued. Nothing in the cache is needed: deleting it costs time.
+The cache is a sub-folder of its own, so that nothing else is in it. An entry is a directory of NumPy arrays and a
+description, `entry.json`, that appears last: without it an entry is one that was being made when its process died, and
+is continued. Nothing in the cache is needed: deleting it costs time. What carries no marker of this program is never
+removed and never written to, whatever its name is.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -20,7 +25,16 @@ from xcli.tables import one_line
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-ENTRY, LOCK_SUFFIX = "entry.json", ".lock"
+SUBFOLDER = "xception-activations"
+ENTRY, MARKER, LOCK_SUFFIX = "entry.json", ".xception-cache-entry", ".lock"
+
+log = logging.getLogger("xcli")
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_CACHE_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# Activations that `xception finetune` computed; the directory may be deleted. See https://bford.info/cachedir/\n"
+)
 
 GIB = 1 << 30
 
@@ -29,10 +43,10 @@ _SPARE_BYTES = 256 << 20
 
 
 def default_cache_dir() -> Path:
-    """The directory of activations below the user's cache directory."""
+    """The user's cache directory of this program; activations get a sub-folder of it."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("xception")) / "activations"
+    return Path(platformdirs.user_cache_dir("xception"))
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
@@ -44,20 +58,28 @@ class Cache:
     """Entries in a directory.
 
     Args:
-        folder: the directory; it is made where it is missing.
+        parent: the directory in which the cache has its sub-folder; both are made where they are missing.
         limit: bytes that all entries together may take, those of the run in hand included.
 
+    Attributes:
+        folder: the sub-folder.
+
     Raises:
-        OutputError: the directory cannot be made.
+        OutputError: the directory cannot be made, or the sub-folder is a link.
     """
 
-    def __init__(self, folder: str | Path, limit: int) -> None:
-        self.folder, self.limit = Path(folder), limit
+    def __init__(self, parent: str | Path, limit: int) -> None:
+        self.folder, self.limit = Path(parent) / SUBFOLDER, limit
         self._kept: set[str] = set()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if self.folder.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link")
+            with suppress(FileExistsError), open(self.folder / "CACHEDIR.TAG", "x", encoding="ascii") as file:
+                file.write(_CACHE_TAG)
         except OSError as error:
-            shown = one_line(str(folder))
+            shown = one_line(str(self.folder))
             raise OutputError(f"cannot use the cache {shown}: {error.strerror}; choose another --cache-dir") from error
 
     def description(self, key: str) -> dict[str, Any] | None:
@@ -76,13 +98,22 @@ class Cache:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[Path]:
-        """The directory of an entry, for this process alone to write; another that wants it waits."""
+        """The directory of an entry, for this process alone to write; another that wants it waits.
+
+        Raises:
+            OutputError: there is a directory of that name which this program has not made.
+        """
         from filelock import FileLock
 
         self._kept.add(key)
         with FileLock(self.folder / f"{key}{LOCK_SUFFIX}"):
             path = self.folder / key
-            path.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir()
+            # An empty directory may be one of ours whose process died before the marker was there.
+            if not _is_entry(path) and (path.is_symlink() or any(path.iterdir())):
+                raise OutputError(f"{one_line(str(path))} was not made by this program; choose another --cache-dir")
+            (path / MARKER).touch()
             yield path
 
     def finish(self, key: str, description: Mapping[str, Any]) -> None:
@@ -124,8 +155,8 @@ class Cache:
     def trim(self, limit: int) -> None:
         """Drops the entries used longest ago until the others take at most `limit` bytes; those of this run stay."""
         others = []
-        for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in self._kept:
+        for path in self._entries():
+            if path.name not in self._kept:
                 with suppress(OSError):
                     others.append((path.stat().st_mtime, _size(path), path))
         total = sum(size for _, size, _ in others)
@@ -141,6 +172,9 @@ class Cache:
         lock = path.with_name(f"{path.name}{LOCK_SUFFIX}")
         # One that another process is making right now is not old, whatever its date says.
         with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            if not _is_entry(path):
+                return
+            log.info("cache: removing %s, which was used longest ago", one_line(str(path)))
             with suppress(OSError):
                 (path / ENTRY).unlink()
             shutil.rmtree(path, ignore_errors=True)
@@ -149,7 +183,17 @@ class Cache:
 
     def size(self) -> int:
         """Bytes that all entries take."""
-        return sum(_size(path) for path in self.folder.iterdir() if path.is_dir())
+        return sum(map(_size, self._entries()))
+
+    def _entries(self) -> list[Path]:
+        """The directories of all entries that this program has made."""
+        return [path for path in self.folder.iterdir() if _is_entry(path)]
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether a directory is an entry that this program has made: by its name and by the marker in it."""
+    named = _KEY.fullmatch(path.name) is not None
+    return named and not path.is_symlink() and path.is_dir() and (path / MARKER).is_file()
 
 
 def _size(path: Path) -> int:

@@ -160,7 +160,24 @@ class Dataset(Parts):
         except BaseException:
             folder.close()
             raise
-        self._recall(restart or (overwrite and is_finished(target)))
+        finished = is_finished(target)
+        drop = restart or (overwrite and finished)
+        self._finished = finished and not drop
+        try:
+            if self._finished and not self._folder.read(DATASET_META):
+                raise OutputError(
+                    f"{one_line(target)} is finished, but has no {DATASET_META} that says what made it; pass "
+                    "--overwrite to replace it, or give another -o"
+                )
+        except BaseException:
+            folder.close()
+            raise
+        self._recall(drop)
+
+    def _read_fingerprint(self) -> dict[str, Any] | None:
+        # Of a finished dataset nothing is continued: notes that a run left which died while it cleared them away vouch
+        # for nothing, and parts without notes are not damaged.
+        return None if self._finished else super()._read_fingerprint()
 
     def _is_ours(self, name: str) -> bool:
         return _OURS.fullmatch(name) is not None and name != DATASET_META
@@ -172,7 +189,7 @@ class Dataset(Parts):
         self._unlink(DATASET_META)
 
     def _tidy(self) -> None:
-        if self.fingerprint is None and not is_finished(self._target):
+        if self.fingerprint is None and not self._finished:
             self._drop()  # what a run that was dropping everything did not come to
         self._unlink(*filter(_UNFINISHED.fullmatch, self._names()))
 
@@ -188,7 +205,7 @@ class Dataset(Parts):
         self._unlink(*(name for name in names if _NOTES.fullmatch(name) or name.endswith(".tmp")))
         self._unlink("_run.json", "_lock")
         if self._made and names == ["_lock"]:
-            self._folder.remove(whole=False)
+            self._folder.remove()
 
     def _open_parts(self) -> list[pa.Table]:
         """Of each part its notes, which are there before it."""

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import threading
 from abc import ABC, abstractmethod
@@ -34,6 +33,9 @@ Value = TypeVar("Value")
 
 _REQUESTS = 16
 """Made of an object store at a time."""
+
+HOLDER = b"process "
+"""How the content of a locked file begins: with who holds it."""
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -128,8 +130,8 @@ class Folder(ABC):
         """Lets others in; nothing happens where it is not locked."""
 
     @abstractmethod
-    def remove(self, *, whole: bool) -> None:
-        """Takes the folder away, with everything in it or only where it is empty; without a complaint."""
+    def remove(self) -> None:
+        """Takes the folder away where it is empty; without a complaint."""
 
     @abstractmethod
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
@@ -232,7 +234,7 @@ class LocalFolder(Folder):
                 log.warning("%s: this file system has no locks; make sure that one process writes it", self.name)
             if self._is_still(path, descriptor):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                os.pwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
                 self._lock = descriptor
             else:
                 os.close(descriptor)
@@ -250,12 +252,9 @@ class LocalFolder(Folder):
             os.close(self._lock)
             self._lock = None
 
-    def remove(self, *, whole: bool) -> None:
-        if whole:
-            shutil.rmtree(self.name, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                os.rmdir(self.name)
+    def remove(self) -> None:
+        with suppress(OSError):
+            os.rmdir(self.name)
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         return map(call, names)
@@ -335,15 +334,8 @@ class RemoteFolder(Folder):
     def unlock(self) -> None:
         """Nothing is locked."""
 
-    def remove(self, *, whole: bool) -> None:
-        # Empty, a prefix is gone. Whole: what says that the rest counts goes last.
-        if whole:
-            try:
-                names = self.names()
-                for last in (False, True):
-                    self.unlink(*(name for name in names if name.endswith(".json") == last))
-            except OutputError as error:
-                log.warning("%s; it is of no use any more", error)
+    def remove(self) -> None:
+        """Nothing is to be done: a prefix without objects is gone."""
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         with ThreadPoolExecutor(_REQUESTS) as pool:

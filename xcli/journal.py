@@ -15,7 +15,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from xcli.folders import open_folder
+from xcli.errors import OutputError
+from xcli.folders import HOLDER, open_folder
 from xcli.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.resuming import stamp_columns, stamp_fields
 from xcli.tables import one_line
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.folders import Folder
     from xcli.resuming import Layout, Stamp
 
 log = logging.getLogger("xcli")
@@ -32,7 +34,32 @@ log = logging.getLogger("xcli")
 SUFFIX = ".partial"
 
 _PART = re.compile(r"part-([0-9]{5,})\.arrow")
+_OURS = re.compile(r"(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|lock")
 _COPIED_ROWS = 1000
+
+
+def _check_content(folder: Folder) -> None:
+    """Refuses a folder that is a link, or that no run of this program has made.
+
+    Raises:
+        OutputError: there is such a folder in place of the parts; nothing in it was touched.
+    """
+    if not folder.remote and not os.path.lexists(folder.name):
+        return
+    foreign = "" if folder.remote or not os.path.islink(folder.name) else "is a symbolic link"
+    if not foreign:
+        names = folder.names()
+        other = [name for name in names if not _OURS.fullmatch(name)]
+        holder = folder.read("lock") if "lock" in names else None
+        if other:
+            foreign = f"holds {one_line(other[0])}"
+        elif holder and not holder.startswith(HOLDER):
+            foreign = "holds a file called lock"
+    if foreign:
+        raise OutputError(
+            f"{one_line(folder.name)} {foreign}, which no unfinished run has left there; move it away, or give another "
+            "-o (unfinished rows are kept under that name)"
+        )
 
 
 class Journal(Parts):
@@ -44,7 +71,8 @@ class Journal(Parts):
         part_rows, part_seconds: see `Parts`.
 
     Raises:
-        OutputError: another process works on the file, or the folder cannot be made.
+        OutputError: another process works on the file, the folder cannot be made, or it is not of this program's
+            making.
     """
 
     def __init__(
@@ -55,17 +83,24 @@ class Journal(Parts):
         part_rows: int = DEFAULT_PART_ROWS,
         part_seconds: float = DEFAULT_PART_SECONDS,
     ) -> None:
-        super().__init__(target, open_folder(target + SUFFIX), part_rows, part_seconds)
+        folder = open_folder(target + SUFFIX)
+        _check_content(folder)
+        super().__init__(target, folder, part_rows, part_seconds)
         self._writer: Any = None
         self._part = self._scratch = ""
         self._next: int | None = None
         self._recall(restart)
 
     def _is_ours(self, name: str) -> bool:
-        return True
+        return _OURS.fullmatch(name) is not None
 
     def _clear_away(self) -> None:
-        self._folder.remove(whole=True)
+        try:
+            self._drop()
+            self._unlink("lock")
+        except OutputError as error:
+            log.warning("%s; it is of no use any more", error)
+        self._folder.remove()
 
     def _tidy(self) -> None:
         if self.fingerprint is None:

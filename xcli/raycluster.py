@@ -142,7 +142,8 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
         settings |= {"address": options.address}
     handlers = _handlers()
     try:
-        ray.init(**settings)
+        with _away_from_here():
+            ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         place = options.address or "on this machine"
         raise UsageError(f"no Ray cluster at {place}: {one_line(str(error))}; is --ray-address right?") from None
@@ -159,6 +160,22 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
         yield share
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _away_from_here() -> Iterator[None]:
+    """A context whose current directory is the root of the file system.
+
+    Ray puts the current directory, and that of the program if modules are looked for there, in front of the places
+    where workers look for modules; images lie there, which may be anybody's, and Python files beside them.
+    """
+    here = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _handlers() -> dict[int, Any]:

@@ -61,11 +61,16 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 def run_process(
-    *args: str | os.PathLike[str], cwd: Path | None = None, stdin: bytes = b"", timeout: float = 120, **env: str
+    *args: str | os.PathLike[str],
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    timeout: float = 120,
+    launcher: Sequence[str] = COMMAND,
+    **env: str,
 ) -> Result:
-    """Runs `python -m xcli ARGS...` as a process of its own."""
+    """Runs `python -m xcli ARGS...`, or that with another launcher, as a process of its own."""
     done = subprocess.run(
-        [*COMMAND, *map(os.fspath, args)],
+        [*launcher, *map(os.fspath, args)],
         cwd=cwd,
         input=stdin,
         capture_output=True,

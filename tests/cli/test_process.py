@@ -236,3 +236,13 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
                 resident[number] = int(status.partition("VmRSS:")[2].split()[0]) / 1024
     assert process.returncode == 0
     assert resident[770] - resident[300] < 50, resident
+
+
+def test_nothing_in_the_current_directory_is_imported(tmp_path: Path) -> None:
+    """Images lie there, which may be anybody's, and Python files beside them."""
+    save_photos(tmp_path, ["a.jpg"])
+    for name in ("PIL", "pyarrow", "numpy", "rich", "queue", "platformdirs"):
+        (tmp_path / f"{name}.py").write_text(f"open('imported', 'a').write({name!r})\n")
+    result = run_process("info", ".", "--json", cwd=tmp_path)
+    assert result.code == 0, result
+    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()

@@ -24,6 +24,8 @@ from tests.thorough import thorough
 pytest.importorskip("ray", reason="needs the ray extra")
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "4")
+LAUNCHER = (sys.executable, "-P", "-c", "from xcli.cli import main; main()")
+"""As `xception` starts, which is a script in another directory than the current one."""
 ON_CLUSTER = (*SMALL, "--runner", "ray", "--part-rows", "5")
 
 
@@ -59,8 +61,12 @@ def check(target: Path, expected: list[dict[str, Any]]) -> None:
 
 def test_the_rows_are_those_of_one_machine(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
     target = tmp_path / "out"
-    result = run_process("features", str(photos), "-o", f"{target}/", *ON_CLUSTER)
+    # The current directory is that of the images, which may be anybody's: nothing in it is to be imported.
+    for name in ("pyarrow", "numpy", "xcli", "sitecustomize", "queue"):
+        (photos / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
+    result = run_process("features", str(photos), "-o", f"{target}/", *ON_CLUSTER, cwd=photos, launcher=LAUNCHER)
     assert result.code == 4, result
+    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
     check(target, expected)
     # Nothing that Ray says of its own accord.
     (line,) = result.err.strip().splitlines()
