@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import save_photos
 from xcli.activations import PROGRESS, Extractor
 from xcli.augmentation import Augmentation
-from xcli.caching import Cache
+from xcli.caching import MARKER, Cache
 from xcli.cuts import cut_below
 from xcli.engine import Engine
 from xcli.engines import Engines
@@ -148,6 +148,7 @@ def test_a_view_that_was_interrupted_goes_on_where_it_was(
     one = extractor(model, tmp_path / "cut", "none")
     folder = one.cache.folder / one.key(examples, 0)
     folder.mkdir()
+    (folder / MARKER).touch()
     begun = np.lib.format.open_memmap(folder / "pooled.npy", "w+", np.float32, (6, 2048))
     begun[:4] = 7
     begun.flush()
@@ -166,6 +167,7 @@ def test_progress_without_its_array_counts_for_nothing(
     one = extractor(model, tmp_path)
     folder = one.cache.folder / one.key(examples, 0)
     folder.mkdir()
+    (folder / MARKER).touch()
     (folder / PROGRESS).write_text(json.dumps({"done": 6, "errors": {}}))
     assert one.view(examples, 0).pooled[0].any()
     assert one.computed == 6
