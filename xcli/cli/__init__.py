@@ -15,6 +15,7 @@ import click
 
 from xcli import __version__
 from xcli.cli.classify import classify
+from xcli.cli.completion import VARIABLE, complete
 from xcli.cli.evaluate import evaluate
 from xcli.cli.features import features
 from xcli.cli.finetune import finetune
@@ -102,6 +103,8 @@ def _terminate(number: int, _: FrameType | None) -> None:
 
 def _run(messages: Messages) -> int:
     try:
+        if VARIABLE in os.environ:
+            return ExitCode.OK if complete(cli, PROGRAM, messages) else ExitCode.USAGE
         # Not cli.main(): it would turn a closed pipe into exit code 1.
         with cli.make_context(PROGRAM, sys.argv[1:], obj=messages) as ctx:
             return int(cli.invoke(ctx))

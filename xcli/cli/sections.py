@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +36,16 @@ class Option(click.Option):
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         return extra
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes choices, paths, and the words in a metavar (`imagenet|none|PATH` has two); DIR is a directory."""
+        items = super().shell_complete(ctx, incomplete)
+        if self.metavar == "DIR" and isinstance(self.type, click.Path):
+            items = [CompletionItem(incomplete, type="dir")]
+        alternatives = (self.metavar or "").split("|")
+        words = [word for word in alternatives if re.fullmatch(r"[a-z0-9_-]+", word)] if alternatives[1:] else []
+        # After the files: Click's script for bash forgets what comes before them.
+        return items + [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 class Command(click.Command):
