@@ -1,4 +1,4 @@
-"""Damages sound image files in the ways that disks, networks and attackers do; for tests and `tools/fuzz.py`."""
+"""Damages sound image files in the ways that disks, networks and attackers do; for tests and `tests/fuzz.py`."""
 
 from __future__ import annotations
 

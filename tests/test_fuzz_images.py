@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-FUZZER = ROOT / "tools" / "fuzz.py"
 FILES = corpus()
 WAYS = (
     Preprocessing(size=24, max_pixels=4_000_000),
@@ -86,7 +85,7 @@ def test_damage_gives_pixels_or_an_image_error(
 
 def fuzz(*arguments: str, code: int = 0) -> str:
     run = subprocess.run(
-        [sys.executable, str(FUZZER), *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-m", "tests.fuzz", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
     assert run.returncode == code, run.stdout + run.stderr
     return run.stdout

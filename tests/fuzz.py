@@ -1,7 +1,7 @@
 """Fuzzes the pixel stage: damaged images of every format become pixels or an `ImageError`, soon and in little memory.
 
-    python tools/fuzz.py --seconds 3600 --seed 7
-    python tools/fuzz.py --replay build/fuzz/7-1234-detail.jpg
+    python -m tests.fuzz --seconds 3600 --seed 7
+    python -m tests.fuzz --replay build/fuzz/7-1234-detail.jpg
 
 The decodes run in a process of their own: it may crash, hang, or grow, and another one goes on behind the file that
 did it, which is kept.
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 MAX_PIXELS = 4_000_000
 BYTES_PER_PIXEL = 24
@@ -183,7 +182,7 @@ class Run:
 
     def _worker(self) -> None:
         a = self.arguments
-        command = [sys.executable, __file__, "--worker", str(self._number), "--seed", str(a.seed)]
+        command = [sys.executable, "-m", "tests.fuzz", "--worker", str(self._number), "--seed", str(a.seed)]
         command += ["--formats", a.formats, "--keep", a.keep]
         # What libtiff writes there is for the program's own capture of standard error.
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
@@ -228,7 +227,7 @@ class Run:
         with open(kept, "wb") as file:
             file.write(data)
         self.failures.append(kept)
-        print(f"{kept}: {why}\n  replay: {sys.executable} {__file__} --replay {kept} --way {way}", flush=True)
+        print(f"{kept}: {why}\n  replay: python -m tests.fuzz --replay {kept} --way {way}", flush=True)
         self._number += 1
 
 
