@@ -40,6 +40,8 @@ class Option(click.Option):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Completes choices, paths, and the words in a metavar (`imagenet|none|PATH` has two); DIR is a directory."""
         items = super().shell_complete(ctx, incomplete)
+        if isinstance(self.type, click.Choice):
+            return items
         if self.metavar == "DIR" and isinstance(self.type, click.Path):
             items = [CompletionItem(incomplete, type="dir")]
         alternatives = (self.metavar or "").split("|")
@@ -52,14 +54,19 @@ class Command(click.Command):
     """A command whose help groups its options, and which shows its usage errors with a hint at the help."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", MESSAGES), []).append(record)
-        for section in sorted(sections, key=SECTIONS.index):
+        for section, records in option_records(ctx).items():
             with formatter.section(section):
-                formatter.write_dl(sections[section])
+                formatter.write_dl(records)
+
+
+def option_records(ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """Returns the options of a command, each as its names and its help, by the headings in their order."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in ctx.command.get_params(ctx):
+        record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+        if record is not None:
+            sections.setdefault(getattr(parameter, "section", MESSAGES), []).append(record)
+    return {section: sections[section] for section in sorted(sections, key=SECTIONS.index)}
 
 
 def option(*names: str, section: str, **attributes: Any) -> Callable[[F], F]:

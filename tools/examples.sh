@@ -1,0 +1,64 @@
+# Examples for the man pages and docs/cli.md: under each comment, the command that does what it says.
+
+# A table of all images below a directory; the format is that of the extension:
+xception classify ~/photos -o labels.csv
+# The best class only, and only where it is likely, as lines of JSON for another program:
+xception classify ~/photos --top 1 --min-score 0.5 --format jsonl | jq -r '.predictions[].label'
+# Names from another program, separated by NUL so that any name will do:
+find . -name '*.jpg' -newer last.csv -print0 | xception classify - --null -o new.csv
+# A model of your own, with its class names:
+xception classify ~/photos --model birds.keras --labels birds.txt -o birds.parquet
+# A bucket, by all machines of a Ray cluster, into a directory of parts in another bucket:
+xception classify s3://bucket/photos/ -o s3://results/labels/ --runner ray --ray-address auto
+# Accuracies and a table by class, for the validation split where there is one:
+xception evaluate clothes --model clothes-model
+# The same with tables and pictures, the confusion matrix and the worst mistakes among them:
+xception evaluate clothes --model clothes-model -o report
+# Images and their classes from a table, in columns of these names:
+xception evaluate images.csv --path-column file --label-column kind --model birds.keras --labels birds.txt
+# Top-1 and top-5 accuracy of the ImageNet weights, for a directory of folders named by wnid:
+xception evaluate ILSVRC2012_val --json | jq '{top1, top5}'
+# Stop a pipeline when the model has become worse:
+xception evaluate clothes --model clothes-model --split test --assert-top1 0.9
+# A vector of 2048 numbers for each image:
+xception features ~/photos -o features.parquet
+# A matrix for numpy, ready for cosine similarity, at half the size:
+xception features ~/photos --normalize --dtype float16 -o features.npy
+# The output of an inner layer, averaged over the image:
+xception features ~/photos --layer block13_sepconv2_act -o inner.parquet
+# Maps of 10 by 10 by 2048 numbers, not averaged:
+xception features ~/photos --pooling none -o maps.parquet
+# The second of four parts of a bucket, each on a machine of its own:
+xception features s3://bucket/photos/ --shard 2/4 -o part-2.parquet
+# A classifier of your own from a folder for each class:
+xception finetune ~/clothes -o RUN
+# The head alone, in a minute or two:
+xception finetune ~/clothes -o RUN --unfreeze none
+# More views of few images, and more of the network trained on them (slower):
+xception finetune ~/clothes -o RUN --views 6 --unfreeze block12
+# New classes for the network of an earlier run, from a table with the columns file and kind:
+xception finetune birds.csv --path-column file --label-column kind -o BIRDS --model RUN
+# The network, where its weights are, and what this machine has:
+xception info
+# What is in a directory, before a long run:
+xception info ~/photos
+# Names for --layer of features:
+xception info --layers
+# Whether a file of weights fits, in a script:
+xception info --weights my.weights.h5 --classes 12 --json | jq -r .weights.state
+# Four parts to the table that one run would have written, if no image is missing:
+xception merge part-1.parquet part-2.parquet part-3.parquet part-4.parquet --source /data/images -o all.parquet
+# The parts of a run over two directories, only some of whose files were taken:
+xception merge part-*.csv --source a --source b --include '*.png' -o all.csv
+# Parts of a run over a list of images; all that is missing goes to a file:
+xception merge part-*.parquet --manifest images.csv --report missing.jsonl -o all.parquet
+# One behind the other, as CSV, where the sources are not at hand:
+xception merge part-*.parquet -o all.csv
+# Whether a table is whole and sound, and has a row for every image:
+xception verify labels.csv ~/photos
+# The same of the second of four parts:
+xception verify part-2.parquet /data/images --shard 2/4
+# Of the table alone, in a script:
+xception verify features.parquet --json | jq -r '.findings[].what'
+# Every image without a row, and whatever else is wrong, as lines of JSON in a file:
+xception verify labels.csv ~/photos --report wrong.jsonl
