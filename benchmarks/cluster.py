@@ -30,12 +30,12 @@ import click
 
 from benchmarks import machine
 from benchmarks.photographs import find, tile
-from xcli.rayworker import Worker
+from xcli.cluster.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.blocks import Block
+    from xcli.cluster.blocks import Block
 
 BUCKET = "photographs"
 
@@ -46,8 +46,8 @@ class Stub(Worker):
     def _work(self, block: Block) -> dict[str, Any]:
         import pyarrow as pa
 
-        from xcli.partwriter import PartWriter
-        from xcli.resuming import key_of
+        from xcli.outputs.part_files import PartWriter
+        from xcli.outputs.resume import key_of
 
         assert self._folder is not None
         columns = {"path": [ref.path for ref in block.refs], "status": ["ok"] * len(block.refs)}
@@ -264,13 +264,13 @@ def drive(count: int) -> None:
     """One run of `driver`."""
     import io
 
-    from xcli.computation import RunOptions
-    from xcli.distributed import ClusterRun
-    from xcli.image_archives import WholeArchives
-    from xcli.model import ModelSpec
-    from xcli.recording import RecordOptions
-    from xcli.sources import SourceOptions, list_images
-    from xcli.tasks import FeaturesTable
+    from xcli.cluster.driver import ClusterRun
+    from xcli.inference.predictor import RunOptions
+    from xcli.inference.tasks import FeaturesTable
+    from xcli.models.loader import ModelSpec
+    from xcli.outputs.save import RecordOptions
+    from xcli.sources.archives.listing import WholeArchives
+    from xcli.sources.listing import SourceOptions, list_images
 
     with tempfile.TemporaryDirectory() as scratch:
         names = "".join(f"bucket/{number // 1000:06}/photograph-{number:012}.jpg\n" for number in range(count))

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cuts import UNFREEZE
-from xcli.recipe import Recipe
-from xcli.tuning import Tuning
+from xcli.training.freezing import UNFREEZE
+from xcli.training.recipe import Recipe
+from xcli.training.session import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xcli.splitting import Example, Split
+    from xcli.training.split import Example, Split
 
 
 def fold_of(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
@@ -55,7 +55,7 @@ class Fold(Tuning):
         """In place of `prepare`."""
         import numpy as np
 
-        from xcli.labelled import TRAIN
+        from xcli.sources.labelled import TRAIN
 
         self._views, self.bad = whole._views, whole.bad
         good = [index for index, one in enumerate(self.images) if one.split == TRAIN and index not in self.bad]
@@ -65,19 +65,19 @@ class Fold(Tuning):
 
 def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
     """Trains every fold; gives accuracy of the best and of the last epoch, and seconds, of each."""
-    from xcli.activations import Extractor
-    from xcli.bundle import read_base
-    from xcli.caching import Cache, default_cache_dir
-    from xcli.checkpoints import Checkpoints
-    from xcli.cuts import cut_below
-    from xcli.finetuning import DEFAULT_CACHE_BYTES
-    from xcli.inference import preprocessing_for
-    from xcli.labelled import TRAIN, VALIDATION, read_labelled
-    from xcli.model import ModelSpec, load_model
-    from xcli.recipe import trained_dtype, training_precision
-    from xcli.replicas import Replicas
-    from xcli.splitting import split_images
-    from xcli.tuning import Watch
+    from xcli.inference.run import preprocessing_for
+    from xcli.models.bundle import read_base
+    from xcli.models.loader import ModelSpec, load_model
+    from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
+    from xcli.training.activation_cache import Cache, default_cache_dir
+    from xcli.training.activations import Extractor
+    from xcli.training.checkpoints import Checkpoints
+    from xcli.training.distribution import Replicas
+    from xcli.training.finetune import DEFAULT_CACHE_BYTES
+    from xcli.training.freezing import cut_below
+    from xcli.training.recipe import trained_dtype, training_precision
+    from xcli.training.session import Watch
+    from xcli.training.split import split_images
 
     spec = ModelSpec(weights=weights, include_top=False)
     model = load_model(spec)

@@ -87,7 +87,7 @@ def _contestants() -> tuple[dict[str, Decode], dict[str, str]]:
 
 
 def _ours(*, shrink: bool) -> Decode:
-    from xcli.images import Preprocessing, load_image
+    from xcli.images.preprocessing import Preprocessing, load_image
 
     preprocessing = Preprocessing(jpeg_shrink=shrink)
     return lambda name: load_image(name, preprocessing)
@@ -105,7 +105,7 @@ def _pillow() -> Decode:
 
 
 def _tensorflow() -> Decode:
-    from xcli.runtime import load_tensorflow
+    from xcli.core.tensorflow import load_tensorflow
 
     tf = load_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(1)

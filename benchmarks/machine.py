@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from xcli.errors import UsageError
-from xcli.pipeline import default_workers
-from xcli.runtime import choose_precision, cpu_flags
+from xcli.core.errors import UsageError
+from xcli.core.tensorflow import choose_precision, cpu_flags
+from xcli.inference.pipeline import default_workers
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 PACKAGES = (

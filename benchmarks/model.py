@@ -29,7 +29,7 @@ _OPENVINO_NAMES = {"float32": "f32", "bfloat16": "bf16"}
 
 def multiply_adds(size: int = 299) -> int:
     """Multiply-accumulate operations that the network needs for one image of `size` x `size` pixels."""
-    from xcli.architecture import layers, output_sizes
+    from xcli.models.architecture import layers, output_sizes
 
     sizes = output_sizes(size)
     return sum(layer.multiply_adds(sizes[layer.name], sizes[layer.name]) for layer in layers())
@@ -40,7 +40,7 @@ def main_shape(batch: int) -> tuple[int, int, int]:
 
     It is the pointwise convolution of the middle blocks, for a batch of that many images.
     """
-    from xcli.architecture import layers, output_sizes
+    from xcli.models.architecture import layers, output_sizes
 
     layer = next(layer for layer in layers() if layer.name == "block5_sepconv1")
     return batch * output_sizes(299)[layer.name] ** 2, layer.channels, layer.filters
@@ -92,7 +92,7 @@ KERAS = "Keras predict, float32"
 
 def comparisons(samples: dict[str, list[float]], precisions: Sequence[str], batch: int) -> list[Data]:
     """Our speed as the tool runs (several batches at a time) over everybody else's."""
-    from xcli.memory import STREAMS
+    from xcli.inference.batch_size import STREAMS
 
     found = []
     for precision in precisions:
@@ -112,8 +112,8 @@ def comparisons(samples: dict[str, list[float]], precisions: Sequence[str], batc
 
 def _contestants(settings: Settings, batch: int, pixels: Any) -> tuple[dict[str, Sampler], dict[str, str]]:
     """Samplers of images/s by name, and who is missing."""
-    from xcli.memory import STREAMS
-    from xcli.runtime import load_keras
+    from xcli.core.tensorflow import load_keras
+    from xcli.inference.batch_size import STREAMS
 
     keras = load_keras()
     samplers: dict[str, Sampler] = {}
@@ -139,7 +139,7 @@ def _contestants(settings: Settings, batch: int, pixels: Any) -> tuple[dict[str,
 
 def _engine(weights: str, precision: str, batch: int) -> Any:
     from xcli import load_model
-    from xcli.engine import Engine
+    from xcli.inference.engine import Engine
 
     model = load_model(weights=weights, include_top=False)
     model.network.prepare(precision)  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ def _queue(ov: Any, compiled: Any, scaled: Any) -> Sampler:
 
 def _matmul(precision: str, shape: tuple[int, int, int]) -> Sampler:
     """Samples how many images/s the network would reach if all of it ran at the speed of one matrix product."""
-    from xcli.runtime import load_tensorflow
+    from xcli.core.tensorflow import load_tensorflow
 
     tf = load_tensorflow()
     rows, inner, columns = shape

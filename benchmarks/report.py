@@ -140,7 +140,7 @@ def _median(part: Mapping[str, Any] | None, name: str) -> float | None:
 
 def _model_rate(part: Mapping[str, Any] | None) -> tuple[float, str] | None:
     """Our fastest way to compute the network as the tool does it: images/s, and the precision."""
-    from xcli.memory import STREAMS
+    from xcli.inference.batch_size import STREAMS
 
     rates = [(_median(part, model.ours(one, STREAMS)), one) for one in ("float32", "bfloat16")]
     return max(((rate, one) for rate, one in rates if rate is not None), default=None)

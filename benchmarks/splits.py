@@ -24,7 +24,7 @@ class Split:
 
     Attributes:
         name: for the report.
-        options: of `xcli.inference.RunOptions`.
+        options: of `xcli.inference.run.RunOptions`.
         environment: variables of the process, such as TF_NUM_INTRAOP_THREADS.
     """
 
@@ -74,10 +74,10 @@ def measure(settings: Settings, save: Save) -> Data:
 
 def speed(settings: Settings, save: Save, options: dict[str, Any]) -> Data:
     """Images/s of the pipeline from the end of its first batch to the end of its last; for a child process."""
-    from xcli.inference import Run, RunOptions, preprocessing_for
-    from xcli.model import load_model
-    from xcli.sources import SourceOptions, list_images
-    from xcli.tasks import FeaturesTable
+    from xcli.inference.run import Run, RunOptions, preprocessing_for
+    from xcli.inference.tasks import FeaturesTable
+    from xcli.models.loader import load_model
+    from xcli.sources.listing import SourceOptions, list_images
 
     model = load_model(weights=settings.weights, include_top=False)
     with list_images(SourceOptions(sources=(settings.photographs,))) as listing:

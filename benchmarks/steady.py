@@ -15,7 +15,7 @@ from benchmarks.timing import Data, Save, group
 
 if TYPE_CHECKING:
     from benchmarks.settings import Settings
-    from xcli.records import ImageBatch
+    from xcli.core.records import ImageBatch
 
 WINDOW = 1000
 """Rows in a window; fewer where the run has less than five of them."""
@@ -86,12 +86,12 @@ class Windows:
 def measure(settings: Settings, save: Save) -> Data:
     """One run over `steady_images` photographs to a Parquet file; for a child process, which does nothing else."""
     begin = time.perf_counter()
-    from xcli.inference import Run, RunOptions, preprocessing_for
-    from xcli.model import load_model
-    from xcli.recording import record
-    from xcli.runtime import keep_freed_memory
-    from xcli.sources import SourceOptions, list_images
-    from xcli.tasks import FeaturesTable
+    from xcli.core.tensorflow import keep_freed_memory
+    from xcli.inference.run import Run, RunOptions, preprocessing_for
+    from xcli.inference.tasks import FeaturesTable
+    from xcli.models.loader import load_model
+    from xcli.outputs.save import record
+    from xcli.sources.listing import SourceOptions, list_images
 
     keep_freed_memory()  # as the command line does
     folder = Path(settings.scratch, "steady")

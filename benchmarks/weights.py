@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.settings import Settings
     from benchmarks.timing import Data, Save
-    from xcli.h5weights import Weights
+    from xcli.models.hdf5_weights import Weights
 
 SEED = 20_170_411
 _CALIBRATION = 8
@@ -31,9 +31,9 @@ def write_random(settings: Settings, save: Save, path: str) -> Data:
     import numpy as np
 
     from benchmarks.photographs import find
-    from xcli.architecture import Xception
-    from xcli.images import Preprocessing, load_image
-    from xcli.runtime import load_keras
+    from xcli.core.tensorflow import load_keras
+    from xcli.images.preprocessing import Preprocessing, load_image
+    from xcli.models.architecture import Xception
 
     keras = load_keras()
     keras.utils.set_random_seed(SEED)
@@ -81,7 +81,7 @@ def convert_for_timm(settings: Settings, save: Save, path: str) -> Data:
     import torch
 
     from benchmarks.peers.torchvision_shim import import_timm
-    from xcli.h5weights import read_weights
+    from xcli.models.hdf5_weights import read_weights
 
     timm = import_timm()
     arrays = read_weights(settings.weights, include_top=False)
@@ -104,7 +104,7 @@ def _in_timms_order(arrays: Weights, epsilon: float) -> list[NDArray[np.float32]
         arrays: by our names.
         epsilon: of timm's batch norms; the variances make up for the difference to ours.
     """
-    from xcli.architecture import BN_EPSILON, layers
+    from xcli.models.architecture import BN_EPSILON, layers
 
     ordered = []
     for layer in layers():

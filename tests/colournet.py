@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from xcli.labels import Labels
-from xcli.model import LoadedModel
-from xcli.runtime import load_tensorflow
+from xcli.core.tensorflow import load_tensorflow
+from xcli.models.labels import Labels
+from xcli.models.loader import LoadedModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection

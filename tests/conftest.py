@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tests.objectstore import ObjectStore
-    from xcli.h5weights import Weights
+    from xcli.models.hdf5_weights import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def keras() -> Any:
     """Keras, as the program loads it."""
-    from xcli.runtime import load_keras
+    from xcli.core.tensorflow import load_keras
 
     return load_keras()
 
@@ -62,7 +62,7 @@ def theirs_with_top(keras: Any, weights: Weights) -> Any:
 @pytest.fixture(scope="session")
 def ours(weights: Weights) -> Any:
     """Our Keras model without its top, with `weights`. Not to be changed."""
-    from xcli.architecture import Xception
+    from xcli.models.architecture import Xception
 
     model = Xception(weights=None, include_top=False)
     set_weights(model, weights)

@@ -39,7 +39,7 @@ def bound() -> int:
 
 def settings() -> tuple[Any, ...]:
     """What the images are made into, in turn."""
-    from xcli.images import Preprocessing
+    from xcli.images.preprocessing import Preprocessing
 
     return (
         Preprocessing(size=24, max_pixels=MAX_PIXELS),
@@ -76,8 +76,8 @@ def check(path: str, preprocessing: Any) -> str:
     """
     import numpy as np
 
-    from xcli.errors import ImageError
-    from xcli.images import load_image
+    from xcli.core.errors import ImageError
+    from xcli.images.preprocessing import load_image
 
     before = _reset_peak()
     begin = time.monotonic()
@@ -132,7 +132,7 @@ def _peak() -> int:
 
 def work(arguments: argparse.Namespace) -> int:
     """The process that decodes: says every number before it is tried, and what became of it."""
-    from xcli.images import prepare
+    from xcli.images.preprocessing import prepare
 
     files, ways = chosen(arguments.formats), settings()
     warnings.simplefilter("error")

@@ -6,15 +6,15 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from xcli.architecture import layers, weighted_layers
-from xcli.h5weights import BIAS, KERNEL, TOP, random_weights
+from xcli.models.architecture import layers, weighted_layers
+from xcli.models.hdf5_weights import BIAS, KERNEL, TOP, random_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from xcli.h5weights import Weights
+    from xcli.models.hdf5_weights import Weights
 
 SIZE = 96
 """Side of the images in tests, in pixels: small, and every map in the network still has more than one pixel."""

@@ -121,7 +121,7 @@ def forget() -> None:
     """Drops the file systems that are open, so that the next looks at the environment again."""
     import fsspec
 
-    from xcli import cloud
+    from xcli.storage import urls as cloud
 
     cloud.close_all()
     for known in ("s3", "http"):

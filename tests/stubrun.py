@@ -16,18 +16,18 @@ import numpy as np
 import pyarrow as pa
 
 from tests.writtentables import provenance, values_of
-from xcli.errors import ImageError
-from xcli.profiling import Profile
-from xcli.records import FEATURES, ImageBatch, ImageRef, Report
-from xcli.resuming import Layout, Stamp
-from xcli.sources import SourceOptions, list_images
-from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
+from xcli.core.errors import ImageError
+from xcli.core.records import FEATURES, ImageBatch, ImageRef, Report
+from xcli.inference.profiler import Profile
+from xcli.outputs.resume import Layout, Stamp
+from xcli.sources.listing import SourceOptions, list_images
+from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
 
 WIDTH, CLASSES = 4, 3
 
 
 class StubRun:
-    """What `xcli.recording` uses of `xcli.inference.Run`; rows depend on paths alone, and empty files are errors."""
+    """What `xcli.outputs.save` uses of a `Run`; rows depend on paths alone, and empty files are errors."""
 
     def __init__(self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False) -> None:
         self.listing = list_images(SourceOptions(sources=tuple(sources)))
@@ -71,7 +71,7 @@ class StubRun:
 
 def main() -> None:
     """Runs `features` with parts of three rows, a hundredth of a second for a batch."""
-    from xcli.recording import RecordOptions, record
+    from xcli.outputs.save import RecordOptions, record
 
     source, target = sys.argv[1:]
     run: Any = StubRun([source], "features")

@@ -16,8 +16,8 @@ import pytest
 from tools import generate
 from tools.reference import ENVIRONMENT, EXAMPLES, contexts, man_page, reference
 from xcli.cli import cli
-from xcli.cli.sections import INPUT, Command, option, option_records
-from xcli.errors import ExitCode
+from xcli.cli.help import INPUT, Command, option, option_records
+from xcli.core.errors import ExitCode
 
 TOOL = Path(generate.__file__)
 NASTY = r"""it's "q" $HOME $(id) a:b [br] {c,d} (p) *? \n b\\s 100% <x> & | ~ ^ ! # ; é ü -- .d 'q _u_ &amp; 1."""

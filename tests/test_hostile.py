@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tests.cli.conftest import run_process, save_photos
 from tests.imagefiles import make_hostile_directory
-from xcli.paths import escape_path, unescape_path
+from xcli.core.text import escape_path, unescape_path
 
 FAST = ("--weights", "none", "--image-size", "71", "--batch-size", "8")
 

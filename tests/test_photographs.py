@@ -19,8 +19,8 @@ from PIL import Image
 from tests.cli.conftest import run_process
 from tests.imagefiles import exif, turned
 from xcli import Preprocessing, RunOptions, classify, extract_features, load_model
-from xcli.architecture import weighted_layers
-from xcli.h5weights import BIAS, KERNEL, read_weights
+from xcli.models.architecture import weighted_layers
+from xcli.models.hdf5_weights import BIAS, KERNEL, read_weights
 
 DATA = Path(os.environ.get("XCEPTION_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NO_TOP = DATA / "weights" / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"

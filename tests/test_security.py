@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from xcli import tables
 from xcli.cli import display
-from xcli.errors import ImageError
-from xcli.records import ImageRef
-from xcli.text import csv_fields, csv_safe
+from xcli.core.errors import ImageError
+from xcli.core.records import ImageRef
+from xcli.tables import schema as tables
+from xcli.tables.text import csv_fields, csv_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xcli.errors import ImageError
-from xcli.records import ImageRef, Report
-from xcli.sinks import METADATA_KEY, open_sink, write_meta
-from xcli.sources import SourceOptions, list_images, shard_of
-from xcli.tables import classify_batch, classify_schema, features_batch, features_schema
+from xcli.core.errors import ImageError
+from xcli.core.records import ImageRef, Report
+from xcli.sources.listing import SourceOptions, list_images, shard_of
+from xcli.tables.formats import METADATA_KEY, open_sink, write_meta
+from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
 
 HOSTILE = [
     b'quote".jpg',

@@ -15,8 +15,8 @@ import click
 
 from xcli import __version__
 from xcli.cli import PROGRAM
-from xcli.cli.sections import option_records
-from xcli.errors import ExitCode
+from xcli.cli.help import option_records
+from xcli.core.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

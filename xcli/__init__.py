@@ -13,22 +13,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from xcli.api import classify, extract_features
-    from xcli.architecture import Xception
-    from xcli.errors import XcliError
-    from xcli.images import Preprocessing
-    from xcli.inference import RunOptions
-    from xcli.model import LoadedModel, ModelSpec, load_model
+    from xcli.core.errors import XcliError
+    from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.run import RunOptions
+    from xcli.models.architecture import Xception
+    from xcli.models.loader import LoadedModel, ModelSpec, load_model
 
 _HOMES = {
-    "LoadedModel": "model",
-    "ModelSpec": "model",
-    "Preprocessing": "images",
-    "RunOptions": "inference",
-    "Xception": "architecture",
-    "XcliError": "errors",
+    "LoadedModel": "models.loader",
+    "ModelSpec": "models.loader",
+    "Preprocessing": "images.preprocessing",
+    "RunOptions": "inference.run",
+    "Xception": "models.architecture",
+    "XcliError": "core.errors",
     "classify": "api",
     "extract_features": "api",
-    "load_model": "model",
+    "load_model": "models.loader",
 }
 
 __all__ = [

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from xcli.errors import OutputError, UsageError
-from xcli.inference import Run, RunOptions, preprocessing_for
-from xcli.model import LoadedModel, ModelSpec, load_model
-from xcli.outputs import check_outputs, finished, output_format
-from xcli.recording import RecordOptions, record
-from xcli.sinks import CLASSIFY_FORMATS, FEATURES_FORMATS
-from xcli.sources import SourceOptions, list_images
-from xcli.tasks import ClassifyTable, FeaturesTable, Table
+from xcli.core.errors import OutputError, UsageError
+from xcli.inference.run import Run, RunOptions, preprocessing_for
+from xcli.inference.tasks import ClassifyTable, FeaturesTable, Table
+from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.outputs.save import RecordOptions, record
+from xcli.outputs.target import check_outputs, finished, output_format
+from xcli.sources.listing import SourceOptions, list_images
+from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
 Source = str | os.PathLike[str]
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.images import Preprocessing
-    from xcli.records import Report
+    from xcli.core.records import Report
+    from xcli.images.preprocessing import Preprocessing
 
 
 def classify(

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.crossvalidation import fold_of
 from benchmarks.finetuning import compared
-from xcli.labelled import TRAIN, Sample
-from xcli.records import ImageRef
-from xcli.splitting import Example
+from xcli.core.records import ImageRef
+from xcli.sources.labelled import TRAIN, Sample
+from xcli.training.split import Example
 
 
 def test_times_are_those_to_the_accuracy_that_both_have_reached() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import decode, end_to_end, model, report
 from benchmarks.steady import Windows, facts
 from benchmarks.timing import DIFFERENCE, compare, compare_all, group
-from xcli.memory import STREAMS
+from xcli.inference.batch_size import STREAMS
 
 
 def made_up(decoded: float, computed: float) -> dict[str, Any]:

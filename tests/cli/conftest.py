@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from xcli.cli import _run
-from xcli.cli.messages import Messages
-from xcli.runtime import NativeStderr
+from xcli.cli.verbosity import Messages
+from xcli.core.tensorflow import NativeStderr
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Invoke, save_photos
-from tests.test_image_archives import make
+from tests.sources.archives.test_listing import make
 
 OPTIONS = ("--weights", "none", "--image-size", "71", "--precision", "float32", "--format", "csv")
 

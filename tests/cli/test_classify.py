@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import Invoke, save_photos
-from xcli.labels import imagenet_labels
+from xcli.models.labels import imagenet_labels
 
 RANDOM = ("--weights", "none", "--batch-size", "4")
 

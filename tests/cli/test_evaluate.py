@@ -13,10 +13,10 @@ import pytest
 
 from tests.cli.conftest import Invoke, clean_environment, save_photos
 from tests.colournet import colour_model, save_folders
-from xcli.evaluation import REPORT_FILES
-from xcli.model import ModelSpec
+from xcli.evaluation.evaluate import REPORT_FILES
+from xcli.models.loader import ModelSpec
 
-MODULE = importlib.import_module("xcli.cli.evaluate")  # the attribute of the package is the command
+MODULE = importlib.import_module("xcli.cli.commands.evaluate")  # the attribute of the package is the command
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_the_network_itself_by_wnid_and_name(invoke: Invoke, tmp_path: Path) -> 
 def test_usage_errors_and_help_need_no_libraries() -> None:
     heavy = "tensorflow", "keras", "numpy", "pyarrow", "PIL", "matplotlib"
     program = (
-        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.messages import Messages\n"
+        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.verbosity import Messages\n"
         f"code = _run(Messages())\nfound = [name for name in {heavy!r} if name in sys.modules]\n"
         "print(code, found, file=sys.stderr)"
     )

@@ -17,10 +17,10 @@ from filelock import FileLock
 from PIL import Image
 
 from tests.cli.conftest import Invoke, Result, clean_environment
-from xcli.cli.courses import Course
-from xcli.images import Preprocessing, load_image
+from xcli.cli.training_progress import Course
+from xcli.images.preprocessing import Preprocessing, load_image
 
-MODULE = importlib.import_module("xcli.cli.finetune")  # the attribute of the package is the command
+MODULE = importlib.import_module("xcli.cli.commands.finetune")  # the attribute of the package is the command
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 TRAINED = (
     "--views",

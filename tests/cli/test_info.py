@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Invoke
-from xcli.architecture import layers
+from xcli.models.architecture import layers
 
 
 def report(invoke: Invoke, *args: str | Path, code: int = 0) -> dict:

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import COMMAND, Invoke, run_process
 from xcli import __version__
 from xcli.cli import cli
-from xcli.errors import ExitCode
+from xcli.core.errors import ExitCode
 
 HEAVY = {"tensorflow", "keras", "numpy", "PIL", "pyarrow", "matplotlib", "h5py", "rich", "tqdm"}
 LIGHT = [
@@ -41,7 +41,7 @@ LIGHT = [
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
     code = (
-        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.messages import Messages\n"
+        "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.verbosity import Messages\n"
         f"sys.argv = ['xception', *{args!r}]\ncode = _run(Messages())\n"
         f"print('IMPORTED', code, sorted({HEAVY!r} & set(sys.modules)))"
     )
@@ -127,7 +127,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_under_debug(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh\nno")
 
-    monkeypatch.setattr("xcli.cli.running.list_images", broken)
+    monkeypatch.setattr("xcli.cli.table_run.list_images", broken)
     result = invoke("classify", tmp_path)
     assert result.code == 1
     assert len(result.err.splitlines()) == 1

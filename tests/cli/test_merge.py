@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.conftest import COMMAND, Invoke, clean_environment, save_photos
 from tests.thorough import thorough
-from xcli.provenance import PROVENANCE_KEYS
+from xcli.tables.provenance import PROVENANCE_KEYS
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "32")
 TINY = ("--weights", "none", "--classes", "3", "--batch-size", "8", "--top", "2")
@@ -160,7 +160,7 @@ def test_no_tensorflow(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         ["verify", str(tmp_path / "x.parquet"), str(photos)],
     ):
         code = (
-            "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.messages import Messages\n"
+            "import sys\nfrom xcli.cli import _run\nfrom xcli.cli.verbosity import Messages\n"
             f"sys.argv = ['xception', *{args!r}]\ncode = _run(Messages())\n"
             "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
         )

@@ -12,9 +12,9 @@ import pytest
 
 from tests.cli.conftest import Invoke, save_photos
 from tests.objectstore import ObjectStore, WebServer
-from tests.test_image_archives import make
-from xcli.objects import RemoteObject
-from xcli.stores import Content
+from tests.sources.archives.test_listing import make
+from xcli.sources.locations import RemoteObject
+from xcli.storage.object_store import Content
 
 FAST = ("--weights", "none", "--image-size", "71", "--precision", "float32", "--batch-size", "4")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import save_photos
-from xcli.profiling import STAGES
+from xcli.inference.profiler import STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

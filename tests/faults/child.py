@@ -54,7 +54,7 @@ def on_call(number: int, function: Callable[..., Any], act: Callable[[], NoRetur
 
 def half_written(number: int, act: Callable[[], NoReturn]) -> Any:
     """`CheckedStream.write`, whose call of that number comes half way."""
-    from xcli.output import CheckedStream
+    from xcli.storage.streams import CheckedStream
 
     original, calls = CheckedStream.write, 0
 
@@ -73,8 +73,8 @@ def half_written(number: int, act: Callable[[], NoReturn]) -> Any:
 
 def install(fault: str) -> None:
     """Puts a fault in place."""
-    from xcli.journal import Journal
-    from xcli.output import CheckedStream
+    from xcli.outputs.partial_file import Journal
+    from xcli.storage.streams import CheckedStream
 
     name, _, number = fault.partition(":")
     how, _, where = name.partition("-")

@@ -19,7 +19,7 @@ WIDTH = 2048
 
 
 class StubEngine:
-    """What `xcli.engines` uses of `Engine`."""
+    """What `xcli.inference.engines` uses of `Engine`."""
 
     def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
         self.batch_size = batch_size
@@ -40,22 +40,22 @@ def resident() -> float:
 
 def main() -> None:
     """Puts the stubs in place and runs the command."""
-    import xcli.computation
-    import xcli.engines
-    import xcli.recording
-    from xcli.pipeline import PixelPipeline
+    import xcli.inference.engines
+    import xcli.inference.predictor
+    import xcli.outputs.save
+    from xcli.inference.pipeline import PixelPipeline
 
     arguments = sys.argv[1:]
     if arguments[0] == "--no-decode":
         del arguments[0]
         pixels = np.full((299, 299, 3), 7, np.uint8)
-        xcli.computation.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
+        xcli.inference.predictor.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
             PixelPipeline, decode=lambda location, preprocessing: pixels
         )
-    xcli.engines.Engine = StubEngine  # type: ignore[misc,assignment]
+    xcli.inference.engines.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     rows = 0
-    done = xcli.recording._Recording._done
+    done = xcli.outputs.save._Recording._done
 
     def count(self: Any, batch: Any) -> None:
         nonlocal rows
@@ -65,7 +65,7 @@ def main() -> None:
             log.flush()
         done(self, batch)
 
-    xcli.recording._Recording._done = count  # type: ignore[method-assign]
+    xcli.outputs.save._Recording._done = count  # type: ignore[method-assign]
     sys.argv = ["xception", *arguments]
     from xcli.cli import main as command
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from xcli import __version__
-from xcli.cli.classify import classify
+from xcli.cli.commands.classify import classify
 from xcli.cli.completion import VARIABLE, complete
-from xcli.cli.evaluate import evaluate
-from xcli.cli.features import features
-from xcli.cli.finetune import finetune
-from xcli.cli.info import info
-from xcli.cli.merge import merge
-from xcli.cli.messages import Messages, message_arguments, messages_of
-from xcli.cli.verify import verify
-from xcli.errors import ExitCode, Terminated, XcliError
+from xcli.cli.commands.evaluate import evaluate
+from xcli.cli.commands.features import features
+from xcli.cli.commands.finetune import finetune
+from xcli.cli.commands.info import info
+from xcli.cli.commands.merge import merge
+from xcli.cli.verbosity import Messages, message_arguments, messages_of
+from xcli.cli.commands.verify import verify
+from xcli.core.errors import ExitCode, Terminated, XcliError
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from xcli.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, Report
-from xcli.tables import one_line, prediction_count
+from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, Report
+from xcli.tables.schema import one_line, prediction_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from xcli.profiling import Profile
-    from xcli.records import ImageBatch
+    from xcli.core.records import ImageBatch
+    from xcli.inference.profiler import Profile
 
 MAX_SHOWN = 3
 """Predictions a row of the terminal's table; the files hold them all."""

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.messages import messages_of
-from xcli.cli.sections import INPUT, MODEL, OUTPUT, PIXELS, RUN, F, option, stack
-from xcli.engine import INPUT_RANGES
-from xcli.images import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
-from xcli.inference import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
-from xcli.model import ModelSpec
-from xcli.recording import RecordOptions
-from xcli.records import default
-from xcli.runtime import PRECISIONS
-from xcli.sources import SourceOptions, parse_shard
+from xcli.cli.help import INPUT, MODEL, OUTPUT, PIXELS, RUN, F, option, stack
+from xcli.cli.verbosity import messages_of
+from xcli.core.records import default
+from xcli.core.tensorflow import PRECISIONS
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
+from xcli.inference.engine import INPUT_RANGES
+from xcli.inference.run import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.models.loader import ModelSpec
+from xcli.outputs.save import RecordOptions
+from xcli.sources.listing import SourceOptions, parse_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

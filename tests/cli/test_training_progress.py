@@ -1,0 +1,95 @@
+"""The course of a training on standard error."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xcli.cli import training_progress as courses
+from xcli.cli.training_progress import Course
+from xcli.training.activation_cache import Cache
+from xcli.training.trainer import Phase, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PHASE = Phase("head", 3, 1e-3, 1.0, 5, 32)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def row(epoch: int, val: float | None = 0.75) -> Row:
+    return Row("head", epoch, 1e-3, 1.25, 0.5, None if val is None else 2 * val, val, 4.2)
+
+
+def follow(course: Course, cache: Cache, val: float | None) -> None:
+    with course:
+        course.computing(12)
+        course.computed(12)
+        course.cached(0, 2, 3_000_000, cache)
+        course.phase(PHASE, 1)
+        for epoch in (2, 3):
+            course.step(1, 2)
+            course.epoch(row(epoch, val), PHASE)
+        course.scoring()
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[io.StringIO, bool, float | None], str]:
+    def show(stream: io.StringIO, enabled: bool, val: float | None = 0.75) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            patch.setattr(courses.log, "disabled", True)  # other tests of the process may have left its handlers
+            follow(Course(enabled=enabled), Cache(tmp_path, 1), val)
+        return stream.getvalue()
+
+    return show
+
+
+def test_plain_lines_on_a_pipe(shown: Callable[..., str]) -> None:
+    lines = shown(io.StringIO(), True).splitlines()
+    assert lines[0].split() == ["epoch", "loss", "accuracy", "val", "loss", "val", "accuracy", "seconds"]
+    cells = [line.split(",")[0].split() for line in lines[1:]]
+    assert cells == [
+        ["head", "2/3", "1.2500", "0.5000", "1.5000", "0.7500", "4.2"],
+        ["head", "3/3", "1.2500", "0.5000", "1.5000", "0.7500", "4.2"],
+    ]
+    assert lines[1].endswith("left at most")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_live_table_on_a_terminal(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    text = shown(Terminal(), True)
+    assert "step 1 of 2" in text
+    assert "trying the finished model" in text
+    last = text.rsplit("epoch", 1)[1]
+    assert "head 2/3" in last
+    assert "head 3/3" in last
+    assert "trying" not in last
+
+
+def test_long_computations_are_reported_on_a_pipe_too(
+    shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courses, "_REPORTS", 0.0)
+    assert shown(io.StringIO(), True).splitlines()[0] == "12 of 12 images, views counted each"
+    assert "12 of 12 images, views" not in shown(Terminal(), True)
+
+
+def test_no_validation_leaves_its_columns_empty(shown: Callable[..., str]) -> None:
+    line = shown(io.StringIO(), True, None).splitlines()[1]
+    assert line.split(",")[0].split() == ["head", "2/3", "1.2500", "0.5000", "4.2"]
+
+
+def test_quiet_says_nothing(shown: Callable[..., str]) -> None:
+    assert shown(io.StringIO(), False) == ""
+    assert shown(Terminal(), False) == ""

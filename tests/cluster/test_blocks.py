@@ -1,0 +1,69 @@
+"""Work in pieces: the same listing in the same blocks, and what travels."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+
+from xcli.cluster.blocks import PROBE, Block, Done, blocks_of
+from xcli.core.errors import ImageError
+from xcli.core.records import ImageRef
+from xcli.sources.archives.members import WholeArchive
+
+pytest.importorskip("pandas", reason="needs the ray extra")
+
+
+def ref(name: str) -> ImageRef:
+    return ImageRef(name, name, name.encode())
+
+
+def archive(name: str) -> ImageRef:
+    return ImageRef(name, WholeArchive(name, b""), name.encode())
+
+
+def test_blocks_have_so_many_images_and_archives_are_blocks_of_their_own() -> None:
+    listing = [*map(ref, "abcde"), archive("x.tar"), archive("y.tar"), ref("f")]
+    blocks = list(blocks_of(iter(listing), 2))
+    assert [[one.path for one in block.refs] for block in blocks] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["e"],
+        ["x.tar"],
+        ["y.tar"],
+        ["f"],
+    ]
+    assert [block.number for block in blocks] == list(range(6))
+    assert list(chain.from_iterable(block.refs for block in blocks)) == listing
+    assert [block.archive is not None for block in blocks] == [False, False, False, True, True, False]
+
+
+def test_no_images_are_one_empty_block() -> None:
+    assert list(blocks_of(iter(()), 10)) == [Block(0, ())]
+    assert Block(PROBE, ()).archive is None
+
+
+def test_a_digest_stands_for_the_images() -> None:
+    one, other = Block(0, (ref("a"), ref("b"))), Block(0, (ref("a"), ref("c")))
+    assert one.digest == Block(5, (ref("a"), ref("b"))).digest
+    assert len({one.digest, other.digest, Block(0, (ref("b"), ref("a"))).digest, Block(0, ()).digest}) == 4
+    failed = ImageRef("a", "a", b"a", ImageError("missing", "no such file or directory"))
+    assert Block(0, (failed,)).digest != Block(0, (ref("a"),)).digest
+
+
+def test_blocks_and_results_travel() -> None:
+    carried = ImageRef("\\xff.jpg", "\udcff.jpg", b"\xff.jpg", ImageError("missing", "gone"), ("x", 1))
+    block = Block(7, (carried, archive("x.tar")))
+    found = Block.of(block.to_frame())
+    assert (found.number, found.digest) == (7, block.digest)
+    assert found.refs[0].extra == ("x", 1)
+    assert str(found.refs[0].error) == "missing: gone"
+    assert found.refs[1] == block.refs[1]
+    done = Done(7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=("ModelError", "no"))
+    assert list(Done.of(done.to_frame())) == [done]
+    assert done.rows == 5
+
+
+def test_an_archive_is_read_by_its_members() -> None:
+    with pytest.raises(NotImplementedError):
+        WholeArchive("x.tar", b"").read(1)

@@ -1,0 +1,535 @@
+"""From references to batches: order, bounds, errors, hanging decodes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.imagefiles import encode, gradient, make_hostile_directory
+from xcli.core.errors import ImageError, XcliError
+from xcli.core.records import ImageBatch, ImageRef
+from xcli.core.tensorflow import load_tensorflow
+from xcli.images import formats
+from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.inference.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
+from xcli.outputs.resume import Stamp
+from xcli.sources.archives.members import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+P = Preprocessing(size=4)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ref(number: int, error: ImageError | None = None) -> ImageRef:
+    return ImageRef(f"{number}.jpg", str(number), b"", error)
+
+
+def square(number: int) -> np.ndarray:
+    return np.full((4, 4, 3), number % 251, np.uint8)
+
+
+def decode(location: str, _: Preprocessing) -> np.ndarray:
+    """An image that shows its number, after a time that differs from one to the next."""
+    time.sleep(int(location) * 7 % 5 / 2000)
+    return square(int(location))
+
+
+def pipeline(
+    refs: Iterable[ImageRef], decode: Callable[..., Any] = decode, *, batch_size: int = 4, **options: Any
+) -> PixelPipeline:
+    return PixelPipeline(iter(refs), P, batch_size=batch_size, decode=decode, **options)
+
+
+def drain(batches: Iterable[ImageBatch]) -> tuple[list[ImageBatch], BaseException | None]:
+    """All batches, and what was raised after them."""
+    found = []
+    try:
+        for batch in batches:
+            found.append(batch)  # noqa: PERF402 - those before the exception are wanted
+    except BaseException as error:  # noqa: BLE001
+        return found, error
+    return found, None
+
+
+def numbers(batches: Iterable[ImageBatch]) -> list[int]:
+    return [int(ref.location) for batch in batches for ref in batch.refs]
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> bool:
+    """Waits for something to become true; whether it did."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("xception")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = len(threads())
+    yield
+    assert until(lambda: len(threads()) <= before), threads()
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What hanging decodes wait for; opened at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+# ---- order and completeness ----
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize(("count", "batch_size"), [(9, 1), (45, 7), (45, 32), (14, 7), (3, 32)])
+def test_order_is_that_of_the_references(workers: int, count: int, batch_size: int) -> None:
+    refs = [ref(number) for number in range(count)]
+    batches = list(pipeline(refs, batch_size=batch_size, workers=workers))
+    sizes = [len(batch.refs) for batch in batches]
+    full, rest = divmod(count, batch_size)
+    assert sizes == [batch_size] * full + [rest] * bool(rest)
+    assert [one for batch in batches for one in batch.refs] == refs
+    for batch in batches:
+        assert batch.pixels.dtype == np.uint8
+        assert batch.pixels.shape == (len(batch.refs), 4, 4, 3)
+        assert batch.errors == (None,) * len(batch.refs)
+        for one, pixels in zip(batch.refs, batch.pixels, strict=True):
+            assert (pixels == square(int(one.location))).all()
+
+
+def test_no_references() -> None:
+    assert list(pipeline([])) == []
+
+
+def test_decodes_run_in_parallel() -> None:
+    meeting = threading.Barrier(4, timeout=20)
+
+    def together(location: str, _: Preprocessing) -> np.ndarray:
+        meeting.wait()  # raises if the others do not come
+        return square(int(location))
+
+    assert numbers(pipeline(map(ref, range(16)), together, workers=4)) == list(range(16))
+
+
+def test_the_middle_is_a_tf_data_dataset() -> None:
+    tf = load_tensorflow()
+    one = pipeline(map(ref, range(5)), workers=2)
+    dataset = one.dataset()
+    assert isinstance(dataset, tf.data.Dataset)
+    assert [batch.tolist() for batch, _ in dataset.as_numpy_iterator()] == [[0, 1, 2, 3], [4]]
+    one._pool.close()
+
+
+def test_default_workers() -> None:
+    assert 1 <= default_workers() <= (os.cpu_count() or 1)
+    assert PixelPipeline(iter(()), P, batch_size=1)._workers == default_workers()
+
+
+def test_real_files(tmp_path: Path) -> None:
+    formats.pillow.cache_clear()  # pytest has undone what it does against warnings
+    expected = make_hostile_directory(tmp_path)
+    refs = [ImageRef(name, os.path.join(tmp_path, name), b"") for name in sorted(expected)]
+    p = Preprocessing(size=16)
+    batches = list(PixelPipeline(iter(refs), p, batch_size=10, workers=3))
+    assert [one for batch in batches for one in batch.refs] == refs
+    for batch in batches:
+        for one, pixels, error in zip(batch.refs, batch.pixels, batch.errors, strict=True):
+            assert (error.reason if error else "ok") == expected[one.path]
+            assert (pixels == (0 if error else load_image(one.location, p))).all()
+
+
+# ---- errors of images ----
+
+TEXTS = ("plain", "Ünïcödé 🐈", "surrogate \udcff", "two\nlines", "nul \0 within", "", "x" * 10_000)
+
+
+def test_errors_arrive_as_they_were() -> None:
+    def fail(location: str, _: Preprocessing) -> np.ndarray:
+        number = int(location)
+        if number % 2:
+            return square(number)
+        raise ImageError("corrupt", TEXTS[number // 2])
+
+    (batch,) = pipeline(map(ref, range(2 * len(TEXTS))), fail, batch_size=32)
+    for number, (pixels, error) in enumerate(zip(batch.pixels, batch.errors, strict=True)):
+        if number % 2:
+            assert error is None
+            assert (pixels == square(number)).all()
+        else:
+            assert error is not None
+            assert (error.reason, error.message) == ("corrupt", TEXTS[number // 2])
+            assert not pixels.any()
+
+
+def test_references_with_an_error_are_not_opened() -> None:
+    opened = []
+
+    def note(location: str, p: Preprocessing) -> np.ndarray:
+        opened.append(int(location))
+        return decode(location, p)
+
+    errors = [ImageError("missing", text) for text in TEXTS]
+    refs = [ref(2 * number, error) for number, error in enumerate(errors)] + [ref(2 * len(TEXTS) + 1)]
+    (batch,) = pipeline(refs, note, batch_size=32)
+    assert opened == [2 * len(TEXTS) + 1]
+    assert batch.errors[:-1] == tuple(errors)
+    assert batch.errors[-1] is None
+    assert not batch.pixels[:-1].any()
+
+
+def test_an_error_does_not_keep_the_file_in_memory() -> None:
+    kept: list[weakref.ref[np.ndarray]] = []
+
+    def fail(_: str, __: Preprocessing) -> np.ndarray:
+        data = np.zeros(1000)
+        kept.append(weakref.ref(data))
+        raise ImageError("corrupt", "bad") from ValueError(data)
+
+    pool = DecoderPool(fail, timeout=10)
+    error = pool.run("", P)
+    assert isinstance(error, ImageError)
+    assert error.__traceback__ is None
+    assert error.__cause__ is None
+    assert until(lambda: kept[0]() is None), "by the error, or by the idle thread"
+    pool.close()
+
+
+def test_an_idle_thread_does_not_keep_the_image_in_memory() -> None:
+    pool = DecoderPool(lambda _, __: np.zeros((4, 4, 3), np.uint8), timeout=10)
+    kept = weakref.ref(pool.run("", P))
+    assert until(lambda: kept() is None)
+    pool.close()
+
+
+# ---- bounds ----
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 4), (2, 8), (6, 1), (6, 5)])
+def test_a_slow_consumer_holds_the_source_back(workers: int, batch_size: int) -> None:
+    taken = given = 0
+
+    def refs() -> Iterator[ImageRef]:
+        nonlocal taken
+        for number in range(100_000):
+            taken += 1
+            yield ref(number)
+
+    for batch in pipeline(refs(), batch_size=batch_size, workers=workers):
+        given += len(batch.refs)
+        assert until(lambda given=given: taken - given >= 2 * batch_size), "it works ahead"
+        time.sleep(0.1)
+        assert taken - given <= 2 * workers + 4 * batch_size
+        if given >= 4 * batch_size:
+            break
+
+
+# ---- what is not the fault of an image ----
+
+
+class Unlucky(Exception):
+    pass
+
+
+@pytest.mark.parametrize("count", [0, 3, 8, 10])
+def test_an_exception_of_the_source_comes_after_what_it_gave(count: int) -> None:
+    error = Unlucky("the listing fails")
+
+    def refs() -> Iterator[ImageRef]:
+        yield from map(ref, range(count))
+        raise error
+
+    batches, raised = drain(pipeline(refs(), workers=3))
+    assert numbers(batches) == list(range(count))
+    assert raised is error
+
+
+@pytest.mark.parametrize("kind", [Unlucky, MemoryError, SystemExit])
+def test_a_bug_in_decoding_surfaces_as_it_is(kind: type[BaseException]) -> None:
+    error = kind("a bug")
+
+    def fail(location: str, p: Preprocessing) -> np.ndarray:
+        if location == "13":
+            raise error
+        return decode(location, p)
+
+    batches, raised = drain(pipeline(map(ref, range(1000)), fail, workers=3))
+    assert raised is error
+    assert numbers(batches) == list(range(12)), "the batches before its own, whole"
+
+
+@pytest.mark.parametrize("wrong", [None, np.zeros((5, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_pixels_of_another_kind_are_a_bug(wrong: Any) -> None:
+    _, raised = drain(pipeline(map(ref, range(3)), lambda *_: wrong))
+    assert isinstance(raised, Exception)
+    assert not isinstance(raised, ImageError)
+
+
+# ---- decodes that hang ----
+
+
+def test_a_decode_that_hangs_is_a_row_and_the_others_go_on(gate: threading.Event) -> None:
+    def hang(location: str, p: Preprocessing) -> np.ndarray:
+        if int(location) in (2, 3, 17):
+            gate.wait()
+        return decode(location, p)
+
+    batches = list(pipeline(map(ref, range(22)), hang, workers=2, timeout=0.5))
+    assert numbers(batches) == list(range(22))
+    errors = [error for batch in batches for error in batch.errors]
+    late = {number: error for number, error in enumerate(errors) if error}
+    assert set(late) == {2, 3, 17}
+    assert {str(error) for error in late.values()} == {"timeout: not read and decoded within 0.5 s"}
+    assert not batches[0].pixels[2:].any()
+    assert (batches[1].pixels[0] == square(4)).all()
+
+
+def test_too_many_that_hang_stop_the_run(gate: threading.Event) -> None:
+    def hang(location: str, p: Preprocessing) -> np.ndarray:
+        if int(location) >= 40:
+            gate.wait()
+        return decode(location, p)
+
+    batches, raised = drain(pipeline(map(ref, range(1000)), hang, batch_size=8, workers=4, timeout=0.3))
+    assert type(raised) is XcliError
+    assert "--image-timeout 0.3 s" in str(raised)
+    # The 17th stands in the eighth batch, with some that were not tried. No row may say anything of those.
+    assert MAX_ABANDONED == 16
+    assert numbers(batches) == list(range(56))
+    reasons = [error.reason if error else "ok" for batch in batches for error in batch.errors]
+    assert reasons == ["ok"] * 40 + ["timeout"] * 16
+
+
+def test_too_many_that_hang_at_the_very_end_are_said_too(gate: threading.Event) -> None:
+    batches, raised = drain(pipeline(map(ref, range(17)), lambda *_: gate.wait(), workers=17, timeout=0.2))
+    assert numbers(batches) == list(range(17))
+    assert type(raised) is XcliError
+
+
+def test_a_thread_that_comes_back_late_is_forgiven() -> None:
+    gates = [threading.Event() for _ in range(3)]
+
+    def hang(location: str, _: Preprocessing) -> np.ndarray:
+        gates[int(location)].wait()
+        return square(0)
+
+    pool = DecoderPool(hang, timeout=0.05, max_abandoned=1)
+    assert isinstance(pool.run("0", P), ImageError)
+    assert threads() == ["xception-decode"]
+    gates[0].set()
+    assert until(lambda: not threads())
+    assert isinstance(pool.run("1", P), ImageError)
+    assert pool.failure is None
+    assert isinstance(pool.run("2", P), ImageError)
+    assert pool.failure is not None, "two at once"
+    with pytest.raises(XcliError) as caught:
+        pool.run("0", P)
+    assert caught.value is pool.failure
+    gates[1].set()
+    gates[2].set()
+    pool.close()
+
+
+def test_threads_are_used_again() -> None:
+    seen = set()
+
+    def note(location: str, p: Preprocessing) -> np.ndarray:
+        seen.add(threading.get_ident())
+        return decode(location, p)
+
+    list(pipeline(map(ref, range(50)), note, workers=3))
+    assert 1 <= len(seen) <= 3
+
+
+# ---- the end ----
+
+
+def test_threads_end_when_the_consumer_leaves_early(gate: threading.Event) -> None:
+    started = threading.Event()
+    last = -1
+
+    def refs() -> Iterator[ImageRef]:
+        nonlocal last
+        for last in range(100_000):
+            yield ref(last)
+
+    def slow(location: str, p: Preprocessing) -> np.ndarray:
+        if int(location) >= 4:
+            started.set()
+            gate.wait()
+        return decode(location, p)
+
+    for batch in pipeline(refs(), slow, workers=4):
+        assert numbers([batch]) == [0, 1, 2, 3]
+        assert started.wait(10)
+        break
+    assert "xception-decode" in threads()
+    gate.set()
+    assert until(lambda: not threads(), 5)
+    assert last < 40
+
+
+def test_threads_end_when_the_consumer_never_began() -> None:
+    batches = iter(pipeline(map(ref, range(100))))
+    del batches
+    assert not threads()
+
+
+def test_a_closed_pool_decodes_no_more() -> None:
+    pool = DecoderPool(decode, timeout=10)
+    pool.run("1", P)
+    pool.close()
+    with pytest.raises(XcliError):
+        pool.run("2", P)
+    assert until(lambda: not threads())
+
+
+def test_the_feeding_thread_does_not_outlive_a_source_that_fails() -> None:
+    def refs() -> Iterator[ImageRef]:
+        yield ref(0)
+        raise Unlucky
+
+    with pytest.raises(Unlucky):
+        list(pipeline(refs()))
+    assert until(lambda: not threads(), 5)
+
+
+_SCRIPT = """
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from xcli.images.preprocessing import Preprocessing
+from xcli.inference.pipeline import PixelPipeline
+from xcli.core.records import ImageRef
+
+def pipeline(blocked):
+    def refs():
+        for _ in range(4):
+            yield ImageRef(sys.argv[1], sys.argv[1], b"")
+        reader, _ = os.pipe()
+        blocked.set()
+        os.read(reader, 1)
+
+    return PixelPipeline(refs(), Preprocessing(size=8), batch_size=2, workers=2)
+
+first, second = threading.Event(), threading.Event()
+for batch in pipeline(first):
+    first.wait()
+    break
+for number, batch in enumerate(pipeline(second)):
+    if number == 1:
+        second.wait()
+        print(batch.errors, flush=True)
+"""
+
+
+def test_leaving_and_interrupting_while_the_source_blocks(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(encode(gradient(), "PNG"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(tmp_path / "photo.png")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert process.stdout is not None
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout.readline().strip() == "(None, None)"
+        time.sleep(0.2)  # until it waits for the third batch
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - begin < 10
+        assert process.returncode in (-signal.SIGINT, 130)
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Far(Member):
+    """An image that takes a while to come, whatever the number of processors; negative ones never do."""
+
+    archive: str
+    offset: int
+    gate: threading.Event
+    size: int = 1
+
+    @property
+    def distant(self) -> bool:
+        return True
+
+    def read(self, max_bytes: int) -> bytes:
+        if self.offset < 0:
+            self.gate.wait(20)
+        time.sleep(0.05)
+        if self.offset % 10 == 7:
+            raise ImageError("missing", "no such object")
+        return b"%d" % self.offset
+
+    def state(self) -> Stamp | None:
+        return None if self.offset % 10 == 7 else Stamp(1, self.offset)
+
+
+def far(number: int, gate: threading.Event) -> ImageRef:
+    return ImageRef(f"{number}.jpg", Far("a", number, gate), b"")
+
+
+def decode_far(location: Any, _: Preprocessing) -> np.ndarray:
+    return square(int(location) if isinstance(location, str) else int(location.read(10)))
+
+
+def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event) -> None:
+    refs = [ref(number) if number % 10 == 3 else far(number, gate) for number in range(100)]
+    drain(pipeline([ref(0)]))  # TensorFlow takes its time when it is first used
+    begin = time.monotonic()
+    batches, error = drain(pipeline(refs, decode_far, workers=1))
+    assert time.monotonic() - begin < 100 * 0.05 / 3
+    assert error is None
+    assert [ref.path for batch in batches for ref in batch.refs] == [ref.path for ref in refs]
+    pixels = np.concatenate([batch.pixels for batch in batches])[:, 0, 0, 0]
+    errors = [error for batch in batches for error in batch.errors]
+    stamps = [stamp for batch in batches for stamp in batch.stamps]
+    for number in range(100):
+        if number % 10 == 7:
+            assert (str(errors[number]), stamps[number]) == ("missing: no such object", None)
+        else:
+            assert (int(pixels[number]), errors[number]) == (number, None)
+            assert stamps[number] == (None if number % 10 == 3 else Stamp(1, number))
+
+
+def test_what_never_comes_is_a_row_after_the_timeout(gate: threading.Event) -> None:
+    refs = [far(number, gate) for number in (0, 1, -2, 3, 4)]
+    batches, error = drain(pipeline(refs, decode_far, batch_size=5, timeout=0.5))
+    assert error is None
+    assert [error and error.reason for error in batches[0].errors] == [None, None, "timeout", None, None]
+    gate.set()
+
+
+def test_leaving_early_lets_go_of_what_is_on_its_way(gate: threading.Event) -> None:
+    batches = iter(pipeline((far(number, gate) for number in range(1000)), decode_far))
+    assert next(batches).refs[0].path == "0.jpg"
+    batches.close()  # type: ignore[attr-defined]

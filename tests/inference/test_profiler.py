@@ -1,0 +1,112 @@
+"""The clocks of a run."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from xcli.inference.profiler import STAGES, Profile, timed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def by_name(profile: Profile) -> dict[str, tuple[float, float, float | None]]:
+    return {one.stage: (one.waited, one.busy, one.rate) for one in profile.times()}
+
+
+def test_a_moment_counts_for_the_engine_before_all_others() -> None:
+    clock = Clock()
+    profile = Profile(workers=2, clock=clock)
+    with profile.stage("listing"):
+        clock.now += 1
+    with profile.stage("decode"), profile.stage("decode"):
+        clock.now += 2
+        with profile.stage("engine", 8):
+            clock.now += 4
+            with profile.stage("output", 8):
+                clock.now += 1
+        with profile.stage("output", 0):
+            clock.now += 3
+    found = by_name(profile)
+    assert found == {
+        "listing": (1, 1, 1.0),
+        # Two images in twenty seconds of work, which two workers shared.
+        "decode": (2, 10, pytest.approx(0.2)),
+        "engine": (5, 5, pytest.approx(8 / 5)),
+        "output": (3, 4, 2.0),
+    }
+    assert sum(waited for waited, _, _ in found.values()) == clock.now - 100
+    assert "GPU" in profile.bottleneck()
+    assert list(profile.as_dict()) == list(STAGES)
+    assert profile.as_dict()["engine"] == {"waited": 5, "busy": 5, "images_per_second": 1.6}
+
+
+@pytest.mark.parametrize(
+    ("stage", "advice"),
+    [("listing", "manifest"), ("decode", "more processors"), ("engine", "GPU"), ("output", "Parquet")],
+)
+def test_the_bottleneck_says_what_helps(stage: str, advice: str) -> None:
+    clock = Clock()
+    profile = Profile(clock=clock)
+    with profile.stage(stage):
+        clock.now += 1
+    assert advice in profile.bottleneck()
+
+
+def test_a_stage_that_did_nothing_has_no_rate() -> None:
+    assert by_name(Profile()) == dict.fromkeys(STAGES, (0, 0, None))
+
+
+def test_timed_items_are_counted_once_each() -> None:
+    clock = Clock()
+
+    def items():
+        for number in range(3):
+            clock.now += 2
+            yield number
+        clock.now += 1
+
+    profile = Profile(clock=clock)
+    found = []
+    for item in timed(items(), profile, "listing"):
+        clock.now += 10
+        found.append(item)
+    assert found == [0, 1, 2]
+    assert by_name(profile)["listing"] == (7, 7, pytest.approx(3 / 7))
+
+
+def test_the_clock_stops_with_the_run() -> None:
+    clock = Clock()
+    profile = Profile(clock=clock)
+    with profile.stage("engine"):
+        clock.now += 1
+    clock.now += 2
+    profile.finish()
+    clock.now += 100
+    assert by_name(profile)["decode"] == (2, 0, None)
+    clock.now += 100
+    assert sum(waited for waited, _, _ in by_name(profile).values()) == 3
+
+
+def test_from_many_threads() -> None:
+    profile = Profile(workers=8)
+
+    def work() -> None:
+        for _ in range(200):
+            with profile.stage("decode"):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert profile._images["decode"] == 1600
+    assert not any(profile._active.values())

@@ -1,0 +1,187 @@
+"""The run: every reference one row, in order, whatever happens on the way."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import save_photos
+from xcli.core.errors import ImageError, UsageError, XcliError
+from xcli.core.records import ImageRef, Report
+from xcli.inference.run import Run, RunOptions, preprocessing_for, versions
+from xcli.inference.tasks import ClassifyTable, FeaturesTable
+from xcli.models.loader import LoadedModel, load_model
+from xcli.sources.listing import SourceOptions, list_images
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return load_model(weights="none", include_top=False, image_size=71)
+
+
+def run_over(model: LoadedModel, *sources: Path, options: RunOptions | None = None) -> tuple[Run, list[dict]]:
+    listing = list_images(SourceOptions(sources=tuple(map(str, sources))))
+    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), options or RunOptions())
+    run.start()
+    return run, [row for _, rows in run.batches() for row in rows.to_pylist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, None])
+def test_one_row_a_reference_in_order(model: LoadedModel, tmp_path: Path, batch_size: int | None) -> None:
+    save_photos(tmp_path, [f"{n}.jpg" for n in range(8)])
+    for bad in ("2x.jpg", "5x.jpg"):
+        (tmp_path / bad).write_bytes(b"")
+    run, rows = run_over(model, tmp_path, options=RunOptions(batch_size=batch_size, workers=3))
+    names = sorted(os.listdir(tmp_path))
+    assert [Path(row["path"]).name for row in rows] == names
+    assert [row["status"] for row in rows] == ["error" if "x" in name else "ok" for name in names]
+    assert run.report == Report(listed=10, ok=8, errors={"empty": 2}, skipped={})
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, 1), (2, 2), (5, 5), (40, 16)])
+def test_the_batch_fits_the_listing(model: LoadedModel, tmp_path: Path, images: int, expected: int) -> None:
+    (original,) = save_photos(tmp_path / "one", ["x.jpg"])
+    (tmp_path / "in").mkdir()
+    for number in range(images):
+        os.link(original, tmp_path / "in" / f"{number}.jpg")
+    run, rows = run_over(model, tmp_path / "in", options=RunOptions(device="cpu"))
+    assert run.provenance("features")["batch_size"] == expected
+    assert len(rows) == images
+
+
+@pytest.mark.parametrize(("images", "expected"), [(20, False), (30, True)])
+def test_a_long_run_embeds_its_constants(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, expected: bool
+) -> None:
+    monkeypatch.setattr("xcli.inference.run.LONG_RUN", 25)
+    (original,) = save_photos(tmp_path / "one", ["x.jpg"])
+    (tmp_path / "in").mkdir()
+    for number in range(images):
+        os.link(original, tmp_path / "in" / f"{number}.jpg")
+    asked: list[bool] = []
+
+    class Untraced:
+        """Tracing with constants embedded takes seconds, and is tested where the engine is."""
+
+        output_shapes = ((2048,),)
+
+        def __init__(self, forward: object, *, embedded: bool, **_: object) -> None:
+            asked.append(embedded)
+
+    monkeypatch.setattr("xcli.inference.engines.Engine", Untraced)
+    listing = list_images(SourceOptions(sources=(str(tmp_path / "in"),)))
+    Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(device="cpu")).start()
+    assert asked == [expected]
+
+
+def test_a_list_on_standard_input_is_not_waited_for(model: LoadedModel) -> None:
+    listing = list_images(SourceOptions(sources=("-",)), stdin=io.BytesIO(b"x.jpg\n" * 5000))
+    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))
+    run.start()
+    assert listing.listed == 0
+
+
+def test_a_batch_of_errors_alone(model: LoadedModel, tmp_path: Path) -> None:
+    run, rows = run_over(model, *(tmp_path / f"{n}.jpg" for n in range(5)), options=RunOptions(batch_size=2))
+    assert [row["status"] for row in rows] == ["error"] * 5
+    assert run.report.errors == {"missing": 5}
+
+
+def test_a_listing_that_breaks_ends_the_run_after_the_rows_before(model: LoadedModel, tmp_path: Path) -> None:
+    (photo,) = save_photos(tmp_path, ["x.jpg"])
+    ref = ImageRef("x.jpg", str(photo), b"x.jpg")
+
+    class Broken:
+        def __init__(self) -> None:
+            self.extra_columns, self.listed, self.skipped = (), 2, dict[str, int]()
+            self.options = SourceOptions(sources=("-",))
+
+        def __iter__(self) -> Iterator[ImageRef]:
+            yield ref
+            yield ref
+            raise OSError("the mount is gone")
+
+    run = Run(Broken(), model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=2))  # type: ignore[arg-type]
+    run.start()
+    rows = []
+    with pytest.raises(OSError, match="the mount is gone"):
+        rows.extend(rows for _, rows in run.batches())
+    assert sum(batch.num_rows for batch in rows) in (0, 2)
+
+
+def test_rows_that_do_not_add_up_are_a_bug_said_loudly(model: LoadedModel, tmp_path: Path) -> None:
+    listing = list_images(SourceOptions(sources=(str(tmp_path),)))
+    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions())
+    run.start()
+    listing.listed += 1
+    with pytest.raises(XcliError, match="1 images were listed, 0 counted and 0 rows written"):
+        list(run.batches())
+
+
+def test_report_counts() -> None:
+    report = Report()
+    report.count((None, ImageError("empty", "x"), ImageError("empty", "y"), ImageError("timeout", "z")))
+    assert (report.ok, report.failed, report.rows) == (1, 3, 4)
+    assert report.errors == {"empty": 2, "timeout": 1}
+
+
+def test_preprocessing_of_the_user_goes_before_that_of_the_model(model: LoadedModel) -> None:
+    assert preprocessing_for(model).as_dict() == {
+        "size": 71,
+        "resize": "crop",
+        "interpolation": "bicubic",
+        "crop_pct": 0.897,
+        "jpeg_shrink": True,
+        "max_pixels": 178_000_000,
+    }
+    chosen = preprocessing_for(model, resize="pad", interpolation="box", crop_pct=1.0, jpeg_shrink=False, max_pixels=9)
+    assert (chosen.resize, chosen.interpolation, chosen.crop_pct) == ("pad", "box", 1.0)
+    assert (chosen.jpeg_shrink, chosen.max_pixels) == (False, 9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_timeout": float("inf")},
+        {"batch_size": 10**9},
+        {"workers": 10**5},
+        {"batch_size": 0},
+        {"workers": 0},
+        {"image_timeout": 0},
+        {"image_timeout": float("nan")},
+    ],
+)
+def test_options_out_of_range(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        RunOptions(**wrong)
+
+
+def test_tables_refuse_what_makes_no_sense(model: LoadedModel) -> None:
+    for wrong in ({"top": 0}, {"label_type": "both"}, {"label_type": "x"}):
+        with pytest.raises(UsageError):
+            ClassifyTable(model, **wrong)
+    with pytest.raises(UsageError, match="float64"):
+        FeaturesTable(dtype="float64")
+
+
+def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
+    from xcli.core.records import ImageBatch
+
+    table = FeaturesTable(normalize=True)
+    schema = table.schema([(2,)], ())
+    refs = tuple(ImageRef(name, name, name.encode()) for name in "ab")
+    batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))
+    rows = table.rows(schema, batch, [np.array([[3, 4], [0, 0]], np.float32)]).to_pylist()
+    assert rows[0]["features"] == pytest.approx([0.6, 0.8])
+    assert rows[1]["features"] == [0, 0]
+
+
+def test_versions_without_imports() -> None:
+    import tensorflow as tf
+
+    assert versions()["tensorflow"] == tf.__version__

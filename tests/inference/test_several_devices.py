@@ -1,0 +1,129 @@
+"""Several devices at once, of which a processor can be divided into as many as one likes: inference and training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.conftest import save_photos
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from xcli.inference import predictor as computation
+from xcli.inference.predictor import Computation
+from xcli.training.freezing import cut_below
+from xcli.models.hdf5_weights import KERNEL, random_weights
+from xcli.inference.run import Run, RunOptions, preprocessing_for
+from xcli.models.loader import load_model
+from xcli.training.optimizer import StepOptions, Stepper
+from xcli.training.distribution import Replicas
+from xcli.core.tensorflow import load_tensorflow
+from xcli.sources.listing import SourceOptions, list_images
+from xcli.training.trainable import Tail
+from xcli.inference.tasks import FeaturesTable
+from xcli.training.trainer import Scorer
+from xcli.training.batches import Rows
+
+tf = load_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+model = load_model(weights="none", include_top=False, image_size=71)
+busy = set()
+
+
+def run(devices):
+    computation.choose_devices = lambda request: devices
+    listing = list_images(SourceOptions(sources=(sys.argv[1],)))
+    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=2))
+    run.start()
+    compute = Computation._compute
+
+    def seen(self, engine, profile, batch):
+        busy.add(engine.device)
+        return compute(self, engine, profile, batch)
+
+    Computation._compute = seen
+    rows = [row for _, rows in run.batches() for row in rows.to_pylist()]
+    return rows, run
+
+
+one, alone = run(("/CPU:0",))
+busy.clear()
+three, several = run(("/CPU:0", "/CPU:1", "/CPU:2"))
+
+weights = random_weights(include_top=False, classes=1, seed=0)
+rng = np.random.default_rng(0)
+cut = cut_below("block14")
+x = rng.normal(size=(4, 5, 2, 2, 1024)).astype(np.float16)
+targets = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (4, 5))]
+importance = np.array([1, 1, 2, 1, 0], np.float32)
+
+
+def train(devices):
+    replicas = Replicas(devices)
+    with replicas.scope():
+        tail = Tail(cut, weights, 3)
+    stepper = Stepper(tail, StepOptions(label_smoothing=0.1, dropout=0.3, weight_decay=0.01, average=0.9), 0, replicas)
+    told = [stepper.step(x[step], targets[step], importance, 1e-3) for step in range(4)]
+    state = stepper.state()
+    again = Stepper(tail, StepOptions(label_smoothing=0.1, dropout=0.3, weight_decay=0.01, average=0.9), 0, replicas)
+    again.restore(state)
+    scores = Scorer(Tail(cut, weights, 3), 4).scores(Rows(x[0], np.arange(5)), again.averaged())
+    return told, state, scores, {name: again.state()[name] for name in state}
+
+
+told, state, scores, restored = train(["/CPU:0"])
+told3, state3, scores3, restored3 = train(["/CPU:0", "/CPU:1", "/CPU:2"])
+print(json.dumps({
+    "paths": [row["path"] for row in one],
+    "same rows": one == three,
+    "busy": sorted(busy),
+    "streams": len(several.computation._engines.streams),
+    "same provenance": alone.provenance("features") == several.provenance("features"),
+    "loss": [[float(a), float(b)] for (a, _), (b, _) in zip(told, told3)],
+    "right": [[int(a), int(b)] for (_, a), (_, b) in zip(told, told3)],
+    "weights": max(float(np.abs(state[name] - state3[name]).max()) for name in state if not name.startswith("second")),
+    "moved": float(np.abs(state3[f"weight:{KERNEL}"] - Tail(cut, weights, 3).weights()[KERNEL]).max()),
+    "scores": float(np.abs(scores - scores3).max()),
+    "restored": all(np.array_equal(state3[name], restored3[name]) for name in state3),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder: Path = tmp_path_factory.mktemp("photos")
+    save_photos(folder, [f"{number:02}.jpg" for number in range(25)])
+    (folder / "07x.jpg").write_bytes(b"")
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_every_device_takes_part_and_the_rows_are_those_of_one(found: dict[str, Any]) -> None:
+    assert found["busy"] == ["/CPU:0", "/CPU:1", "/CPU:2"]
+    assert found["streams"] == 6
+    assert len(found["paths"]) == 26
+    assert found["paths"] == sorted(found["paths"])
+    assert found["same rows"]
+    assert found["same provenance"], "a run may go on with another number of devices"
+
+
+def test_training_on_several_devices_is_that_on_one(found: dict[str, Any]) -> None:
+    """Five examples on three devices: the sixth is padding."""
+    for one, three in found["loss"]:
+        assert three == pytest.approx(one, rel=1e-4)
+    assert [one for one, _ in found["right"]] == [three for _, three in found["right"]]
+    assert found["moved"] > 1e-4
+    assert found["weights"] < 2e-5
+    assert found["scores"] < 1e-4
+    assert found["restored"]

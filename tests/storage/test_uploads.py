@@ -1,0 +1,248 @@
+"""Objects that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.storage.test_directories import store_on_disk
+from xcli.core.errors import OutputError, UsageError
+from xcli.outputs.target import exists, is_file, remove, same_output
+from xcli.storage.streams import AnyFile, finish, open_output, write_meta, write_whole
+from xcli.storage.uploads import ObjectFile, WritableStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.objectstore import ObjectStore
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory for temporary files, where nothing may be left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def key(s3: ObjectStore) -> str:
+    return s3.prefix() + "/out.csv"
+
+
+def opened(url: str, data: bytes = b"mine", overwrite: bool = False) -> AnyFile:
+    file = open_output(url, overwrite)
+    file.stream.write(data)
+    return file
+
+
+def test_nothing_shows_before_the_end(s3: ObjectStore, key: str) -> None:
+    file = opened(s3.url(key), b"rows")
+    file.prepare()
+    assert s3.keys(key) == []
+    file.publish()
+    assert s3.keys(key) == [key]
+    assert s3.get(key) == b"rows"
+
+
+def test_discard_leaves_nothing(s3: ObjectStore, key: str) -> None:
+    file = opened(s3.url(key))
+    file.discard()
+    file.discard()
+    assert s3.keys(key) == []
+
+
+def test_an_existing_object_needs_overwrite(s3: ObjectStore, key: str) -> None:
+    url = s3.put(key, b"old")
+    with pytest.raises(OutputError, match=r"out\.csv exists; pass --overwrite to replace it"):
+        open_output(url, overwrite=False)
+    file = opened(url, b"new", overwrite=True)
+    assert s3.get(key) == b"old"
+    finish([file])
+    assert s3.get(key) == b"new"
+
+
+def race(store: ObjectStore, key: str, file: AnyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets somebody else be first, after the last look."""
+    check, calls = file.check, []
+
+    def check_then_lose_the_race() -> None:
+        check()
+        if not calls:
+            store.put(key, b"theirs")
+        calls.append(1)
+
+    monkeypatch.setattr(file, "check", check_then_lose_the_race)
+
+
+def test_an_object_that_appears_meanwhile_is_not_replaced(
+    s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = opened(s3.url(key))
+    race(s3, key, file, monkeypatch)
+    with pytest.raises(OutputError, match="exists; pass --overwrite"):
+        finish([file])
+    file.discard()
+    assert s3.get(key) == b"theirs"
+
+
+def patch_put(monkeypatch: pytest.MonkeyPatch, act: Callable[[Callable[[], None], dict[str, Any]], None]) -> None:
+    """Puts something in the way of uploads: `act` is called with the upload, and the options that it has."""
+    fs = WritableStore("s3://any")._fs
+    put_file = fs.put_file
+
+    def put(local: str, path: str, *, mode: str = "overwrite") -> None:
+        act(lambda: put_file(local, path, mode=mode), {"mode": mode})
+
+    monkeypatch.setattr(fs, "put_file", put)
+    monkeypatch.setattr("xcli.storage.urls._FIRST_WAIT", 0)
+
+
+@pytest.mark.parametrize("theirs", [None, b"other", b"mine, but longer"])
+def test_an_upload_whose_answer_got_lost(
+    s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch, theirs: bytes | None
+) -> None:
+    calls = []
+
+    def lose(upload: Callable[[], None], _: dict[str, Any]) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            upload()
+        elif theirs is None:
+            upload()
+            raise ConnectionError("broken")
+        else:
+            s3.put(key, theirs)
+            raise ConnectionError("broken")
+
+    file = opened(s3.url(key))
+    patch_put(monkeypatch, lose)
+    if theirs is None:
+        finish([file])
+    else:
+        with pytest.raises(OutputError, match="exists"):
+            finish([file])
+    file.discard()
+    assert len(calls) == 2
+    assert s3.get(key) == (theirs or b"mine")
+
+
+def test_a_store_that_cannot_refuse_to_replace(s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    def refuse(upload: Callable[[], None], options: dict[str, Any]) -> None:
+        modes.append(options["mode"])
+        if options["mode"] == "create":
+            raise OSError("A header you provided implies functionality that is not implemented: NotImplemented")
+        upload()
+
+    file = opened(s3.url(key))
+    patch_put(monkeypatch, refuse)
+    finish([file])
+    assert modes == ["create", "overwrite"]
+    assert s3.get(key) == b"mine"
+
+
+def test_objects_that_belong_together_appear_in_order_or_not_at_all(
+    s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = f"{key}.1", f"{key}.2"
+    files = [opened(s3.url(name)) for name in (first, second)]
+    race(s3, second, files[1], monkeypatch)
+    with pytest.raises(OutputError, match=r"\.2 exists"):
+        finish(files)
+    assert s3.keys(key) == [second]
+    assert s3.get(second) == b"theirs"
+    s3.delete(second)
+    finish([opened(s3.url(name)) for name in (first, second)])
+    assert s3.keys(key) == [first, second]
+
+
+def test_what_was_replaced_is_not_taken_away(s3: ObjectStore, key: str) -> None:
+    file = opened(s3.put(key, b"old"), b"new", overwrite=True)
+    finish([file])
+    file.withdraw()
+    assert s3.get(key) == b"new"
+
+
+def test_what_a_killed_upload_has_left_goes(s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (key, f"{key}.meta.json"):
+        s3.client.create_multipart_upload(Bucket=s3.bucket, Key=name)
+    finish([opened(s3.url(key))])
+    assert s3.uploads() == [key, f"{key}.meta.json"], "a small object comes in one piece"
+    monkeypatch.setattr("xcli.storage.uploads._PIECES", 4)
+    finish([opened(s3.url(key), overwrite=True)])
+    assert s3.uploads() == [f"{key}.meta.json"]
+    WritableStore(s3.url(f"{key}.meta.json")).abort_uploads("")
+
+
+def test_a_bucket_that_is_not_there(s3: ObjectStore) -> None:
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"s3://no-such-bucket/out\.csv: there is no such bucket$"):
+            open_output("s3://no-such-bucket/out.csv", overwrite)
+
+
+def test_a_full_disk_is_named(s3: ObjectStore, key: str) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = ObjectFile(s3.url(key))
+    file.stream.close()
+    file.stream._stream = Full()
+    with pytest.raises(OutputError, match=r"s3://.*out\.csv \(in .*/xception-.* until it is whole\): No space left"):
+        file.stream.write(b"x")
+    file.discard()
+
+
+def test_whole_files(s3: ObjectStore, key: str) -> None:
+    url = s3.url(key)
+    write_whole(url, b"x", overwrite=False)
+    assert write_meta(url, {"a": 1}) == f"{url}.meta.json"
+    write_meta(url, {"a": 2})
+    assert s3.get(f"{key}.meta.json") == b'{\n  "a": 2\n}\n'
+    assert (exists(url), is_file(url), exists(url[:-1]), exists(f"{url}.meta.json")) == (True, True, False, True)
+    remove(url)
+    remove(url)
+    assert not exists(url)
+
+
+def test_the_same_helpers_on_a_disk(tmp_path: Path) -> None:
+    path, link = str(tmp_path / "a"), str(tmp_path / "b")
+    os.symlink(path, link)
+    assert (exists(path), exists(link), is_file(link)) == (False, True, False)
+    assert same_output(link) == same_output(path)
+    remove(link)
+    remove(link)
+    assert not exists(link)
+    assert same_output("s3://bucket/a") == "s3://bucket/a"
+
+
+def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, root = "gs://bucket/some/out.csv", tmp_path / "gs"
+    store_on_disk(root, monkeypatch)
+    finish([opened(url)])
+    assert (root / "bucket/some/out.csv").read_bytes() == b"mine"
+    assert (exists(url), exists("gs://bucket/some"), exists("gs://bucket/no")) == (True, False, False)
+    assert WritableStore("gs://bucket/some").has_below()
+    assert not WritableStore("gs://bucket/none").has_below()
+    with pytest.raises(OutputError, match="exists; pass --overwrite"):
+        open_output(url, overwrite=False)
+    file = opened(url, b"new", overwrite=True)
+    finish([file])
+    assert (root / "bucket/some/out.csv").read_bytes() == b"new"
+    remove(url)
+    remove(url)
+    shutil.rmtree(root)
+
+
+def test_web_servers_take_nothing() -> None:
+    with pytest.raises(UsageError, match=r"'https://example\.org/out\.csv' cannot be written: web servers take no"):
+        open_output("https://example.org/out.csv", overwrite=True)

@@ -1,0 +1,233 @@
+"""`xception evaluate`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.cli.display import Progress, open_console, show_profile, summary
+from xcli.cli.help import INPUT, OUTPUT, Command, F, option, stack
+from xcli.cli.options import (
+    model_arguments,
+    model_spec,
+    pixel_arguments,
+    pixel_options,
+    run_arguments,
+    run_options,
+)
+from xcli.cli.table_run import quiet_libraries
+from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
+from xcli.core.records import PATH
+from xcli.evaluation.evaluate import SPLIT_CHOICES, check_folder, choose_split, inside, split_of, write_report
+from xcli.evaluation.evaluate import evaluate as measure
+from xcli.inference.run import RunOptions, preprocessing_for
+from xcli.models.loader import ModelSpec, load_model
+from xcli.sources.labelled import LABEL, read_labelled
+from xcli.tables.schema import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from xcli.core.records import ImageBatch
+    from xcli.evaluation.evaluate import Evaluation
+    from xcli.evaluation.metrics import Metrics
+    from xcli.sources.labelled import Sample
+
+MAX_CLASSES = 40
+"""Classes that the terminal's table shows; of more it shows the worst."""
+
+WORST = 20
+
+log = logging.getLogger("xcli")
+
+
+def label_columns() -> list[Callable[[Any], Any]]:
+    """The options that name the columns of a manifest of labelled images."""
+    texts = (
+        ("--path-column", PATH, "The manifest's column of paths."),
+        ("--label-column", LABEL, "The manifest's column of labels."),
+    )
+    return [
+        option(name, section=INPUT, metavar="NAME", default=column, show_default=True, help=text)
+        for name, column, text in texts
+    ]
+
+
+def _label_columns(function: F) -> F:
+    return stack(label_columns(), function)
+
+
+@click.command(cls=Command, short_help="How good a model is, on images whose classes are known.")
+@click.argument("data", metavar="DATA", type=click.Path())
+@option(
+    "--split",
+    section=INPUT,
+    type=click.Choice(SPLIT_CHOICES),
+    help="Which of the splits of DATA [default: test if there is one, else validation, else all].",
+)
+@_label_columns
+@option(
+    "-o",
+    "--output",
+    section=OUTPUT,
+    metavar="DIR",
+    type=click.Path(),
+    help="Write metrics.json, per_class.csv, confusion_matrix.csv and .png, predictions.csv and mistakes.png to DIR.",
+)
+@option("--overwrite", section=OUTPUT, is_flag=True, help="Replace such files in DIR.")
+@option("--json", section=OUTPUT, is_flag=True, help="The metrics as JSON.")
+@option(
+    "--assert-top1",
+    section=OUTPUT,
+    metavar="X",
+    type=click.FloatRange(0, 1),
+    help="Exit with 6 if the top-1 accuracy is below X, from 0 to 1.",
+)
+@model_arguments(classes=True)
+@pixel_arguments
+@run_arguments
+@message_arguments
+@click.pass_context
+def evaluate(ctx: click.Context, /, **values: Any) -> int:
+    """Measure a model on labelled images: accuracies, figures by class, the confusion matrix, calibration.
+
+    DATA is a directory with a folder for each class; one with train/, validation/ (or val/) or test/ of such; or a
+    manifest, CSV or Parquet, with the columns path and label, and perhaps split. Names are those of the model's
+    classes or their wnids, in any case, with underscores or spaces; a name that it does not know is an error.
+
+    Images that cannot be read are counted, and left out of the figures. All scores are held in memory: 4 bytes an
+    image and class.
+
+    \b
+    xception evaluate clothes/ --model RUN                   the validation split, where DATA has one
+    xception evaluate clothes/ --model RUN -o report/        with tables and pictures
+    xception evaluate clothes/ --model RUN --assert-top1 0.9 for pipelines
+
+    Exit status: 0 all images read, 4 some could not be, 2 usage, 3 model, 5 output, 6 below --assert-top1.
+    """
+    begin = time.monotonic()
+    messages_of(ctx).apply()
+    options, pixels, spec = run_options(values), pixel_options(values), model_spec(ctx, values, include_top=True)
+    data, folder = values["data"], values["output"]
+    if folder is not None:
+        if inside(folder, data):
+            raise UsageError(f"{folder} lies in {data}, where it would be a class next time; give another directory")
+        check_folder(folder, values["overwrite"])
+    images = read_labelled(data, path_column=values["path_column"], label_column=values["label_column"])
+    samples = choose_split(images, values["split"])
+    split = split_of(samples)
+    if images.splits and values["split"] is None:
+        log.warning("taking the %s split of %s; --split takes another", split, data)
+    result = _measure(ctx, samples, spec, pixels, options, images.skipped)
+    metrics = result.metrics()
+    if folder is not None:
+        extra = {"split": split, "provenance": result.provenance}
+        write_report(folder, metrics, result.predictions(), extra=extra, overwrite=values["overwrite"])
+    if values["json"]:
+        numbers = metrics.as_dict() | {"errors": result.report.failed}
+        click.echo(json.dumps(numbers, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    else:
+        show(metrics)
+    log.warning("%s", summary(result.report, result.seconds))
+    if values["profile"]:
+        show_profile(result.profile, time.monotonic() - begin - result.seconds)
+    wanted = values["assert_top1"]
+    if wanted is not None and (metrics.top1 is None or metrics.top1 < wanted):
+        got = "there is no top-1 accuracy" if metrics.top1 is None else f"the top-1 accuracy is {metrics.top1:.6g}"
+        raise CheckError(f"{got}, below --assert-top1 {wanted:g}")
+    return ExitCode.ROW_ERRORS if result.report.failed else ExitCode.OK
+
+
+def _measure(
+    ctx: click.Context,
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    pixels: dict[str, Any],
+    options: RunOptions,
+    skipped: Mapping[str, int],
+) -> Evaluation:
+    """Loads the model and computes the scores, with what is to be seen of that."""
+    messages = messages_of(ctx)
+    quiet_libraries(debug=messages.debug)
+    model = load_model(spec)
+    for note in model.notes:
+        log.warning("%s", note)
+    done = 0
+    with Progress(enabled=messages.level >= 0) as progress:
+
+        def advance(batch: ImageBatch) -> None:
+            nonlocal done
+            done += len(batch.refs)
+            progress.advance(batch)
+
+        try:
+            settings = preprocessing_for(model, **pixels)
+            return measure(samples, model, settings, options, skipped=skipped, on_batch=advance)
+        except (KeyboardInterrupt, Terminated):
+            log.error("stopped after %d of %d images; nothing was written", done, len(samples))
+            raise
+
+
+def show(metrics: Metrics, elsewhere: str = "-o DIR and --json have them all") -> None:
+    """Prints a summary and a table by class on standard output.
+
+    Args:
+        metrics: what to print.
+        elsewhere: says where classes are that the table leaves out.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    console = open_console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("images", f"{metrics.n:,}")
+    table.add_row("top-1", _share(metrics.top1))
+    if len(metrics.labels) > 5:
+        table.add_row("top-5", _share(metrics.top5))
+    for name, values in (("macro average", metrics.macro), ("weighted average", metrics.weighted)):
+        shown = f"precision {values['precision']:.4f}, recall {values['recall']:.4f}, F1 {values['f1']:.4f}"
+        table.add_row(name, shown)
+    ece = "none: the scores are no probabilities" if metrics.n and metrics.ece is None else _share(metrics.ece)
+    table.add_row("calibration error", Text(ece))
+    console.print(table)
+    console.print()
+    show_classes(console, metrics, elsewhere)
+
+
+def show_classes(console: Console, metrics: Metrics, elsewhere: str) -> None:
+    """Prints the table by class: of many classes the worst by F1, and how many others there are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    occurring = [int(index) for index in metrics.occurring()]
+    chosen = occurring
+    if len(occurring) > MAX_CLASSES:
+        with_images = [index for index in occurring if metrics.support[index]]
+        chosen = sorted(with_images, key=lambda index: (metrics.f1[index], -metrics.support[index], index))[:WORST]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for heading in ("precision", "recall", "F1", "images"):
+        table.add_column(heading, justify="right")
+    for index in chosen:
+        figures = (metrics.precision[index], metrics.recall[index], metrics.f1[index])
+        name = Text(one_line(metrics.labels[index]))
+        table.add_row(name, *(f"{value:.3f}" for value in figures), f"{metrics.support[index]:,}")
+    console.print(table)
+    left = len(metrics.labels) - len(occurring)
+    if len(chosen) < len(occurring):
+        console.print(f"The {len(chosen)} worst of {len(occurring):,} classes by F1; {elsewhere}.")
+    elif left:
+        console.print(f"{left:,} more classes have no image and were never predicted.")
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

@@ -1,0 +1,249 @@
+"""`xception info`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli import __version__
+from xcli.cli.display import open_console
+from xcli.cli.help import INPUT, MODEL, OUTPUT, Command, option
+from xcli.cli.options import model_arguments, model_spec, source_arguments, source_options
+from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.core.errors import ExitCode
+from xcli.core.records import default
+from xcli.images.preprocessing import DEFAULT_MAX_PIXELS
+from xcli.inference.preflight import describe_network, machine, preflight
+from xcli.inference.run import versions
+from xcli.models.architecture import IMAGE_SIZE
+from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.sources.listing import list_images
+from xcli.tables.schema import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from xcli.inference.preflight import Preflight
+
+
+@click.command(cls=Command, short_help="The model, its weights, this machine; a check of sources.")
+@source_arguments
+@option(
+    "--max-pixels",
+    section=INPUT,
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_PIXELS,
+    show_default=True,
+    help="Count larger images as unreadable.",
+)
+@option(
+    "--include-top/--no-include-top",
+    section=MODEL,
+    default=default(ModelSpec, "include_top"),
+    show_default=True,
+    help="With the classifier.",
+)
+@option("--pooling", section=MODEL, type=click.Choice(["avg", "max", "none"]), help="Of the network without its top.")
+@model_arguments(classes=True)
+@option("--layers", section=OUTPUT, is_flag=True, help="List every layer: names for --layer, shapes, parameters.")
+@option("--json", section=OUTPUT, is_flag=True, help="Everything as JSON.")
+@message_arguments
+@click.pass_context
+def info(ctx: click.Context, /, **values: Any) -> int:
+    """Describe the model, its weights and this machine; with sources, check them before a long run.
+
+    The model is the one that the loader would build from the same options. With SOURCE..., the header of every image
+    is read: how many there are, of which formats and sizes, and which cannot be read.
+
+    Exit status: 0, or 4 when a source holds images that cannot be read.
+    """
+    from xcli.cli.table_run import quiet_libraries
+
+    messages = messages_of(ctx)
+    messages.apply()
+    as_json, show_layers, max_pixels = values.pop("json"), values.pop("layers"), values.pop("max_pixels")
+    pooling = values.pop("pooling")
+    checked = bool(values["sources"]) or values["manifest"] is not None
+    sources = source_options(values)
+    spec = model_spec(
+        ctx, values, include_top=values.pop("include_top"), pooling=None if pooling == "none" else pooling
+    )
+    found = None
+    if checked:
+        with list_images(sources) as listing:
+            found = preflight(listing, max_pixels)
+            found.skipped = dict(listing.skipped)
+    quiet_libraries(debug=messages.debug)
+    loaded = load_model(spec) if _needs_loading(spec) else None
+    report = {
+        "version": __version__,
+        "versions": versions(),
+        "machine": machine(),
+        "model": _model(spec, loaded),
+        "weights": _weights(spec, loaded),
+    }
+    if found is not None:
+        report["sources"] = found.as_dict()
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _show(report, show_layers, found)
+    return ExitCode.ROW_ERRORS if found is not None and found.failed else ExitCode.OK
+
+
+def _needs_loading(spec: ModelSpec) -> bool:
+    """Whether a file decides what the model is; otherwise the network is described without its weights."""
+    by_file = spec.model is not None or spec.weights not in ("imagenet", "none")
+    return by_file or (spec.include_top and spec.labels is not None)
+
+
+def _model(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
+    if spec.model is not None and loaded is not None:
+        return _foreign(loaded)
+    if loaded is not None and loaded.labels is not None:
+        spec = replace(spec, classes=len(loaded.labels.names))
+    described = describe_network(spec)
+    size = spec.image_size or IMAGE_SIZE
+    return {
+        "name": "Xception",
+        "include_top": spec.include_top,
+        "pooling": spec.pooling,
+        "input_shape": [size, size, 3],
+        "input_range": "xception",
+        "output_shape": list(described[-1].shape),
+        "parameters": sum(layer.parameters for layer in described),
+        "multiply_adds": sum(layer.multiply_adds for layer in described),
+        "layers": [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "output_shape": list(layer.shape),
+                "parameters": layer.parameters,
+                "multiply_adds": layer.multiply_adds,
+            }
+            for layer in described
+        ],
+    }
+
+
+def _foreign(model: LoadedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "input_shape": [model.size, model.size, 3],
+        "input_range": model.input_range,
+        "output_shape": [len(model.labels.names)] if model.labels else None,
+        "parameters": model.parameters,
+        "labels": list(model.labels.names) if model.labels else None,
+        "preprocessing": {"resize": model.resize, "interpolation": model.interpolation, "crop_pct": model.crop_pct},
+        "notes": list(model.notes),
+        "layers": [{"name": name} for name in model.layer_names],
+    }
+
+
+def _weights(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
+    if spec.model is not None:
+        return {"source": spec.model}
+    if spec.weights == "none":
+        return {"source": "none", "seed": spec.seed}
+    if spec.weights != "imagenet" and loaded is not None:
+        return {"source": spec.weights, "state": "fits", "sha256": loaded.digest}
+    from xcli.models.imagenet_weights import IMAGENET_NO_TOP, IMAGENET_TOP, find_imagenet, imagenet_url
+
+    file = IMAGENET_TOP if spec.include_top else IMAGENET_NO_TOP
+    places = [
+        {"file": one.file.name, "place": one.place, "path": str(one.path), "state": one.state}
+        for one in find_imagenet(spec.include_top, spec.weights_dir)
+    ]
+    return {"source": "imagenet", "file": file.name, "bytes": file.size, "url": imagenet_url(file), "places": places}
+
+
+def _show(report: dict[str, Any], show_layers: bool, found: Preflight | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = open_console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(report):
+        table.add_row(name, Text(one_line(value)))
+    console.print(table)
+    if found is not None:
+        _show_sources(console, found)
+    if show_layers:
+        _show_layers(console, report["model"]["layers"])
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    model, weights, computer = report["model"], report["weights"], report["machine"]
+    facts = [
+        ("model", model["name"]),
+        ("input", f"{'x'.join(map(str, model['input_shape']))}, scaled as {model['input_range']}"),
+        ("output", "x".join(map(str, model["output_shape"])) if model["output_shape"] else "no classifier"),
+        ("parameters", f"{model['parameters']:,}"),
+    ]
+    if "multiply_adds" in model:
+        facts.append(("multiply-adds", f"{model['multiply_adds']:,} an image"))
+    facts += [("note", note) for note in model.get("notes", ())]
+    if weights["source"] == "imagenet":
+        here = [place for place in weights["places"] if place["state"] == "verified"]
+        where = here[0]["path"] if here else f"not here yet; {weights['bytes']:,} bytes from {weights['url']}"
+        facts.append(("weights", f"ImageNet: {where}"))
+        facts += [
+            ("", f"{place['state']}: {place['path']}") for place in weights["places"] if place["state"] != "absent"
+        ]
+    else:
+        detail = weights.get("detail") or weights.get("sha256", "")
+        facts.append(("weights", " ".join(filter(None, (str(weights["source"]), weights.get("state"), detail)))))
+    gpus = ", ".join(gpu["name"] for gpu in computer["gpus"]) or "no GPU"
+    bfloat16 = "with" if computer["bfloat16"] else "without"
+    facts.append(("devices", f"{computer['processors']} processors ({bfloat16} bfloat16), {gpus}"))
+    facts.append(("formats", ", ".join(computer["image_formats"])))
+    packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    facts.append(("versions", f"xception-cli {report['version']}, {packages}"))
+    return facts
+
+
+def _show_sources(console: Console, found: Preflight) -> None:
+    from rich.text import Text
+
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.formats.most_common())
+    console.print()
+    console.print(Text.assemble((f"{found.listed:,} images", "bold"), f", {found.bytes:,} bytes: {kinds or 'none'}"))
+    if found.widths and found.heights:
+        low, middle, high = (f"{w}x{h}" for w, h in zip(found.widths, found.heights, strict=True))
+        console.print(f"sizes: smallest sides {low}, medians {middle}, largest {high}")
+    if found.skipped:
+        console.print("skipped: " + ", ".join(f"{count:,} {reason}" for reason, count in found.skipped.items()))
+    if found.failed:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.errors.most_common())
+        console.print(Text(f"unreadable: {found.failed:,} ({reasons})", style="red"))
+        for path, error in found.unreadable:
+            console.print(Text(f"  {one_line(path)}: {one_line(error)}"))
+        if found.failed > len(found.unreadable):
+            console.print(f"  ... and {found.failed - len(found.unreadable):,} more")
+
+
+def _show_layers(console: Console, described: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", no_wrap=True)
+    if "kind" in described[0]:
+        table.add_column("kind")
+        table.add_column("output", justify="right")
+        table.add_column("parameters", justify="right")
+        table.add_column("multiply-adds", justify="right")
+    for layer in described:
+        if "kind" not in layer:
+            table.add_row(Text(one_line(layer["name"])))
+            continue
+        shape = "x".join(map(str, layer["output_shape"]))
+        table.add_row(layer["name"], layer["kind"], shape, f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")
+    console.print()
+    console.print(table)

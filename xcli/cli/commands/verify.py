@@ -1,0 +1,106 @@
+"""`xception verify`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.checks.verify import Verdict
+from xcli.checks.verify import verify as check
+from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
+from xcli.cli.display import open_console
+from xcli.cli.help import OUTPUT, Command, option
+from xcli.cli.options import source_arguments
+from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.core.errors import ExitCode
+from xcli.sources.listing import list_images
+from xcli.tables.readers import open_table
+from xcli.tables.schema import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("xcli")
+
+
+@click.command(cls=Command, short_help="Whether an output is whole and sound, and every source has its row.")
+@click.argument("table", metavar="OUT", type=click.Path())
+@source_arguments
+@option("--json", section=OUTPUT, is_flag=True, help="The findings as JSON.")
+@report_argument
+@message_arguments
+@click.pass_context
+def verify(ctx: click.Context, /, **values: Any) -> int:
+    """Check what classify or features wrote: columns, provenance, counts, every value, every path.
+
+    OUT is the file (or the directory of parts). NaN and infinite values, scores that are no probabilities, error rows
+    that hold results, counts that FILE.meta.json has otherwise: all are findings. With SOURCE... (or --manifest), and
+    the filters and --shard of the run, every source must have its row and every row its source; without, paths that
+    occur twice are mentioned, for a source may be listed twice.
+
+    Exit status: 0 nothing is wrong, 2 usage, 6 something is.
+    """
+    messages_of(ctx).apply()
+    name, as_json = values.pop("table"), values.pop("json")
+    sources = sources_if_given(values, "SOURCE")
+    reader = open_table(name)
+    with reporting(values["report"]) as findings:
+        if sources is None:
+            verdict = check(reader, None, findings)
+        else:
+            with list_images(sources) as listing:
+                verdict = check(reader, listing, findings)
+    if as_json:
+        click.echo(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    else:
+        _show(verdict)
+    return ExitCode.OK if verdict.passed else ExitCode.CHECK
+
+
+def _show(verdict: Verdict) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = open_console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, value in _facts(verdict):
+        table.add_row(heading, Text(one_line(value)))
+    console.print(table)
+    for line in described(verdict.findings):
+        console.print(Text(line, style="" if verdict.passed else "red"), soft_wrap=True)
+    console.print(Text(_conclusion(verdict), style="bold"), soft_wrap=True)
+
+
+def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    report, made = verdict.report, verdict.provenance
+    errors = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.errors.items()))
+    yield "table", verdict.name
+    unit = "predictions a row" if verdict.kind == "classify" else "values a row"
+    yield "holds", f"{verdict.kind}, {verdict.width:,} {unit}"
+    failed = f"{report.failed:,} error{'s' if report.failed != 1 else ''}" + (f" ({errors})" if errors else "")
+    yield "rows", f"{report.rows:,}: {report.ok:,} ok, {failed}"
+    if verdict.sources:
+        yield "sources", f"{report.listed:,}"
+    if made:
+        tool, model = made.get("tool") or {}, made.get("model") or {}
+        yield "made by", f"{tool.get('name')} {tool.get('version')}, {model.get('name')}"
+        yield "weights", str(model.get("sha256"))
+        yield "computed", f"in {made.get('precision')} on {made.get('device')}"
+
+
+def _conclusion(verdict: Verdict) -> str:
+    rows = f"{verdict.report.rows:,} row{'s' if verdict.report.rows != 1 else ''}"
+    if not verdict.passed:
+        wrong = sum(not finding.warning for finding in verdict.findings)
+        return f"{rows}: {wrong} check{'s' if wrong != 1 else ''} failed"
+    repeated = any(finding.check == "repeated" for finding in verdict.findings)
+    if verdict.sources:
+        whole = "every source has its row, and every row its source; no duplicates"
+    else:
+        whole = "not held against sources; " + ("some paths occur twice" if repeated else "no duplicates")
+    return f"{rows}: {whole}; no NaN, no infinite values"

@@ -1,0 +1,148 @@
+"""What `classify` and `features` do alike: sources, model and output joined, progress, the closing line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from click.core import ParameterSource
+
+from xcli.cli.cluster_run import check_cluster_options, is_on_cluster, run_on_cluster
+from xcli.cli.display import Progress, TerminalTable, show_profile, summary
+from xcli.cli.options import pixel_options, record_options, run_options, source_options
+from xcli.cli.verbosity import messages_of
+from xcli.core.errors import ExitCode, Terminated, UsageError
+from xcli.core.tensorflow import keep_back_noise, keep_freed_memory, load_tensorflow
+from xcli.inference.run import Run, preprocessing_for
+from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.outputs.save import record
+from xcli.outputs.target import check_outputs, output_format
+from xcli.sources.listing import list_images
+from xcli.storage.streams import is_direct
+from xcli.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import click
+
+    from xcli.core.records import Report
+    from xcli.inference.tasks import Table
+
+log = logging.getLogger("xcli")
+
+
+def run_table(
+    ctx: click.Context,
+    command: str,
+    values: dict[str, Any],
+    spec: ModelSpec,
+    make_table: Callable[[LoadedModel], Table],
+    formats: tuple[str, ...],
+) -> int:
+    """Runs a command that writes a table in one of `formats`; returns its exit code.
+
+    What can be found wrong cheaply is found first: options, then the output, then the sources, then the model.
+    """
+    begin = time.monotonic()
+    messages = messages_of(ctx)
+    messages.apply()
+    options, pixels, sources = run_options(values), pixel_options(values), source_options(values)
+    recording = record_options(values)
+    target, overwrite = values["output"], values["overwrite"]
+    if is_on_cluster(ctx, values):
+        folder = check_cluster_options(ctx, values, recording, options)
+        report, seconds = run_on_cluster(
+            folder,
+            command,
+            values,
+            spec,
+            make_table,
+            pixels,
+            options,
+            sources,
+            recording,
+            show_progress=messages.level >= 0,
+            debug=messages.debug,
+        )
+        return ExitCode.OK if seconds is None else _close(report, seconds)
+    on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
+    form = values["format"] or output_format(target, formats, "csv")
+    if on_terminal and recording.csv_safe:
+        raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
+    if target is None or is_direct(target):
+        _check_unkept(ctx)
+    check_outputs(recording, form, target, overwrite=overwrite)
+    for name in (target, recording.features_out):
+        if name is not None and sources.manifest is not None and _same_file(name, sources.manifest):
+            raise UsageError(f"{name} is the manifest and the output at once; give the output another name")
+    with list_images(sources) as listing:
+        if listing.default_directory:
+            log.warning("no SOURCE given: taking the current directory")
+        quiet_libraries(debug=messages.debug)
+        model = load_model(spec)
+        for note in model.notes:
+            log.warning("%s", note)
+        run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
+        with Progress(enabled=messages.level >= 0) as progress:
+            try:
+                seconds = record(
+                    run,
+                    command,
+                    form,
+                    target,
+                    overwrite=overwrite,
+                    options=recording,
+                    command_line=shlex.join(["xception", *sys.argv[1:]]),
+                    on_batch=progress.advance,
+                    show=(lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None,
+                )
+            except (KeyboardInterrupt, Terminated):
+                kept = "" if run.published or is_direct(target) else "; the same command goes on from there"
+                log.error("stopped after %d images%s", run.report.rows, kept)
+                raise
+    if seconds is None:
+        return ExitCode.OK
+    code = _close(run.report, seconds)
+    if values["profile"]:
+        show_profile(run.profile, time.monotonic() - begin - seconds)
+    return code
+
+
+def _check_unkept(ctx: click.Context) -> None:
+    for name in ("part_rows", "part_seconds"):
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} needs -o FILE: what goes elsewhere has no parts")
+
+
+def _same_file(one: str, other: str) -> bool:
+    if is_url(one) or is_url(other):
+        return one == other
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Imports TensorFlow with everything that it and its like say on standard error kept back.
+
+    Before it, while this process has one thread, the C library's allocator is set up.
+    """
+    keep_freed_memory()
+    keep_back_noise(debug=debug)
+    load_tensorflow()
+
+
+def _close(report: Report, seconds: float) -> int:
+    if report.listed:
+        log.warning("%s", summary(report, seconds))
+    else:
+        log.warning("no images found%s", _skipped(report.skipped))
+    return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
+
+
+def _skipped(skipped: Any) -> str:
+    return " (skipped: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items()) + ")" if skipped else ""

@@ -1,0 +1,187 @@
+"""The course of a training on standard error: a live table on a terminal, plain lines on a pipe."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from xcli.training.session import Watch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from xcli.training.activation_cache import Cache
+    from xcli.training.trainer import Phase, Row
+
+_REDRAWS = 4
+"""A second, at most."""
+
+_REPORTS = 30.0
+"""Seconds between two lines on activations, where there is no terminal for a bar."""
+
+log = logging.getLogger("xcli")
+
+
+class Course(Watch):
+    """Shows a run while it is under way.
+
+    Args:
+        enabled: whether anything is shown.
+        tensorboard: a directory for event files, or None.
+    """
+
+    def __init__(self, enabled: bool, tensorboard: str | None = None) -> None:
+        self._enabled, self._live = enabled, enabled and sys.stderr.isatty()
+        self._bar: Any = None
+        self._display: Any = None
+        self._rows: list[tuple[str, ...]] = []
+        self._status = ""
+        self._begin = self._drawn = 0.0
+        self._epochs = self._done = 0
+        self._images, self._total, self._reported = 0, 0, 0.0
+        self._tensorboard, self._number = tensorboard, 0
+        self._writer: Any = None
+
+    def __enter__(self) -> Course:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the terminal as it should be; may be called twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self._display is not None:
+            self._status = ""
+            self._display.update(self._table(), refresh=True)
+            self._display.stop()
+            self._display = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def computing(self, images: int) -> None:
+        log.warning("computing the activations of %s images, views counted each", f"{images:,}")
+        self._images, self._total, self._reported = 0, images, time.monotonic()
+        if self._live:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=images, unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False)
+
+    def computed(self, images: int) -> None:
+        self._images += images
+        if self._bar is not None:
+            self._bar.update(images)
+        elif self._enabled and time.monotonic() - self._reported >= _REPORTS:
+            self._reported = time.monotonic()
+            self._say(f"{self._images:,} of {self._total:,} images, views counted each")
+
+    def cached(self, reused: int, views: int, size: int, cache: Cache) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        log.warning(
+            "activations: %.2f GB, %d of %d views from before; the cache holds %.2f GB in %s",
+            size / 1e9,
+            reused,
+            views,
+            cache.size() / 1e9,
+            cache.folder,
+        )
+
+    def phase(self, phase: Phase, done: int) -> None:
+        self._begin, self._done, self._epochs = time.monotonic(), 0, phase.epochs - done
+        if done:
+            log.warning("continuing: %d epochs of the phase '%s' are kept from before", done, phase.name)
+        if self._live and self._display is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=sys.stderr, highlight=False)
+            self._display = Live(self._table(), console=console, auto_refresh=False)
+            self._display.start()
+        elif self._enabled and not self._live and not self._rows:
+            self._say("  ".join(_HEADINGS))
+
+    def step(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if self._display is None or now - self._drawn < 1 / _REDRAWS:
+            return
+        self._drawn = now
+        self._status = f"step {step} of {steps}{self._left(self._done + step / steps)}"
+        self._display.update(self._table(), refresh=True)
+
+    def _left(self, done: float) -> str:
+        """The time that the phase still takes, if it is not stopped early."""
+        if done <= 0:
+            return ""
+        seconds = (time.monotonic() - self._begin) / done * (self._epochs - done)
+        return f", {int(seconds) // 60}:{int(seconds) % 60:02d} left at most"
+
+    def epoch(self, row: Row, phase: Phase) -> None:
+        self._done += 1
+        cells = (
+            f"{row.phase} {row.epoch}/{phase.epochs}",
+            f"{row.loss:.4f}",
+            f"{row.accuracy:.4f}",
+            "" if row.val_loss is None else f"{row.val_loss:.4f}",
+            "" if row.val_accuracy is None else f"{row.val_accuracy:.4f}",
+            f"{row.seconds:.1f}",
+        )
+        self._rows.append(cells)
+        self._write_events(row)
+        if self._display is not None:
+            self._status = self._left(self._done).removeprefix(", ")
+            self._display.update(self._table(), refresh=True)
+        elif self._enabled:
+            line = "  ".join(cell.rjust(len(heading)) for cell, heading in zip(cells, _HEADINGS, strict=True))
+            self._say(line + self._left(self._done))
+
+    def scoring(self) -> None:
+        if self._display is not None:
+            self._status = "trying the finished model"
+            self._display.update(self._table(), refresh=True)
+        elif self._enabled:
+            log.warning("trying the finished model")
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def _table(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, caption=Text(self._status), caption_justify="left")
+        for number, heading in enumerate(_HEADINGS):
+            table.add_column(heading.strip(), justify="right" if number else "left", no_wrap=True)
+        for cells in self._rows:
+            table.add_row(*cells)
+        return table
+
+    def _write_events(self, row: Row) -> None:
+        if self._tensorboard is None:
+            return
+        from xcli.core.tensorflow import load_tensorflow
+
+        tf = load_tensorflow()
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._tensorboard)
+        # tf.summary.scalar would need the TensorBoard package, which is for looking at the files, not for writing them.
+        proto = tf.compat.v1.SummaryMetadata
+        metadata = proto(plugin_data=proto.PluginData(plugin_name="scalars"))
+        self._number += 1
+        with self._writer.as_default(step=self._number):
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+                value = getattr(row, name)
+                if value is not None:
+                    tf.summary.write(f"{row.phase}/{name}", tf.constant(value, tf.float32), metadata=metadata)
+        self._writer.flush()
+
+
+_HEADINGS = ("epoch       ", "  loss", "accuracy", "val loss", "val accuracy", "seconds")

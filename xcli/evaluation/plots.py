@@ -1,0 +1,312 @@
+"""Pictures for people: the confusion matrix, the course of a training, the worst mistakes. PNG, drawn by matplotlib.
+
+They look the same whatever the user's own settings of matplotlib are, and a file appears whole or not at all. Names of
+classes and files are shown as they are: `$` begins no formula, and what would break a line is escaped.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ImageError
+from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.storage.streams import write_whole
+from xcli.tables.schema import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from xcli.images.preprocessing import Readable
+
+MAX_MISTAKES = 24
+"""Thumbnails in a picture of mistakes."""
+
+_ANNOTATED = 25  # classes up to which each cell of the matrix holds its number
+_NAMED = 120  # classes up to which each has its name; beyond, classes that do not occur are left out
+_DPI = 110
+_THUMBNAIL = 176  # pixels
+_COLUMNS = 6
+_LABEL = 26  # characters of a class name
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "Noto Sans",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+)
+"""For names in scripts that the first lacks, where the machine has one of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One image that was taken for something else.
+
+    Attributes:
+        path: what to call it.
+        location: what to open.
+        true, predicted: names of the classes.
+        probability: of the predicted class.
+    """
+
+    path: str
+    location: str | Readable
+    true: str
+    predicted: str
+    probability: float
+
+
+def confusion_matrix(path: str, matrix: NDArray[np.int64], labels: Sequence[str], *, overwrite: bool = True) -> None:
+    """Draws a confusion matrix into a PNG file.
+
+    The colour is the share of the true class's images, so that rare classes are seen as well as common ones. Up to 25
+    classes the cells hold numbers of images; beyond 120 only the classes that occur are drawn.
+
+    Args:
+        path: the file.
+        matrix: int64[C, C]; rows are true classes, columns predicted ones.
+        labels: names of the C classes.
+        overwrite: whether the file may be replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_whole(path, confusion_matrix_png(matrix, labels), overwrite=overwrite)
+
+
+def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = True) -> None:
+    """Draws loss and accuracy by epoch into a PNG file.
+
+    Args:
+        path: the file.
+        rows: one an epoch, in order, with `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
+            `val_loss` and `val_accuracy`; a number that is None or not there leaves a gap. Epochs count from 1 over all
+            phases. The best validation accuracy is marked.
+        overwrite: whether the file may be replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_whole(path, history_png(rows), overwrite=overwrite)
+
+
+def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> None:
+    """Draws thumbnails of mistakes into a PNG file.
+
+    Args:
+        path: the file.
+        items: the worst first; the first 24 are shown. With none of them, the picture says so.
+        overwrite: whether the file may be replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_whole(path, mistakes_png(items), overwrite=overwrite)
+
+
+def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
+    """The picture of `confusion_matrix`, as the bytes of a PNG file."""
+    import numpy as np
+
+    names = [_short(label, _LABEL) for label in labels]
+    if len(names) > _NAMED:
+        occurring = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
+        matrix, names = matrix[np.ix_(occurring, occurring)], [names[index] for index in occurring]
+    count = len(names)
+    with _settings():
+        from matplotlib.figure import Figure
+
+        if not count:
+            return _says("No images.")
+        cell = 0.62 if count <= 12 else 0.46 if count <= _ANNOTATED else 0.17
+        side = min(max(cell * count, 3.2), 20.0)
+        figure = Figure(figsize=(side + 3.6, side + 2.4), dpi=_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        totals = matrix.sum(1, keepdims=True)
+        shares = matrix / np.maximum(totals, 1)
+        # The square root: a handful of confusions among a hundred images must be seen.
+        picture = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        if count <= _ANNOTATED:
+            _annotate(axes, matrix, shares)
+        _name_classes(axes, names)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        right, n = int(matrix.trace()), int(matrix.sum())
+        axes.set_title(f"{right:,} of {n:,} images right" + (f" ({right / n:.1%})" if n else ""))
+        bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.01, label="share of the true class")
+        ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
+        bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])
+        return _png(figure)
+
+
+def _annotate(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    for (row, column), number in [(at, int(matrix[at])) for at in zip(*matrix.nonzero(), strict=True)]:
+        colour = "white" if shares[row, column] > 0.3 else "#202020"
+        size = 10 if number < 1000 or len(matrix) <= 6 else 7.5
+        axes.text(column, row, f"{number:,}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def _name_classes(axes: Axes, names: Sequence[str]) -> None:
+    count = len(names)
+    size = 10 if count <= _ANNOTATED else 7.5
+    places = range(0, count, -(-count // _NAMED))  # where there is no room for all, every so many
+    shown = [names[place] for place in places]
+    if _ANNOTATED < count <= _NAMED:
+        for edge in range(5, count, 5):
+            axes.axhline(edge - 0.5, color="#c8c8c8", linewidth=0.4)
+            axes.axvline(edge - 0.5, color="#c8c8c8", linewidth=0.4)
+    axes.set_xticks(places, labels=shown, rotation=90 if count > 6 else 30, fontsize=size)
+    if count <= 6:
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, labels=shown, fontsize=size)
+
+
+def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The picture of `history`, as the bytes of a PNG file."""
+    with _settings():
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(11, 4.4), dpi=_DPI, layout="constrained")
+        epochs = list(range(1, len(rows) + 1))
+        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+            values = {key: [_number(row.get(key)) for row in rows] for key in (name, f"val_{name}")}
+            for key, label, colour in ((name, "training", "#7f7f7f"), (f"val_{name}", "validation", "#1f77b4")):
+                if any(value == value for value in values[key]):
+                    axes.plot(epochs, values[key], color=colour, marker="o", markersize=3.5, label=label)
+            if name == "accuracy":
+                _mark_best(axes, values["val_accuracy"])
+            _mark_phases(axes, [str(row.get("phase", "")) for row in rows])
+            axes.set(xlabel="epoch", xlim=(0.5, max(len(rows), 1) + 0.5))
+            axes.set_title(name, pad=18)  # above the names of the phases
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.grid(alpha=0.25)
+            if axes.get_lines():
+                axes.legend(loc="upper right" if name == "loss" else "lower right")
+        return _png(figure)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _mark_best(axes: Axes, values: Sequence[float]) -> None:
+    known = [(value, -epoch) for epoch, value in enumerate(values, start=1) if value == value]
+    if not known:
+        return
+    best, epoch = max(known)
+    axes.plot([-epoch], [best], linestyle="none", marker="*", markersize=13, color="#d62728", label=f"best: {best:.4f}")
+
+
+def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
+    """A band for each run of epochs of one phase, with its name, where there is more than one."""
+    starts = [index for index, phase in enumerate(phases) if index == 0 or phases[index - 1] != phase]
+    if len(starts) < 2:
+        return
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(phases)], strict=True)):
+        if number % 2:
+            axes.axvspan(start + 0.5, end + 0.5, color="#000000", alpha=0.05, linewidth=0)
+        if number:
+            axes.axvline(start + 0.5, color="#606060", linewidth=0.8, linestyle="--")
+        axes.annotate(
+            _short(phases[start], 18),
+            (start + 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 3),
+            textcoords="offset points",
+            fontsize=8.5,
+            color="#404040",
+        )
+
+
+def mistakes_png(items: Sequence[Mistake]) -> bytes:
+    """The picture of `mistakes`, as the bytes of a PNG file."""
+    shown = items[:MAX_MISTAKES]
+    with _settings():
+        from matplotlib.figure import Figure
+
+        if not shown:
+            return _says("No mistakes.")
+        columns = min(_COLUMNS, len(shown))
+        lines = -(-len(shown) // columns)
+        # Placed by hand, in inches: the layouts of matplotlib take seconds for as many axes.
+        width, height = max(columns * 1.85, 3.7) + 0.15, lines * 2.35 + 0.4
+        figure = Figure(figsize=(width, height), dpi=_DPI)
+        count = f"{len(items):,} mistake{'s' if len(items) != 1 else ''}"
+        title = count if len(items) == len(shown) else f"The worst {len(shown)} of {count}"
+        figure.text(0.5, 1 - 0.08 / height, title, ha="center", va="top", fontsize=13)
+        for number, mistake in enumerate(shown):
+            line, column = divmod(number, columns)
+            left, bottom = 0.15 + column * 1.85, height - 0.4 - line * 2.35 - 2.1
+            axes = figure.add_axes((left / width, bottom / height, 1.7 / width, 1.7 / height))
+            axes.axis("off")
+            _show(axes, mistake)
+        return _png(figure)
+
+
+def _show(axes: Axes, mistake: Mistake) -> None:
+    import numpy as np
+
+    try:
+        axes.imshow(load_image(mistake.location, Preprocessing(size=_THUMBNAIL, resize="pad")))
+    except ImageError as error:  # gone, or changed, since it was classified
+        axes.imshow(np.full((_THUMBNAIL, _THUMBNAIL, 3), 224, np.uint8))
+        axes.text(0.5, 0.5, error.reason, ha="center", va="center", transform=axes.transAxes)
+    axes.set_title(
+        f"{mistake.probability:.1%} {_short(mistake.predicted, 20)}\ntrue: {_short(mistake.true, 22)}",
+        fontsize=8.5,
+        loc="left",
+    )
+    tail = one_line(mistake.path)
+    axes.text(
+        0, -0.02, tail if len(tail) <= 32 else "…" + tail[-31:], fontsize=6, color="#606060",
+        ha="left", va="top", transform=axes.transAxes,
+    )  # fmt: skip
+
+
+def _says(text: str) -> bytes:
+    """A picture of a few words, where there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=_DPI)
+    figure.text(0.5, 0.5, text)
+    return _png(figure)
+
+
+def _short(text: str, length: int) -> str:
+    shown = one_line(text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """A context with settings of our own: the user's may ask for LaTeX, which names of files must never reach."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts that are not there, a cache that is built
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # characters that no font has are drawn as boxes
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {"text.parse_math": False, "font.family": list(_FONTS), "savefig.facecolor": "white"}
+        )
+        yield
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # Without the version of the library, so that the same picture has the same bytes.
+    figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12)
+    return file.getvalue()

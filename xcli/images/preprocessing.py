@@ -1,0 +1,349 @@
+"""From the bytes of an image file to the pixels that the network sees.
+
+The written policy, for every format (each rule has a test):
+
+- The format is told from the content, never from the name: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF; HEIC with the
+  `heif` extra.
+- Of animations and multi-page files the first frame is taken.
+- The EXIF orientation is applied.
+- Grey, palette, bilevel, CMYK, YCbCr and CIELAB become RGB; 16-bit samples keep their most significant byte; alpha,
+  transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame leaves open are
+  laid over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point samples
+  have no agreed range and are refused.
+- A JPEG that ends early, or in zeros, is an error. Damage within its data is not, nor is an end marker that comes too
+  early: libjpeg fills in what is missing, and Pillow does not pass its warnings on.
+- Large JPEGs may be shrunk while they are decoded (`jpeg_shrink`), to no less than twice the resolution needed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xcli.core.errors import ImageError, UsageError
+from xcli.images.formats import SNIFFED, check_jpeg, damage, pillow, sniff
+from xcli.images.rgb import to_rgb
+from xcli.storage.urls import is_url
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+    class Readable(Protocol):
+        """What gives the bytes of an image itself: a member of an archive, an object of a store."""
+
+        def read(self, max_bytes: int) -> bytes:
+            """Reads them all, but refuses more than `max_bytes`."""
+
+
+RESIZE_MODES = ("crop", "squash", "pad")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+DEFAULT_CROP_PCT = 0.897
+DEFAULT_MAX_PIXELS = 178_000_000
+MAX_FILE_BYTES = 1 << 30
+PAD_COLOUR = (128, 128, 128)
+"""Mid-grey: next to zero after scaling to [-1, 1]."""
+
+_OVERSAMPLE = 2
+"""A JPEG shrunk while decoding keeps this many times the resolution needed; once is visibly (2.6 grey levels) off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes the square that the network sees.
+
+    Attributes:
+        size: side of the square, in pixels.
+        resize: `crop` (shorter side to floor(size / crop_pct), then the centre), `squash` (both sides to size) or
+            `pad` (longer side to size, the rest mid-grey).
+        interpolation: resampling filter, with antialiasing (except `nearest`).
+        crop_pct: share of the resized shorter side that the crop keeps.
+        jpeg_shrink: let large JPEGs be shrunk while decoding; never done for `squash` with `nearest`, which promises
+            the pixels of `keras.utils.load_img`.
+        max_pixels: images with more pixels are refused, unread.
+    """
+
+    size: int = 299
+    resize: str = "crop"
+    interpolation: str = "bicubic"
+    crop_pct: float = DEFAULT_CROP_PCT
+    jpeg_shrink: bool = True
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"the image size must be positive; received {self.size}")
+        if self.resize not in RESIZE_MODES:
+            raise UsageError(f"resize must be one of {', '.join(RESIZE_MODES)}; received {self.resize!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; received {self.interpolation!r}"
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise UsageError(f"crop_pct must be above 0 and at most 1; received {self.crop_pct}")
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels must be positive; received {self.max_pixels}")
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether JPEGs may be shrunk while decoding."""
+        return self.jpeg_shrink and not (self.resize == "squash" and self.interpolation == "nearest")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, for provenance."""
+        return asdict(self)
+
+
+def prepare() -> None:
+    """Imports the decoders, so that threads that come later need not race for it."""
+    pillow()
+
+
+def supported_formats() -> tuple[str, ...]:
+    """Names of the formats that can be decoded here."""
+    return tuple(sorted(pillow()[1]))
+
+
+def open_file(location: str) -> tuple[int, os.stat_result]:
+    """Opens a regular file for reading; never blocks on a FIFO and never opens a device for long.
+
+    Returns:
+        The descriptor, which is the caller's to close, and the file's status.
+
+    Raises:
+        ImageError: `missing`, `unreadable` or `not-a-file`.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
+        descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("missing", "no such file") from error
+    except ValueError as error:
+        raise ImageError("missing", f"no file can have this name: {error}") from error
+    except OSError as error:
+        # A socket cannot be opened at all, but it can be told from a file without permission.
+        with suppress(OSError):
+            _require_file(os.stat(location))
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        _require_file(status)
+        os.set_blocking(descriptor, True)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError):
+            raise ImageError("unreadable", error.strerror or str(error)) from error
+        raise
+    return descriptor, status
+
+
+def read_file(location: str) -> bytes:
+    """Reads an image file whole; never blocks on a FIFO and never reads a device.
+
+    Raises:
+        ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
+    """
+    descriptor, status = open_file(location)
+    try:
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(status.st_size)
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise ImageError("too-large", f"not enough memory to read its {status.st_size:,} bytes") from error
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise ImageError("empty", "the file has zero bytes")
+    return data
+
+
+def _require_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not-a-file", f"it is {file_kind(status.st_mode)}, not a regular file")
+
+
+def file_kind(mode: int) -> str:
+    """What a file that is not regular is, in words, from its `st_mode`."""
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "a special file")
+
+
+def read_location(location: str | Readable) -> bytes:
+    """Reads the bytes of an image: of a file by its path (see `read_file`), an object by its URL, or a location.
+
+    Raises:
+        ImageError: they cannot be read, or are more than `MAX_FILE_BYTES`.
+    """
+    if isinstance(location, str):
+        if not is_url(location):
+            return read_file(location)
+        from xcli.sources.locations import RemoteObject
+
+        location = RemoteObject(location)
+    return location.read(MAX_FILE_BYTES)
+
+
+def load_image(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Reads and decodes one image.
+
+    Args:
+        location: path of its file, its URL, or what gives its bytes: a member of an archive, an object of a store.
+        preprocessing: what to make of it.
+
+    Returns:
+        uint8[size, size, 3], RGB.
+
+    Raises:
+        ImageError: for whatever is wrong with the file; nothing else is ever raised for an input.
+    """
+    return decode_image(read_location(location), preprocessing)
+
+
+def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decodes the bytes of one image; see `load_image`."""
+    import numpy as np
+
+    try:
+        with open_image(data, preprocessing.max_pixels) as image:
+            return np.asarray(_square(image, preprocessing))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise damage(error, data) from error
+
+
+def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
+    """Opens an image without decoding its pixels.
+
+    Raises:
+        ImageError: the content is not an image, cannot be decoded here, or has more than `max_pixels` pixels.
+    """
+    if not data:
+        raise ImageError("empty", "zero bytes")
+    kind = sniff(data[:SNIFFED])
+    if kind is None:
+        raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
+    module, openers = pillow()
+    if kind == "JPEG":
+        check_jpeg(data)
+    if kind not in openers:
+        how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
+        raise ImageError("unsupported", f"{kind} files need {how}")
+    # Pillow's own limit, which refuses twice its value, stays as a net for what it allocates while opening (a GIF's
+    # frame). It belongs to the process, so it is never lowered, and raised only where it would be in the way.
+    if module.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * module.MAX_IMAGE_PIXELS:
+        module.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    try:
+        image = openers[kind](io.BytesIO(data))
+    except Exception as error:
+        raise damage(error, data, kind) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ImageError("too-large", f"{width}x{height} is more than --max-pixels {max_pixels:,}")
+    return image
+
+
+_TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""EXIF orientation to Pillow's `Transpose` that undoes it."""
+
+
+def _square(image: ImageFile, p: Preprocessing) -> Image:
+    module, _ = pillow()
+    width, height = image.size
+    shrink = _draft(image, p)
+    rgb = to_rgb(image)
+    if shrink == 1:
+        # A TIFF turns itself while it loads, and the header of a HEIF may be wrong about the size.
+        width, height = rgb.size
+    # Only now: a PNG may carry its orientation behind the pixels.
+    orientation = _orientation(image)
+    if rgb is not image:
+        image.close()  # its pixels are not needed any more, and a turned image is a further copy
+    x = y = 0.0
+    if orientation in _TRANSPOSE:
+        # Where shrinking does not divide the size, the last column and row are only partly image. Turned, they may
+        # come first, and the image begins within them.
+        spare_x, spare_y = rgb.width - width / shrink, rgb.height - height / shrink
+        rgb = rgb.transpose(module.Transpose(_TRANSPOSE[orientation]))
+        if orientation >= 5:
+            width, height, spare_x, spare_y = height, width, spare_y, spare_x
+        x = spare_x if orientation in (2, 3, 6, 7) else 0.0
+        y = spare_y if orientation in (3, 4, 7, 8) else 0.0
+    method = module.Resampling[p.interpolation.upper()]
+
+    def resample(size: tuple[int, int], box: tuple[float, float, float, float]) -> Image:
+        left, top, right, bottom = (edge / shrink for edge in box)
+        return rgb.resize(size, method, (left + x, top + y, min(right + x, rgb.width), min(bottom + y, rgb.height)))
+
+    whole = (0.0, 0.0, float(width), float(height))
+    if p.resize == "squash":
+        return resample((p.size, p.size), whole)
+    if p.resize == "crop":
+        return resample((p.size, p.size), crop_box(width, height, p))
+    scale = p.size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas: Image = module.new("RGB", (p.size, p.size), PAD_COLOUR)
+    canvas.paste(resample(inner, whole), ((p.size - inner[0]) // 2, (p.size - inner[1]) // 2))
+    return canvas
+
+
+def _draft(image: ImageFile, p: Preprocessing) -> int:
+    """Has a large JPEG shrunk while it is decoded; returns by how much: 1, 2, 4 or 8."""
+    if not p.shrinks or image.format != "JPEG":
+        return 1
+    width, height = image.size
+    scale = _OVERSAMPLE * _needed_scale(width, height, p)
+    # Pillow takes the strongest of 1/2, 1/4, 1/8 that leaves no less than this.
+    drafted = image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
+    return 1 if drafted is None else round(width / drafted[1][2])
+
+
+def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
+    """The factor by which the image is resized; of two factors (`squash`) the larger."""
+    if p.resize == "pad":
+        return p.size / max(width, height)
+    if p.resize == "squash":
+        return p.size / min(width, height)
+    return int(p.size / p.crop_pct) / min(width, height)
+
+
+def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, float, float]:
+    """The region (left, top, right, bottom), in pixels of a width x height image, that `crop` resamples.
+
+    Resizing the shorter side to floor(size / crop_pct) and cutting out the centre reads just this region; resampling
+    it alone gives the same pixels.
+    """
+    short = int(p.size / p.crop_pct)
+    if width <= height:
+        resized = (short, short * height // width)
+    else:
+        resized = (short * width // height, short)
+    left, top = (round((side - p.size) / 2) for side in resized)
+    fx, fy = width / resized[0], height / resized[1]
+    return (left * fx, top * fy, (left + p.size) * fx, (top + p.size) * fy)
+
+
+_ORIENTATION_TAG = 0x0112
+
+
+def _orientation(image: Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels, which may be whole
+        return 1

@@ -1,0 +1,127 @@
+"""From a decoder's samples to RGB without alpha; the policy is in `xcli.images.preprocessing`."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import ImageError
+from xcli.images.formats import pillow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+_WHITE = (255, 255, 255)
+
+
+def to_rgb(file: ImageFile) -> Image:
+    """Decodes the pixels of the first frame, and makes them RGB without alpha."""
+    module, _ = pillow()
+    if file.mode in ("I", "F"):
+        raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
+    # Decoding forgets where and how the samples lie in the file.
+    frame = file.tile[0][1] if file.tile else None
+    layout = _layout(file)
+    low = _low_bytes(file) if layout == "RGB;16B" and "transparency" in file.info else None
+    file.load()
+    hidden = _hidden(file, layout, low)
+    image = _most_significant(file, layout) if file.mode.startswith("I;16") else file
+    try:
+        if image.has_transparency_data:
+            rgb = _over_white(image)
+        else:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+    except (ValueError, ImportError) as error:
+        raise ImageError("unsupported", f"no conversion from colour mode {image.mode} to RGB") from error
+    if hidden is not None:
+        rgb.paste(_WHITE, (0, 0, *rgb.size), hidden)
+    if file.format == "GIF" and frame is not None and frame != (0, 0, *file.size):
+        canvas = module.new("RGB", file.size, _WHITE)
+        canvas.paste(rgb.crop(frame), frame)
+        return canvas  # type: ignore[no-any-return]
+    return rgb
+
+
+_SIDE = 1024
+
+
+def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of at most a megapixel that cover an image: what is done in them takes memory for one of them only."""
+    width, height = size
+    for top in range(0, height, _SIDE):
+        for left in range(0, width, _SIDE):
+            yield left, top, min(left + _SIDE, width), min(top + _SIDE, height)
+
+
+def _over_white(image: Image) -> Image:
+    module, _ = pillow()
+    rgb: Image = module.new("RGB", image.size)
+    for box in _tiles(image.size):
+        rgba = image.crop(box).convert("RGBA")
+        rgb.paste(module.alpha_composite(module.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB"), box)
+    return rgb
+
+
+def _layout(file: ImageFile) -> str:
+    """Pillow's name for how the samples lie in the file, before they are decoded."""
+    if not file.tile:
+        return ""
+    arguments = file.tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _low_bytes(image: ImageFile) -> ImageFile:
+    """The less significant bytes of a 16-bit RGB PNG, of which Pillow keeps the others."""
+    assert isinstance(image.fp, io.BytesIO)
+    twin = pillow()[1]["PNG"](io.BytesIO(image.fp.getvalue()))
+    codec, box, offset, _ = twin.tile[0]
+    # Read in the wrong byte order, the most significant byte is the other one.
+    twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
+    return twin
+
+
+def _hidden(image: Image, layout: str, low: Image | None) -> Image | None:
+    """Where a grey or RGB image has the one colour that counts as transparent; takes that from the image's `info`.
+
+    Pillow compares that colour, which is in the file's bit depth, with samples brought to 8 bits.
+    """
+    import numpy as np
+
+    if image.mode not in ("1", "L", "RGB", "I;16") or "transparency" not in image.info:
+        return None
+    key = np.asarray(image.info.pop("transparency"), np.int64)
+    bits = {"L;2": 2, "L;4": 4}.get(layout, 8)
+    hidden: Image = pillow()[0].new("L", image.size)
+    for box in _tiles(image.size):
+        samples = np.asarray(image.crop(box))
+        if image.mode == "1":
+            match = samples == (key != 0)
+        elif image.mode == "I;16":
+            match = samples == key
+        elif low is not None:
+            match = (samples == key >> 8).all(-1) & (np.asarray(low.crop(box)) == key & 255).all(-1)
+        else:
+            match = samples == (key & (2**bits - 1)) * 255 // (2**bits - 1)
+            match = match.all(-1) if match.ndim == 3 else match
+        hidden.paste(pillow()[0].fromarray(match.astype(np.uint8) * np.uint8(255)), box)
+    return hidden
+
+
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+
+def _most_significant(image: Image, layout: str) -> Image:
+    """8-bit grey from 16-bit grey, or from the 12 bits that some scanners write."""
+    import numpy as np
+
+    shift = 4 if layout == "I;12" else 8
+    # Pillow inverts such TIFFs only up to 8 bits.
+    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+    grey: Image = pillow()[0].new("L", image.size)
+    for box in _tiles(image.size):
+        samples = (np.asarray(image.crop(box)) >> shift).astype(np.uint8)
+        grey.paste(pillow()[0].fromarray(~samples if inverted else samples), box)
+    return grey

@@ -1,0 +1,200 @@
+"""References to rows: the pixels, the engines, the table; the same in every process that computes rows.
+
+    references --> PixelPipeline --> Engines, two batches a device --> table --> rows
+
+Which references these are, and what becomes of the rows, is the business of the caller: `xcli.inference.run` for one
+machine, `xcli.cluster.worker` for one of many.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from xcli import __version__
+from xcli.core.errors import UsageError
+from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
+from xcli.inference.batch_size import default_batch_size
+from xcli.inference.engines import Engines
+from xcli.inference.ordered_map import Streams
+from xcli.inference.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
+from xcli.inference.profiler import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from xcli.core.records import ImageBatch, ImageRef
+    from xcli.core.tensorflow import Precision
+    from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.engine import Engine
+    from xcli.inference.tasks import Table
+    from xcli.models.loader import LoadedModel
+    from xcli.sources.manifests import ExtraColumn
+
+MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run uses the machine.
+
+    Attributes:
+        batch_size: images in a batch; None chooses by device, free memory and number of images.
+        precision: `auto`, `float32`, `tf32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `gpu` or `gpu:I`.
+        workers: decodes at a time; None is one a processor.
+        image_timeout: seconds that one image may take to be read and decoded.
+    """
+
+    batch_size: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    workers: int | None = None
+    image_timeout: float = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH:
+            raise UsageError(f"the batch size is from 1 to {MAX_BATCH}; received {self.batch_size}")
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"the number of workers is from 1 to {MAX_WORKERS}; received {self.workers}")
+        if not 0 < self.image_timeout <= MAX_TIMEOUT:
+            raise UsageError(f"the image timeout is up to {MAX_TIMEOUT} s; received {self.image_timeout:g} s")
+
+
+@dataclass(slots=True)
+class Computation:
+    """What computes rows: `choose`, `start`, then `rows`, as often as wanted.
+
+    Attributes:
+        model: the loaded model.
+        table: what to compute.
+        preprocessing: how images become pixels.
+        options: how to use the machine.
+        devices, precision: what was chosen; after `choose`. Devices are of one kind, and each has an engine.
+    """
+
+    model: LoadedModel
+    table: Table
+    preprocessing: Preprocessing
+    options: RunOptions = field(default_factory=RunOptions)
+    devices: tuple[str, ...] = ()
+    precision: Precision = "float32"
+    _engines: Engines | None = None
+    _schema: Any = None
+
+    def choose(self) -> int:
+        """Chooses devices and precision; returns the number of images that a batch should have.
+
+        Raises:
+            UsageError: an option does not go with the machine.
+        """
+        self.devices = choose_devices(self.options.device)
+        self.precision = choose_precision(self.options.precision, self.devices[0])
+        return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
+
+    def start(self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, long: bool = False) -> pa.Schema:
+        """Traces the engines, and returns the schema of the rows; `choose` comes first.
+
+        Args:
+            batch_size: images in a batch.
+            extra_columns: those that are carried from a manifest.
+            long: whether there is so much to do that engines which start later and run faster pay.
+
+        Raises:
+            UsageError: an option does not go with the model.
+            ModelError: the model cannot compute this table.
+        """
+        forward = self.table.forward(self.model)
+        apply_precision(self.precision)
+        self.model.network.prepare(self.precision)
+        embedded = long and kind_of(self.devices[0]) == "CPU"
+        self._engines = Engines(
+            forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
+        )
+        self._schema = self.table.schema(self._engines.output_shapes, extra_columns)
+        return self._schema
+
+    def rows(
+        self,
+        refs: Iterator[ImageRef],
+        profile: Profile | None = None,
+        turn: AbstractContextManager[Any] | None = None,
+    ) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        """Batches and their rows, in the order of the references; `start` comes first.
+
+        Args:
+            refs: taken lazily, in another thread.
+            profile: where to note how the time is spent.
+            turn: is held while the engines are used; images are decoded ahead before that.
+
+        Raises:
+            XcliError: too many images hang.
+        """
+        assert self._engines is not None, "start() comes first"
+        workers = self.options.workers or default_workers()
+        profile = profile or Profile(workers)
+        profile.workers = workers
+        pipeline = PixelPipeline(
+            refs,
+            self.preprocessing,
+            batch_size=self._engines.batch_size,
+            workers=workers,
+            timeout=self.options.image_timeout,
+            profile=profile,
+        )
+        computes = [partial(self._compute, engine, profile) for engine in self._engines.streams]
+        batches = iter(pipeline)
+        if turn is not None:
+            batches = _begun(batches)
+        with turn or nullcontext():
+            for batch, results in Streams(batches, computes, pipeline.stop):
+                with profile.stage("output", len(batch.refs)):
+                    yield batch, self.table.rows(self._schema, batch, results)
+
+    def _compute(self, engine: Engine, profile: Profile, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
+        import numpy as np
+
+        if all(batch.errors):
+            return [np.zeros((len(batch.refs), *shape), np.float32) for shape in engine.output_shapes]
+        with profile.stage("engine", len(batch.refs)):
+            return engine(batch.pixels)
+
+    def provenance(self, command: str) -> dict[str, Any]:
+        """What made the rows: everything that they depend on and nothing else (no times); after `start`."""
+        assert self._engines is not None, "start() comes first"
+        return {
+            "tool": {"name": "xception-cli", "version": __version__, "command": command},
+            "versions": versions(),
+            "model": {
+                "name": self.model.name,
+                "sha256": self.model.digest,
+                "input_range": self.model.input_range,
+            },
+            "preprocessing": self.preprocessing.as_dict(),
+            "precision": self.precision,
+            "device": kind_of(self.devices[0]),
+            "batch_size": self._engines.batch_size,
+            "options": self.table.settings(),
+        }
+
+
+def _begun(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """The same batches, once the first of them is there, and others are on their way."""
+    return chain([first], batches) if (first := next(batches, None)) is not None else batches
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the results depend on, without importing them."""
+    from importlib.metadata import version
+
+    names = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}

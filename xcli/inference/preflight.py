@@ -1,0 +1,188 @@
+"""What `xception info` tells: the network layer by layer, where weights are, what is on this machine, and a preflight
+of sources that reads headers only."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ImageError
+from xcli.images.preprocessing import DEFAULT_MAX_PIXELS, open_image, prepare, read_location
+from xcli.models.architecture import FEATURE_WIDTH, IMAGE_SIZE, IMAGENET_CLASSES, layers, output_sizes
+from xcli.models.hdf5_weights import TOP
+from xcli.models.loader import AVG_POOL, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from xcli.core.records import ImageRef
+
+MAX_LISTED = 20
+"""Unreadable files named one by one in a preflight; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One layer: its name for `--layer`, what it computes, and what that costs for one image.
+
+    Attributes:
+        shape: of its output for one image, without the batch.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def describe_network(spec: ModelSpec) -> list[LayerInfo]:
+    """The plain network that a spec asks for, layer by layer, without building it."""
+    size = spec.image_size or IMAGE_SIZE
+    sizes = output_sizes(size)
+    described = [
+        LayerInfo(
+            layer.name,
+            layer.kind,
+            (sizes[layer.name], sizes[layer.name], layer.filters),
+            layer.parameters,
+            layer.multiply_adds(sizes[layer.name], sizes[layer.name]),
+        )
+        for layer in layers()
+    ]
+    if spec.include_top:
+        classes = spec.classes or IMAGENET_CLASSES
+        weights = FEATURE_WIDTH * classes
+        described.append(LayerInfo(AVG_POOL, "avg pool", (FEATURE_WIDTH,), 0, 0))
+        described.append(LayerInfo(TOP, "dense", (classes,), weights + classes, weights))
+    elif spec.pooling is not None:
+        described.append(LayerInfo(f"{spec.pooling}_pool", f"{spec.pooling} pool", (FEATURE_WIDTH,), 0, 0))
+    return described
+
+
+def machine() -> dict[str, Any]:
+    """Processor, devices that TensorFlow sees, and image formats that can be decoded. Imports TensorFlow."""
+    from xcli.core.tensorflow import cpu_flags, load_tensorflow
+    from xcli.images.preprocessing import supported_formats
+    from xcli.inference.pipeline import default_workers
+
+    tf = load_tensorflow()
+    gpus = []
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        gpus.append(
+            {"name": details.get("device_name", gpu.name), "compute_capability": details.get("compute_capability")}
+        )
+    return {
+        "processors": default_workers(),
+        "bfloat16": bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}),
+        "gpus": gpus,
+        "image_formats": list(supported_formats()),
+    }
+
+
+@dataclass(slots=True)
+class Preflight:
+    """What the headers of the sources' images say.
+
+    Attributes:
+        listed: images that a run would take.
+        formats: images by format.
+        bytes: sum of the sizes of the files.
+        widths, heights: smallest, median and largest, in pixels.
+        errors: unreadable images by reason.
+        unreadable: path and error of the first of them.
+        skipped: directory entries that are not inputs, by reason.
+    """
+
+    listed: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    widths: tuple[int, int, int] | None = None
+    heights: tuple[int, int, int] | None = None
+    errors: Counter[str] = field(default_factory=Counter)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Number of images whose header cannot be read."""
+        return sum(self.errors.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        # Not asdict(): it makes pairs into keys of the counters.
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"failed": self.failed}
+
+
+def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) -> Preflight:
+    """Reads the header of every image; bounded memory, some threads.
+
+    Args:
+        refs: the images; a `Listing`.
+        max_pixels: larger ones count as unreadable.
+    """
+    prepare()
+    found = Preflight()
+    widths: Counter[int] = Counter()
+    heights: Counter[int] = Counter()
+    for path, outcome in _headers(refs, max_pixels):
+        found.listed += 1
+        if isinstance(outcome, ImageError):
+            found.errors[outcome.reason] += 1
+            if len(found.unreadable) < MAX_LISTED:
+                found.unreadable.append((path, str(outcome)))
+            continue
+        kind, width, height, size = outcome
+        found.formats[kind] += 1
+        found.bytes += size
+        widths[width] += 1
+        heights[height] += 1
+    found.widths, found.heights = _spread(widths), _spread(heights)
+    return found
+
+
+def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, tuple[str, int, int, int] | ImageError]]:
+    """Reads headers some threads at a time; gives paths and outcomes in order.
+
+    The window is small because members of compressed archives carry their bytes while they wait.
+    """
+    threads = min(32, 4 * (os.cpu_count() or 1))
+    waiting: deque[tuple[str, Future[tuple[str, int, int, int] | ImageError]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for ref in refs:
+            waiting.append((ref.path, pool.submit(_header, ref, max_pixels)))
+            if len(waiting) == 4 * threads:
+                path, outcome = waiting.popleft()
+                yield path, outcome.result()
+        for path, outcome in waiting:
+            yield path, outcome.result()
+
+
+def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | ImageError:
+    if ref.error is not None:
+        return ref.error
+    try:
+        data = read_location(ref.location)
+        with open_image(data, max_pixels) as image:
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            return kind, image.width, image.height, len(data)
+    except ImageError as error:
+        return error
+
+
+def _spread(sizes: Counter[int]) -> tuple[int, int, int] | None:
+    """Smallest, median and largest."""
+    if not sizes:
+        return None
+    ordered = sorted(sizes)
+    return ordered[0], next(islice(_expanded(sizes, ordered), (sum(sizes.values()) - 1) // 2, None)), ordered[-1]
+
+
+def _expanded(sizes: Counter[int], ordered: list[int]) -> Iterator[int]:
+    for size in ordered:
+        yield from (size for _ in range(sizes[size]))

@@ -1,0 +1,172 @@
+"""The run itself, on one machine: references to rows, with every one accounted for.
+
+    listing --> Computation --> rows
+                           \\--> Report
+
+A `Table` (`xcli.inference.tasks`) says what to compute and how its rows look. Where the rows go is the caller's
+business: a file, a terminal, a list.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.records import ImageBatch, ImageRef, Report
+from xcli.images.preprocessing import Preprocessing
+from xcli.inference.predictor import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, Computation, RunOptions, versions
+from xcli.inference.profiler import Profile
+from xcli.sources.archives.members import is_archive_name
+from xcli.sources.listing import LIST_ON_STDIN, OTHER_SHARD, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from xcli.inference.tasks import Table
+    from xcli.models.loader import LoadedModel
+    from xcli.outputs.resume import Layout
+
+__all__ = ["LONG_RUN", "MAX_BATCH", "MAX_TIMEOUT", "MAX_WORKERS", "Run", "RunOptions", "preprocessing_for", "versions"]
+
+LONG_RUN = 5000
+"""Images from which on an engine that starts three seconds later and runs 2 to 3 % faster is the better one."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run, set up: `start` it, then take its `batches`, once.
+
+    Attributes:
+        listing: the sources.
+        model: the loaded model.
+        table: what to compute.
+        preprocessing: how images become pixels.
+        options: how to use the machine.
+        report: what became of the images so far.
+        published: whether the output has taken its name.
+        profile: where the time goes.
+        layout: rows that an earlier run has finished, and that this one passes over.
+        computation: what makes rows of images.
+    """
+
+    listing: Listing
+    model: LoadedModel
+    table: Table
+    preprocessing: Preprocessing
+    options: RunOptions = field(default_factory=RunOptions)
+    report: Report = field(default_factory=Report)
+    published: bool = False
+    profile: Profile = field(default_factory=Profile)
+    layout: Layout | None = None
+    computation: Computation = field(init=False)
+    _ahead: list[ImageRef] = field(default_factory=list)
+    _iterator: Iterator[ImageRef] | None = None
+
+    def __post_init__(self) -> None:
+        self.computation = Computation(self.model, self.table, self.preprocessing, self.options)
+
+    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
+        """Chooses device, precision and batch shape, traces the engines, and returns the schema of the rows.
+
+        Args:
+            pinned_batch_size: what an earlier run chose, where the options leave it open.
+
+        Raises:
+            UsageError: an option does not go with the device or the model.
+            ModelError: the model cannot compute this table.
+        """
+        default = self.computation.choose()
+        size = self.options.batch_size or pinned_batch_size or self._batch_size(default)
+        return self.computation.start(size, self.listing.extra_columns, long=self._is_long())
+
+    def _batch_size(self, default: int) -> int:
+        """The default for the device, or the number of images in the whole run where that is smaller.
+
+        A shard counts the images of its siblings, so that its rows are those of the run in one piece.
+        """
+        return default if self._has(default) else max(1, self._listed())
+
+    def _is_long(self) -> bool:
+        """Whether the run is known to be long enough for a later start of the engine to pay.
+
+        Only where a look ahead costs next to nothing: no list that somebody types, no archive that must be unpacked.
+        """
+        options = self.listing.options
+        patient = (
+            LIST_ON_STDIN not in (*options.sources, options.manifest)
+            and not options.archives
+            and not any(is_archive_name(os.fsencode(source)) for source in options.sources)
+        )
+        return patient and self._has(LONG_RUN)
+
+    def _listed(self) -> int:
+        return len(self._ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
+
+    def _has(self, count: int) -> bool:
+        """Whether the whole run, siblings of a shard included, has so many images; lists no more than that."""
+        if self._iterator is None:
+            self._iterator = iter(self.listing)
+        while self._listed() < count:
+            ref = next(self._iterator, None)
+            if ref is None:
+                return False
+            self._ahead.append(ref)
+        return True
+
+    def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        """The batches and their rows, in the order of the sources; `start` comes first.
+
+        Raises:
+            XcliError: the listing fails, too many images hang, or rows and inputs do not agree in number.
+        """
+        refs, layout = chain(self._ahead, self._iterator or iter(self.listing)), self.layout
+        wanted = refs if layout is None else layout.rest(refs)
+        for batch, rows in self.computation.rows(wanted, self.profile):
+            yield batch, rows
+            self.report.count(batch.errors)
+        self.profile.finish()
+        self._close()
+
+    def _close(self) -> None:
+        if self.layout is not None:
+            self.report.resume(self.layout.ok, self.layout.errors)
+        self.report.listed = self.listing.listed
+        self.report.skipped = dict(self.listing.skipped)
+        self.report.check(self.report.rows)
+
+    def provenance(self, command: str) -> dict[str, Any]:
+        """What made the rows; see `Computation.provenance`."""
+        return self.computation.provenance(command)
+
+
+def preprocessing_for(
+    model: LoadedModel,
+    *,
+    resize: str | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    jpeg_shrink: bool = True,
+    max_pixels: int | None = None,
+) -> Preprocessing:
+    """Preprocessing for a model: what the user said, else what goes with the model, else the defaults.
+
+    Args:
+        model: it decides the size, and what is None below.
+        resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    defaults = Preprocessing()
+    return Preprocessing(
+        size=model.size,
+        resize=resize or model.resize,
+        interpolation=interpolation or model.interpolation,
+        crop_pct=crop_pct if crop_pct is not None else model.crop_pct or defaults.crop_pct,
+        jpeg_shrink=jpeg_shrink,
+        max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
+    )

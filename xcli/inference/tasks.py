@@ -1,0 +1,181 @@
+"""What a run computes of each image, and how its rows look: `classify`, `features`, and both in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xcli.core.errors import UsageError
+from xcli.core.records import FEATURES
+from xcli.models.architecture import check_pooling
+from xcli.models.labels import LABEL_TYPES
+from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from xcli.core.records import ImageBatch
+    from xcli.inference.engine import Forward
+    from xcli.models.loader import LoadedModel
+
+    Shapes = Sequence[tuple[int, ...]]
+    Results = Sequence[NDArray[np.float32]]
+
+FEATURE_TYPES = ("float32", "float16")
+
+
+class Table(Protocol):
+    """What a command computes of an image, and how its rows look."""
+
+    def forward(self, model: LoadedModel) -> Forward:
+        """The function to compute."""
+
+    def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
+        """Columns, for results of these shapes an image and the carried columns `extra`."""
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
+        """One row an image, for results float32[b, *shape], one of each shape."""
+
+    def settings(self) -> dict[str, Any]:
+        """Options that change rows, for provenance."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyTable:
+    """The best classes of each image.
+
+    Attributes:
+        model: it must have a classifier.
+        top: predictions a row; at most the number of classes.
+        min_score: predictions below it are null.
+        label_type: `name`, `wnid` or `both`.
+        raw_scores: leave the head's output as it is.
+        with_features: add the embedding, average-pooled, as a last column.
+    """
+
+    model: LoadedModel
+    top: int = 5
+    min_score: float | None = None
+    label_type: str = "name"
+    raw_scores: bool = False
+    with_features: bool = False
+
+    def __post_init__(self) -> None:
+        labels = self.model.labels
+        if self.top < 1:
+            raise UsageError(f"--top must be at least 1; received {self.top}")
+        if self.min_score is not None and not self.raw_scores and not 0 <= self.min_score <= 1:
+            raise UsageError(f"--min-score is a probability, from 0 to 1; received {self.min_score:g}")
+        if self.label_type not in LABEL_TYPES:
+            raise UsageError(f"--label-type is one of {', '.join(LABEL_TYPES)}; received {self.label_type!r}")
+        if self.label_type != "name" and (labels is None or labels.wnids is None):
+            source = labels.source if labels else "this model"
+            raise UsageError(f"--label-type {self.label_type}: the labels ({source}) have no wnids")
+
+    def forward(self, model: LoadedModel) -> Forward:
+        return model.scores(self.raw_scores, with_features=self.with_features)
+
+    def _count(self, classes: int) -> int:
+        return min(self.top, classes)
+
+    def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
+        schema = classify_schema(self._count(shapes[0][0]), self.label_type, extra)  # type: ignore[arg-type]
+        return (
+            schema.append(features_schema(shapes[1], "float32", extra).field(FEATURES))
+            if self.with_features
+            else schema
+        )
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
+        if not self.with_features:
+            return self._predictions(schema, batch, results[0])
+        last = len(schema) - 1
+        predictions = self._predictions(schema.remove(last), batch, results[0])
+        alone = features_schema(results[1].shape[1:], "float32", ())
+        return predictions.append_column(
+            schema.field(last), features_batch(alone, batch.refs, batch.errors, results[1])[3]
+        )
+
+    def _predictions(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+        import numpy as np
+
+        labels = self.model.labels
+        assert labels is not None, "scores() has refused a model without a classifier"
+        top = self._count(result.shape[1])
+        missing = len(labels.names) - result.shape[1]
+        if missing:
+            # A head of one unit, left raw, scores the second of two classes; there is no score of the first.
+            result = np.pad(result, ((0, 0), (missing, 0)), constant_values=-np.inf)
+        return classify_batch(
+            schema,
+            batch.refs,
+            batch.errors,
+            result,
+            labels.names,
+            labels.wnids,
+            top,
+            self.min_score,
+            self.label_type,  # type: ignore[arg-type]
+        )
+
+    def settings(self) -> dict[str, Any]:
+        labels = self.model.labels
+        return {
+            "top": self.top,
+            "min_score": self.min_score,
+            "label_type": self.label_type,
+            "raw_scores": self.raw_scores,
+            "labels": {"source": labels.source, "sha256": labels.digest} if labels else None,
+        } | ({"features": "avg"} if self.with_features else {})
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesTable:
+    """An embedding of each image.
+
+    Attributes:
+        pooling: `avg`, `max` or None; of maps only.
+        layer: name of the layer; None is the last map.
+        dtype: `float32` or `float16`.
+        normalize: scale each vector to unit length.
+    """
+
+    pooling: str | None = "avg"
+    layer: str | None = None
+    dtype: str = "float32"
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+        if self.dtype not in FEATURE_TYPES:
+            raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
+
+    def for_model(self, model: LoadedModel) -> FeaturesTable:
+        """This table, of any model."""
+        return self
+
+    def forward(self, model: LoadedModel) -> Forward:
+        return model.features(self.pooling, self.layer)
+
+    def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
+        (shape,) = shapes
+        if self.normalize and len(shape) != 1:
+            raise UsageError(f"--normalize is for vectors; these features are maps of shape {shape}: use --pooling avg")
+        return features_schema(shape, self.dtype, extra)  # type: ignore[arg-type]
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
+        import numpy as np
+
+        (result,) = results
+        if self.normalize:
+            length = np.linalg.norm(result, axis=1, keepdims=True)
+            # A vector of zeros has no direction; it stays as it is.
+            result = (result / np.where(length > 0, length, 1)).astype(np.float32)
+        return features_batch(schema, batch.refs, batch.errors, result)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,354 @@
+"""Reads Xception weights from HDF5 files, straight into arrays, without building a Keras model.
+
+Two layouts are understood: Keras' older one (one group a layer, which the official files have) and Keras 3's
+`.weights.h5`. Nothing else of a file is looked at: shapes and types are checked against the architecture before a
+byte of data is read, and whatever leads out of the file (links, virtual datasets, external storage) is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ModelError, WeightsError
+from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, weighted_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Weights = dict[str, "NDArray[np.float32]"]
+"""Arrays by `layer/variable`, with the layer names of `xcli.models.architecture`; `predictions/kernel` and
+`predictions/bias` where there is a top."""
+
+TOP = "predictions"
+KERNEL, BIAS = f"{TOP}/kernel", f"{TOP}/bias"
+_CONTAINERS = {"conv": "conv2d", "sepconv": "separable_conv2d", "bn": "batch_normalization"}
+MAX_CLASSES = 1_000_000
+MAX_NAMES = 100_000
+MAX_DATA_BYTES = 8 << 30
+
+# A dataset can declare any shape while the file holds next to nothing of it. Real weights hardly compress.
+_INFLATION_FLOOR = 16 << 20
+_MAX_INFLATION = 100
+
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
+"""What h5py raises for files that are damaged or made to be."""
+
+
+def read_weights(path: str | Path, *, include_top: bool, classes: int | None = None) -> Weights:
+    """Reads the weights of an Xception from an HDF5 file.
+
+    Args:
+        path: the official files, or any file that `save_weights` of Xception wrote, Keras' or ours.
+        include_top: also read the classifier; a file without one is refused. Without the top, a classifier in the
+            file is passed over.
+        classes: the number of classes that the file must have; None takes what the file has.
+
+    Returns:
+        float32 arrays by `layer/variable`.
+
+    Raises:
+        WeightsError: the file cannot be read, is a whole model, or is not of this architecture.
+    """
+    import h5py
+
+    try:
+        require_file(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from error
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(_Source(file, str(path)), include_top, classes)
+    except _DAMAGE as error:
+        raise WeightsError(f"cannot read weights from {path}: {_reason(error)}") from error
+
+
+def require_file(path: str | Path) -> None:
+    """Raises OSError unless `path` is a regular file that can be opened.
+
+    A directory, a pipe or a device gets a plain word of its own: HDF5 would wait for a pipe for ever.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        kind = os.fstat(number).st_mode
+    finally:
+        os.close(number)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _reason(error: Exception) -> str:
+    """One line of what h5py says, which can be several, with addresses of memory in them."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split())[:200]
+    return f"not an HDF5 file, or a damaged one ({text or type(error).__name__})"
+
+
+def check_tree(path: str | Path) -> None:
+    """Checks everything in an HDF5 file that another reader is going to open.
+
+    Raises:
+        ModelError: something in it leads out of the file, declares far more data than the file holds, or holds what
+            is not numbers. The message does not name the file.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            _check_group(file)
+    except _DAMAGE as error:
+        raise ModelError(_reason(error)) from error
+
+
+def _check_group(top: Any) -> None:
+    import h5py
+
+    stack, seen, total = [top], {h5py.h5o.get_info(top.id).addr}, 0
+    while stack:
+        group = stack.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ModelError(f"{name!r} is a link, which a weights file never needs")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:  # hard links can go round in circles
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                stack.append(item)
+            elif isinstance(item, h5py.Dataset):
+                # A compound of references is of kind V too, as bfloat16 is.
+                numbers = item.dtype.kind in "fiubV" and not item.dtype.hasobject
+                problem = dataset_problem(item) or (None if numbers else "does not hold numbers")
+                if problem:
+                    raise ModelError(f"{name!r} {problem}")
+                total += item.nbytes
+    if total > MAX_DATA_BYTES:
+        raise ModelError(f"its arrays would take more than {MAX_DATA_BYTES >> 30} GiB")
+
+
+def dataset_problem(data: Any) -> str | None:
+    """Why a dataset must not be read, as the end of a sentence; None where it may be."""
+    if data.external or data.is_virtual:
+        return "keeps its data in another file, which is refused"
+    declared = math.prod(data.shape or ()) * data.dtype.itemsize
+    if declared > _INFLATION_FLOOR and declared > _MAX_INFLATION * data.id.get_storage_size():
+        return f"declares {declared:,} bytes, of which the file holds only {data.id.get_storage_size():,}"
+    return None
+
+
+class _Source:
+    """An open HDF5 file, read with suspicion."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self.file, self.path = file, path
+
+    def fail(self, problem: str) -> WeightsError:
+        return WeightsError(f"{self.path} does not hold the weights of an Xception: {problem}")
+
+    def node(self, name: str) -> Any:
+        """The group or dataset at `name`, every step a hard link; None where there is none."""
+        import h5py
+
+        at: Any = self.file
+        for step in name.split("/"):
+            if not isinstance(at, h5py.Group):
+                return None
+            link = at.get(step, getlink=True)
+            if link is None:
+                return None
+            if not isinstance(link, h5py.HardLink):
+                raise self.fail(f"{name!r} is a link to elsewhere, which a weights file never needs")
+            at = at[step]
+        return at
+
+    def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The dataset at `name` as float32; its shape must be `shape`."""
+        import numpy as np
+
+        data = self.dataset(name)
+        if data.shape != shape:
+            raise self.fail(f"{name!r} has shape {data.shape}, expected {shape}")
+        if data.dtype.kind != "f":
+            raise self.fail(f"{name!r} has type {data.dtype}, expected floating point")
+        with np.errstate(over="ignore"):
+            return np.asarray(data[()], dtype=np.float32)
+
+    def dataset(self, name: str) -> Any:
+        import h5py
+
+        data = self.node(name)
+        if not isinstance(data, h5py.Dataset):
+            raise self.fail(f"{name!r} is missing")
+        problem = dataset_problem(data)
+        if problem:
+            raise self.fail(f"{name!r} {problem}")
+        return data
+
+    def texts(self, node: Any, attribute: str) -> tuple[str, ...]:
+        """An attribute that is a list of names; looked at before it is read."""
+        import h5py
+
+        if attribute not in node.attrs:
+            return ()
+        values = node.attrs.get_id(attribute)
+        if values.shape == (0,):  # an empty list has no type of its own
+            return ()
+        if values.shape is None or len(values.shape) != 1 or values.shape[0] > MAX_NAMES:
+            raise self.fail(f"attribute {attribute!r} has shape {values.shape}, expected a list of names")
+        if h5py.check_string_dtype(values.dtype) is None or values.dtype.itemsize > 1024:
+            raise self.fail(f"attribute {attribute!r} has type {values.dtype}, expected names")
+        read = node.attrs[attribute]
+        return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in read)
+
+
+def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
+    attributes = source.file.attrs
+    if "model_config" in attributes or "model_weights" in source.file:
+        raise WeightsError(
+            f"{source.path} is a whole model in Keras' old HDF5 format, which can carry code and is not loaded; "
+            "convert it where you trust it: keras.models.load_model(FILE).save('model.keras'), then --model model.keras"
+        )
+    if "layer_names" in attributes:
+        names = _legacy_names(source)
+    elif source.node("layers") is not None:
+        names = _keras3_names()
+    else:
+        raise source.fail("it is in neither of the layouts that Keras writes")
+    weights: Weights = {}
+    for layer in weighted_layers():
+        for (variable, shape), name in zip(layer.weights, names[layer.name], strict=True):
+            weights[f"{layer.name}/{variable}"] = source.array(name, shape)
+    if include_top:
+        weights |= _read_top(source, names.get(TOP), classes)
+    problem = values_problem(weights)
+    if problem:
+        raise source.fail(problem)
+    return weights
+
+
+def values_problem(weights: Mapping[str, NDArray[np.float32]]) -> str | None:
+    """What is wrong with the numbers of a network, whose every output would be no number; None if nothing is."""
+    import numpy as np
+
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            return f"{name!r} holds values that are not finite"
+        if name.endswith("/moving_variance") and float(array.min()) <= -BN_EPSILON:
+            return f"{name!r} holds a negative variance"
+    return None
+
+
+def _read_top(source: _Source, names: tuple[str, ...] | None, classes: int | None) -> Weights:
+    if names is None or source.node(names[0]) is None:
+        raise WeightsError(
+            f"{source.path} has no classifier on top ('{TOP}'), so it can give features but not classes; "
+            "use `xception features`, or give a weights file with the top"
+        )
+    kernel, bias = names
+    shape = source.dataset(kernel).shape
+    if len(shape) != 2 or shape[0] != FEATURE_WIDTH or not 1 <= shape[1] <= MAX_CLASSES:
+        raise source.fail(f"{kernel!r} has shape {shape}, expected ({FEATURE_WIDTH}, classes)")
+    if classes is not None and shape[1] != classes:
+        raise WeightsError(f"{source.path} has {shape[1]} classes, but {classes} were asked for")
+    return {KERNEL: source.array(kernel, shape), BIAS: source.array(bias, shape[1:])}
+
+
+def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
+    """Dataset names by layer, in the older layout.
+
+    The shortcut layers have numbered names there, which depend on the Keras that wrote the file: they are told by
+    their kind and order among the layers whose names are not ours.
+    """
+    ours = {layer.name for layer in weighted_layers()} | {TOP}
+    found: dict[str, tuple[str, ...]] = {}
+    unnamed: dict[str, list[tuple[str, ...]]] = {"conv": [], "bn": []}
+    for layer_name in source.texts(source.file, "layer_names"):
+        group = source.node(layer_name)
+        if group is None:
+            raise source.fail(f"layer {layer_name!r} is listed but missing")
+        names = tuple(f"{layer_name}/{weight}" for weight in source.texts(group, "weight_names"))
+        if layer_name in ours:
+            found[layer_name] = names
+        elif names:
+            unnamed["conv" if len(names) == 1 else "bn"].append(names)
+    for kind, candidates in unnamed.items():
+        missing = [layer.name for layer in weighted_layers() if layer.kind == kind and layer.name not in found]
+        if len(missing) != len(candidates):
+            raise source.fail(f"expected {len(missing)} shortcut layers of kind {kind!r}, found {len(candidates)}")
+        found.update(zip(missing, candidates, strict=True))
+    for layer in weighted_layers():
+        have = len(found.get(layer.name, ()))
+        if have != len(layer.weights):
+            raise source.fail(f"layer {layer.name!r} has {have} weights, expected {len(layer.weights)}")
+    if TOP in found and len(found[TOP]) != 2:
+        raise source.fail(f"layer {TOP!r} has {len(found[TOP])} weights, expected 2")
+    return found
+
+
+def _keras3_names() -> dict[str, tuple[str, ...]]:
+    """Dataset names by layer in `.weights.h5`, where layers are numbered by class in the order of the model."""
+    counts: dict[str, int] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    for layer in weighted_layers():
+        container = _CONTAINERS[layer.kind]
+        number = counts.get(container, 0)
+        counts[container] = number + 1
+        group = f"layers/{container}_{number}" if number else f"layers/{container}"
+        names[layer.name] = tuple(f"{group}/vars/{index}" for index in range(len(layer.weights)))
+    return names | {TOP: ("layers/dense/vars/0", "layers/dense/vars/1")}
+
+
+def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
+    """Weights of an untrained network, as Keras would draw them (Glorot uniform; batch norms at identity).
+
+    Args:
+        include_top: with the classifier.
+        classes: its number of classes.
+        seed: the same seed gives the same weights.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    weights: Weights = {}
+
+    def glorot(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        field = int(np.prod(shape[:-2]))
+        limit = np.sqrt(6.0 / (field * (shape[-2] + shape[-1])))
+        return random.uniform(-limit, limit, shape).astype(np.float32)
+
+    ones = ("gamma", "moving_variance")
+    for layer in weighted_layers():
+        for variable, shape in layer.weights:
+            value = glorot(shape) if layer.kind != "bn" else np.full(shape, float(variable in ones), np.float32)
+            weights[f"{layer.name}/{variable}"] = value
+    if include_top:
+        weights[KERNEL] = glorot((FEATURE_WIDTH, classes))
+        weights[BIAS] = np.zeros(classes, np.float32)
+    return weights
+
+
+def assign(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Puts weights into a Keras model that `xcli.Xception` built."""
+
+    def values(name: str, variables: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        return [weights[f"{name}/{variable}"] for variable in variables]
+
+    for layer in weighted_layers():
+        model.get_layer(layer.name).set_weights(values(layer.name, _variables(layer)))
+    if KERNEL in weights:
+        model.get_layer(TOP).set_weights([weights[KERNEL], weights[BIAS]])
+
+
+def _variables(layer: Layer) -> tuple[str, ...]:
+    return tuple(variable for variable, _ in layer.weights)

@@ -1,0 +1,230 @@
+"""The official ImageNet weights: which files they are, where they may lie, and how they are had.
+
+Places are looked at in this order: `--weights-dir` or `XCEPTION_WEIGHTS_DIR` (only ever read), this program's cache,
+Keras' own cache, and at last the network. A file counts only if its size and SHA-256 are those of the official one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xcli.core.errors import WeightsError
+from xcli.models.download import check_url, fetch, mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
+"""Where Keras downloads the files from."""
+
+WEIGHTS_DIR_VARIABLE = "XCEPTION_WEIGHTS_DIR"
+WEIGHTS_URL_VARIABLE = "XCEPTION_WEIGHTS_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A weights file that is known by its content.
+
+    Attributes:
+        name: file name, without directory.
+        size: length in bytes.
+        sha256: digest, in lower-case hexadecimal.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+IMAGENET_TOP = WeightsFile(
+    name="xception_weights_tf_dim_ordering_tf_kernels.h5",
+    size=91_884_032,
+    sha256="c5bf1c05b020c4177164039b854c3ef92b16b73384734647c1f0ad5cf79f6975",
+)
+"""The network with its classification layer."""
+
+IMAGENET_NO_TOP = WeightsFile(
+    name="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    size=83_683_744,
+    sha256="e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c",
+)
+"""The same without that layer."""
+
+State = Literal["verified", "wrong digest", "unreadable", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One path where a weights file was looked for.
+
+    Attributes:
+        file: the file looked for.
+        place: `weights directory`, `cache` or `Keras cache`.
+        path: where it would be.
+        state: `verified` files can be loaded; those of `wrong digest` (or size) never are.
+        detail: what is wrong with a `wrong digest` or `unreadable` file, in a few words; else empty.
+    """
+
+    file: WeightsFile
+    place: str
+    path: Path
+    state: State
+    detail: str = ""
+
+
+def find_imagenet(include_top: bool, weights_dir: str | None = None) -> list[Candidate]:
+    """Looks at every place on this machine where the ImageNet weights may be. Nothing is downloaded or changed.
+
+    Args:
+        include_top: whether the classification layer is wanted. Where it is not, the file with it will do too, and
+            comes after all places of the file without.
+        weights_dir: a directory to look in first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
+
+    Returns:
+        The places in order of preference; the first `verified` one is what `locate_imagenet` returns.
+    """
+    return list(_candidates(include_top, weights_dir))
+
+
+def locate_imagenet(
+    include_top: bool, *, weights_dir: str | None = None, offline: bool = False, progress: bool = False
+) -> Path:
+    """Finds the ImageNet weights on this machine, or downloads them into this program's cache.
+
+    Every file is verified each time, and one that fails is named in a warning and passed over; if it lies in this
+    program's cache, the download replaces it.
+
+    Args:
+        include_top: whether the classification layer is wanted. Where it is not, the path may still be that of the
+            file with it, if only that one is on this machine.
+        weights_dir: a directory to look in first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
+        offline: never use the network.
+        progress: draw a progress bar on standard error while downloading.
+
+    Returns:
+        Path of a verified HDF5 file.
+
+    Raises:
+        WeightsError: the file is not on this machine and cannot be downloaded. The message says why, and what else
+            can be done.
+    """
+    given = _given_dir(weights_dir)
+    if given is not None and not os.path.isdir(given):
+        log.warning("the weights directory %s is not a directory; looking elsewhere", given)
+    for candidate in _candidates(include_top, weights_dir):
+        if candidate.state == "verified":
+            log.debug("using %s of the %s", candidate.path, candidate.place)
+            return candidate.path
+        if candidate.state != "absent":
+            log.warning("not using %s: it is %s (%s)", candidate.path, _COMPLAINTS[candidate.state], candidate.detail)
+    file = IMAGENET_TOP if include_top else IMAGENET_NO_TOP
+    url = imagenet_url(file)
+    cache = _cache_dir()
+    try:
+        if offline:
+            raise WeightsError(f"{file.name} is not on this machine, and --offline forbids the download")
+        if cache is None:
+            raise WeightsError("no home directory is known to keep a download in: set HOME or XDG_CACHE_HOME")
+        log.warning("downloading %s to %s", url, cache)
+        return fetch(url, cache / file.name, size=file.size, sha256=file.sha256, progress=progress)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {_ways_out(file, url, cache)}") from error
+
+
+def imagenet_url(file: WeightsFile) -> str:
+    """The address of a file: under `XCEPTION_WEIGHTS_URL` if that is set, else where Keras has it.
+
+    Args:
+        file: the file.
+
+    Returns:
+        An http or https address.
+
+    Raises:
+        WeightsError: `XCEPTION_WEIGHTS_URL` is not an address that file names can be appended to.
+    """
+    mirror = os.environ.get(WEIGHTS_URL_VARIABLE, "").strip()
+    try:
+        check_url(mirror or BASE_URL)
+        parts = urllib.parse.urlsplit(mirror)
+        if parts.query or parts.fragment:
+            raise WeightsError(f"{mirror!r} goes on after its path: give the address of a directory")
+    except WeightsError as error:
+        raise WeightsError(f"{WEIGHTS_URL_VARIABLE}: {error}") from error
+    return (mirror or BASE_URL).rstrip("/") + "/" + file.name
+
+
+_COMPLAINTS = {"wrong digest": "not the official file", "unreadable": "not readable"}
+
+
+def _candidates(include_top: bool, weights_dir: str | None) -> Iterator[Candidate]:
+    """Looks as it goes, so that whoever stops at the first verified file has read no other."""
+    places = list(_places(weights_dir))
+    for file in (IMAGENET_TOP,) if include_top else (IMAGENET_NO_TOP, IMAGENET_TOP):
+        for place, directory in places:
+            yield _look(file, place, directory / file.name)
+
+
+def _places(weights_dir: str | None) -> Iterator[tuple[str, Path]]:
+    """The directories to look in, each once, by the first name it has."""
+    named = [
+        ("weights directory", _given_dir(weights_dir)),
+        ("cache", _cache_dir()),
+        ("Keras cache", _keras_dir()),
+    ]
+    seen: set[str] = set()
+    for place, directory in named:
+        if directory is not None and (key := os.path.realpath(directory)) not in seen:
+            seen.add(key)
+            yield place, directory
+
+
+def _look(file: WeightsFile, place: str, path: Path) -> Candidate:
+    try:
+        wrong = mismatch(path, size=file.size, sha256=file.sha256)
+    except (FileNotFoundError, NotADirectoryError):
+        return Candidate(file, place, path, "absent")
+    except OSError as error:
+        return Candidate(file, place, path, "unreadable", error.strerror or str(error))
+    return Candidate(file, place, path, "wrong digest" if wrong else "verified", wrong or "")
+
+
+def _given_dir(weights_dir: str | None) -> Path | None:
+    given = weights_dir or os.environ.get(WEIGHTS_DIR_VARIABLE)
+    return Path(os.path.expanduser(given)) if given else None
+
+
+def _cache_dir() -> Path | None:
+    """Where downloads are kept, or None where no home directory is known."""
+    from platformdirs import user_cache_path
+
+    try:
+        return _absolute(user_cache_path("xception") / "weights")
+    except RuntimeError:  # how some releases say that there is no home directory
+        return None
+
+
+def _keras_dir() -> Path | None:
+    home = os.environ.get("KERAS_HOME")
+    return Path(home) / "models" if home else _absolute(Path(os.path.expanduser("~/.keras/models")))
+
+
+def _absolute(path: Path) -> Path | None:
+    """The path, unless it still begins with the `~` of a user without a home, which would be made right here."""
+    return path if path.is_absolute() else None
+
+
+def _ways_out(file: WeightsFile, url: str, cache: Path | None) -> str:
+    put = f"put it in {str(cache)!r} or pass it with --weights FILE" if cache else "pass it with --weights FILE"
+    return (
+        f"three ways out: (1) fetch {url} ({file.size:,} bytes) by other means and {put}; "
+        f"(2) set {WEIGHTS_URL_VARIABLE} to a mirror, or {WEIGHTS_DIR_VARIABLE} to a directory that holds it; "
+        "(3) --weights none for random weights, or --model FILE for a model of your own"
+    )

@@ -1,0 +1,59 @@
+"""Configurations of `.keras` files that Keras 2 wrote (TensorFlow 2.12 to 2.15), in the words of Keras 3.
+
+Keras 3 cannot load most of these files itself, though the weights in them lie where it looks for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xcli.models.keras_graph import MODELS
+
+_SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
+_OF_PLAIN_CONVOLUTIONS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+
+
+def modernise(model: dict[str, Any]) -> None:
+    """Rewrites the configuration of a model, and of those nested in it, in place; one of Keras 3 stays as it is.
+
+    Args:
+        model: the object of a functional or sequential model.
+
+    Raises:
+        KeyError, TypeError, AttributeError, IndexError: it is not something that Keras writes.
+    """
+    config = model["config"]
+    layers = config["layers"]
+    nested = {layer["config"]["name"]: layer for layer in layers if layer["class_name"] in MODELS}
+    old = any(isinstance(node, list) for layer in layers for node in layer.get("inbound_nodes", ()))
+    for layer in layers:
+        own = layer["config"]
+        if layer["class_name"] in MODELS:
+            modernise(layer)
+        elif layer["class_name"] == "BatchNormalization" and isinstance(own["axis"], list):
+            (own["axis"],) = own["axis"]
+        elif layer["class_name"] in _SEPARABLE:
+            for name in _OF_PLAIN_CONVOLUTIONS:
+                own.pop(name, None)
+        for node in layer.get("inbound_nodes", ()):
+            # Keras 2 counts the call in which a model was made as its first.
+            for entry in node if isinstance(node, list) else ():
+                if entry[0] in nested:
+                    entry[1] -= 1
+    if old:
+        for key in ("input_layers", "output_layers"):
+            # Keras 3 takes a list of one for a list.
+            if len(config[key]) == 1:
+                (config[key],) = config[key]
+        for entry in _entries(config["output_layers"]):
+            # Keras 3 still counts so here, except for sequential models.
+            if entry[0] in nested and nested[entry[0]]["class_name"] == "Sequential":
+                entry[1] -= 1
+
+
+def _entries(value: Any) -> list[list[Any]]:
+    if isinstance(value, dict):
+        return [entry for item in value.values() for entry in _entries(item)]
+    if len(value) == 3 and isinstance(value[0], str):
+        return [value]
+    return [entry for item in value for entry in _entries(item)]

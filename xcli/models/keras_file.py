@@ -1,0 +1,265 @@
+"""Opens `.keras` files of others: is every object in it known and harmless, and is there one Xception?
+
+Only JSON and the table of contents of the zip are read here, without Keras. What Keras then gets to see is not the
+file but a copy (`Archive.unpack`) of exactly what was checked: the configuration, and the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ModelError
+from xcli.models.hdf5_weights import check_tree, require_file
+from xcli.models.keras2 import modernise
+from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+MAX_CONFIG_BYTES = 32 << 20
+MAX_MODEL_BYTES = 8 << 30
+
+# Keras stores what it writes uncompressed, and weights hardly compress.
+_INFLATION_FLOOR = 16 << 20
+_MAX_INFLATION = 100
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_LAYERS = frozenset(
+    """
+    InputLayer Dense EinsumDense Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise
+    ActivityRegularization Activation ReLU LeakyReLU PReLU ELU Softmax Identity Flatten Reshape Permute RepeatVector
+    Add Subtract Multiply Average Maximum Minimum Concatenate Dot
+    Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
+    MaxPooling1D MaxPooling2D AveragePooling1D AveragePooling2D
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
+    ZeroPadding2D Cropping2D UpSampling2D Resizing CenterCrop Rescaling Normalization
+    BatchNormalization LayerNormalization GroupNormalization UnitNormalization RMSNormalization
+    Attention AdditiveAttention MultiHeadAttention
+    RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast RandomBrightness RandomCrop RandomHue
+    RandomSaturation RandomColorJitter RandomColorDegeneration RandomSharpness RandomShear RandomGrayscale RandomInvert
+    RandomPosterization RandomErasing RandomGaussianBlur RandomPerspective RandomElasticTransform AutoContrast
+    Equalization Solarization
+    """.split()
+)
+_OTHERS = {
+    "keras.initializers": frozenset(
+        """
+        Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity IdentityInitializer LecunNormal LecunUniform
+        Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
+        """.split()
+    ),
+    "keras.regularizers": frozenset("L1 L2 L1L2 OrthogonalRegularizer".split()),
+    "keras.constraints": frozenset("MaxNorm MinMaxNorm NonNeg UnitNorm".split()),
+    "keras": frozenset(("DTypePolicy",)),
+    "keras.dtype_policies": frozenset("DTypePolicy FloatDTypePolicy QuantizedDTypePolicy".split()),
+    "keras.src.ops.core": frozenset(("Cast",)),
+    "keras.src.ops.nn": frozenset(
+        "Relu Relu6 Sigmoid Softmax LogSoftmax Softplus Silu Gelu Elu Selu LeakyRelu Tanh".split()
+    ),
+    "keras.src.ops.numpy": frozenset(
+        """
+        Abs Absolute Add Subtract Multiply Divide TrueDivide Negative Maximum Minimum Power Square Sqrt Exp Log Tanh
+        Clip Mean Max Min Sum Reshape Squeeze ExpandDims Transpose Concatenate Stack Flip GetItem Ravel Amax Amin
+        """.split()
+    ),
+}
+_FUNCTIONS = frozenset(
+    """
+    linear relu relu6 leaky_relu elu selu gelu silu swish mish softplus softsign sigmoid log_sigmoid hard_sigmoid
+    hard_silu hard_swish tanh exponential softmax log_softmax
+    """.split()
+)
+_MODEL_MODULES = {
+    "Functional": "keras.src.models.functional",
+    "Model": "keras",
+    "Sequential": "keras",
+}
+"""Where Keras 3 has the kinds of model; files of Keras 2 name places that are no more."""
+
+_MODEL_MODULE = re.compile(r"(tf_)?keras(\.models|(\.src)?\.(models|engine)\.(functional|sequential|training|model))?")
+_VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
+_NUMBERS = re.compile(r"bool|bfloat16|u?int(8|16|32|64)|float(16|32|64)")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A `.keras` file whose configuration has been checked.
+
+    Attributes:
+        path: the file.
+        graph: its model; exactly one graph in it has a `backbone`.
+    """
+
+    path: str
+    graph: Graph
+    _config: Mapping[str, Any]
+
+    def unpack(self, folder: str) -> None:
+        """Writes into an empty directory what Keras may load, in Keras' own layout.
+
+        Raises:
+            ModelError: the weights lead out of their file, or are not what they declare, or there is no room.
+        """
+        weights = os.path.join(folder, WEIGHTS)
+        try:
+            with open(os.path.join(folder, CONFIG), "w", encoding="utf-8") as file:
+                json.dump(self._config, file)
+            with zipfile.ZipFile(self.path) as archive, archive.open(WEIGHTS) as source, open(weights, "wb") as target:
+                shutil.copyfileobj(source, target, 4 << 20)
+        except OSError as error:
+            raise ModelError(f"cannot unpack {self.path} to {folder}: {error.strerror or error}") from error
+        except _DAMAGE as error:
+            raise ModelError(f"{self.path} is damaged: {shown(error)}") from error
+        try:
+            check_tree(weights)
+        except ModelError as error:
+            raise ModelError(f"the weights in {self.path} are refused: {error}") from error
+
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
+"""What zipfile and json raise for files that are damaged or made to be (NotImplementedError and RecursionError are
+RuntimeErrors)."""
+
+
+def open_archive(path: str) -> Archive:
+    """Reads and checks the configuration in a `.keras` file, and finds the Xception in it.
+
+    Raises:
+        ModelError: the file is not a `.keras` file, names an object that is not on the list of harmless ones, or
+            does not hold exactly one Xception with one input and one output.
+    """
+    config = _safe(_read_config(path), path)
+    try:
+        modernise(config)
+        graph = read_graph(config)
+        found = 0
+        for one in graph.walk():
+            for names in find_backbones(one):
+                one.backbone.update(names)
+                found += 1
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise ModelError(f"{path} has a configuration that Keras does not write ({shown(error)})") from error
+    if found != 1:
+        raise ModelError(_not_xception(path, graph, found))
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ModelError(
+            f"{path} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+            "a model with one of each is needed"
+        )
+    return Archive(path, graph, config)
+
+
+def shown(value: object) -> str:
+    """Text of a file or a library, as one short line without control characters."""
+    text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _read_config(path: str) -> Any:
+    try:
+        require_file(path)
+        with open(path, "rb") as file:
+            if file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC:
+                raise ModelError(hdf5_advice(path))
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, path)
+            archive.getinfo(WEIGHTS)
+            return json.loads(archive.read(CONFIG))
+    except FileNotFoundError as error:
+        raise ModelError(f"no such model: {path}") from error
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or shown(error)}") from error
+    except _DAMAGE as error:
+        raise ModelError(f"{path} is not a .keras model (a zip of {CONFIG} and {WEIGHTS}): {shown(error)}") from error
+
+
+def hdf5_advice(path: str) -> str:
+    """What to say of an HDF5 file that is given as a model."""
+    return (
+        f"{path} is HDF5, not a .keras model: if it holds weights alone, use --weights {path}; a whole model in that "
+        "format can carry code and is not loaded, so convert it where you trust it: "
+        "keras.models.load_model(FILE).save('model.keras')"
+    )
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > MAX_MODEL_BYTES:
+        raise ModelError(f"{path} would unpack to more than {MAX_MODEL_BYTES >> 30} GiB and is not loaded")
+    for member in members:
+        if member.file_size > max(_INFLATION_FLOOR, _MAX_INFLATION * member.compress_size):
+            raise ModelError(f"{path}: {shown(member.filename)!r} would unpack to far more than a model, so not loaded")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ModelError(f"{path}: {shown(member.filename)!r} is compressed in a way that Keras does not use")
+    if archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES:
+        raise ModelError(f"{path} has a configuration above {MAX_CONFIG_BYTES >> 20} MiB and is not loaded")
+
+
+def _not_xception(path: str, graph: Graph, found: int) -> str:
+    if found:
+        return f"{path} holds {found} Xception networks; a model with exactly one is needed"
+    inner = max(graph.walk(), key=lambda one: len(one.nodes))
+    return (
+        f"{path} holds {shown(inner.name)!r} ({len(inner.nodes)} layers), which is not an Xception; "
+        "only models with an Xception backbone can be used"
+    )
+
+
+def _safe(config: Any, path: str) -> dict[str, Any]:
+    """Checks every object that a configuration names, at any depth.
+
+    Returns:
+        The configuration without what is only for training: optimizer, loss and metrics, of nested models too.
+    """
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} has a configuration that Keras does not write (no object)")
+    kind = config.get("class_name")
+    if not isinstance(kind, str) or kind not in MODELS:
+        raise ModelError(f"{path} holds {shown(kind)!r}, which is no functional or sequential model")
+    stack: list[Any] = [config]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if "class_name" in item:
+                item.pop("compile_config", None)
+                _check_object(item, path)
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return config
+
+
+def _check_object(item: dict[str, Any], path: str) -> None:
+    name, module, config = item["class_name"], item.get("module"), item.get("config")
+    known = False
+    if not isinstance(name, str) or not isinstance(module, (str, type(None))):
+        pass
+    elif name in _VALUES:
+        numbers = config.get("dtype", "float32") if isinstance(config, dict) else None
+        known = isinstance(numbers, str) and _NUMBERS.fullmatch(numbers) is not None
+    elif name == "function":
+        known = module == "builtins" and isinstance(config, str) and config in _FUNCTIONS
+    elif name in MODELS and module is not None and _MODEL_MODULE.fullmatch(module):
+        item["module"] = _MODEL_MODULES[name]
+        known = True
+    elif module == "keras.layers":
+        known = name in _LAYERS
+    elif module is not None:
+        known = name in _OTHERS.get(module, ())
+    if not known or item.get("registered_name") not in (None, name, config if name == "function" else None):
+        what = f"{module}.{name}" if module else str(name)
+        extra = f" {shown(config)!r}" if name == "function" else ""
+        raise ModelError(
+            f"{path} contains {shown(what)!r}{extra}, which is not among the layers that are loaded from files of "
+            "others; nothing of it was run"
+        )

@@ -1,0 +1,359 @@
+"""The graph of a Keras model, read from its configuration: layers, calls, and which of them are an Xception.
+
+Only plain JSON values come in here; Keras is not needed. The Xception is found by its structure (kinds, sizes and
+connections of layers), never by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xcli.models.architecture import BN_EPSILON, Layer, layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MODELS = frozenset(("Functional", "Model", "Sequential"))
+MAX_STEPS = 100_000
+"""Layers looked at for one question; a graph made to be ambiguous, or to go in circles, must not take for ever."""
+
+_KERNELS = frozenset(
+    "Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D "
+    "MultiHeadAttention".split()
+)
+_ACTIVATION_KINDS = {
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "Sigmoid": "sigmoid",
+    "ReLU": "relu",
+    "Relu": "relu",
+    "PReLU": "prelu",
+    "LeakyReLU": "leaky_relu",
+    "ELU": "elu",
+    "Tanh": "tanh",
+    "Exp": "exponential",
+}
+
+Key = tuple[str, int, int]
+"""A tensor: name of the layer that made it, number of the call, number of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a layer: its arguments as in the file, and the tensors among them."""
+
+    args: Any
+    kwargs: Mapping[str, Any]
+    inputs: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One layer of a graph.
+
+    Attributes:
+        name: its name in the file.
+        kind: its class.
+        config: its own configuration.
+        calls: its calls, in order.
+        graph: for a nested model, its graph.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    calls: tuple[Call, ...]
+    graph: Graph | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A model.
+
+    Attributes:
+        name: the model's name.
+        nodes: its layers, roughly in the order of computation (a shared layer stands where its first call does).
+        inputs, outputs: its input and output tensors.
+        backbone: names in the file of the Xception's layers by our names, where this graph itself holds them.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+    backbone: dict[str, str] = field(default_factory=dict)
+
+    def walk(self) -> Iterator[Graph]:
+        """This graph and those nested in it."""
+        yield self
+        for node in self.nodes:
+            if node.graph is not None:
+                yield from node.graph.walk()
+
+    def node(self, name: str) -> Node:
+        """The layer of that name; KeyError where there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+def read_graph(item: Mapping[str, Any]) -> Graph:
+    """Reads a serialised model.
+
+    Args:
+        item: the object of a functional or sequential model, as `serialize_keras_object` writes it.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError, AttributeError: it is not something that Keras writes.
+    """
+    config = item["config"]
+    sequential = item["class_name"] == "Sequential"
+    if not sequential and "input_layers" not in config:
+        raise ValueError(f"a {item['class_name']} that is neither functional nor sequential")
+    nodes: list[Node] = []
+    previous: Key | None = None
+    for layer in config["layers"]:
+        name = str(layer["config"]["name"])
+        if layer.get("name", name) != name or any(node.name == name for node in nodes):
+            raise ValueError(f"the layer name {name!r} stands for two layers")
+        nested = read_graph(layer) if layer["class_name"] in MODELS else None
+        calls: tuple[Call, ...]
+        if sequential:
+            inputs = () if previous is None else (previous,)
+            calls = (Call([_tensor(key) for key in inputs], {}, inputs),)
+            previous = (name, 0, 0)
+        else:
+            calls = tuple(_call(node) for node in layer["inbound_nodes"])
+        nodes.append(Node(name, str(layer["class_name"]), layer["config"], calls, nested))
+    title = str(config["name"])
+    if not sequential:
+        functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
+        # Here, and only here, the call in which a functional model was made counts as its first.
+        outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
+        return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
+    first = nodes[0]
+    start = (first.name, 0, 0)
+    if first.kind != "InputLayer":
+        # A Sequential without an InputLayer: its first layer reads a tensor that we name ourselves.
+        start = ("", 0, 0)
+        nodes[0] = Node(first.name, first.kind, first.config, (Call([_tensor(start)], {}, (start,)),), first.graph)
+    return Graph(title, tuple(nodes), (start,), ((nodes[-1].name, 0, 0),))
+
+
+def _tensor(key: Key) -> dict[str, Any]:
+    return {"class_name": "__keras_tensor__", "config": {"keras_history": list(key)}}
+
+
+def _call(node: Any) -> Call:
+    if isinstance(node, list):  # as Keras 2 wrote it: a list of [layer, call, output, keyword arguments]
+        args: Any = [_tensor((entry[0], entry[1], entry[2])) for entry in node]
+        args = args if len(args) == 1 else [args]
+        kwargs = node[0][3] if node and len(node[0]) > 3 else {}
+    else:
+        args, kwargs = node["args"], node["kwargs"]
+    # Outside of training every layer takes the road of inference by itself; masks play no part with images.
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("training", "mask")}
+    return Call(args, kwargs, tuple(_tensors([args, kwargs])))
+
+
+def tensor_key(value: Any) -> Key | None:
+    """The tensor that a value of a configuration stands for, or None where it stands for none."""
+    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+        layer, call, output = value["config"]["keras_history"]
+        return (str(layer), int(call), int(output))
+    return None
+
+
+def _tensors(value: Any) -> Iterator[Key]:
+    key = tensor_key(value)
+    if key is not None:
+        yield key
+    elif isinstance(value, dict):
+        for name in sorted(value):  # as Keras sorts them
+            yield from _tensors(value[name])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _keys(value: Any) -> tuple[Key, ...]:
+    """The tensors of a model's inputs or outputs: one, a list, or a dictionary (which Keras sorts by name)."""
+    if isinstance(value, dict):
+        return tuple(key for name in sorted(value) for key in _keys(value[name]))
+    if len(value) == 3 and isinstance(value[0], str):
+        return ((value[0], int(value[1]), int(value[2])),)
+    return tuple(key for item in value for key in _keys(item))
+
+
+def find_backbones(graph: Graph) -> list[dict[str, str]]:
+    """Every Xception among the layers of one graph (not of those nested in it): names in the file by our names."""
+    readers: dict[Key, list[Node]] = {}
+    for node in graph.nodes:
+        if len(node.calls) == 1:
+            for key in dict.fromkeys(node.calls[0].inputs):
+                readers.setdefault(key, []).append(node)
+    found = []
+    for start in graph.nodes:
+        names = {layers()[0].name: start.name}
+        if len(start.calls) == 1 and _same(layers()[0], start) and _match(names, 1, readers, [MAX_STEPS]):
+            found.append(names)
+    return found
+
+
+def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]], steps: list[int]) -> bool:
+    """Matches the layers from number `index` on; where several will do for one, tries each."""
+    if index == len(layers()):
+        return True
+    layer = layers()[index]
+    inputs = sorted((names[name], 0, 0) for name in layer.inputs)
+    for node in readers.get(inputs[0], ()):
+        steps[0] -= 1
+        if steps[0] < 0:
+            raise ValueError("a graph of countless look-alikes")
+        if sorted(node.calls[0].inputs) == inputs and _same(layer, node):
+            names[layer.name] = node.name
+            if _match(names, index + 1, readers, steps):
+                return True
+            del names[layer.name]
+    return False
+
+
+def _same(layer: Layer, node: Node) -> bool:
+    """Whether a layer of a file computes what ours does."""
+    c = node.config
+    if layer.kind in ("conv", "sepconv"):
+        return (
+            node.kind == ("Conv2D" if layer.kind == "conv" else "SeparableConv2D")
+            and c["filters"] == layer.filters
+            and list(c["kernel_size"]) == [layer.kernel] * 2
+            and list(c["strides"]) == [layer.stride] * 2
+            and list(c["dilation_rate"]) == [1, 1]
+            and c.get("groups", 1) == 1
+            and c.get("depth_multiplier", 1) == 1
+            and c["padding"] == layer.padding
+            and not c["use_bias"]
+            and _activation(c) == "linear"
+            and c.get("data_format") in (None, "channels_last")
+        )
+    if layer.kind == "bn":
+        if node.kind != "BatchNormalization":
+            return False
+        axis = c["axis"][0] if isinstance(c["axis"], list) else c["axis"]
+        plain = axis in (-1, 3) and c["center"] and c["scale"] and not c.get("renorm")
+        return bool(plain and abs(c["epsilon"] - BN_EPSILON) < 1e-9)
+    if layer.kind == "relu":
+        if node.kind == "ReLU":
+            return c.get("max_value") is None and not c.get("negative_slope") and not c.get("threshold")
+        return node.kind == "Relu" or (node.kind == "Activation" and _activation(c) == "relu")
+    if layer.kind == "maxpool":
+        window = list(c.get("pool_size", ())) == [layer.kernel] * 2 and list(c.get("strides", ())) == [layer.stride] * 2
+        plain = c.get("padding") == layer.padding and c.get("data_format") in (None, "channels_last")
+        return bool(node.kind == "MaxPooling2D" and window and plain)
+    return node.kind == "Add"
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    """Name of a layer's activation function, however it is written."""
+    value = config.get("activation") or "linear"
+    if not isinstance(value, dict):
+        return str(value)
+    if value.get("class_name") == "function":
+        return str(value["config"])
+    return _ACTIVATION_KINDS.get(str(value["class_name"]), str(value["class_name"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor in a graph, and the calls of nested models that lead there, innermost first."""
+
+    graph: Graph
+    key: Key
+    outer: tuple[tuple[Graph, Call], ...] = ()
+
+    def maker(self) -> tuple[Node, _Place] | None:
+        """The layer that made the tensor, seen through nested models; None for the input of the whole model."""
+        graph, key, outer = self.graph, self.key, self.outer
+        for _ in range(MAX_STEPS):
+            if key in graph.inputs:
+                if not outer:
+                    return None
+                position = graph.inputs.index(key)
+                (graph, call), *rest = outer
+                key, outer = call.inputs[position], tuple(rest)
+                continue
+            node = graph.node(key[0])
+            if node.graph is None:
+                return node, _Place(graph, key, outer)
+            outer = ((graph, node.calls[key[1]]), *outer)
+            graph, key = node.graph, node.graph.outputs[key[2]]
+        raise ValueError("models nested in a circle")
+
+    def inputs(self, node: Node) -> list[_Place]:
+        """The tensors that `node`, which made this one, read."""
+        return [_Place(self.graph, key, self.outer) for key in node.calls[self.key[1]].inputs]
+
+    @property
+    def in_backbone(self) -> bool:
+        return self.key[0] in self.graph.backbone.values()
+
+
+def has_classifier(graph: Graph) -> bool:
+    """Whether a layer with a kernel stands between the Xception and the (only) output."""
+    stack, seen = [_Place(graph, graph.outputs[0])], set()
+    while stack:
+        made = stack.pop().maker()
+        if made is None or made[1].in_backbone or (id(made[1].graph), made[1].key) in seen:
+            continue
+        node, place = made
+        seen.add((id(place.graph), place.key))
+        if node.kind in _KERNELS:
+            return True
+        stack.extend(place.inputs(node))
+    return False
+
+
+def final_activation(graph: Graph) -> str:
+    """Name of the function that the (only) output went through last.
+
+    `linear` where there is none since the last layer with a kernel, so that the output is logits; `mixed` where
+    several are joined, or what comes after one does not leave it what it was.
+    """
+    seen: dict[tuple[int, Key], str] = {}
+
+    def of(place: _Place) -> str:
+        made = place.maker()
+        if made is None or made[1].in_backbone:
+            return "linear"
+        node, place = made
+        mark = (id(place.graph), place.key)
+        if mark not in seen:
+            seen[mark] = "mixed"  # for a circle, which only a made-up file has
+            seen[mark] = own(node, place)
+        return seen[mark]
+
+    def own(node: Node, place: _Place) -> str:
+        name = _ACTIVATION_KINDS.get(node.kind) or _activation(node.config)
+        if name != "linear" or node.kind in _KERNELS:
+            return name
+        names = {of(one) for one in place.inputs(node)}
+        if len(names) != 1:
+            return "mixed" if names else "linear"
+        name = names.pop()
+        return name if name == "linear" or node.kind in _KEEPING else "mixed"
+
+    try:
+        return of(_Place(graph, graph.outputs[0]))
+    except RecursionError:
+        return "mixed"
+
+
+_KEEPING = frozenset(
+    """
+    Activation Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise ActivityRegularization Identity
+    Flatten Reshape Permute Average Maximum Minimum Concatenate Cast GetItem Squeeze ExpandDims Mean Max
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
+    """.split()
+)
+"""Layers behind which probabilities are still probabilities."""

@@ -1,0 +1,286 @@
+"""Models in `.keras` files, computed with their Xception replaced by the folded one.
+
+The file's graph is walked layer by layer: whatever stands before, beside or behind the Xception runs as the Keras
+layer that the file describes, and the Xception itself runs in `xcli.inference.engine.Backbone`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import tempfile
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ModelError
+from xcli.core.tensorflow import Precision, load_keras, load_tensorflow
+from xcli.inference.engine import Backbone, constant
+from xcli.models.architecture import layers, weighted_layers
+from xcli.models.hdf5_weights import values_problem
+from xcli.models.keras_file import open_archive, shown
+from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from xcli.models.hdf5_weights import Weights
+
+log = logging.getLogger(__name__)
+
+_RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
+
+
+class ForeignNetwork:
+    """A model from a `.keras` file around exactly one Xception.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ModelError: the file is unsafe, damaged, of another architecture, or has several inputs or outputs.
+    """
+
+    def __init__(self, path: str) -> None:
+        archive = open_archive(path)
+        self.path, self.graph = path, archive.graph
+        with tempfile.TemporaryDirectory(prefix="xception-", ignore_cleanup_errors=True) as folder:
+            archive.unpack(folder)
+            self._model = _load(folder, path)
+        self._holder = next(graph for graph in self.graph.walk() if graph.backbone)
+        self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
+        self._backbone: Backbone | None = None
+        self._weights: Weights | None = None
+        self._state: list[tuple[Any, Any]] = []
+        shape = tuple(self._model.inputs[0].shape)
+        if len(shape) != 4 or shape[-1] not in (3, None):
+            raise ModelError(f"{path} takes inputs of shape {shape}; images of shape (None, size, size, 3) are needed")
+        if shape[1] != shape[2]:
+            raise ModelError(f"{path} takes images of {shape[2]}x{shape[1]}; only square inputs are supported")
+        self.size: int | None = shape[1]
+        self.output_shape: tuple[int | None, ...] = tuple(self._model.outputs[0].shape)[1:]
+        problem = values_problem(self.weights())
+        if problem:
+            raise ModelError(f"{path}: {problem}")
+        if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
+            raise ModelError(f"{path}: its output {self.output_name!r} has the name of another layer of the Xception")
+
+    @property
+    def output_name(self) -> str:
+        """Name of the layer that makes the model's output."""
+        return self.graph.outputs[0][0]
+
+    @property
+    def units(self) -> int | None:
+        """Number of units of the classifier; None where the output is maps or pooled features."""
+        return self.output_shape[0] if len(self.output_shape) == 1 and has_classifier(self.graph) else None
+
+    @property
+    def activation(self) -> str:
+        """What the output went through last; see `xcli.models.keras_graph.final_activation`."""
+        return final_activation(self.graph)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the whole model."""
+        return int(self._model.count_params())
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the graph scales its pixels itself, before the Xception."""
+        return any(node.kind in _RESCALING for node in _ancestors(self.graph, self._holder))
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the layers that are not of the Xception, in order, each once."""
+        names = dict.fromkeys(
+            node.name
+            for graph in self.graph.walk()
+            for node in graph.nodes
+            if node.graph is None and node.kind != "InputLayer" and not (graph is self._holder and self._ours(node))
+        )
+        ours = {layer.name for layer in layers()}
+        return tuple(name for name in names if name not in ours)
+
+    def _ours(self, node: Node) -> str | None:
+        return self._names.get(node.name)
+
+    def weights(self) -> Weights:
+        """The Xception's weights, by our names."""
+        if self._weights is None:
+            self._weights = self._read_weights()
+        return self._weights
+
+    def _read_weights(self) -> Weights:
+        import numpy as np
+
+        model = self._find_model(self.graph, self._model)
+        found: Weights = {}
+        for layer in weighted_layers():
+            arrays = model.get_layer(self._holder.backbone[layer.name]).get_weights()
+            shapes = [array.shape for array in arrays]
+            if shapes != [shape for _, shape in layer.weights]:
+                raise ModelError(f"{self.path}: layer {layer.name!r} has weights of shapes {shapes}, not an Xception's")
+            for (variable, _), array in zip(layer.weights, arrays, strict=True):
+                found[f"{layer.name}/{variable}"] = np.asarray(array, np.float32)
+        return found
+
+    def _find_model(self, graph: Graph, model: Any) -> Any:
+        if graph is self._holder:
+            return model
+        for node in graph.nodes:
+            if node.graph is not None and any(one is self._holder for one in node.graph.walk()):
+                return self._find_model(node.graph, model.get_layer(node.name))
+        raise AssertionError("the graph that holds the backbone is always among those walked")
+
+    def prepare(self, precision: Precision) -> None:
+        """Folds the Xception for arithmetic in `precision`."""
+        self._backbone = Backbone(self.weights(), precision)
+        holder = self._find_model(self.graph, self._model)
+        folded = {id(variable) for name in self._names for variable in holder.get_layer(name).variables}
+        self._state = [(variable, variable.numpy()) for variable in self._model.variables if id(variable) not in folded]
+
+    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
+        """Outputs of the layers in `taps`, for float32[b, size, size, 3] as the model's input wants it.
+
+        Args:
+            x: scaled pixels.
+            taps: our names of the Xception's layers, or names of other layers in the file.
+        """
+        keras = load_keras()
+        found: dict[str, Any] = {}
+        # The variables of the other layers go in as constants too, on the engine's device, wherever Keras keeps them.
+        state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
+        with keras.StatelessScope(state_mapping=state):
+            (output,) = self._run(self.graph, self._model, [x], set(taps), found)
+        if self.output_name in taps and self.output_name not in self._holder.backbone:
+            found[self.output_name] = output
+        return {tap: found[tap] for tap in taps}
+
+    def _run(self, graph: Graph, model: Any, inputs: list[Any], taps: set[str], found: dict[str, Any]) -> list[Any]:
+        values: dict[Key, Any] = dict(zip(graph.inputs, inputs, strict=True))
+        operations = {one.name: one for one in getattr(model, "operations", None) or model.layers}
+        first = graph.backbone.get(layers()[0].name)
+        waiting = [
+            (node, number, call)
+            for node in graph.nodes
+            if node.name == first or not (graph is self._holder and self._ours(node))
+            for number, call in enumerate(node.calls)
+            if node.kind != "InputLayer"
+        ]
+        while waiting:
+            # A layer that is called twice can wait for others between its calls.
+            late = []
+            for node, number, call in waiting:
+                if any(key not in values for key in call.inputs):
+                    late.append((node, number, call))
+                    continue
+                if node.name == first:
+                    values.update(self._xception(graph, values[call.inputs[0]], taps, found))
+                    continue
+                if node.graph is not None:
+                    nested = [values[key] for key in call.inputs]
+                    results = self._run(node.graph, operations[node.name], nested, taps, found)
+                else:
+                    results = _as_list(_apply(operations[node.name], call, values))
+                values.update({(node.name, number, index): result for index, result in enumerate(results)})
+                if node.name in taps:
+                    found.setdefault(node.name, results[0])
+            if len(late) == len(waiting):
+                raise ModelError(
+                    f"{self.path}: the layers {[shown(one[0].name) for one in late][:3]} wait for each other"
+                )
+            waiting = late
+        return [values[key] for key in graph.outputs]
+
+    def _xception(self, graph: Graph, x: Any, taps: set[str], found: dict[str, Any]) -> dict[Key, Any]:
+        """Computes the Xception up to what the rest of the graph reads, and what is tapped."""
+        assert self._backbone is not None, "prepare() comes first"
+        readers = [key for node in graph.nodes if not self._ours(node) for call in node.calls for key in call.inputs]
+        read = {self._names[key[0]] for key in (*readers, *graph.outputs) if key[0] in self._names}
+        outputs = self._backbone(x, read | (taps & self._backbone.names))
+        for name in outputs.keys() & taps:
+            found.setdefault(name, outputs[name])
+        tf = load_tensorflow()
+        return {(self._holder.backbone[name], 0, 0): tf.cast(outputs[name], tf.float32) for name in read}
+
+
+def _load(folder: str, path: str) -> Any:
+    """Has Keras build the model that was checked and unpacked.
+
+    Its warnings are for whoever trained the model, and go to the log; but one of them says that weights are missing.
+    """
+    keras, tf = load_keras(), load_tensorflow()
+    try:
+        with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"):
+            warnings.simplefilter("always")
+            model = keras.models.load_model(folder, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras wraps what went wrong in the configurations of all the layers around it.
+        cause = str(error).rpartition("Exception encountered: ")[2]
+        raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {shown(cause)}") from error
+    for warning in said:
+        log.debug("Keras on %s: %s", path, shown(warning.message))
+        if "freshly-initialized" in str(warning.message):
+            raise ModelError(f"{path} does not hold all of its weights: {shown(warning.message)}")
+    return model
+
+
+def _ancestors(graph: Graph, holder: Graph) -> list[Node]:
+    """The layers between the model's input and the Xception's, nested models included."""
+    if graph is holder:
+        start = graph.node(graph.backbone[layers()[0].name])
+        inner: list[Node] = []
+    else:
+        start = next(
+            node for node in graph.nodes if node.graph is not None and any(one is holder for one in node.graph.walk())
+        )
+        assert start.graph is not None
+        inner = _ancestors(start.graph, holder)
+    nodes = {node.name: node for node in graph.nodes}
+    names, stack = set[str](), [start.name]
+    while stack:
+        for call in nodes[stack.pop()].calls:
+            new = {key[0] for key in call.inputs if key[0] in nodes} - names
+            names |= new
+            stack.extend(new)
+    before = [nodes[name] for name in names]
+    nested = [node for one in before if one.graph is not None for g in one.graph.walk() for node in g.nodes]
+    return before + nested + inner
+
+
+def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
+    def fill(value: Any) -> Any:
+        key = tensor_key(value)
+        if key is not None:
+            return values[key]
+        if isinstance(value, list):
+            filled = [fill(item) for item in value]
+            # JSON knows no tuples, and what stands between the brackets of an index is one.
+            return tuple(filled) if any(isinstance(item, slice) or item is Ellipsis for item in filled) else filled
+        if isinstance(value, dict):
+            if "class_name" in value:
+                return _constant(value)
+            return {name: fill(item) for name, item in value.items()}
+        return value
+
+    named = {name: fill(value) for name, value in call.kwargs.items()}
+    if "training" in inspect.signature(operation.call).parameters:
+        named["training"] = False  # augmentation layers take silence for a yes
+    return operation(*fill(list(call.args)), **named)
+
+
+def _constant(value: Mapping[str, Any]) -> Any:
+    """A value that a layer is called with beside its tensors."""
+    tf = load_tensorflow()
+    config = value["config"]
+    if value["class_name"] in ("__tensor__", "__numpy__"):
+        return tf.constant(config["value"], tf.dtypes.as_dtype(config["dtype"]))
+    if value["class_name"] == "__slice__":
+        return slice(config["start"], config["stop"], config["step"])
+    if value["class_name"] == "__ellipsis__":
+        return Ellipsis
+    raise ModelError(f"a layer is called with a constant of kind {shown(value['class_name'])!r}")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

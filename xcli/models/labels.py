@@ -1,0 +1,142 @@
+"""Names of the classes that a model tells apart.
+
+The ImageNet index ships with the package. Names can stand twice in it (crane, maillot): a class is identified by its
+wnid, or by its index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import LabelsError
+from xcli.models.architecture import IMAGENET_CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LABEL_TYPES = ("name", "wnid", "both")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Class names in the order of the model's outputs.
+
+    Attributes:
+        names: one name a class.
+        wnids: one WordNet identifier a class, where there are any.
+        source: where they come from, for provenance.
+    """
+
+    names: tuple[str, ...]
+    wnids: tuple[str, ...] | None = None
+    source: str = "index"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names and wnids."""
+        return sha256(json.dumps([self.names, self.wnids]).encode()).hexdigest()
+
+
+@cache
+def imagenet_labels() -> Labels:
+    """The 1,000 classes of ILSVRC-2012, with their wnids."""
+    text = resources.files("xcli").joinpath("data/imagenet_labels.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines()]
+    return Labels(tuple(name for _, name in rows), tuple(wnid for wnid, _ in rows), "imagenet")
+
+
+def default_labels(classes: int) -> Labels:
+    """ImageNet's labels for 1,000 classes; otherwise the index as text."""
+    if classes == IMAGENET_CLASSES:
+        return imagenet_labels()
+    return Labels(tuple(str(index) for index in range(classes)))
+
+
+def read_labels(path: str) -> Labels:
+    """Reads class names from a file.
+
+    Args:
+        path: a text file with one name a line (on every line, or on none, wnid and a tab before it); or JSON: a list of
+            names or of [wnid, name], an object of index to one of these, an object of name to index, or any of these
+            lists as `{"labels": ...}`.
+
+    Raises:
+        LabelsError: the file cannot be read, or is none of these.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelsError(f"cannot read labels from {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{path} is not a label file: it is not UTF-8 text") from error
+    try:
+        if text.lstrip()[:1] in ("{", "["):
+            entries = _entries(json.loads(text))
+        else:
+            # Not splitlines(): a name may hold what Unicode takes for the end of a line.
+            entries = [line.split("\t", 1)[::-1] for line in re.split("\r\n|\r|\n", text) if line.strip()]
+        return _labels(entries, path)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LabelsError(f"{path} is not a label file: {error}") from error
+
+
+def _labels(entries: list[Sequence[str]], source: str) -> Labels:
+    if not entries:
+        raise ValueError("it holds no labels")
+    entries = [[part.strip() for part in entry] for entry in entries]
+    for number, entry in enumerate(entries, start=1):
+        if not all(entry):
+            raise ValueError(f"label {number} is empty")
+        if len(entry) != len(entries[0]):
+            raise ValueError(f"label {number} is not written like the first: give all of them a wnid, or none")
+    names = tuple(entry[0] for entry in entries)
+    return Labels(names, tuple(entry[1] for entry in entries) if len(entries[0]) == 2 else None, source)
+
+
+def _entries(value: Any) -> list[Sequence[str]]:
+    """(name,) or (name, wnid) for each class, in order."""
+    if isinstance(value, dict):
+        if isinstance(value.get("labels"), list):
+            return _entries(value["labels"])
+        value = _in_order(value)
+    entries: list[Sequence[str]] = []
+    for item in value:
+        if isinstance(item, str):
+            entries.append((item,))
+        elif isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            entries.append((item[1], item[0]))
+        else:
+            raise TypeError(f"a label must be a name or [wnid, name]; received {str(item)[:100]!r}")
+    return entries
+
+
+def _in_order(value: dict[str, Any]) -> list[Any]:
+    """The labels of an object of index to label, or of name to index (as `class_indices` of Keras' generators)."""
+    if value and all(isinstance(item, int) and not isinstance(item, bool) for item in value.values()):
+        numbered = [(index, name) for name, index in value.items()]
+    else:
+        numbered = [(int(key), item) if key.isdecimal() else (-1, item) for key, item in value.items()]
+    numbered.sort(key=lambda pair: pair[0])
+    if [index for index, _ in numbered] != list(range(len(numbered))):
+        raise ValueError(f"its indices are not 0 to {len(numbered) - 1}")
+    return [item for _, item in numbered]
+
+
+def fit_labels(labels: Labels | None, classes: int) -> Labels:
+    """Labels for a model with that many classes.
+
+    Raises:
+        LabelsError: the labels are of another number.
+    """
+    if labels is None:
+        return default_labels(classes)
+    if len(labels.names) != classes:
+        raise LabelsError(f"{labels.source} has {len(labels.names)} labels, but the model has {classes} classes")
+    return labels

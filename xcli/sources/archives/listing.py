@@ -1,0 +1,187 @@
+"""Archives as sources: `.tar` (plain, or packed with gzip or Zstandard) and `.zip`, never unpacked to disk. They lie on
+this machine or in an object store.
+
+An archive is listed like a directory of the same name: members are filtered by their path in it, hidden ones are
+passed over, the others come in the archive's order. A row is named `archive.tar::member`. What `--shard` hashes is the
+member's path within the archive without the components that name nothing (`./a//b.jpg` is `a/b.jpg`), as if the
+archive were unpacked into a directory that is the source; where the archive was found in a directory, its own path
+relative to that comes before, with a slash between.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import ImageError
+from xcli.core.records import ImageRef
+from xcli.core.text import escape_path
+from xcli.sources.archives.members import (
+    DIRECTORY,
+    FILE,
+    TAR_EXTENSIONS,
+    Entry,
+    WholeArchive,
+    is_archive_name,
+    open_archive,
+)
+from xcli.sources.archives.tar import tar_entries
+from xcli.sources.archives.tar_stream import Luggage
+from xcli.sources.archives.zip import zip_entries
+from xcli.sources.directories import looks_like_image, make_ref
+from xcli.sources.patterns import PathFilter, path_parts
+from xcli.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xcli.sources.archives.members import Archive, Member
+
+SEPARATOR = "::"
+"""Between the path of an archive and the name of a member."""
+
+_MAX_INDEXED = 1_000_000  # members, of all archives together, whose places are remembered for a list of members
+
+
+class Archives:
+    """Lists archives on behalf of one listing.
+
+    Args:
+        path_filter: which members to leave out.
+        skipped: counts, by reason, of the members passed over.
+    """
+
+    def __init__(self, path_filter: PathFilter, skipped: dict[str, int]) -> None:
+        self._filter = path_filter
+        self._skipped = skipped
+        self._luggage = Luggage()
+        self._indexes: dict[bytes, _Index] = {}
+
+    def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+        """Lists the images in an archive.
+
+        Args:
+            archive: its path or URL.
+            key: its path relative to the source; empty if it is the source itself.
+
+        Yields:
+            A ref for every image; at the end one for the archive itself if it is damaged or cannot be read.
+        """
+        shown = escape_path(os.fsdecode(archive)) + SEPARATOR
+        try:
+            with open_archive(os.fsdecode(archive)) as file:
+                for entry in _entries(file, self._luggage):
+                    ref = self._ref(shown, key, entry)
+                    if ref is not None:
+                        yield ref
+        except ImageError as error:
+            problem = error.with_traceback(None)
+        else:
+            return
+        yield make_ref(archive, key or archive, problem)
+
+    def _ref(self, shown: str, key: bytes, entry: Entry) -> ImageRef | None:
+        if entry.kind == DIRECTORY:
+            return None
+        parts = path_parts(os.fsdecode(entry.name))
+        inner = os.fsencode("/".join(parts))
+        key = key + b"/" + inner if key else inner
+        reason = self._refusal(entry, parts, key)
+        if reason is not None:
+            self._skipped[reason] = self._skipped.get(reason, 0) + 1
+            return None
+        path = shown + _escape_name(entry.name)
+        if entry.take is None:
+            return ImageRef(path, path, key, entry.error)
+        return ImageRef(path, entry.take(True), key)
+
+    def _refusal(self, entry: Entry, parts: list[str], key: bytes) -> str | None:
+        # `..` is a name like any other here: it leads nowhere, because no name is ever used as a path.
+        if any(part.startswith(".") and part != ".." for part in parts):
+            return "hidden"
+        if entry.kind != FILE:
+            return entry.kind
+        if self._filter.refuses_listed(key, directory=False):
+            return "excluded"
+        return self._filter.refuses_file(key, looks_like_image=looks_like_image(entry.name))
+
+    def member(self, path: bytes) -> ImageRef | None:
+        """Finds the one member that a path such as `photos.tar::cats/1.jpg` names, whatever its extension.
+
+        The archive is listed once and the places of its members are remembered. A member of a compressed tar is
+        unpacked from the archive's beginning each time. Of members with the same name the last one counts, as it
+        would if the archive were unpacked.
+
+        Args:
+            path: of no existing file.
+
+        Returns:
+            Its ref, or None if the path before a `::` is no archive.
+        """
+        separator = os.fsencode(SEPARATOR)
+        end = path.find(separator)
+        while end >= 0:
+            archive, name = path[:end], path[end + len(separator) :]
+            if is_archive_name(archive) and (is_url(os.fsdecode(archive)) or os.path.isfile(archive)):
+                found = self._index(archive).find(name)
+                text = os.fsdecode(path)
+                if isinstance(found, ImageError):
+                    return ImageRef(escape_path(text), text, path, found)
+                return ImageRef(escape_path(text), found, path)
+            end = path.find(separator, end + 1)
+        return None
+
+    def _index(self, archive: bytes) -> _Index:
+        index = self._indexes.pop(archive, None) or _Index(archive)
+        self._indexes[archive] = index  # last: the one that was used last
+        while len(self._indexes) > 1 and sum(len(one) for one in self._indexes.values()) > _MAX_INDEXED:
+            del self._indexes[next(iter(self._indexes))]
+        return index
+
+
+class WholeArchives(Archives):
+    """Lists every archive as one reference, for others to list where they read it."""
+
+    def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+        path = os.fsdecode(archive)
+        yield ImageRef(escape_path(path), WholeArchive(path, key), key or archive)
+
+
+class _Index:
+    """The members of one archive by name."""
+
+    def __init__(self, archive: bytes) -> None:
+        self._members: dict[bytes, Member | ImageError] = {}
+        self._damage: ImageError | None = None
+        try:
+            with open_archive(os.fsdecode(archive)) as file:
+                for entry in _entries(file, Luggage()):
+                    if entry.kind != FILE:
+                        problem = ImageError("not-a-file", f"it is a {entry.kind}, not a regular file")
+                        self._members[entry.name] = problem
+                    else:
+                        self._members[entry.name] = entry.error or _take(entry)
+        except ImageError as error:
+            self._damage = error.with_traceback(None)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def find(self, name: bytes) -> Member | ImageError:
+        return self._members.get(name) or self._damage or ImageError("missing", "the archive has no such member")
+
+
+def _take(entry: Entry) -> Member:
+    assert entry.take is not None, "a file without an error can be taken"
+    return entry.take(False)
+
+
+def _entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
+    if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
+        return tar_entries(file, luggage)
+    return zip_entries(file)
+
+
+def _escape_name(name: bytes) -> str:
+    """Escapes a member's name as a path; a NUL byte, which a path cannot hold but such a name can, is `\\x00`."""
+    return escape_path(os.fsdecode(name)).replace("\0", "\\x00")

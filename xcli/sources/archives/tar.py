@@ -1,0 +1,213 @@
+"""Reading tar archives: the headers, one after the other.
+
+The parser is our own because `tarfile` takes damage in the middle of an archive for its end, keeps every member in
+memory, and reads extended headers of any size. Formats: V7, ustar, GNU (long names), pax (path, size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import ImageError
+from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, too_large
+from xcli.sources.archives.tar_stream import open_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xcli.sources.archives.members import Archive, Kind
+    from xcli.sources.archives.tar_stream import Luggage, Stream
+
+MAX_HEADER = 1 << 20
+"""Bytes of one extended header; they hold names and times."""
+
+_BLOCK = 512
+_MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
+_MAX_NUMBER = 1 << 62
+
+
+def tar_entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
+    """Lists a tar archive, compressed with gzip or Zstandard (told from the content) or not.
+
+    Archives that were joined end to end are read as one, as with GNU tar's `--ignore-zeros`.
+
+    Args:
+        file: the archive.
+        luggage: what members of a compressed archive may carry.
+
+    Yields:
+        Its members, in their order.
+
+    Raises:
+        ImageError: the archive is damaged or ends too early, or is none; after the members before the damage.
+    """
+    yield from _Parser(open_stream(file, luggage)).entries()
+
+
+_EXTENSIONS = b"xXgLK"
+_NOT_FILES: dict[bytes, Kind] = {b"1": LINK, b"2": LINK, b"3": SPECIAL, b"4": SPECIAL, b"5": DIRECTORY, b"6": SPECIAL}
+_WITHOUT_DATA = frozenset(_NOT_FILES)
+_FILES = b"\x000" + b"7"
+
+
+@dataclass(slots=True)
+class _Extended:
+    """What extended headers say of the member that follows them."""
+
+    name: bytes | None = None
+    size: int | None = None
+    sparse: bool = False
+    begun: bool = False
+
+
+class _Parser:
+    """The headers of a tar, one after the other."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._members = 0
+        self._zeros = 0  # blocks of them, since the last member
+
+    def entries(self) -> Iterator[Entry]:
+        extended = _Extended()
+        while (block := self._header()) is not None:
+            kind = block[156:157]
+            size = self._number(block[124:136], "size")
+            if kind in _EXTENSIONS:
+                extended.begun = True
+                self._extend(extended, kind, size)
+                continue
+            if extended.size is not None:
+                size = extended.size
+            self._members += 1
+            name = extended.name if extended.name is not None else _name(block)
+            sparse = extended.sparse or kind == b"S"
+            if kind == b"S":
+                self._skip_map(block[482])
+            start = self._stream.offset
+            yield self._entry(name, kind, size, sparse)
+            end = start if kind in _WITHOUT_DATA else start + size + -size % _BLOCK
+            self._stream.seek(end)
+            extended = _Extended()
+        if extended.begun:
+            raise self._damage("corrupt", "an extended header that belongs to no member")
+
+    def _entry(self, name: bytes, kind: bytes, size: int, sparse: bool) -> Entry:
+        if kind in _NOT_FILES:
+            return Entry(name, _NOT_FILES[kind])
+        if kind not in _FILES and not sparse:
+            return Entry(name, SPECIAL)
+        if kind == b"\0" and name.endswith(b"/"):
+            return Entry(name, DIRECTORY)  # V7 had no other way to say so
+        if sparse:
+            problem = ImageError("unsupported", "it is stored as a sparse file; unpack the archive first")
+            return Entry(name, FILE, error=problem)
+        if size > MAX_FILE_BYTES:
+            return Entry(name, FILE, error=too_large(size))
+        return Entry(name, FILE, partial(self._stream.member, size))
+
+    def _header(self) -> bytes | None:
+        """Reads the next header, or None at the end. Blocks of zeros are the end, unless more headers follow them."""
+        while True:
+            start = self._stream.offset
+            block = self._stream.read(_BLOCK)
+            if block.count(0) == len(block):  # true of none at all, too
+                if len(block) < _BLOCK and not self._zeros:
+                    raise self._damage("truncated", "it is cut off: the end-of-archive marker is missing")
+                if len(block) < _BLOCK:
+                    return None
+                self._zeros += 1
+                if self._zeros > _MAX_ZEROS:
+                    raise self._damage("corrupt", "nothing but zeros follows")
+                continue
+            if len(block) == _BLOCK and _checksum_holds(block):
+                self._zeros = 0
+                return block
+            if start == 0:
+                raise ImageError("not-an-image", "it has the name of a tar archive, but its content is none")
+            if len(block) < _BLOCK:
+                raise self._damage("truncated", "it is cut off within a header")
+            raise self._damage("corrupt", f"there is no header at byte {start:,}")
+
+    def _damage(self, reason: str, what: str) -> ImageError:
+        count = f"{self._members:,} member{'' if self._members == 1 else 's'}"
+        return ImageError(reason, f"the archive is damaged after {count}: {what}")
+
+    def _number(self, text: bytes, what: str) -> int:
+        if text[0] & 0x80:  # base 256; a set bit below is the sign
+            value = -1 if text[0] & 0x40 else int.from_bytes(text, "big") ^ (0x80 << 8 * (len(text) - 1))
+        else:
+            digits = text.split(b"\0", 1)[0].strip()
+            value = int(digits or b"0", 8) if not digits.strip(b"01234567") else -1
+        if not 0 <= value < _MAX_NUMBER:
+            raise self._damage("corrupt", f"a header with an impossible {what}")
+        return value
+
+    def _extend(self, extended: _Extended, kind: bytes, size: int) -> None:
+        if size > MAX_HEADER:
+            raise self._damage("corrupt", f"an extended header of {size:,} bytes")
+        data = self._need(size)
+        self._stream.seek(self._stream.offset + -size % _BLOCK)
+        if kind == b"L":
+            extended.name = data.split(b"\0", 1)[0]
+        elif kind in b"xX":
+            self._read_pax(extended, data)
+        # K names what a link leads to, and g holds defaults that no program gives to names or sizes.
+
+    def _read_pax(self, extended: _Extended, data: bytes) -> None:
+        """Reads records of the form `LENGTH KEY=VALUE`, a newline at the end of each."""
+        position = 0
+        while position < len(data) and data[position]:
+            digits, space, _ = data[position : position + 20].partition(b" ")
+            length = int(digits) if digits.isdigit() and space else 0
+            record = data[position + len(digits) + 1 : position + length]
+            key, equals, value = record.partition(b"=")
+            if position + length > len(data) or not equals or not value.endswith(b"\n"):
+                raise self._damage("corrupt", "an extended header that cannot be read")
+            position += length
+            value = value[:-1]
+            if key == b"path" and not extended.sparse:
+                extended.name = value or None
+            elif key == b"GNU.sparse.name":
+                extended.name, extended.sparse = value, True
+            elif key.startswith(b"GNU.sparse."):
+                extended.sparse = True
+            elif key == b"size":
+                if not value.isdigit() or len(value) > 18:
+                    raise self._damage("corrupt", "an extended header with an impossible size")
+                extended.size = int(value)
+
+    def _skip_map(self, more: int) -> None:
+        """Goes past the blocks that an old GNU sparse member's map of holes is continued in."""
+        while more:
+            more = self._need(_BLOCK)[504]
+
+    def _need(self, count: int) -> bytes:
+        data = self._stream.read(count)
+        if len(data) < count:
+            raise self._damage("truncated", "it is cut off within a header")
+        return data
+
+
+def _checksum_holds(block: bytes) -> bool:
+    digits = block[148:156].split(b"\0", 1)[0].strip()
+    if not digits or digits.strip(b"01234567"):
+        return False
+    announced = int(digits, 8)
+    counted = block[:148] + b" " * 8 + block[156:]
+    if sum(counted) == announced:
+        return True
+    # Some old programs took bytes for signed numbers.
+    return sum(counted) - 256 * sum(byte > 127 for byte in counted) == announced
+
+
+def _name(block: bytes) -> bytes:
+    name = block[:100].split(b"\0", 1)[0]
+    if block[257:263] == b"ustar\0":  # GNU's own format has times where this one has the directory
+        prefix = block[345:500].split(b"\0", 1)[0]
+        if prefix:
+            return prefix + b"/" + name
+    return name

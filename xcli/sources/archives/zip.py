@@ -1,0 +1,278 @@
+"""Reading zip archives: the central directory as a stream, members where they lie.
+
+The parser is our own because `zipfile` keeps every member in memory and refuses a whole archive for one odd name.
+Members are stored, deflated or packed with bzip2; Zip64 is read, encrypted members and archives in several parts are
+not.
+"""
+
+from __future__ import annotations
+
+import bz2
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from xcli.core.errors import ImageError
+from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, Stamp, open_archive, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xcli.sources.archives.members import Archive, Kind
+
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_MAX_COMMENT = (1 << 16) - 1
+_MAX_LOCAL_EXTRA = 1024  # a name and extensions of a local header that are longer cost a request more
+_CHUNK = 1 << 20
+
+_STORED, _DEFLATED, _BZIP2 = 0, 8, 12
+_METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember(Member):
+    """A member of a zip: its local header is at `offset`, `packed` bytes follow that unpack to `size`."""
+
+    archive: str
+    offset: int
+    packed: int
+    size: int
+    method: int
+    crc: int
+    stamp: Stamp
+
+    def read(self, max_bytes: int) -> bytes:
+        """Unpacks the member and verifies its checksum; see `Member.read`."""
+        if self.size > max_bytes:
+            raise too_large(self.size, max_bytes)
+        with open_archive(self.archive, self.stamp) as file:
+            file.expect(self.offset, _LOCAL.size + _MAX_LOCAL_EXTRA + self.packed)
+            head = file.read_at(self.offset, _LOCAL.size)
+            if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
+                raise ImageError("corrupt", f"the archive has no member at byte {self.offset:,}")
+            *_, name, extra = _LOCAL.unpack(head)
+            data = self._unpack(file, self.offset + _LOCAL.size + name + extra)
+        if zlib.crc32(data) != self.crc:
+            raise ImageError("corrupt", "the member's checksum (CRC-32) is wrong")
+        return data
+
+    def _unpack(self, file: Archive, start: int) -> bytes:
+        if self.method == _STORED:
+            data = file.read_at(start, self.size)
+        else:
+            try:
+                data = b"".join(self._unpacked(file, start))
+            except (zlib.error, OSError) as error:
+                raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
+            except MemoryError as error:
+                raise ImageError("too-large", f"not enough memory to unpack its {self.size:,} bytes") from error
+        if len(data) < self.size:
+            raise ImageError("truncated", f"the member ends after {len(data):,} of {self.size:,} bytes")
+        return data
+
+    def _unpacked(self, file: Archive, start: int) -> Iterator[bytes]:
+        """Unpacks in pieces; refuses before it has unpacked more than one byte too many."""
+        unpack = _Inflate() if self.method == _DEFLATED else _Bunzip()
+        room, left = self.size + 1, self.packed
+        while left > 0 and not unpack.ended and (packed := file.read_at(start, min(_CHUNK, left))):
+            start, left = start + len(packed), left - len(packed)
+            for part in unpack.feed(packed, room):
+                room -= len(part)
+                yield part
+                if room == 0:
+                    raise ImageError("corrupt", f"the member unpacks to more than the {self.size:,} bytes it declares")
+
+
+class _Inflate:
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    @property
+    def ended(self) -> bool:
+        return self._zlib.eof
+
+    def feed(self, packed: bytes, room: int) -> Iterator[bytes]:
+        """Unpacks at most `room` bytes, which must be positive: zlib takes 0 for no limit."""
+        while room > 0 and not self.ended:
+            part = self._zlib.decompress(packed, min(room, _CHUNK))
+            packed = self._zlib.unconsumed_tail
+            room -= len(part)
+            yield part
+            if not packed and len(part) < _CHUNK:
+                return
+
+
+class _Bunzip:
+    def __init__(self) -> None:
+        self._bz2 = bz2.BZ2Decompressor()
+
+    @property
+    def ended(self) -> bool:
+        return self._bz2.eof
+
+    def feed(self, packed: bytes, room: int) -> Iterator[bytes]:
+        """Unpacks at most `room` bytes."""
+        while room > 0 and not self.ended:
+            part = self._bz2.decompress(packed, min(room, _CHUNK))
+            packed = b""
+            room -= len(part)
+            yield part
+            if self._bz2.needs_input:
+                return
+
+
+class _Directory(NamedTuple):
+    """Where the central directory is; `shift` is what every offset is off by, because something precedes the zip."""
+
+    start: int
+    size: int
+    members: int
+    shift: int
+    wide: bool
+
+
+def zip_entries(file: Archive) -> Iterator[Entry]:
+    """Lists a zip archive.
+
+    Args:
+        file: the archive.
+
+    Yields:
+        Its members, in the order of the central directory.
+
+    Raises:
+        ImageError: the archive is damaged or cut off, or is none; after the members before the damage.
+    """
+    directory = _find_directory(file)
+    count = 0
+    end = directory.start + directory.size
+    try:
+        with file.stream() as stream:
+            stream.seek(directory.start)
+            position = directory.start
+            while position < end:
+                head = stream.read(_CENTRAL.size)
+                if len(head) < _CENTRAL.size or not head.startswith(b"PK\1\2"):
+                    raise _damage("corrupt", f"the central directory is damaged after {count:,} members")
+                fields = _CENTRAL.unpack(head)
+                lengths = fields[10:13]
+                tail = stream.read(sum(lengths))
+                position += len(head) + sum(lengths)
+                if len(tail) < sum(lengths) or position > end:
+                    raise _damage("corrupt", f"the central directory is cut off after {count:,} members")
+                count += 1
+                yield _entry(file, directory, fields, tail)
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    # Archives with more members than 16 bits can count were made before Zip64, and still are.
+    announced = directory.members if directory.wide else directory.members & 0xFFFF
+    if (count if directory.wide else count & 0xFFFF) != announced:
+        raise _damage("corrupt", f"the central directory lists {count:,} members, the archive announces {announced:,}")
+
+
+def _damage(reason: str, what: str) -> ImageError:
+    return ImageError(reason, f"the archive is damaged: {what}")
+
+
+def _find_directory(file: Archive) -> _Directory:
+    length = file.stamp.size
+    if length == 0:
+        raise ImageError("empty", "the archive has zero bytes")
+    begin = max(0, length - _END.size - _MAX_COMMENT)
+    tail = file.read_at(begin, length - begin)
+    place = tail.rfind(b"PK\5\6")
+    # The four bytes can stand in the comment as well, which must then reach to the end or beyond.
+    while place >= 0 and (len(tail) < place + _END.size or _comment_end(tail, place) > len(tail)):
+        place = tail.rfind(b"PK\5\6", 0, place)
+    if place < 0:
+        if file.read_at(0, 4) == b"PK\3\4":
+            raise ImageError("truncated", "the archive is cut off: its central directory is missing")
+        raise ImageError("not-an-image", "it has the name of a zip archive, but its content is none")
+    _, disk, first_disk, _, count, size, offset, _ = _END.unpack_from(tail, place)
+    end = begin + place
+    wide = False
+    locator = file.read_at(max(0, end - _LOCATOR64.size), _LOCATOR64.size) if end >= _LOCATOR64.size else b""
+    if locator.startswith(b"PK\6\7"):
+        _, disk, where, _ = _LOCATOR64.unpack(locator)
+        # Something before the zip moves this record too; right before its locator is where it is without extensions.
+        for candidate in (where, end - _LOCATOR64.size - _END64.size):
+            record = file.read_at(candidate, _END64.size) if 0 <= candidate < length else b""
+            if len(record) == _END64.size and record.startswith(b"PK\6\6"):
+                _, _, _, _, disk, first_disk, _, count, size, offset = _END64.unpack(record)
+                end, wide = candidate, True
+                break
+        else:
+            raise _damage("corrupt", "the record of the end of the central directory is not where it should be")
+    if disk or first_disk:
+        raise ImageError("unsupported", "the archive is one of several parts; join them first")
+    shift = end - size - offset
+    if shift < 0 or end - size < 0:
+        raise _damage("corrupt", "its central directory is not where it should be")
+    return _Directory(end - size, size, count, shift, wide)
+
+
+def _comment_end(tail: bytes, place: int) -> int:
+    return place + _END.size + int.from_bytes(tail[place + _END.size - 2 : place + _END.size], "little")
+
+
+def _entry(file: Archive, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
+    _, made_by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, _, _, _, mode, offset = fields
+    # Without the flag names are in nobody knows which encoding: bytes, like names in a directory.
+    name = tail[:name_length]
+    kind = _kind(name, mode >> 16 if made_by >> 8 == 3 else 0)
+    if kind != FILE:
+        return Entry(name, kind)
+    wide = _wide(tail[name_length : name_length + extra_length], size, packed, offset)
+    if wide is None:
+        return Entry(name, FILE, error=ImageError("corrupt", "the archive does not say how large it is"))
+    size, packed, offset = wide
+    offset += directory.shift
+    error = None
+    if flags & 1:
+        error = ImageError("unreadable", "it is encrypted")
+    elif method not in (_STORED, _DEFLATED, _BZIP2):
+        error = ImageError("unsupported", f"it is packed with {_METHODS.get(method, f'method {method}')}")
+    elif size > MAX_FILE_BYTES:
+        error = too_large(size)
+    elif method == _STORED and packed != size:
+        error = ImageError("corrupt", f"it is stored as it is, in {packed:,} bytes for {size:,}")
+    elif offset + _LOCAL.size + packed > file.stamp.size:
+        error = ImageError("truncated", "its data lies beyond the end of the archive")
+    if error is not None:
+        return Entry(name, FILE, error=error)
+    member = ZipMember(file.path, offset, packed, size, method, crc, file.stamp)
+    return Entry(name, FILE, lambda carry: member)
+
+
+def _kind(name: bytes, mode: int) -> Kind:
+    if name.endswith(b"/") or stat.S_ISDIR(mode):
+        return DIRECTORY
+    if stat.S_ISLNK(mode):
+        return LINK
+    return FILE if stat.S_ISREG(mode) or not stat.S_IFMT(mode) else SPECIAL
+
+
+def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int] | None:
+    """Size, packed size and offset, of which Zip64 keeps those elsewhere that 32 bits cannot hold; None for damage."""
+    values = [size, packed, offset]
+    if max(values) < 0xFFFFFFFF:
+        return size, packed, offset
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        if kind == 1:
+            body = extra[4 : 4 + length]
+            for index, value in enumerate(values):
+                if value == 0xFFFFFFFF:
+                    if len(body) < 8:
+                        return None
+                    values[index], body = int.from_bytes(body[:8], "little"), body[8:]
+            return values[0], values[1], values[2]
+        extra = extra[4 + length :]
+    return None

@@ -1,0 +1,370 @@
+"""Reading `--manifest`: a table of paths, CSV or Parquet, whose other columns go along into the output."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from xcli.core.errors import ImageError, SourceError
+from xcli.core.records import ERROR, PATH, STATUS, ImageRef
+from xcli.core.text import encode_text, escape_path, unescape_path, valid_text
+from xcli.storage.urls import CloudError, is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+PARQUET_MAGIC = b"PAR1"
+
+_BATCH_ROWS = 1024  # of a Parquet file at a time; carried columns may be embeddings of several kilobytes a row
+
+
+class ExtraColumn(NamedTuple):
+    """A column of the manifest that is carried into the output.
+
+    Attributes:
+        name: its name, valid text.
+        type: its Arrow type, or None for a string. `pyarrow.array(values, type=type)` gives the column back; times in
+            nanoseconds come as integers for that reason.
+    """
+
+    name: str
+    type: Any | None = None
+
+
+class Manifest:
+    """An open manifest: iterate over it once, a ref for every row.
+
+    Attributes:
+        extra_columns: its columns but the one of paths, in their order.
+    """
+
+    def __init__(
+        self, extra_columns: tuple[ExtraColumn, ...], refs: Iterator[ImageRef], close: Callable[[], object]
+    ) -> None:
+        """Holds what `open_manifest` found."""
+        self.extra_columns = extra_columns
+        self._refs = refs
+        self._close = close
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """Returns the refs, in the order of the rows."""
+        return self._refs
+
+    def close(self) -> None:
+        """Closes the file, unless it is standard input; may be called twice."""
+        self._close()
+
+
+def open_manifest(
+    name: str, *, path_column: str = PATH, escaped_paths: bool = False, stdin: BinaryIO | None = None
+) -> Manifest:
+    """Opens a manifest and reads its head.
+
+    CSV is UTF-8 with a header line; bytes that are not UTF-8 are taken as they are, a name ending in `.tsv` or `.tab`
+    is separated by tabs. Parquet is known by its first bytes. Empty lines are no rows. A row that cannot be used is a
+    ref with an error; relative paths are relative to the current directory.
+
+    Args:
+        name: the file, or its URL; `-` for CSV on standard input.
+        path_column: the column of paths.
+        escaped_paths: whether paths are escaped (`xcli.core.text`), not verbatim.
+        stdin: standard input, if `name` is `-`.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        SourceError: the file cannot be opened, is neither CSV nor Parquet, lacks the path column, or has a column
+            whose name is given twice or is that of an output column.
+        UsageError: packages for object stores are missing.
+    """
+    shown = "standard input" if name == "-" else f"'{escape_path(name)}'"
+    path_column = valid_text(path_column)
+    make = _RefMaker(escaped_paths)
+    if name == "-":
+        assert stdin is not None
+        return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
+    try:
+        file = _open(name)
+    except CloudError as error:
+        raise SourceError(f"cannot open the manifest {shown}: {error.message}; give a CSV or Parquet file") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
+    try:
+        if _peek(file, shown).startswith(PARQUET_MAGIC):
+            return _open_parquet(file, shown, path_column, make)
+        delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
+        return _open_csv(file, shown, path_column, make, delimiter)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open(name: str) -> io.BufferedReader:
+    if is_url(name):
+        from xcli.storage.readers import open_object
+
+        return open_object(name)
+    return open(name, "rb")
+
+
+class _Unclosed(io.RawIOBase):
+    """Standard input as a raw stream that stays open whatever becomes of the reader on top."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._read = getattr(stream, "read1", stream.read)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._read(len(buffer)) or b""
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _peek(file: io.BufferedReader, shown: str) -> bytes:
+    try:
+        return file.peek(4096)
+    except OSError as error:
+        raise SourceError(f"cannot read the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
+
+
+class _RefMaker:
+    """Turns the cells of a row into a ref."""
+
+    def __init__(self, escaped_paths: bool) -> None:
+        self._escaped = escaped_paths
+
+    def __call__(
+        self, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
+    ) -> ImageRef:
+        """Makes the ref of row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
+        if not text:
+            problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
+            return ImageRef("", "", b"", problem, extra)
+        location = os.fsdecode(encode_text(text))
+        if self._escaped:
+            try:
+                location = unescape_path(text)
+            except ValueError as error:
+                problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
+        if "\0" in location:
+            problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
+        return ImageRef(escape_path(location), location, os.fsencode(location), problem, extra)
+
+
+def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:
+    """Checks the column names and says which one is the path's."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SourceError(f"the manifest {shown} has more than one column '{twice[0]}'; rename one")
+    if path_column not in names:
+        listed = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
+        raise SourceError(
+            f"the manifest {shown} has no column '{path_column}', only {listed}; "
+            "name the column of paths with --path-column"
+        )
+    for name in names:
+        if name != path_column and name in (PATH, STATUS, ERROR):
+            raise SourceError(
+                f"the manifest {shown} has a column '{name}', which the output has too; rename or drop it"
+            )
+    return list(names).index(path_column)
+
+
+def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: _RefMaker, delimiter: str) -> Manifest:
+    head = _peek(file, shown)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceError(f"the manifest {shown} is UTF-16; save it as UTF-8")
+    if b"\0" in head or head.startswith(PARQUET_MAGIC):
+        hint = "CSV only" if shown == "standard input" else "neither CSV nor Parquet"
+        raise SourceError(f"the manifest {shown} is binary data; it must be text: {hint}")
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    # Strict: a stray quote is an error of its line, where otherwise cells would silently run together.
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = next(filter(None, reader), None)
+    except (csv.Error, OSError) as error:
+        raise SourceError(f"cannot read the header of the manifest {shown}: {_reason(error)}") from None
+    if header is None:
+        raise SourceError(f"the manifest {shown} is empty; it needs a header line with a column '{path_column}'")
+    names = [valid_text(name) for name in header]
+    index = _find_path_column(names, path_column, shown)
+    extra_columns = tuple(ExtraColumn(name) for name in names if name != path_column)
+    return Manifest(extra_columns, _csv_refs(reader, index, len(names), shown, make), text.close)
+
+
+def _csv_refs(reader: Any, index: int, width: int, shown: str, make: _RefMaker) -> Iterator[ImageRef]:
+    nothing = (None,) * (width - 1)
+    row = 0
+    while True:
+        problem: ImageError | None = None
+        cells: list[str | None] = []
+        try:
+            cells = next(reader)
+            if not cells:
+                continue
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = ImageError("unreadable", f"line {reader.line_num} of {shown}: {error}")
+        except OSError as error:
+            # What follows is lost, so it must not look like the end of the file.
+            yield make(row, None, nothing, _lost(row, shown, error))
+            return
+        row += 1
+        if len(cells) > width:
+            problem = ImageError(
+                "unreadable", f"line {reader.line_num} of {shown} has {len(cells)} fields, expected {width}"
+            )
+        if problem is not None:
+            yield make(row, cells[index] if cells else None, nothing, problem)
+            continue
+        cells.extend([None] * (width - len(cells)))
+        text = cells.pop(index)
+        yield make(row, text, tuple(None if cell is None else valid_text(cell) for cell in cells))
+
+
+def _lost(row: int, shown: str, error: Exception) -> ImageError:
+    return ImageError("unreadable", f"cannot read the manifest {shown} beyond row {row}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Gives an error's text as one line, which Arrow's often is not."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: _RefMaker) -> Manifest:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+        schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"the manifest {shown} begins like Parquet but cannot be read: {_reason(error)}") from None
+    index = _find_path_column(schema.names, path_column, shown)
+    if not _is_text(schema.types[index]):
+        raise SourceError(
+            f"the column '{path_column}' of the manifest {shown} holds {schema.types[index]}, not text; "
+            "name the column of paths with --path-column"
+        )
+    extra_columns = []
+    for field in schema:
+        if field.name == path_column:
+            continue
+        if any(_has_nanoseconds(inner) for inner in _inner_types(field.type)):
+            raise SourceError(
+                f"the column '{field.name}' of the manifest {shown} holds {field.type}; nested nanoseconds cannot be "
+                "carried exactly: drop the column or store microseconds"
+            )
+        extra_columns.append(ExtraColumn(field.name, _plain_type(field.type)))
+    return Manifest(tuple(extra_columns), _parquet_refs(parquet, index, shown, make), file.close)
+
+
+def _parquet_refs(parquet: Any, index: int, shown: str, make: _RefMaker) -> Iterator[ImageRef]:
+    import pyarrow as pa
+
+    row = 0
+    batches = parquet.iter_batches(batch_size=_BATCH_ROWS)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            width = len(parquet.schema_arrow.names)
+            yield make(row, None, (None,) * (width - 1), _lost(row, shown, error))
+            return
+        if batch is None:
+            return
+        problems: dict[int, str] = {}
+        paths = _texts(batch.column(index), "surrogateescape")
+        columns = [
+            _values(batch.column(number), name, problems)
+            for number, name in enumerate(batch.schema.names)
+            if number != index
+        ]
+        for offset, path in enumerate(paths):
+            row += 1
+            problem = None
+            if offset in problems:
+                problem = ImageError("unreadable", f"row {row} of the manifest {shown}: {problems[offset]}")
+            yield make(row, path, tuple(column[offset] for column in columns), problem)
+
+
+def _plain_type(arrow_type: Any) -> Any:
+    """Gives the type of the values: a dictionary is a way to store them, and would differ from batch to batch."""
+    import pyarrow as pa
+
+    return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
+
+
+def _is_text(arrow_type: Any) -> bool:
+    import pyarrow as pa
+
+    plain = _plain_type(arrow_type)
+    tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_null")
+    return any(getattr(pa.types, test)(plain) for test in tests)
+
+
+def _is_string(arrow_type: Any) -> bool:
+    import pyarrow as pa
+
+    return any(getattr(pa.types, test)(arrow_type) for test in ("is_string", "is_large_string", "is_string_view"))
+
+
+def _has_nanoseconds(arrow_type: Any) -> bool:
+    import pyarrow as pa
+
+    is_time = any(getattr(pa.types, test)(arrow_type) for test in ("is_timestamp", "is_duration", "is_time64"))
+    return is_time and arrow_type.unit == "ns"
+
+
+def _inner_types(arrow_type: Any) -> Iterator[Any]:
+    """Yields the types within a nested type, at any depth."""
+    storage = getattr(arrow_type, "storage_type", None)
+    if storage is not None:
+        yield from _inner_types(storage)
+        return
+    for number in range(arrow_type.num_fields):
+        inner = arrow_type.field(number).type
+        yield inner
+        yield from _inner_types(inner)
+
+
+def _texts(column: Any, errors: str) -> list[str | None]:
+    """Decodes a column of text; Parquet promises UTF-8 but nobody checks it on the way in."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    values = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", errors) for value in values]
+
+
+def _values(column: Any, name: str, problems: dict[int, str]) -> list[Any]:
+    """Gives a column's values as Python objects; notes in `problems` the rows whose value Python cannot hold."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_string(column.type):
+        return _texts(column, "backslashreplace")
+    if _has_nanoseconds(column.type):
+        column = column.cast(pa.int64())
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # such as a year beyond 9999, or nested text that is not UTF-8
+        values = []
+        for number, scalar in enumerate(column):
+            try:
+                values.append(scalar.as_py())
+            except (ValueError, OverflowError) as error:
+                values.append(None)
+                problems[number] = f"column '{name}': {_reason(error)}"
+    return values

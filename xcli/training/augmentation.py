@@ -1,0 +1,148 @@
+"""Augmented views of images: flips, random crops and mild colour, the same for the same bytes, view and seed.
+
+View 0 is the image as inference sees it. View 1 is that, mirrored (where flips are on). Each further view is a random
+crop of random shape from a square decoded somewhat larger, mirrored half the time, with brightness, contrast and
+saturation changed a little, in the manner of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ImageError, UsageError
+from xcli.images.formats import pillow
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, decode_image, read_location
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xcli.images.preprocessing import Preprocessing, Readable
+    from xcli.inference.pipeline import Decoder
+
+MAX_VIEWS = 100
+
+_MAX_STRETCH = 0.85
+"""The crop's least ratio of width to height, and of height to width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What may change between the views of an image.
+
+    Attributes:
+        flip: mirror left and right.
+        crop: least share of the area that a random crop keeps, above 0; 1 is no crop.
+        colour: most that brightness, contrast and saturation change, as a share: 0.2 is from 0.8 to 1.2; 0 is none.
+    """
+
+    flip: bool = True
+    crop: float = 0.7
+    colour: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise UsageError(f"--crop is a share of the area, above 0 and up to 1; received {self.crop:g}")
+        if not 0 <= self.colour < 1:
+            raise UsageError(f"--colour is a share, from 0 to below 1; received {self.colour:g}")
+
+    @property
+    def varies(self) -> bool:
+        """Whether views beyond the mirrored one differ from each other."""
+        return self.crop < 1 or self.colour > 0
+
+    def distinct(self, views: int) -> int:
+        """How many of `views` views are worth having: without crops and colour there are two at most."""
+        return views if self.varies else min(views, 2 if self.flip else 1)
+
+    def describe(self, view: int, seed: int) -> dict[str, Any]:
+        """All that a view's pixels depend on besides the image and its preprocessing."""
+        if view == 0:
+            return {"view": 0}
+        if view == 1 and self.flip:
+            return {"view": "mirrored"}
+        return {"view": view, "seed": seed, **asdict(self)}
+
+
+def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
+    """A function that decodes one view of an image.
+
+    Args:
+        augmentation: what may change.
+        view: number of the view; 0 is the plain image.
+        seed: of the random numbers, which come of it, the view and the image's bytes.
+
+    Returns:
+        A function of a location and a `Preprocessing`, that gives uint8[size, size, 3] and raises ImageError.
+    """
+
+    def decode(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        import numpy as np
+
+        data = read_location(location)
+        if view == 0:
+            return decode_image(data, preprocessing)
+        if view == 1 and augmentation.flip:
+            return np.ascontiguousarray(decode_image(data, preprocessing)[:, ::-1])
+        words = np.frombuffer(sha256(data).digest()[:16], np.uint32).tolist()
+        return random_view(data, preprocessing, augmentation, np.random.default_rng([seed, view, *words]))
+
+    return decode
+
+
+def random_view(
+    data: bytes, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Decodes an image with random changes.
+
+    Args:
+        data: the bytes of its file.
+        preprocessing: as at inference.
+        augmentation: what may change.
+        rng: where the random numbers come from.
+
+    Returns:
+        uint8[size, size, 3].
+
+    Raises:
+        ImageError: the image cannot be decoded.
+    """
+    import numpy as np
+    from PIL import ImageEnhance
+
+    size = preprocessing.size
+    # Larger, and all of the shorter side: a crop of the margin that inference cuts off is a view as good as any.
+    share = preprocessing.crop_pct if preprocessing.resize == "crop" else DEFAULT_CROP_PCT
+    larger = replace(preprocessing, size=max(size, int(size / share)), crop_pct=1.0)
+    module, _ = pillow()
+    try:
+        image = module.fromarray(decode_image(data, larger))
+        image = image.resize((size, size), module.Resampling.BICUBIC, crop_window(image.width, augmentation.crop, rng))
+        if augmentation.flip and rng.random() < 0.5:
+            image = image.transpose(module.Transpose.FLIP_LEFT_RIGHT)
+        if augmentation.colour:
+            for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+                image = change(image).enhance(rng.uniform(1 - augmentation.colour, 1 + augmentation.colour))
+    except MemoryError as error:
+        raise ImageError("too-large", "not enough memory for an augmented view of it") from error
+    return np.asarray(image)
+
+
+def crop_window(side: int, least: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A random window (left, top, right, bottom), in pixels, of a square.
+
+    Args:
+        side: of the square, in pixels.
+        least: least share of its area that the window covers; 1 gives the whole square.
+        rng: where the random numbers come from.
+    """
+    import numpy as np
+
+    area, stretch = rng.uniform(least, 1), float(np.exp(rng.uniform(np.log(_MAX_STRETCH), -np.log(_MAX_STRETCH))))
+    if least == 1:
+        return (0.0, 0.0, float(side), float(side))
+    width, height = (min(side, side * float(np.sqrt(area * ratio))) for ratio in (stretch, 1 / stretch))
+    left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
+    return (left, top, left + width, top + height)

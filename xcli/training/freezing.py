@@ -1,0 +1,76 @@
+"""Where a network is cut for training: what lies below is computed once, what lies above is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import UsageError
+from xcli.models.architecture import layers, output_sizes
+
+if TYPE_CHECKING:
+    from xcli.models.architecture import Layer
+
+BLOCK_COUNT = 14
+
+UNFREEZE = ("none", *(f"block{number}" for number in range(BLOCK_COUNT, 0, -1)), "all")
+"""What can be trained besides the head, from nothing to everything; `block1` and `all` are the same."""
+
+PIXELS = "pixels"
+"""The cut below which nothing lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A tensor of the network at which it is cut.
+
+    Attributes:
+        unfreeze: what is trained: one of `UNFREEZE`.
+        tap: name of the layer whose output is the cut; `pixels` for the input; None for the pooled features.
+    """
+
+    unfreeze: str
+    tap: str | None
+
+    @property
+    def trained(self) -> tuple[Layer, ...]:
+        """The layers above the cut and below the pooling, in the order of the computation."""
+        if self.tap is None:
+            return ()
+        names = [layer.name for layer in layers()]
+        return layers()[0 if self.tap == PIXELS else names.index(self.tap) + 1 :]
+
+    def bytes_per_image(self, size: int) -> int:
+        """Bytes that the activations of one image take on the disk: float16 maps or uint8 pixels, and the pooled
+        features in float32.
+
+        Args:
+            size: side of the input, in pixels.
+        """
+        pooled = layers()[-1].filters * 4
+        if self.tap is None:
+            return pooled
+        if self.tap == PIXELS:
+            return pooled + size * size * 3
+        layer = next(one for one in layers() if one.name == self.tap)
+        return pooled + output_sizes(size)[self.tap] ** 2 * layer.filters * 2
+
+
+def cut_below(unfreeze: str) -> Cut:
+    """The cut below the first trained block.
+
+    Args:
+        unfreeze: one of `UNFREEZE`; a block stands for itself and all above it.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if unfreeze not in UNFREEZE:
+        raise UsageError(f"--unfreeze takes none, block14 down to block1, or all; received {unfreeze!r}")
+    if unfreeze == "none":
+        return Cut(unfreeze, None)
+    first = 1 if unfreeze == "all" else int(unfreeze.removeprefix("block"))
+    if first == 1:
+        return Cut(unfreeze, PIXELS)
+    below = f"block{first - 1}_"
+    return Cut(unfreeze, [layer.name for layer in layers() if layer.name.startswith(below)][-1])

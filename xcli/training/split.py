@@ -1,0 +1,210 @@
+"""Which images train and which validate: as the data say, or split off here, never the same bytes on both sides."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import ImageError, SourceError, UsageError
+from xcli.images.preprocessing import read_location
+from xcli.inference.pipeline import default_workers
+from xcli.sources.labelled import TRAIN, VALIDATION
+from xcli.tables.schema import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from xcli.sources.labelled import LabelledImages, Sample
+
+MAX_NAMED = 10
+"""Classes that a message names; of more it says how many."""
+
+log = logging.getLogger("xcli")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled image with its place.
+
+    Attributes:
+        sample: the image and its label.
+        split: `train`, `validation` or `test`.
+        digest: SHA-256 of its bytes in hexadecimal; None where they cannot be read.
+        error: why they cannot be read, else None.
+    """
+
+    sample: Sample
+    split: str
+    digest: str | None
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """All images, each in exactly one part.
+
+    Attributes:
+        examples: in the order of the data.
+        labels: class names, in the order of the model's outputs.
+        made: whether the validation part was split off here.
+        shared: images of the validation or test part whose bytes stand in the training part too.
+        skipped: directory entries that are none of the images, by reason.
+    """
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+    made: bool
+    shared: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def part(self, split: str) -> tuple[Example, ...]:
+        """The images of one part, in the order of the data."""
+        return tuple(example for example in self.examples if example.split == split)
+
+
+def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
+    """Puts every image into one part.
+
+    A validation part that the data have stays as it is, and so does a test part. Otherwise a share of each class is
+    split off: at least one image, and never the last, in an order that follows from the bytes of the images and the
+    seed alone, so that neither names nor the order of files matter. Images with the same bytes stay together.
+
+    Args:
+        data: the labelled images.
+        val_split: share of each class to split off, from 0 to below 1; 0 leaves no validation part.
+        seed: of the choice.
+
+    Raises:
+        UsageError: the share is out of range.
+        SourceError: fewer than two classes, classes without images, a class that validation lacks, or nothing that
+            could be split off.
+    """
+    if not 0 <= val_split < 1:
+        raise UsageError(f"--val-split is a share from 0 to below 1; received {val_split:g}")
+    _check_classes(data)
+    given = any(sample.split == VALIDATION for sample in data.samples)
+    digests = _digests(data.samples)
+    parts = [sample.split or TRAIN for sample in data.samples]
+    if given:
+        _check_validation(data)
+    elif val_split:
+        chosen = _choose(data, parts, digests, val_split, seed)
+        parts = [VALIDATION if index in chosen else part for index, part in enumerate(parts)]
+    examples = tuple(
+        Example(sample, part, *_known(found)) for sample, part, found in zip(data.samples, parts, digests, strict=True)
+    )
+    shared = _shared(examples)
+    if shared:
+        log.warning(
+            "%d of the validation and test images are, byte for byte, training images too: they flatter the figures",
+            shared,
+        )
+    _warn_of_two_labels(examples)
+    return Split(examples, data.labels, not given and val_split > 0, shared, dict(data.skipped))
+
+
+def _known(found: str | ImageError) -> tuple[str | None, ImageError | None]:
+    return (found, None) if isinstance(found, str) else (None, found)
+
+
+def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
+    """SHA-256 of each image's bytes, or why they cannot be read."""
+
+    def digest(sample: Sample) -> str | ImageError:
+        if sample.ref.error is not None:
+            return sample.ref.error
+        try:
+            return sha256(read_location(sample.ref.location)).hexdigest()
+        except ImageError as error:
+            return ImageError(error.reason, error.message)  # without the traceback, which keeps the bytes alive
+
+    with ThreadPoolExecutor(default_workers()) as pool:
+        return list(pool.map(digest, samples))
+
+
+def _check_classes(data: LabelledImages) -> None:
+    if data.empty:
+        raise SourceError(
+            f"no images of the class{'es' if len(data.empty) > 1 else ''} {named(data.empty)}: "
+            "add some, or remove the folder"
+        )
+    if len(data.labels) < 2:
+        raise SourceError(
+            f"all images are of the one class {named(data.labels)}: a classifier needs two or more to tell apart"
+        )
+    trained = {sample.label for sample in data.samples if sample.split in (None, TRAIN)}
+    lacking = [label for label in data.labels if label not in trained]
+    if lacking:
+        raise SourceError(f"no training images of {named(lacking)}: add some, or remove the class")
+
+
+def _check_validation(data: LabelledImages) -> None:
+    there = {sample.label for sample in data.samples if sample.split == VALIDATION}
+    lacking = [label for label in data.labels if label not in there]
+    if lacking:
+        raise SourceError(
+            f"the validation part has no images of {named(lacking)}: add some, or leave the validation part out "
+            "altogether to have one split off (--val-split)"
+        )
+
+
+def named(labels: Iterable[str]) -> str:
+    """Class names for a message, not too many of them."""
+    shown = [repr(one_line(label)) for label in labels]
+    more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
+    return ", ".join(shown[:MAX_NAMED]) + more
+
+
+def _choose(
+    data: LabelledImages, parts: Sequence[str], digests: Sequence[str | ImageError], share: float, seed: int
+) -> set[int]:
+    """Numbers of the samples that validate."""
+    groups: dict[str, list[int]] = {}
+    for index, (part, digest) in enumerate(zip(parts, digests, strict=True)):
+        # What cannot be read counts for nothing, and stays where it is.
+        if part == TRAIN and isinstance(digest, str):
+            groups.setdefault(digest, []).append(index)
+    by_class: dict[str, list[str]] = {label: [] for label in data.labels}
+    for digest, indices in groups.items():
+        by_class[data.samples[indices[0]].label].append(digest)
+    chosen: set[int] = set()
+    alone = []
+    for label, members in by_class.items():
+        if len(members) < 2:
+            alone.append(label)
+            continue
+        # A hash of bytes and seed is an order at random that no release of numpy can change.
+        members.sort(key=lambda digest: sha256(f"{seed}/{digest}".encode()).digest())
+        wanted = max(1, math.floor(share * sum(len(groups[one]) for one in members) + 0.5))
+        taken = 0
+        for digest in members[:-1]:
+            if taken >= wanted:
+                break
+            chosen.update(groups[digest])
+            taken += len(groups[digest])
+    if not chosen:
+        raise SourceError(
+            "no class has two different images, so none can be spared for validation: add images, or train without "
+            "a validation part (--val-split 0)"
+        )
+    if alone:
+        log.warning("only one image each, so none for validation: %s", named(alone))
+    return chosen
+
+
+def _shared(examples: Sequence[Example]) -> int:
+    trained = {example.digest for example in examples if example.split == TRAIN} - {None}
+    return sum(example.split != TRAIN and example.digest in trained for example in examples)
+
+
+def _warn_of_two_labels(examples: Sequence[Example]) -> None:
+    pairs = {(example.digest, example.sample.label) for example in examples if example.digest is not None}
+    counts = Counter(digest for digest, _ in pairs)
+    several = sum(count > 1 for count in counts.values())
+    if several:
+        log.warning("%d images stand under more than one label with the very same bytes", several)

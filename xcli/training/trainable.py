@@ -1,0 +1,135 @@
+"""The part of a network that is trained: the layers above the cut, average pooling, dropout and a dense softmax.
+
+Batch norms keep their moving statistics, trained or not: those of a few photographs are worse than ImageNet's, and an
+image's result then never depends on its batch. Their scale and shift are trained along. So a batch norm is a factor
+and a shift, and is folded into the convolution before it at every step (see `xcli.inference.engine`), which costs a
+product of the size of the kernel in place of one of the size of the map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.tensorflow import load_tensorflow
+from xcli.inference.engine import pool
+from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, layers
+from xcli.models.hdf5_weights import BIAS, KERNEL
+from xcli.training.freezing import PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xcli.models.hdf5_weights import Weights
+    from xcli.training.freezing import Cut
+
+_STATISTICS = ("moving_mean", "moving_variance")
+
+_HEAD_SCALE = 0.01
+"""Standard deviation of a new head's weights: small, so that it begins by calling all classes alike."""
+
+
+class Tail:
+    """The trainable layers above a cut, with their head.
+
+    Args:
+        cut: where the network is cut.
+        weights: of the Xception, by `layer/variable`; with `predictions/...` the head starts from those.
+        classes: number of classes.
+        dtype: of the arithmetic of the convolutions, `float32` or `bfloat16`; variables, pooling and head are float32.
+        scaling: factor and offset that make of [0, 255] what the network takes; for a cut at the input.
+        seed: of a new head.
+
+    Attributes:
+        variables: the trained variables, float32, by `layer/variable`.
+    """
+
+    def __init__(
+        self,
+        cut: Cut,
+        weights: Mapping[str, NDArray[np.float32]],
+        classes: int,
+        *,
+        dtype: str = "float32",
+        scaling: tuple[float, float] = (1 / 127.5, -1.0),
+        seed: int = 0,
+    ) -> None:
+        import numpy as np
+
+        tf = load_tensorflow()
+        self.cut, self.dtype, self._scaling = cut, tf.dtypes.as_dtype(dtype), scaling
+        self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
+        self._factors: dict[str, tuple[Any, Any]] = {}
+        self.variables: dict[str, Any] = {}
+        for layer in cut.trained:
+            for name, _ in layer.weights:
+                if name not in _STATISTICS:
+                    key = f"{layer.name}/{name}"
+                    self.variables[key] = tf.Variable(weights[key], dtype=tf.float32)
+            if layer.kind == "bn":
+                mean, variance = (weights[f"{layer.name}/{name}"] for name in _STATISTICS)
+                inverse = 1 / np.sqrt(variance.astype(np.float64) + BN_EPSILON)
+                self._factors[layer.name] = (inverse.astype(np.float32), mean)
+        shape = (FEATURE_WIDTH, classes)
+        fresh = np.random.default_rng([seed, 1]).normal(0, _HEAD_SCALE, shape)
+        self.variables[KERNEL] = tf.Variable(weights.get(KERNEL, fresh), dtype=tf.float32)
+        self.variables[BIAS] = tf.Variable(weights.get(BIAS, np.zeros(classes)), dtype=tf.float32)
+
+    def pooled(self, x: Any) -> Any:
+        """Pooled features float32[b, 2048].
+
+        Args:
+            x: activations at the cut: float16[b, h, w, c], uint8[b, size, size, 3] at the input, or pooled features.
+        """
+        tf = load_tensorflow()
+        if self.cut.tap is None:
+            return tf.cast(x, tf.float32)
+        if self.cut.tap == PIXELS:
+            factor, offset = self._scaling
+            x = tf.cast(x, tf.float32) * factor + offset
+        start = "input" if self.cut.tap == PIXELS else self.cut.tap
+        values = {start: tf.cast(x, self.dtype)}
+        for layer in self.cut.trained:
+            values[layer.name] = self._apply(layer, [values[name] for name in layer.inputs])
+        return pool(values[layers()[-1].name], "avg")
+
+    def logits(self, pooled: Any) -> Any:
+        """Logits float32[b, classes] for pooled features float32[b, 2048]."""
+        return load_tensorflow().linalg.matmul(pooled, self.variables[KERNEL]) + self.variables[BIAS]
+
+    def weights(self) -> Weights:
+        """The trained variables as arrays."""
+        return {name: variable.numpy() for name, variable in self.variables.items()}
+
+    def assign(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Sets the trained variables; the names must be the same."""
+        assert weights.keys() == self.variables.keys(), weights.keys() ^ self.variables.keys()
+        for name, array in weights.items():
+            self.variables[name].assign(array)
+
+    def _apply(self, layer: Layer, inputs: list[Any]) -> Any:
+        tf = load_tensorflow()
+        x = inputs[0]
+        if layer.kind in ("conv", "sepconv"):
+            return self._convolve(layer, x)
+        if layer.kind == "relu":
+            return tf.nn.relu(x)
+        if layer.kind == "maxpool":
+            return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
+        return x if layer.kind == "bn" else inputs[0] + inputs[1]
+
+    def _convolve(self, layer: Layer, x: Any) -> Any:
+        tf = load_tensorflow()
+        norm = self._norms[layer.name].name
+        inverse, mean = self._factors[norm]
+        scale = self.variables[f"{norm}/gamma"] * inverse
+        shift = tf.cast(self.variables[f"{norm}/beta"] - mean * scale, self.dtype)
+        if layer.kind == "sepconv":
+            depthwise = tf.cast(self.variables[f"{layer.name}/depthwise_kernel"], self.dtype)
+            x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
+            kernel, stride, padding = self.variables[f"{layer.name}/pointwise_kernel"], 1, "SAME"
+        else:
+            kernel, stride, padding = self.variables[f"{layer.name}/kernel"], layer.stride, layer.padding.upper()
+        return tf.nn.bias_add(tf.nn.conv2d(x, tf.cast(kernel * scale, self.dtype), stride, padding), shift)
