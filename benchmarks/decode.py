@@ -88,9 +88,10 @@ def _contestants() -> tuple[dict[str, Decode], dict[str, str]]:
 
 def _ours(*, shrink: bool) -> Decode:
     from xcli.images.preprocessing import Preprocessing, load_image
+    from xcli.storage.local import LocalFile
 
     preprocessing = Preprocessing(jpeg_shrink=shrink)
-    return lambda name: load_image(name, preprocessing)
+    return lambda name: load_image(LocalFile(name), preprocessing)
 
 
 def _pillow() -> Decode:

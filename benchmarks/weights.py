@@ -34,12 +34,15 @@ def write_random(settings: Settings, save: Save, path: str) -> Data:
     from xcli.core.tensorflow import load_keras
     from xcli.images.preprocessing import Preprocessing, load_image
     from xcli.models.architecture import Xception
+    from xcli.storage.local import LocalFile
 
     keras = load_keras()
     keras.utils.set_random_seed(SEED)
     model = Xception(include_top=False, weights=None, input_shape=(299, 299, 3))
     files = find(settings.photographs)[:_CALIBRATION]
-    pixels = np.stack([load_image(str(file), Preprocessing()) for file in files]).astype(np.float32) / 127.5 - 1
+    pixels = (
+        np.stack([load_image(LocalFile(str(file)), Preprocessing()) for file in files]).astype(np.float32) / 127.5 - 1
+    )
     calibrate(keras, model, pixels)
     model.save_weights(path)
     return {"path": path}

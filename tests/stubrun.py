@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from tests.writtentables import provenance, values_of
 from xcli.core.errors import ImageError
-from xcli.core.records import FEATURES, ImageBatch, ImageRef, Report
+from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, Report
 from xcli.inference.profiler import Profile
-from xcli.outputs.resume import Layout, Stamp
+from xcli.outputs.resume import Layout
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
 
@@ -48,9 +48,9 @@ class StubRun:
         layout, refs = self.layout, iter(self.listing)
         fresh = (ref for ref in refs if not layout.keep(ref))
         while batch := tuple(islice(fresh, self._batch_size)):
-            found = [os.stat(str(ref.location)) for ref in batch]
+            found = [os.stat(ref.location.path) for ref in batch]
             errors = tuple(None if one.st_size else ImageError("empty", "no bytes at all") for one in found)
-            stamps = tuple(Stamp(one.st_size, one.st_mtime_ns) for one in found)
+            stamps = tuple(FileState(one.st_size, one.st_mtime_ns) for one in found)
             yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, stamps), self._rows(batch, errors)
             self.report.count(errors)
         self.report.resume(layout.ok, layout.errors)

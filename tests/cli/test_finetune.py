@@ -19,6 +19,7 @@ from PIL import Image
 from tests.cli.conftest import Invoke, Result, clean_environment
 from xcli.cli.training_progress import Course
 from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.storage.local import LocalFile
 
 MODULE = importlib.import_module("xcli.cli.commands.finetune")  # the attribute of the package is the command
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
@@ -155,7 +156,7 @@ def test_classify_and_plain_keras_agree(run: tuple[Path, Result], invoke: Invoke
     assert "assuming" not in result.err
     model = keras.models.load_model(folder / "model.keras")
     rows = list(csv.DictReader(result.text.splitlines()))
-    images = np.stack([load_image(row["path"], Preprocessing(size=71)) for row in rows])
+    images = np.stack([load_image(LocalFile(row["path"]), Preprocessing(size=71)) for row in rows])
     expected = model(images.astype(np.float32)).numpy()
     for row, scores in zip(rows, expected, strict=True):
         for place in (1, 2, 3):

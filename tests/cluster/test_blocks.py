@@ -10,12 +10,13 @@ from xcli.cluster.blocks import PROBE, Block, Done, blocks_of
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.sources.archives.members import WholeArchive
+from xcli.storage.local import LocalFile
 
 pytest.importorskip("pandas", reason="needs the ray extra")
 
 
 def ref(name: str) -> ImageRef:
-    return ImageRef(name, name, name.encode())
+    return ImageRef(name, LocalFile(name), name.encode())
 
 
 def archive(name: str) -> ImageRef:
@@ -47,12 +48,12 @@ def test_a_digest_stands_for_the_images() -> None:
     one, other = Block(0, (ref("a"), ref("b"))), Block(0, (ref("a"), ref("c")))
     assert one.digest == Block(5, (ref("a"), ref("b"))).digest
     assert len({one.digest, other.digest, Block(0, (ref("b"), ref("a"))).digest, Block(0, ()).digest}) == 4
-    failed = ImageRef("a", "a", b"a", ImageError("missing", "no such file or directory"))
+    failed = ImageRef("a", LocalFile("a"), b"a", ImageError("missing", "no such file or directory"))
     assert Block(0, (failed,)).digest != Block(0, (ref("a"),)).digest
 
 
 def test_blocks_and_results_travel() -> None:
-    carried = ImageRef("\\xff.jpg", "\udcff.jpg", b"\xff.jpg", ImageError("missing", "gone"), ("x", 1))
+    carried = ImageRef("\\xff.jpg", LocalFile("\udcff.jpg"), b"\xff.jpg", ImageError("missing", "gone"), ("x", 1))
     block = Block(7, (carried, archive("x.tar")))
     found = Block.of(block.to_frame())
     assert (found.number, found.digest) == (7, block.digest)

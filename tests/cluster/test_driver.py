@@ -25,10 +25,10 @@ from xcli.inference.tasks import FeaturesTable
 from xcli.models.loader import ModelSpec
 from xcli.outputs.save import RecordOptions
 from xcli.sources.archives.listing import WholeArchives
-from xcli.sources.archives.members import ELSEWHERE
 from xcli.sources.archives.tar_stream import TarMember
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.storage.directories import LocalFolder
+from xcli.storage.local import ELSEWHERE
 
 pytest.importorskip("pandas", reason="needs the ray extra")
 

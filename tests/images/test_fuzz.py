@@ -112,16 +112,17 @@ def test_the_fuzzer_can_be_narrowed_and_replays(tmp_path: Path) -> None:
 _CHILD = """
 import sys
 from xcli.core.errors import ImageError
+from xcli.storage.local import LocalFile
 from xcli.images.preprocessing import Preprocessing, load_image, prepare
 prepare()
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
-load_image(sys.argv[1], Preprocessing())
+load_image(LocalFile(sys.argv[1]), Preprocessing())
 before = peak()
 for path in sys.argv[2:]:
     try:
-        load_image(path, Preprocessing())
+        load_image(LocalFile(path), Preprocessing())
     except ImageError as error:
         print(error, file=sys.stderr)
 print(peak() - before)

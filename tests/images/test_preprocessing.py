@@ -49,7 +49,8 @@ from xcli.core.errors import ImageError, UsageError
 from xcli.images import formats
 from xcli.images import preprocessing as images
 from xcli.images.formats import sniff
-from xcli.images.preprocessing import Preprocessing, crop_box, decode_image, load_image, open_image, read_file
+from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, crop_box, decode_image, load_image, open_image
+from xcli.storage.local import LocalFile, file_kind, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def test_format_is_told_from_the_content(tmp_path: Path, form: str, loss: int) -
     assert difference(pixels(data), PICTURE) <= loss
     for name in ("picture.jpg", "picture.png", "picture.txt", "picture"):
         (tmp_path / name).write_bytes(data)
-        square = load_image(str(tmp_path / name), Preprocessing(size=20))
+        square = load_image(LocalFile(str(tmp_path / name)), Preprocessing(size=20))
         assert square.shape == (20, 20, 3)
         assert square.dtype == np.uint8
         assert (square == decode_image(data, Preprocessing(size=20))).all()
@@ -688,7 +689,7 @@ def test_hostile_directory(tmp_path: Path) -> None:
     found = {}
     for name in expected:
         try:
-            load_image(os.path.join(tmp_path, name), Preprocessing(size=32))
+            load_image(LocalFile(os.path.join(tmp_path, name)), Preprocessing(size=32))
         except ImageError as error:
             found[name] = error.reason
         else:
@@ -853,7 +854,7 @@ def test_squash_with_nearest_is_keras_load_img(tmp_path: Path, keras: Any) -> No
         for size in (71, 299, 700):
             p = Preprocessing(size=size, resize="squash", interpolation="nearest")
             theirs = keras.utils.img_to_array(keras.utils.load_img(path, target_size=(size, size)), dtype="uint8")
-            assert (load_image(str(path), p) == theirs).all(), (name, size)
+            assert (load_image(LocalFile(str(path)), p) == theirs).all(), (name, size)
 
 
 @pytest.mark.parametrize(
@@ -1005,14 +1006,14 @@ def test_a_second_picture_does_not_prevent_shrinking() -> None:
 
 def read_reason(path: str) -> tuple[str, str]:
     with pytest.raises(ImageError) as caught:
-        read_file(path)
+        read_file(path, MAX_FILE_BYTES)
     return caught.value.reason, caught.value.message
 
 
 def test_reads_the_whole_file(tmp_path: Path) -> None:
     data = random.Random(0).randbytes(3 << 20)
     (tmp_path / "file").write_bytes(data)
-    assert read_file(str(tmp_path / "file")) == data
+    assert read_file(str(tmp_path / "file"), MAX_FILE_BYTES) == data
 
 
 @pytest.mark.parametrize(
@@ -1022,7 +1023,7 @@ def test_any_name(tmp_path: Path, name: bytes) -> None:
     path = os.fsdecode(os.path.join(os.fsencode(tmp_path), name))
     with open(path, "wb") as file:
         file.write(SOUND["rgb.png"])
-    assert load_image(path, Preprocessing(size=8)).shape == (8, 8, 3)
+    assert load_image(LocalFile(path), Preprocessing(size=8)).shape == (8, 8, 3)
 
 
 def test_missing(tmp_path: Path) -> None:
@@ -1037,10 +1038,10 @@ def test_missing(tmp_path: Path) -> None:
 def test_a_file_that_has_vanished(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(SOUND["rgb.png"])
-    load_image(str(path), Preprocessing())
+    load_image(LocalFile(str(path)), Preprocessing())
     path.unlink()
     with pytest.raises(ImageError) as caught:
-        load_image(str(path), Preprocessing())
+        load_image(LocalFile(str(path)), Preprocessing())
     assert caught.value.reason == "missing"
 
 
@@ -1079,7 +1080,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for name in [*expected, ".", "absent"]:
         with suppress(ImageError):
-            read_file(os.path.join(tmp_path, name))
+            read_file(os.path.join(tmp_path, name), MAX_FILE_BYTES)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -1113,8 +1114,8 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_kinds_of_files() -> None:
-    assert images.file_kind(stat.S_IFBLK) == "a block device"
-    assert images.file_kind(0) == "a special file"
+    assert file_kind(stat.S_IFBLK) == "a block device"
+    assert file_kind(0) == "a special file"
 
 
 def test_files_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
@@ -1129,7 +1130,7 @@ def test_a_small_file_needs_little_memory(tmp_path: Path) -> None:
     # Not the limit of one gigabyte, allocated in advance.
     (tmp_path / "small").write_bytes(b"small")
     with frugality():
-        assert read_file(str(tmp_path / "small")) == b"small"
+        assert read_file(str(tmp_path / "small"), MAX_FILE_BYTES) == b"small"
 
 
 def test_want_of_memory_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,9 @@ import pytest
 from tests.networks import SIZE
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.tensorflow import cpu_flags, load_tensorflow
-from xcli.inference.engine import (
-    INPUT_RANGES,
-    Backbone,
-    Engine,
-    _Traced,
-    pool,
-    scale_pixels,
-)
+from xcli.inference.engine import Engine, _Traced
 from xcli.models.architecture import layers
+from xcli.models.folded import INPUT_RANGES, Backbone, pool, scale_pixels
 from xcli.models.hdf5_weights import random_weights, read_weights
 from xcli.models.loader import LAST_MAP
 
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xcli.inference.engine import Forward
+    from xcli.models.folded import Forward
     from xcli.models.hdf5_weights import Weights
 
 

@@ -18,13 +18,13 @@ import pytest
 
 from tests.imagefiles import encode, gradient, make_hostile_directory
 from xcli.core.errors import ImageError, XcliError
-from xcli.core.records import ImageBatch, ImageRef
+from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images import formats
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
-from xcli.outputs.resume import Stamp
 from xcli.sources.archives.members import Member
+from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ref(number: int, error: ImageError | None = None) -> ImageRef:
-    return ImageRef(f"{number}.jpg", str(number), b"", error)
+    return ImageRef(f"{number}.jpg", LocalFile(str(number)), b"", error)
 
 
 def square(number: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def drain(batches: Iterable[ImageBatch]) -> tuple[list[ImageBatch], BaseExceptio
 
 
 def numbers(batches: Iterable[ImageBatch]) -> list[int]:
-    return [int(ref.location) for batch in batches for ref in batch.refs]
+    return [int(ref.location.path) for batch in batches for ref in batch.refs]
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> bool:
@@ -114,7 +114,7 @@ def test_order_is_that_of_the_references(workers: int, count: int, batch_size: i
         assert batch.pixels.shape == (len(batch.refs), 4, 4, 3)
         assert batch.errors == (None,) * len(batch.refs)
         for one, pixels in zip(batch.refs, batch.pixels, strict=True):
-            assert (pixels == square(int(one.location))).all()
+            assert (pixels == square(int(one.location.path))).all()
 
 
 def test_no_references() -> None:
@@ -148,7 +148,7 @@ def test_default_workers() -> None:
 def test_real_files(tmp_path: Path) -> None:
     formats.pillow.cache_clear()  # pytest has undone what it does against warnings
     expected = make_hostile_directory(tmp_path)
-    refs = [ImageRef(name, os.path.join(tmp_path, name), b"") for name in sorted(expected)]
+    refs = [ImageRef(name, LocalFile(os.path.join(tmp_path, name)), b"") for name in sorted(expected)]
     p = Preprocessing(size=16)
     batches = list(PixelPipeline(iter(refs), p, batch_size=10, workers=3))
     assert [one for batch in batches for one in batch.refs] == refs
@@ -423,7 +423,7 @@ from xcli.core.records import ImageRef
 def pipeline(blocked):
     def refs():
         for _ in range(4):
-            yield ImageRef(sys.argv[1], sys.argv[1], b"")
+            yield ImageRef(sys.argv[1], LocalFile(sys.argv[1]), b"")
         reader, _ = os.pipe()
         blocked.set()
         os.read(reader, 1)
@@ -479,7 +479,7 @@ class Far(Member):
     size: int = 1
 
     @property
-    def distant(self) -> bool:
+    def remote(self) -> bool:
         return True
 
     def read(self, max_bytes: int) -> bytes:
@@ -490,8 +490,8 @@ class Far(Member):
             raise ImageError("missing", "no such object")
         return b"%d" % self.offset
 
-    def state(self) -> Stamp | None:
-        return None if self.offset % 10 == 7 else Stamp(1, self.offset)
+    def state(self) -> FileState | None:
+        return None if self.offset % 10 == 7 else FileState(1, self.offset)
 
 
 def far(number: int, gate: threading.Event) -> ImageRef:
@@ -518,7 +518,7 @@ def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event
             assert (str(errors[number]), stamps[number]) == ("missing: no such object", None)
         else:
             assert (int(pixels[number]), errors[number]) == (number, None)
-            assert stamps[number] == (None if number % 10 == 3 else Stamp(1, number))
+            assert stamps[number] == (None if number % 10 == 3 else FileState(1, number))
 
 
 def test_what_never_comes_is_a_row_after_the_timeout(gate: threading.Event) -> None:

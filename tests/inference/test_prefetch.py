@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from xcli.core.errors import ImageError, XcliError
-from xcli.core.records import ImageRef
+from xcli.core.records import FileState, ImageRef
 from xcli.inference import prefetch as readahead
 from xcli.inference.prefetch import Budget, Coming, ReadAhead, with_states
-from xcli.outputs.resume import Stamp
 from xcli.sources.archives.members import Member
 from xcli.sources.locations import RemoteObject
+from xcli.storage.local import LocalFile
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Far(Member):
     offset: int = 0
 
     @property
-    def distant(self) -> bool:
+    def remote(self) -> bool:
         return True
 
     def read(self, max_bytes: int) -> bytes:
@@ -39,8 +39,8 @@ class Far(Member):
             raise ImageError("too-large", "more than that")
         return self.give()
 
-    def state(self) -> Stamp | None:
-        return Stamp(self.size, 7)
+    def state(self) -> FileState | None:
+        return FileState(self.size, 7)
 
 
 def far(name: str, give: Callable[[], bytes] | None = None, size: int = 1) -> ImageRef:
@@ -48,7 +48,7 @@ def far(name: str, give: Callable[[], bytes] | None = None, size: int = 1) -> Im
 
 
 def near(name: str) -> ImageRef:
-    return ImageRef(name, name, name.encode())
+    return ImageRef(name, LocalFile(name), name.encode())
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -85,10 +85,10 @@ def test_the_order_is_kept_whatever_comes_first() -> None:
     seen = list(ReadAhead(iter(refs)))
     assert [ref for ref, _ in seen] == refs
     for ref, coming in seen:
-        assert (coming is None) == isinstance(ref.location, str)
+        assert (coming is None) == (not ref.location.remote)
         if coming is not None:
             assert coming.read(10) == ref.path.encode()
-            assert coming.stamp == Stamp(1, 7)
+            assert coming.stamp == FileState(1, 7)
     wait_until(lambda: not threads())
 
 

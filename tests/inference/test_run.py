@@ -17,6 +17,7 @@ from xcli.inference.run import Run, RunOptions, preprocessing_for, versions
 from xcli.inference.tasks import ClassifyTable, FeaturesTable
 from xcli.models.loader import LoadedModel, load_model
 from xcli.sources.listing import SourceOptions, list_images
+from xcli.storage.local import LocalFile
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_a_batch_of_errors_alone(model: LoadedModel, tmp_path: Path) -> None:
 
 def test_a_listing_that_breaks_ends_the_run_after_the_rows_before(model: LoadedModel, tmp_path: Path) -> None:
     (photo,) = save_photos(tmp_path, ["x.jpg"])
-    ref = ImageRef("x.jpg", str(photo), b"x.jpg")
+    ref = ImageRef("x.jpg", LocalFile(str(photo)), b"x.jpg")
 
     class Broken:
         def __init__(self) -> None:
@@ -174,7 +175,7 @@ def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
 
     table = FeaturesTable(normalize=True)
     schema = table.schema([(2,)], ())
-    refs = tuple(ImageRef(name, name, name.encode()) for name in "ab")
+    refs = tuple(ImageRef(name, LocalFile(name), name.encode()) for name in "ab")
     batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))
     rows = table.rows(schema, batch, [np.array([[3, 4], [0, 0]], np.float32)]).to_pylist()
     assert rows[0]["features"] == pytest.approx([0.6, 0.8])

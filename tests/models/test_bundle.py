@@ -14,9 +14,10 @@ from tests.networks import SIZE
 from xcli.core.errors import ModelError
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
-from xcli.models.bundle import SCALINGS, build_model, read_base, write_bundle, write_table
+from xcli.models.bundle import SCALINGS, build_model, read_base, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.tables.encoders import write_table
 
 if TYPE_CHECKING:
     from pathlib import Path

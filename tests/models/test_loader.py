@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xcli.inference.engine import Forward
+    from xcli.models.folded import Forward
 
 
 def run(loaded: LoadedModel, pixels: NDArray[np.uint8], forward: Forward) -> NDArray[np.float32]:

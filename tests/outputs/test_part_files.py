@@ -11,8 +11,9 @@ import pytest
 
 from tests.outputs.test_partial_file import ref_of, rows_of
 from tests.outputs.test_resume import SCHEMA
+from xcli.core.records import FileState
 from xcli.outputs.part_files import PartWriter, notes_name, part_name, part_number, read_notes
-from xcli.outputs.resume import Stamp, key_of
+from xcli.outputs.resume import key_of
 from xcli.storage.directories import Folder, open_folder
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 def writer_of(folder: Folder, number: int, *names: str, note: dict[str, str] | None = None) -> PartWriter:
     writer = PartWriter(folder, number, {"xception": "{}"}, note)
     for name in names:
-        writer.add(rows_of(name), [key_of(ref_of(name))], [Stamp(5, 7)])
+        writer.add(rows_of(name), [key_of(ref_of(name))], [FileState(5, 7)])
     return writer
 
 

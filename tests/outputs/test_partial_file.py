@@ -12,9 +12,10 @@ import pytest
 
 from tests.outputs.test_resume import SCHEMA
 from xcli.core.errors import OutputError
-from xcli.core.records import ImageRef
+from xcli.core.records import FileState, ImageRef
 from xcli.outputs.partial_file import Journal
-from xcli.outputs.resume import Layout, Stamp, key_of
+from xcli.outputs.resume import Layout, key_of
+from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def rows_of(*names: str) -> pa.RecordBatch:
 
 
 def ref_of(name: str) -> ImageRef:
-    return ImageRef(name, "/nowhere/" + name, b"")
+    return ImageRef(name, LocalFile("/nowhere/" + name), b"")
 
 
 def append(journal: Journal, *names: str) -> None:
@@ -88,10 +89,10 @@ def test_a_part_is_finished_after_so_many_seconds(target: str, monkeypatch: pyte
 
 def test_stamps_survive(target: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
-    ref = ImageRef("a", str(tmp_path / "a"), b"")
+    ref = ImageRef("a", LocalFile(str(tmp_path / "a")), b"")
     with Journal(target) as journal:
         journal.begin(FINGERPRINT)
-        journal.append(rows_of("a"), [key_of(ref)], [Stamp(5, os.stat(tmp_path / "a").st_mtime_ns)])
+        journal.append(rows_of("a"), [key_of(ref)], [FileState(5, os.stat(tmp_path / "a").st_mtime_ns)])
         journal.cut()
     with Journal(target) as journal:
         assert journal.kept(retry_errors=False).find(ref) == 0

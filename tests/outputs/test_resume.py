@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from xcli.core.errors import ImageError
-from xcli.core.records import ImageRef
-from xcli.outputs.resume import KeptRows, Layout, Stamp, key_of, stamp_fields, stamp_of
-from xcli.sources.archives.members import Stamp as ArchiveStamp
+from xcli.core.records import FileState, ImageRef
+from xcli.outputs.resume import KeptRows, Layout, key_of, stamp_fields
+from xcli.sources.archives.members import FileState as ArchiveStamp
 from xcli.sources.archives.tar_stream import TarMember
+from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("status", pa.string()), pa.field("error", pa.string())])
 
 
-def table_of(*rows: tuple[ImageRef, Stamp | None, str | None]) -> pa.Table:
+def table_of(*rows: tuple[ImageRef, FileState | None, str | None]) -> pa.Table:
     columns = [
         pa.array([ref.path for ref, _, _ in rows], pa.string()),
         pa.array(["ok" if error is None else "error" for _, _, error in rows], pa.string()),
@@ -37,12 +38,12 @@ def refs(tmp_path: Path) -> list[ImageRef]:
     found = []
     for number in range(5):
         (tmp_path / f"{number}.jpg").write_bytes(b"x" * (number + 1))
-        found.append(ImageRef(f"{number}.jpg", str(tmp_path / f"{number}.jpg"), b""))
+        found.append(ImageRef(f"{number}.jpg", LocalFile(str(tmp_path / f"{number}.jpg")), b""))
     return found
 
 
 def test_a_row_holds_while_its_file_is_as_it_was(refs: list[ImageRef]) -> None:
-    kept = KeptRows([table_of(*((ref, stamp_of(ref), None) for ref in refs))], retry_errors=False)
+    kept = KeptRows([table_of(*((ref, ref.location.state(), None) for ref in refs))], retry_errors=False)
     assert [kept.find(ref) for ref in refs] == [0, 1, 2, 3, 4]
     os.utime(refs[1].location, ns=(1, 1))
     assert os.path.getsize(refs[2].location) == 3
@@ -50,13 +51,13 @@ def test_a_row_holds_while_its_file_is_as_it_was(refs: list[ImageRef]) -> None:
         file.write(b"more")
     os.unlink(refs[3].location)
     assert [kept.find(ref) for ref in refs] == [0, None, None, None, 4]
-    assert kept.find(ImageRef("new.jpg", "new.jpg", b"")) is None
+    assert kept.find(ImageRef("new.jpg", LocalFile("new.jpg"), b"")) is None
 
 
 def test_the_newest_of_several_rows_counts(refs: list[ImageRef]) -> None:
-    stamp = stamp_of(refs[0])
+    stamp = refs[0].location.state()
     old, new = (
-        table_of((refs[0], Stamp(9, 9), None), (refs[1], stamp_of(refs[1]), None)),
+        table_of((refs[0], FileState(9, 9), None), (refs[1], refs[1].location.state(), None)),
         table_of((refs[0], stamp, None)),
     )
     assert KeptRows([old, new], retry_errors=False).find(refs[0]) == 2
@@ -64,13 +65,15 @@ def test_the_newest_of_several_rows_counts(refs: list[ImageRef]) -> None:
 
 
 def test_error_rows_are_tried_again_only_when_asked(refs: list[ImageRef]) -> None:
-    table = table_of((refs[0], stamp_of(refs[0]), None), (refs[1], stamp_of(refs[1]), "truncated: ends early"))
+    table = table_of(
+        (refs[0], refs[0].location.state(), None), (refs[1], refs[1].location.state(), "truncated: ends early")
+    )
     assert [KeptRows([table], retry_errors=False).find(ref) for ref in refs[:2]] == [0, 1]
     assert [KeptRows([table], retry_errors=True).find(ref) for ref in refs[:2]] == [0, None]
 
 
 def test_what_could_not_be_looked_at_holds_until_it_can_be(refs: list[ImageRef], tmp_path: Path) -> None:
-    gone = ImageRef("gone.jpg", str(tmp_path / "gone.jpg"), b"")
+    gone = ImageRef("gone.jpg", LocalFile(str(tmp_path / "gone.jpg")), b"")
     listed_as_error = ImageRef("2.jpg", refs[2].location, b"", ImageError("unreadable", "x"))
     table = table_of((gone, None, "missing: no such file"), (listed_as_error, None, "unreadable: x"))
     kept = KeptRows([table], retry_errors=False)
@@ -81,26 +84,26 @@ def test_what_could_not_be_looked_at_holds_until_it_can_be(refs: list[ImageRef],
 
 def test_keys_tell_carried_values_and_places_in_archives_apart(refs: list[ImageRef]) -> None:
     def member(offset: int) -> TarMember:
-        return TarMember(str(refs[0].location), offset, 1, ArchiveStamp(0, 0, 0, 0))
+        return TarMember(refs[0].location.path, offset, 1, ArchiveStamp(0, 0, 0, 0))
 
-    same = [ImageRef("a", "/a", b"", None, extra) for extra in ((), (1,), ("1",), (None,))]
+    same = [ImageRef("a", LocalFile("/a"), b"", None, extra) for extra in ((), (1,), ("1",), (None,))]
     same += [ImageRef("a", member(offset), b"") for offset in (0, 512)]
     assert len({key_of(ref) for ref in same}) == 6
-    assert stamp_of(same[-1]) == stamp_of(refs[0])
-    assert key_of(same[0]) == key_of(ImageRef("a", "/elsewhere", b"other"))
+    assert same[-1].location.state() == refs[0].location.state()
+    assert key_of(same[0]) == key_of(ImageRef("a", LocalFile("/elsewhere"), b"other"))
 
 
 def test_a_layout_orders_old_and_new_rows(refs: list[ImageRef]) -> None:
     bad = ImageRef("3.jpg", refs[3].location, b"")
     table = table_of(
-        (refs[4], stamp_of(refs[4]), None),
-        (refs[0], stamp_of(refs[0]), None),
-        (refs[1], stamp_of(refs[1]), None),
-        (bad, stamp_of(bad), "corrupt: broken"),
+        (refs[4], refs[4].location.state(), None),
+        (refs[0], refs[0].location.state(), None),
+        (refs[1], refs[1].location.state(), None),
+        (bad, bad.location.state(), "corrupt: broken"),
     )
     layout = Layout(KeptRows([table], retry_errors=False))
     assert [layout.keep(ref) for ref in refs] == [True, True, False, True, True]
-    assert not layout.keep(ImageRef("new", "new", b""))
+    assert not layout.keep(ImageRef("new", LocalFile("new"), b""))
     assert list(layout.ranges()) == [(1, 3), (4, 5), (3, 4), (0, 1), (5, 6)]
     assert (layout.ok, layout.errors, layout.rows) == (3, {"corrupt": 1}, 6)
 

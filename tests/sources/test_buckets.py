@@ -11,11 +11,12 @@ import pytest
 from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.images.preprocessing import read_location
+from xcli.images.preprocessing import MAX_FILE_BYTES
 from xcli.sources.listing import SourceOptions, list_images, shard_of
 from xcli.sources.locations import RemoteObject
 from xcli.storage import object_store as stores
 from xcli.storage import urls as cloud
+from xcli.storage.local import LocalFile
 
 NAMES = (
     "a.jpg b.JPG notes.txt .hidden.jpg sub/e.jpg sub/deep/f.png sub/deep/g.gif sub/.secret/1.jpg sub/.secret/2.jpg "
@@ -210,9 +211,9 @@ def test_what_goes_between_listing_and_reading_is_a_row(s3: ObjectStore) -> None
     (ref,) = list_all(s3.put(key, b"x"))[0]
     (listed,) = list_all(s3.url(key.rpartition("/")[0]))[0]
     s3.delete(key)
-    for location in (ref.location, listed.location, ref.path):
+    for location in (ref.location, listed.location, RemoteObject(ref.path)):
         with pytest.raises(ImageError, match="missing: no such object"):
-            read_location(location)
+            location.read(MAX_FILE_BYTES)
 
 
 def test_a_backslash_in_a_key_is_escaped(s3: ObjectStore) -> None:
@@ -275,7 +276,7 @@ def test_a_manifest_mixes_paths_and_urls_and_may_be_one(
         refs, skipped = list_all(manifest=name, exclude=("*.png",))
         assert [ref.path for ref in refs] == [*paths[:3], paths[4]]
         assert [ref.extra for ref in refs] == [("0",), ("1",), ("2",), ("4",)]
-        assert [type(ref.location) for ref in refs] == [RemoteObject, str, RemoteObject, str]
+        assert [type(ref.location) for ref in refs] == [RemoteObject, LocalFile, RemoteObject, LocalFile]
         assert [ref.error is None for ref in refs] == [True, True, True, False]
         assert refs[0].location == RemoteObject(f"{mirror}/a.jpg")
         assert refs[0].key == refs[0].path.encode()

@@ -13,6 +13,7 @@ import pytest
 
 from xcli.core.errors import SourceError
 from xcli.sources.listing import SourceOptions, list_images
+from xcli.storage.local import LocalFile
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ class TestDirectory:
     def test_paths_are_as_given_and_keys_relative_to_the_source(self, here, source, expected):
         make("d/a.jpg")
         (ref,) = listing(source)
-        assert (ref.path, ref.location) == (expected, expected)
+        assert (ref.path, ref.location) == (expected, LocalFile(expected))
         assert ref.key == (b"d/a.jpg" if source == "." else b"a.jpg")
 
     def test_without_sources_the_current_directory_is_listed_without_prefix(self, here):
@@ -366,7 +367,7 @@ class TestGlob:
         make(*self.TREE)
         expected = glob.glob(pattern, recursive=True)
         assert expected
-        found = [ref.location for ref in listing(pattern)]
+        found = [ref.location.path for ref in listing(pattern)]
         assert len(found) == len(set(found))
         assert set(found) == set(expected)
         assert found == sorted(found, key=lambda path: path.encode().split(b"/"))

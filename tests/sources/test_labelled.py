@@ -63,7 +63,7 @@ def test_paths_and_keys_are_those_of_the_directory(make):
     one, other = (sample.ref for sample in read_labelled(top + "/").samples)
     assert (one.path, other.path) == (f"{top}/a/1.jpg", f"{top}/b/1.jpg")
     assert (one.key, other.key) == (b"a/1.jpg", b"b/1.jpg")
-    assert one.location == one.path
+    assert one.location.path == one.path
 
 
 @pytest.mark.parametrize("validation", ["validation", "val", "Val"])

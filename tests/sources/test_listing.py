@@ -91,7 +91,7 @@ class TestNamed:
     def test_files_are_taken_whatever_they_are_called(self, here):
         touch("a.txt", ".hidden", b"caf\xe9")
         refs = list(list_images(SourceOptions(("a.txt", "./.hidden", "caf\udce9"))))
-        assert [(ref.path, ref.location, ref.key, ref.error) for ref in refs] == [
+        assert [(ref.path, ref.location.path, ref.key, ref.error) for ref in refs] == [
             ("a.txt", "a.txt", b"a.txt", None),
             ("./.hidden", "./.hidden", b"./.hidden", None),
             ("caf\\xe9", "caf\udce9", b"caf\xe9", None),

@@ -55,7 +55,7 @@ class TestCsv:
         manifest = from_csv("id,path,label\n1,a/b.jpg,cat\n2,../c.jpg,\n")
         assert manifest.extra_columns == (ExtraColumn("id", None), ExtraColumn("label", None))
         refs = list(manifest)
-        assert [(ref.path, ref.location, ref.key, ref.extra, ref.error) for ref in refs] == [
+        assert [(ref.path, ref.location.path, ref.key, ref.extra, ref.error) for ref in refs] == [
             ("a/b.jpg", "a/b.jpg", b"a/b.jpg", ("1", "cat"), None),
             ("../c.jpg", "../c.jpg", b"../c.jpg", ("2", ""), None),
         ]

@@ -17,7 +17,7 @@ import pytest
 from tests.objectstore import ObjectStore, WebServer
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
-from xcli.outputs.resume import key_of, stamp_of
+from xcli.outputs.resume import key_of
 from xcli.sources.archives import tar_stream as tarstreams
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.storage import object_store as stores
@@ -107,7 +107,7 @@ def test_members_are_those_of_the_archive_on_a_disk(
     assert [ref.key for ref in there] == [ref.key for ref in here]
     assert [ref.location.read(10_000) for ref in there] == list(IMAGES.values())  # type: ignore[union-attr]
     assert len({key_of(ref) for ref in there}) == len(there)
-    assert {stamp_of(ref) for ref in there} == {stores.look(url)}
+    assert {ref.location.state() for ref in there} == {stores.look(url)}
 
 
 @pytest.mark.parametrize("form", ["tar", "tar.gz", "zip"])
@@ -136,12 +136,12 @@ def test_members_for_which_there_is_no_room_are_read_where_they_lie(
     monkeypatch.setattr(tarstreams, "MAX_CARRIED", 2000)
     monkeypatch.setattr(tarstreams, "MAX_PASSING", 8000)
     refs = list_all(s3.put(f"{s3.prefix()}/a.tar", packed("tar")))
-    distant = [ref.location.distant for ref in refs]  # type: ignore[union-attr]
-    assert distant == [False, False] + [True] * (len(refs) - 2)
+    remote = [ref.location.remote for ref in refs]  # type: ignore[union-attr]
+    assert remote == [False, False] + [True] * (len(refs) - 2)
     del small_blocks[:]
     assert [ref.location.read(10_000) for ref in refs] == list(IMAGES.values())  # type: ignore[union-attr]
     assert len(small_blocks) == len(refs) - 2
-    assert [ref.location.distant for ref in refs] == [True] * len(refs)  # type: ignore[union-attr]
+    assert [ref.location.remote for ref in refs] == [True] * len(refs)  # type: ignore[union-attr]
 
 
 def test_a_member_of_a_zip_is_one_request(s3: ObjectStore, small_blocks: list[stores.Span]) -> None:
@@ -149,7 +149,7 @@ def test_a_member_of_a_zip_is_one_request(s3: ObjectStore, small_blocks: list[st
     del small_blocks[:]
     assert [ref.location.read(10_000) for ref in refs] == list(IMAGES.values())  # type: ignore[union-attr]
     assert len(small_blocks) == len(refs)
-    assert all(ref.location.distant for ref in refs)  # type: ignore[union-attr]
+    assert all(ref.location.remote for ref in refs)  # type: ignore[union-attr]
 
 
 def test_a_single_member(s3: ObjectStore) -> None:

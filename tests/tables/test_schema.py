@@ -11,13 +11,13 @@ import pytest
 
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
+from xcli.core.text import one_line
 from xcli.tables.schema import (
     classify_batch,
     classify_schema,
     feature_shape,
     features_batch,
     features_schema,
-    one_line,
     prediction_count,
 )
 

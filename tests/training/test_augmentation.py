@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.storage.local import LocalFile
 from xcli.training.augmentation import Augmentation, crop_window, view_decoder
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ def photo(tmp_path: Path) -> str:
 
 
 def test_the_first_view_is_what_inference_sees(photo: str) -> None:
-    assert np.array_equal(view_decoder(Augmentation(), 0, 5)(photo, PIXELS), load_image(photo, PIXELS))
+    assert np.array_equal(
+        view_decoder(Augmentation(), 0, 5)(LocalFile(photo), PIXELS), load_image(LocalFile(photo), PIXELS)
+    )
 
 
 def test_the_second_is_that_mirrored(photo: str) -> None:
-    plain = load_image(photo, PIXELS)
-    assert np.array_equal(view_decoder(Augmentation(), 1, 5)(photo, PIXELS), plain[:, ::-1])
-    unflipped = view_decoder(Augmentation(flip=False), 1, 5)(photo, PIXELS)
+    plain = load_image(LocalFile(photo), PIXELS)
+    assert np.array_equal(view_decoder(Augmentation(), 1, 5)(LocalFile(photo), PIXELS), plain[:, ::-1])
+    unflipped = view_decoder(Augmentation(flip=False), 1, 5)(LocalFile(photo), PIXELS)
     assert not np.array_equal(unflipped, plain[:, ::-1])
 
 
@@ -48,7 +51,7 @@ def test_further_views_follow_from_view_seed_and_bytes(photo: str, tmp_path: Pat
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
 def test_random_views_look_like_the_image(photo: str, resize: str) -> None:
     pixels = Preprocessing(size=64, resize=resize)
-    plain = load_image(photo, pixels).astype(float)
+    plain = load_image(LocalFile(photo), pixels).astype(float)
     for view in range(2, 6):
         found = view_decoder(Augmentation(flip=False, crop=0.9, colour=0.1), view, 0)(photo, pixels)
         assert found.shape == (64, 64, 3)

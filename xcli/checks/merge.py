@@ -17,12 +17,12 @@ from xcli.checks.findings import Finding, Findings, RowIndex
 from xcli.checks.verify import check_counts, count_rows, match, refusal
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import ERROR, PATH, STATUS, Report
+from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.encoders import rows_per_group
 from xcli.tables.formats import METADATA_KEY, open_sink, write_meta
 from xcli.tables.provenance import MACHINE_KEYS, NAMES_ONLY, differences, provenance_of
 from xcli.tables.readers import Reader, open_table
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from xcli.checks.findings import Finding, Findings, RowIndex, names_of, paths_of
 from xcli.core.errors import CheckError, ImageError, SourceError
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, Report
+from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.provenance import PROVENANCE_KEYS, differences, provenance_of
-from xcli.tables.schema import classify_schema, feature_shape, features_schema, one_line, prediction_count
+from xcli.tables.schema import classify_schema, feature_shape, features_schema, prediction_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

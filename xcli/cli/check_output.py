@@ -11,9 +11,9 @@ from xcli.checks.findings import Findings
 from xcli.cli.help import OUTPUT, F, option
 from xcli.cli.options import source_options
 from xcli.core.errors import UsageError
+from xcli.core.text import one_line
 from xcli.sources.listing import SourceOptions
 from xcli.storage.streams import finish, open_output
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

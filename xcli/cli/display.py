@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, Report
-from xcli.tables.schema import one_line, prediction_count
+from xcli.core.text import one_line
+from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from xcli.cli.verbosity import messages_of
 from xcli.core.records import default
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
-from xcli.inference.engine import INPUT_RANGES
 from xcli.inference.run import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.models.folded import INPUT_RANGES
 from xcli.models.loader import ModelSpec
 from xcli.outputs.save import RecordOptions
 from xcli.sources.listing import SourceOptions, parse_shard

@@ -56,7 +56,7 @@ class _OneLine(logging.Formatter):
     """Messages name files, and a file's name must not drive the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from xcli.tables.schema import one_line
+        from xcli.core.text import one_line
 
         return one_line(super().format(record))
 
@@ -66,7 +66,7 @@ class _LogLine(logging.Formatter):
     they are."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        from xcli.tables.schema import one_line
+        from xcli.core.text import one_line
 
         return one_line(super().formatMessage(record))
 

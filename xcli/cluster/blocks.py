@@ -12,7 +12,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from xcli.outputs.resume import key_of
-from xcli.sources.archives.members import ELSEWHERE, Stamp, WholeArchive
+from xcli.sources.archives.members import WholeArchive
+from xcli.storage.local import ELSEWHERE, FileIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ PROBE = -1
 def portable(ref: ImageRef) -> ImageRef:
     """A reference as other machines can use it: they know a disk that they share by another number."""
     stamp = getattr(ref.location, "stamp", None)
-    if not isinstance(stamp, Stamp) or stamp.device == ELSEWHERE:
+    if not isinstance(stamp, FileIdentity) or stamp.device == ELSEWHERE:
         return ref
     anywhere = stamp._replace(device=ELSEWHERE, inode=0)
     return replace(ref, location=replace(ref.location, stamp=anywhere))  # type: ignore[type-var]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
 from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
 from xcli.outputs.part_files import count_rows, notes_name, part_name, part_number, read_notes
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -24,6 +24,7 @@ from xcli.cluster.worker import Job, Worker
 from xcli.core import errors
 from xcli.core.errors import TooManyErrors, UsageError, XcliError
 from xcli.core.records import Report
+from xcli.core.text import one_line
 from xcli.inference.predictor import MAX_BATCH
 from xcli.inference.run import LONG_RUN
 from xcli.outputs.error_list import check_errors, list_errors
@@ -31,7 +32,6 @@ from xcli.outputs.target import digest, finished, other_settings, run_meta, say_
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.listing import OTHER_SHARD
 from xcli.storage.urls import is_url
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -272,9 +272,8 @@ class ClusterRun:
 
 def _is_relative(ref: ImageRef) -> bool:
     """Whether a reference is meant from the directory in which the run was started."""
-    location = ref.location
-    path = location if isinstance(location, str) else getattr(location, "archive", None)
-    return ref.error is None and path is not None and not is_url(path) and not os.path.isabs(path)
+    path = ref.location.file
+    return ref.error is None and not is_url(path) and not os.path.isabs(path)
 
 
 def _has_relative_files(spec: ModelSpec) -> bool:

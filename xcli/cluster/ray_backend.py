@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.cluster.blocks import Done
 from xcli.cluster.worker import Agreement, Worker
 from xcli.core.errors import ClusterError, UsageError
+from xcli.core.text import one_line
 from xcli.inference.pipeline import default_workers
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 from xcli.cluster.blocks import PROBE, Block, Done
 from xcli.core.errors import ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, Report
+from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, part_name, read_notes
 from xcli.outputs.parts import refuse_other_settings
-from xcli.outputs.resume import KeptRows, Layout, key_of, stamp_of
+from xcli.outputs.resume import KeptRows, Layout, key_of
 from xcli.outputs.target import digest, fingerprint_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import OTHER_SHARD, shard_of
 from xcli.sources.patterns import PathFilter
 from xcli.tables.encoders import provenance_metadata
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -311,5 +311,5 @@ class Worker:
 
 def _state_of(ref: ImageRef) -> str:
     """The state of an archive's file as text."""
-    stamp = stamp_of(ref)
+    stamp = ref.location.state()
     return "" if stamp is None else f"{stamp.size} {stamp.mtime}"

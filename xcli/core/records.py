@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.errors import ImageError
-    from xcli.outputs.resume import Stamp
-    from xcli.sources.archives.members import Member
-    from xcli.sources.locations import RemoteObject
 
 PATH, STATUS, ERROR = "path", "status", "error"
 """The columns that every table starts with."""
@@ -25,21 +22,72 @@ FEATURES = "features"
 OK_STATUS, ERROR_STATUS = "ok", "error"
 
 
+class FileState(NamedTuple):
+    """The state of an input file, by which a change is noticed.
+
+    Attributes:
+        size: its bytes.
+        mtime: time of modification, in nanoseconds since 1970.
+    """
+
+    size: int
+    mtime: int
+
+
+class Readable(Protocol):
+    """What gives the bytes of an image."""
+
+    def read(self, max_bytes: int) -> bytes:
+        """Reads the image whole.
+
+        Args:
+            max_bytes: a larger one is refused.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+
+class Location(Readable, Protocol):
+    """Where the bytes of an image are: a file, an object of a store, or a member of an archive."""
+
+    @property
+    def file(self) -> str:
+        """Path or URL of the file that holds the image: its own, or that of its archive."""
+
+    @property
+    def offset(self) -> int | None:
+        """Where in an archive the image is; None for an image that is a file of its own."""
+
+    @property
+    def size(self) -> int | None:
+        """Its bytes, where they are known without looking."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading it takes a request to a server, so that it pays to begin early."""
+
+    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
+        """Reads the image whole, with the state of its file at that time; see `read`."""
+
+    def state(self) -> FileState | None:
+        """The state of the file that holds the image; None where it cannot be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """One input image, known by name only.
 
     Attributes:
         path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid text.
-        location: what to open: a file system path (`str`, undecodable bytes as surrogates), a member of an archive, or
-            an object of a store.
+        location: what to read.
         key: the bytes of the path relative to its source; what `--shard` hashes.
         error: what is wrong already at listing time (`ImageError`), else None. Such a ref is never opened.
         extra: values of the manifest's other columns, in the order of `Listing.extra_columns`.
     """
 
     path: str
-    location: str | Member | RemoteObject
+    location: Location
     key: bytes
     error: ImageError | None = None
     extra: tuple[Any, ...] = ()
@@ -59,7 +107,7 @@ class ImageBatch:
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
-    stamps: tuple[Stamp | None, ...] = ()
+    stamps: tuple[FileState | None, ...] = ()
 
 
 @dataclass(slots=True)

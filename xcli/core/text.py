@@ -71,3 +71,25 @@ def valid_text(text: str) -> str:
         UnicodeEncodeError: `text` holds a surrogate that stands for no byte.
     """
     return text if text.isascii() else encode_text(text).decode("utf-8", "backslashreplace")
+
+
+_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+_SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def one_line(text: str) -> str:
+    r"""Text with everything escaped that would break a line, drive a terminal, or not encode as UTF-8.
+
+    Control characters, those for the direction of writing too, and line separators become `\n`, `\x1b`, `\u2028`;
+    the surrogates by which Python carries undecodable bytes of file names become `\xff`.
+    """
+    return _NOT_ONE_LINE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, OutputError, SourceError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, OK_STATUS, PATH, STATUS, ImageRef, Report
+from xcli.core.text import one_line
 from xcli.evaluation.metrics import Metrics, compute
 from xcli.inference.profiler import Profile
 from xcli.inference.run import Run, RunOptions
@@ -18,7 +19,7 @@ from xcli.sources.labelled import SPLITS, TEST, VALIDATION
 from xcli.sources.listing import Listing, SourceOptions
 from xcli.storage.streams import AtomicFile, finish
 from xcli.storage.urls import is_url
-from xcli.tables.schema import features_batch, features_schema, one_line
+from xcli.tables.schema import features_batch, features_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageBatch
     from xcli.evaluation.plots import Mistake
     from xcli.images.preprocessing import Preprocessing
-    from xcli.inference.engine import Forward
     from xcli.inference.tasks import Results, Shapes
+    from xcli.models.folded import Forward
     from xcli.models.labels import Labels
     from xcli.models.loader import LoadedModel
     from xcli.sources.labelled import LabelledImages, Sample

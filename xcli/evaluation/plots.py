@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
+from xcli.core.text import one_line
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.storage.streams import write_whole
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from xcli.images.preprocessing import Readable
+    from xcli.core.records import Location
 
 MAX_MISTAKES = 24
 """Thumbnails in a picture of mistakes."""
@@ -61,7 +61,7 @@ class Mistake:
     """
 
     path: str
-    location: str | Readable
+    location: Location
     true: str
     predicted: str
     probability: float

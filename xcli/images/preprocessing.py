@@ -18,16 +18,12 @@ The written policy, for every format (each rule has a test):
 from __future__ import annotations
 
 import io
-import os
-import stat
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.formats import SNIFFED, check_jpeg, damage, pillow, sniff
 from xcli.images.rgb import to_rgb
-from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-    class Readable(Protocol):
-        """What gives the bytes of an image itself: a member of an archive, an object of a store."""
-
-        def read(self, max_bytes: int) -> bytes:
-            """Reads them all, but refuses more than `max_bytes`."""
-
+    from xcli.core.records import Readable
 
 RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -110,99 +101,11 @@ def supported_formats() -> tuple[str, ...]:
     return tuple(sorted(pillow()[1]))
 
 
-def open_file(location: str) -> tuple[int, os.stat_result]:
-    """Opens a regular file for reading; never blocks on a FIFO and never opens a device for long.
-
-    Returns:
-        The descriptor, which is the caller's to close, and the file's status.
-
-    Raises:
-        ImageError: `missing`, `unreadable` or `not-a-file`.
-    """
-    try:
-        # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
-        descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError("missing", "no such file") from error
-    except ValueError as error:
-        raise ImageError("missing", f"no file can have this name: {error}") from error
-    except OSError as error:
-        # A socket cannot be opened at all, but it can be told from a file without permission.
-        with suppress(OSError):
-            _require_file(os.stat(location))
-        raise ImageError("unreadable", error.strerror or str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        _require_file(status)
-        os.set_blocking(descriptor, True)
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, OSError):
-            raise ImageError("unreadable", error.strerror or str(error)) from error
-        raise
-    return descriptor, status
-
-
-def read_file(location: str) -> bytes:
-    """Reads an image file whole; never blocks on a FIFO and never reads a device.
-
-    Raises:
-        ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
-    """
-    descriptor, status = open_file(location)
-    try:
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(status.st_size)
-    except OSError as error:
-        raise ImageError("unreadable", error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise ImageError("too-large", f"not enough memory to read its {status.st_size:,} bytes") from error
-    finally:
-        os.close(descriptor)
-    if not data:
-        raise ImageError("empty", "the file has zero bytes")
-    return data
-
-
-def _require_file(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not-a-file", f"it is {file_kind(status.st_mode)}, not a regular file")
-
-
-def file_kind(mode: int) -> str:
-    """What a file that is not regular is, in words, from its `st_mode`."""
-    kinds = (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISBLK, "a block device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "a special file")
-
-
-def read_location(location: str | Readable) -> bytes:
-    """Reads the bytes of an image: of a file by its path (see `read_file`), an object by its URL, or a location.
-
-    Raises:
-        ImageError: they cannot be read, or are more than `MAX_FILE_BYTES`.
-    """
-    if isinstance(location, str):
-        if not is_url(location):
-            return read_file(location)
-        from xcli.sources.locations import RemoteObject
-
-        location = RemoteObject(location)
-    return location.read(MAX_FILE_BYTES)
-
-
-def load_image(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Reads and decodes one image.
 
     Args:
-        location: path of its file, its URL, or what gives its bytes: a member of an archive, an object of a store.
+        location: where its bytes are.
         preprocessing: what to make of it.
 
     Returns:
@@ -211,7 +114,7 @@ def load_image(location: str | Readable, preprocessing: Preprocessing) -> NDArra
     Raises:
         ImageError: for whatever is wrong with the file; nothing else is ever raised for an input.
     """
-    return decode_image(read_location(location), preprocessing)
+    return decode_image(location.read(MAX_FILE_BYTES), preprocessing)
 
 
 def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

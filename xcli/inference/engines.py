@@ -10,7 +10,7 @@ from xcli.inference.engine import Engine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xcli.inference.engine import Forward
+    from xcli.models.folded import Forward
 
 
 class Engines:

@@ -16,20 +16,20 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, XcliError
-from xcli.core.records import ImageBatch, ImageRef
+from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.preprocessing import Preprocessing, load_image, prepare
 from xcli.inference.prefetch import Coming, ReadAhead
 from xcli.inference.profiler import Profile, timed
-from xcli.outputs.resume import Stamp, stamp_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.images.preprocessing import Readable
+    from xcli.core.records import Readable
 
-Decoder = Callable[["str | Readable", Preprocessing], "NDArray[np.uint8]"]
+
+Decoder = Callable[["Readable", Preprocessing], "NDArray[np.uint8]"]
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that one image may take to be read and decoded."""
@@ -64,7 +64,7 @@ class DecoderPool:
         self.failure: XcliError | None = None
 
     def run(
-        self, location: str | Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
+        self, location: Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
     ) -> NDArray[np.uint8] | ImageError:
         """Decodes one image; blocks for at most the timeout.
 
@@ -216,7 +216,7 @@ class PixelPipeline:
         self._pending: dict[int, ImageRef] = {}
         self._coming: dict[int, Coming] = {}
         self._errors: dict[int, ImageError] = {}
-        self._stamps: dict[int, Stamp] = {}
+        self._stamps: dict[int, FileState] = {}
         self._failure: BaseException | None = None
         self._listing_failure: Exception | None = None
         self._stopped = threading.Event()
@@ -246,7 +246,7 @@ class PixelPipeline:
                     outcome = self._load_coming(number, coming)
                 else:
                     outcome = ref.error or self._pool.run(
-                        ref.location, self._preprocessing, lambda: self._stamp(number, stamp_of(ref))
+                        ref.location, self._preprocessing, lambda: self._stamp(number, ref.location.state())
                     )
         except BaseException as error:
             # TensorFlow makes a text of it.
@@ -265,7 +265,7 @@ class PixelPipeline:
             # A store says with the bytes what state they are of; of a file it is looked up just before.
             self._stamp(number, coming.stamp)
 
-    def _stamp(self, number: int, stamp: Stamp | None) -> None:
+    def _stamp(self, number: int, stamp: FileState | None) -> None:
         if stamp is not None:
             self._stamps[number] = stamp
 

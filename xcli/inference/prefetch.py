@@ -15,21 +15,17 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
+from xcli.core.text import one_line
 from xcli.images.preprocessing import MAX_FILE_BYTES
 from xcli.sources.locations import RemoteObject
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from xcli.core.records import ImageRef
-    from xcli.outputs.resume import Stamp
-    from xcli.sources.archives.members import Member
-
-    Location: TypeAlias = RemoteObject | Member
+    from xcli.core.records import FileState, ImageRef, Location
 
 log = logging.getLogger("xcli")
 
@@ -62,7 +58,7 @@ class Coming:
         self._later = False
         self._data: bytes | None = None
         self._error: BaseException | None = None
-        self._read: Stamp | None = None
+        self._read: FileState | None = None
 
     def admit(self) -> bool:
         """Waits until there is room; says whether to `fetch` it. To be called in the order in which they are read."""
@@ -79,7 +75,7 @@ class Coming:
     def fetch(self) -> None:
         """Fetches the bytes; what goes wrong is for who reads them."""
         try:
-            data, stamp = _get(self._location, min(self._counted, MAX_FILE_BYTES))
+            data, stamp = self._location.fetch(min(self._counted, MAX_FILE_BYTES))
         except ImageError as error:
             # Larger than it was when it was listed, or than its share.
             if error.reason == "too-large":
@@ -92,7 +88,7 @@ class Coming:
             self._finish(data, stamp)
 
     def _finish(
-        self, data: bytes | None = None, stamp: Stamp | None = None, error: BaseException | None = None
+        self, data: bytes | None = None, stamp: FileState | None = None, error: BaseException | None = None
     ) -> None:
         with self._lock:
             self._read, self._error = stamp, error
@@ -119,7 +115,7 @@ class Coming:
         """
         self._done.wait()
         if self._later:
-            data, self._read = _get(self._location, max_bytes)
+            data, self._read = self._location.fetch(max_bytes)
             return data
         with self._lock:
             taken, self._data = self._data, None
@@ -131,7 +127,7 @@ class Coming:
         return taken
 
     @property
-    def stamp(self) -> Stamp | None:
+    def stamp(self) -> FileState | None:
         """The state of what was read; where nothing was, that of the listing, if it has been listed."""
         if self._read is not None:
             return self._read
@@ -147,13 +143,6 @@ class Coming:
     def cancel(self) -> None:
         """Nobody will fetch it."""
         self._finish(error=XcliError("the images are not wanted any more"))
-
-
-def _get(location: Location, limit: int) -> tuple[bytes, Stamp | None]:
-    if isinstance(location, RemoteObject):
-        content = location.fetch(limit)
-        return content.data, content.stamp
-    return location.read(limit), location.state()
 
 
 class Budget:
@@ -194,7 +183,7 @@ class State:
     def __init__(self, location: RemoteObject) -> None:
         self._location = location
         self._done = threading.Event()
-        self._found: Stamp | None = None
+        self._found: FileState | None = None
 
     def fetch(self) -> None:
         """Asks for it."""
@@ -209,7 +198,7 @@ class State:
         """Nobody will ask for it."""
         self._done.set()
 
-    def wait(self) -> Stamp | None:
+    def wait(self) -> FileState | None:
         """Waits for it; None where it cannot be had."""
         self._done.wait()
         return self._found
@@ -315,11 +304,10 @@ class ReadAhead(Ahead[Coming]):
 
     def wants(self, ref: ImageRef) -> bool:
         """See `Ahead`."""
-        return ref.error is None and not isinstance(ref.location, str) and ref.location.distant
+        return ref.error is None and ref.location.remote
 
     def begin(self, ref: ImageRef) -> Coming:
         """See `Ahead`."""
-        assert not isinstance(ref.location, str)
         coming = Coming(ref.location, self._budget)
         if coming.admit():
             self.submit(coming)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import DEFAULT_MAX_PIXELS, open_image, prepare, read_location
+from xcli.images.preprocessing import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, open_image, prepare
 from xcli.models.architecture import FEATURE_WIDTH, IMAGE_SIZE, IMAGENET_CLASSES, layers, output_sizes
 from xcli.models.hdf5_weights import TOP
 from xcli.models.loader import AVG_POOL, ModelSpec
@@ -167,7 +167,7 @@ def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | Image
     if ref.error is not None:
         return ref.error
     try:
-        data = read_location(ref.location)
+        data = ref.location.read(MAX_FILE_BYTES)
         with open_image(data, max_pixels) as image:
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             return kind, image.width, image.height, len(data)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.records import ImageBatch, ImageRef, Report
 from xcli.images.preprocessing import Preprocessing
@@ -28,12 +28,26 @@ if TYPE_CHECKING:
 
     from xcli.inference.tasks import Table
     from xcli.models.loader import LoadedModel
-    from xcli.outputs.resume import Layout
 
 __all__ = ["LONG_RUN", "MAX_BATCH", "MAX_TIMEOUT", "MAX_WORKERS", "Run", "RunOptions", "preprocessing_for", "versions"]
 
 LONG_RUN = 5000
 """Images from which on an engine that starts three seconds later and runs 2 to 3 % faster is the better one."""
+
+
+class EarlierRows(Protocol):
+    """Rows that an earlier run has finished.
+
+    Attributes:
+        ok: how many of those that still hold are no errors.
+        errors: number of those that are, by reason.
+    """
+
+    ok: int
+    errors: dict[str, int]
+
+    def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Takes all the references; gives those whose rows are not there yet."""
 
 
 @dataclass(slots=True)
@@ -49,7 +63,6 @@ class Run:
         report: what became of the images so far.
         published: whether the output has taken its name.
         profile: where the time goes.
-        layout: rows that an earlier run has finished, and that this one passes over.
         computation: what makes rows of images.
     """
 
@@ -61,7 +74,6 @@ class Run:
     report: Report = field(default_factory=Report)
     published: bool = False
     profile: Profile = field(default_factory=Profile)
-    layout: Layout | None = None
     computation: Computation = field(init=False)
     _ahead: list[ImageRef] = field(default_factory=list)
     _iterator: Iterator[ImageRef] | None = None
@@ -117,23 +129,23 @@ class Run:
             self._ahead.append(ref)
         return True
 
-    def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+    def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """The batches and their rows, in the order of the sources; `start` comes first.
+
+        Args:
+            earlier: rows that an earlier run has finished, and that this one passes over.
 
         Raises:
             XcliError: the listing fails, too many images hang, or rows and inputs do not agree in number.
         """
-        refs, layout = chain(self._ahead, self._iterator or iter(self.listing)), self.layout
-        wanted = refs if layout is None else layout.rest(refs)
+        refs = chain(self._ahead, self._iterator or iter(self.listing))
+        wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.computation.rows(wanted, self.profile):
             yield batch, rows
             self.report.count(batch.errors)
         self.profile.finish()
-        self._close()
-
-    def _close(self) -> None:
-        if self.layout is not None:
-            self.report.resume(self.layout.ok, self.layout.errors)
+        if earlier is not None:
+            self.report.resume(earlier.ok, earlier.errors)
         self.report.listed = self.listing.listed
         self.report.skipped = dict(self.listing.skipped)
         self.report.check(self.report.rows)

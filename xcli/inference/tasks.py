@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageBatch
-    from xcli.inference.engine import Forward
+    from xcli.models.folded import Forward
     from xcli.models.loader import LoadedModel
 
     Shapes = Sequence[tuple[int, ...]]

@@ -14,7 +14,7 @@ from xcli.models.loader import AVG_POOL, BUNDLE_LABELS, BUNDLE_MODEL, BUNDLE_REC
 from xcli.storage.streams import AtomicFile, finish, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from xcli.images.preprocessing import Preprocessing
     from xcli.models.hdf5_weights import Weights
@@ -158,36 +158,6 @@ def write_json(path: Path, value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         file.stream.write(text.encode("utf-8", "backslashreplace"))
-        finish([file])
-    except BaseException:
-        file.discard()
-        raise
-
-
-def write_table(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file, as this program writes all of them.
-
-    Args:
-        folder: the directory.
-        name: of the file, which is replaced.
-        columns: values by name; None is an empty field.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    import pyarrow as pa
-
-    from xcli.tables.encoders import CsvSink
-
-    arrays = {key: pa.array(values) for key, values in columns.items()}
-    # A column of nothing but None has no type, which CSV does not mind, but its encoder does.
-    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
-    rows = pa.RecordBatch.from_pydict(arrays)
-    file = AtomicFile(str(Path(folder, name)), overwrite=True)
-    try:
-        sink = CsvSink(file.stream, rows.schema, {})
-        sink.write(rows)
-        sink.close()
         finish([file])
     except BaseException:
         file.discard()

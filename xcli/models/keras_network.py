@@ -1,7 +1,7 @@
 """Models in `.keras` files, computed with their Xception replaced by the folded one.
 
 The file's graph is walked layer by layer: whatever stands before, beside or behind the Xception runs as the Keras
-layer that the file describes, and the Xception itself runs in `xcli.inference.engine.Backbone`.
+layer that the file describes, and the Xception itself runs in `xcli.models.folded.Backbone`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import Precision, load_keras, load_tensorflow
-from xcli.inference.engine import Backbone, constant
 from xcli.models.architecture import layers, weighted_layers
+from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import values_problem
 from xcli.models.keras_file import open_archive, shown
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
 from xcli.core.tensorflow import Precision, load_tensorflow
-from xcli.inference.engine import INPUT_RANGES, Backbone, Forward, constant, pool, scale_pixels
 from xcli.models.architecture import (
     FEATURE_WIDTH,
     IMAGE_SIZE,
@@ -23,6 +22,7 @@ from xcli.models.architecture import (
     check_pooling,
     layers,
 )
+from xcli.models.folded import INPUT_RANGES, Backbone, Forward, constant, pool, scale_pixels
 from xcli.models.hdf5_weights import BIAS, KERNEL, TOP, Weights, random_weights, read_weights
 from xcli.models.keras_file import shown
 from xcli.models.labels import Labels, fit_labels, read_labels

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
 from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, open_notes, part_name, part_number
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import open_folder
@@ -29,7 +30,6 @@ from xcli.storage.urls import is_url
 from xcli.tables.encoders import provenance_metadata
 from xcli.tables.provenance import DATASET_META, SUCCESS
 from xcli.tables.readers import ParquetReader
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.outputs.resume import Layout, Stamp
+    from xcli.core.records import FileState
+    from xcli.outputs.resume import Layout
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -249,7 +250,7 @@ class Dataset(Parts):
         metadata = provenance_metadata(self.fingerprint["provenance"])
         return PartWriter(self._folder, self._next_number(), metadata)
 
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
         if self._part is None:
             self._part = self._begin_part()
         self._part.add(rows, keys, stamps)

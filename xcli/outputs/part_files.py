@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
 from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.text import one_line
 from xcli.outputs.resume import stamp_columns, stamp_fields
 from xcli.storage.directories import unique
 from xcli.storage.streams import CheckedStream, reported
 from xcli.tables.encoders import ParquetSink
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-    from xcli.outputs.resume import Stamp
+    from xcli.core.records import FileState
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -84,7 +84,7 @@ class PartWriter:
         self._stream: CheckedStream | None = None
         self._notes: list[pa.RecordBatch] = []
 
-    def add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+    def add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
         """Adds rows behind all others.
 
         Args:
@@ -153,7 +153,7 @@ class PartWriter:
                 os.unlink(scratch)
 
 
-def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> pa.RecordBatch:
+def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> pa.RecordBatch:
     import pyarrow as pa
 
     lead = rows.select([PATH, STATUS, ERROR])

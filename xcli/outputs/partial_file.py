@@ -16,17 +16,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
+from xcli.core.text import one_line
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.outputs.resume import stamp_columns, stamp_fields
 from xcli.storage.directories import HOLDER, open_folder
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
-    from xcli.outputs.resume import Layout, Stamp
+    from xcli.core.records import FileState
+    from xcli.outputs.resume import Layout
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -126,7 +127,7 @@ class Journal(Parts):
                 tables.append(table)
         return tables
 
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
         import pyarrow as pa
 
         schema = pa.schema([*rows.schema, *stamp_fields()])

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import OutputError
 from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.text import one_line
 from xcli.outputs.resume import KeptRows
 from xcli.storage.streams import reported
 from xcli.tables.provenance import differences
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.outputs.resume import Layout, Stamp
+    from xcli.core.records import FileState
+    from xcli.outputs.resume import Layout
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -165,7 +166,7 @@ class Parts(ABC):
 
     # Writing
 
-    def append(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+    def append(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
         """Adds rows behind all others, and finishes the part if it is long or old enough.
 
         Args:
@@ -181,7 +182,7 @@ class Parts(ABC):
             self.cut()
 
     @abstractmethod
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[Stamp | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
         """Adds rows to the part in hand, beginning one where there is none."""
 
     def cut(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from xcli.core.records import ERROR, ERROR_STATUS, STATUS
+from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ def stamp_fields() -> list[pa.Field]:
     return [pa.field(KEY, pa.uint64()), pa.field(SIZE, pa.int64()), pa.field(MTIME, pa.int64())]
 
 
-def stamp_columns(keys: Sequence[int], stamps: Sequence[Stamp | None]) -> list[pa.Array]:
+def stamp_columns(keys: Sequence[int], stamps: Sequence[FileState | None]) -> list[pa.Array]:
     """The columns of `stamp_fields`, for rows with these keys and stamps."""
     import pyarrow as pa
 
@@ -38,33 +37,11 @@ def stamp_columns(keys: Sequence[int], stamps: Sequence[Stamp | None]) -> list[p
     ]
 
 
-class Stamp(NamedTuple):
-    """The state of an input file, by which a change is noticed: size in bytes, time of modification in ns."""
-
-    size: int
-    mtime: int
-
-
-def stamp_of(ref: ImageRef) -> Stamp | None:
-    """The state of a reference's file or object, or of its archive; None where it cannot be had."""
-    return state_of_file(ref.location) if isinstance(ref.location, str) else ref.location.state()
-
-
-def state_of_file(path: str) -> Stamp | None:
-    """The state of a file of this machine; None where it cannot be had."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return Stamp(found.st_size, found.st_mtime_ns)
-
-
 def key_of(ref: ImageRef) -> int:
     """64 bits that stand for what a row is about: path, values carried from a manifest, place in an archive."""
     parts = [ref.path, repr(ref.extra) if ref.extra else ""]
-    offset = getattr(ref.location, "offset", None)
-    if offset is not None:
-        parts.append(str(offset))
+    if ref.location.offset is not None:
+        parts.append(str(ref.location.offset))
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
@@ -109,7 +86,7 @@ class KeptRows:
         if self._failed[row] and self._retry_errors:
             return None
         size, mtime = int(self._size[row]), int(self._mtime[row])
-        stamp = stamp_of(ref)
+        stamp = ref.location.state()
         if size < 0:
             # It could not be looked at then; if it still cannot, the row still holds.
             return row if stamp is None or ref.error is not None else None

@@ -271,9 +271,9 @@ class _Recording:
 
     def _compute(self, parts: Parts) -> Layout:
         run = self.run
-        run.layout = layout = Layout(parts.kept(self.options.retry_errors))
+        layout = Layout(parts.kept(self.options.retry_errors))
         try:
-            for batch, rows in run.batches():
+            for batch, rows in run.batches(layout):
                 with held_signals():
                     parts.append(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
                     self._done(batch)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
 from xcli.core.records import PATH, STATUS
+from xcli.core.text import one_line
 from xcli.outputs.dataset import check_dataset, is_dataset, is_finished
 from xcli.outputs.error_list import list_errors
 from xcli.storage.streams import META_SUFFIX, is_direct, reported
@@ -20,7 +21,6 @@ from xcli.storage.urls import is_url
 from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
 from xcli.tables.provenance import DATASET_META, read_meta
 from xcli.tables.readers import open_table
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

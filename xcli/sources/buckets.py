@@ -18,9 +18,10 @@ from xcli.core.text import escape_path
 from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.directories import looks_like_image
-from xcli.sources.locations import RemoteObject, as_image_error
+from xcli.sources.locations import RemoteObject
 from xcli.sources.patterns import PathFilter, PathPattern, Positions, has_magic
-from xcli.storage.urls import CloudError, NoBucket, open_place, scheme_of
+from xcli.storage.local import LocalFile
+from xcli.storage.urls import CloudError, NoBucket, as_image_error, open_place, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +217,7 @@ def _object_at(url: str, attempts: int) -> ImageRef | None:
 
 
 def _failed(url: str, problem: ImageError) -> ImageRef:
-    return ImageRef(escape_path(url), url, os.fsencode(url), problem)
+    return ImageRef(escape_path(url), LocalFile(url), os.fsencode(url), problem)
 
 
 @dataclass(slots=True)

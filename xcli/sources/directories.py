@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
-from xcli.images.preprocessing import file_kind
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.patterns import PathFilter, PathPattern, Positions, has_magic
+from xcli.storage.local import LocalFile, file_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, 
 def make_ref(location: bytes, key: bytes, error: ImageError | None = None) -> ImageRef:
     """Makes the ref of a path."""
     text = os.fsdecode(location)
-    return ImageRef(escape_path(text), text, key, error)
+    return ImageRef(escape_path(text), LocalFile(text), key, error)
 
 
 def look_at(path: bytes) -> tuple[bool, ImageError | None]:

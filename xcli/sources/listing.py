@@ -24,6 +24,7 @@ from xcli.sources.buckets import Prefixes, make_object
 from xcli.sources.directories import Walker, look_at, make_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
 from xcli.sources.patterns import PathFilter, has_magic
+from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -267,8 +268,8 @@ def _filtered(
             yield from (replace(member, extra=ref.extra) for member in archives.members(ref.key, b""))
         else:
             found = archives.member(ref.key) if _may_be_member(ref.key) else None
-            if found is None and isinstance(ref.location, str) and is_url(ref.location):
-                found = make_object(ref.location)
+            if found is None and isinstance(ref.location, LocalFile) and is_url(ref.location.path):
+                found = make_object(ref.location.path)
             yield ref if found is None else replace(found, extra=ref.extra)
 
 
@@ -354,7 +355,7 @@ class _Sources:
                     self._walker.skip(reason)
         except OSError as error:
             problem = ImageError("unreadable", f"cannot read the list on standard input: {error.strerror}")
-            yield ImageRef(LIST_ON_STDIN, LIST_ON_STDIN, LIST_ON_STDIN.encode(), problem)
+            yield ImageRef(LIST_ON_STDIN, LocalFile(LIST_ON_STDIN), LIST_ON_STDIN.encode(), problem)
 
     def _url_on_stdin(self, path: bytes) -> Iterator[ImageRef]:
         # Whether it is a prefix or an object is not known yet; a name without an extension is taken for a prefix.

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import ImageError, UsageError, XcliError
-from xcli.storage.urls import CloudError
-from xcli.tables.schema import one_line
+from xcli.core.errors import ImageError, UsageError
+from xcli.storage.urls import CloudError, image_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from xcli.outputs.resume import Stamp
-    from xcli.storage.object_store import Content
+    from xcli.core.records import FileState
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +22,7 @@ class RemoteObject:
     """
 
     url: str
-    stamp: Stamp | None = None
+    stamp: FileState | None = None
 
     @property
     def size(self) -> int | None:
@@ -35,11 +30,20 @@ class RemoteObject:
         return None if self.stamp is None else self.stamp.size
 
     @property
-    def distant(self) -> bool:
-        """Reading it takes a request to a server."""
+    def file(self) -> str:
+        """See `Location`."""
+        return self.url
+
+    @property
+    def offset(self) -> None:
+        """See `Location`."""
+
+    @property
+    def remote(self) -> bool:
+        """See `Location`."""
         return True
 
-    def fetch(self, max_bytes: int) -> Content:
+    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
         """Reads the object whole, with the state in which it was.
 
         Args:
@@ -56,18 +60,18 @@ class RemoteObject:
             content = get(self.url, max_bytes)
         if not content.data:
             raise ImageError("empty", "the object has zero bytes")
-        return content
+        return content.data, content.stamp
 
     def read(self, max_bytes: int) -> bytes:
         """Reads the object whole; see `fetch`."""
-        return self.fetch(max_bytes).data
+        return self.fetch(max_bytes)[0]
 
-    def state(self) -> Stamp | None:
+    def state(self) -> FileState | None:
         """Its state: that of the listing, or what the store says now; None where it cannot be had."""
         return self.stamp or state_of(self.url)
 
 
-def state_of(url: str) -> Stamp | None:
+def state_of(url: str) -> FileState | None:
     """The state of an object now; None where it cannot be had."""
     from xcli.storage.object_store import look
 
@@ -75,26 +79,3 @@ def state_of(url: str) -> Stamp | None:
         return look(url)
     except (CloudError, UsageError):
         return None
-
-
-@contextmanager
-def image_errors() -> Iterator[None]:
-    """A context in which a `CloudError` is an `ImageError`, and so is whatever else a package may raise for one object.
-
-    What is wrong with the whole run, such as a package that is missing, stays as it is.
-    """
-    try:
-        yield
-    except (ImageError, XcliError):
-        raise
-    except CloudError as error:
-        raise as_image_error(error) from error
-    except MemoryError as error:
-        raise ImageError("too-large", "not enough memory to read it") from error
-    except Exception as error:
-        raise ImageError("unreadable", f"{type(error).__name__}: {' '.join(one_line(str(error)).split())}") from error
-
-
-def as_image_error(error: CloudError) -> ImageError:
-    """What a `CloudError` means for an image."""
-    return ImageError("missing" if error.reason == "missing" else "unreadable", error.message)

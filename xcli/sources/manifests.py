@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import ERROR, PATH, STATUS, ImageRef
 from xcli.core.text import encode_text, escape_path, unescape_path, valid_text
+from xcli.storage.local import LocalFile
 from xcli.storage.urls import CloudError, is_url
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _RefMaker:
         """Makes the ref of row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
         if not text:
             problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
-            return ImageRef("", "", b"", problem, extra)
+            return ImageRef("", LocalFile(""), b"", problem, extra)
         location = os.fsdecode(encode_text(text))
         if self._escaped:
             try:
@@ -154,7 +155,7 @@ class _RefMaker:
                 problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
         if "\0" in location:
             problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
-        return ImageRef(escape_path(location), location, os.fsencode(location), problem, extra)
+        return ImageRef(escape_path(location), LocalFile(location), os.fsencode(location), problem, extra)
 
 
 def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:

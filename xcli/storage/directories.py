@@ -18,11 +18,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xcli.core.errors import OutputError
+from xcli.core.text import one_line
 from xcli.storage.streams import reported, sync_directory
 from xcli.storage.temporary import Scratch
 from xcli.storage.uploads import WritableStore
 from xcli.storage.urls import is_url
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

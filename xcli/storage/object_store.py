@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import ImageError
-from xcli.outputs.resume import Stamp
+from xcli.core.records import FileState
 from xcli.storage.urls import ATTEMPTS, CloudError, attempt, open_place, scheme_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     """An object of a listing: its name relative to what is listed, and its state."""
 
     name: str
-    stamp: Stamp | None
+    stamp: FileState | None
 
 
 class Content(NamedTuple):
@@ -43,7 +43,7 @@ class Content(NamedTuple):
     """
 
     data: bytes
-    stamp: Stamp | None
+    stamp: FileState | None
     whole: bool = False
 
 
@@ -60,7 +60,7 @@ class Span:
         return f"bytes={self.start}-{self.start + self.count - 1}"
 
 
-def make_stamp(size: int | None, modified: datetime | str | float | None, tag: str | None) -> Stamp | None:
+def make_stamp(size: int | None, modified: datetime | str | float | None, tag: str | None) -> FileState | None:
     """The state of an object, the same whether a listing, a HEAD or a GET tells it.
 
     Listings give times to the millisecond, headers to the second. So the stamp's time is whole seconds, and in the
@@ -84,7 +84,7 @@ def make_stamp(size: int | None, modified: datetime | str | float | None, tag: s
         modified = (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
     seconds = int(modified or 0)
     digest = int.from_bytes(blake2b(tag.encode(), digest_size=4).digest(), "big") % 10**9 if tag else 0
-    return Stamp(size, seconds * 10**9 + digest)
+    return FileState(size, seconds * 10**9 + digest)
 
 
 def _time(text: str) -> datetime | None:
@@ -114,7 +114,7 @@ def pages(url: str, head: str = "", attempts: int = ATTEMPTS) -> Iterator[list[F
     return _store(url).pages(head, attempts)
 
 
-def look(url: str, attempts: int = ATTEMPTS) -> Stamp | None:
+def look(url: str, attempts: int = ATTEMPTS) -> FileState | None:
     """The state of an object, without its bytes; None where the store does not say.
 
     Raises:
@@ -164,7 +164,7 @@ class _Store(ABC):
         """See the function; errors are explained, and requests tried again, page by page."""
 
     @abstractmethod
-    def look(self) -> Stamp | None:
+    def look(self) -> FileState | None:
         """See the function."""
 
     @abstractmethod
@@ -210,7 +210,7 @@ class _S3(_Store):
         )
         return answer
 
-    def look(self) -> Stamp | None:
+    def look(self) -> FileState | None:
         answer = self.fs.call_s3("head_object", Bucket=self.bucket, Key=self.key)
         return make_stamp(answer.get("ContentLength"), answer.get("LastModified"), answer.get("ETag"))
 
@@ -239,14 +239,14 @@ class _Web(_Store):
     def pages(self, head: str, attempts: int) -> Iterator[list[Found]]:
         raise CloudError("unreadable", "web servers have no listing; name the files one by one, or in a list")
 
-    def look(self) -> Stamp | None:
-        async def ask() -> Stamp | None:
+    def look(self) -> FileState | None:
+        async def ask() -> FileState | None:
             session = await self.fs.set_session()
             async with session.head(self._address(), allow_redirects=True, **self._options({})) as answer:
                 self._check(answer)
                 return self._stamp(answer, answer.content_length)
 
-        stamp: Stamp | None = self.wait_for(ask)
+        stamp: FileState | None = self.wait_for(ask)
         return stamp
 
     def get(self, limit: int, span: Span | None) -> Content:
@@ -287,7 +287,7 @@ class _Web(_Store):
             raise FileNotFoundError(self.url)
         answer.raise_for_status()
 
-    def _stamp(self, answer: Any, size: int | None) -> Stamp | None:
+    def _stamp(self, answer: Any, size: int | None) -> FileState | None:
         return make_stamp(size, answer.headers.get("Last-Modified"), answer.headers.get("ETag"))
 
 
@@ -312,7 +312,7 @@ class _Other(_Store):
         entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
         return iter(sorted(entries, key=lambda entry: entry["name"].rstrip("/").encode("utf-8", "surrogateescape")))
 
-    def look(self) -> Stamp | None:
+    def look(self) -> FileState | None:
         info = self.fs.info(self.path)
         if info.get("type") == "directory":
             raise FileNotFoundError(self.url)
@@ -328,7 +328,7 @@ class _Other(_Store):
         return Content(self.fs.cat_file(self.path), _stamp_of(info))
 
 
-def _stamp_of(info: dict[str, Any]) -> Stamp | None:
+def _stamp_of(info: dict[str, Any]) -> FileState | None:
     modified = next((info[name] for name in ("mtime", "updated", "LastModified", "created") if info.get(name)), None)
     return make_stamp(info.get("size"), modified, info.get("etag") or info.get("ETag"))
 

@@ -15,9 +15,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
-from xcli.sources.archives.members import ELSEWHERE, Stamp
-from xcli.sources.locations import image_errors
-from xcli.storage.urls import CloudError
+from xcli.storage.local import ELSEWHERE, FileIdentity
+from xcli.storage.urls import CloudError, image_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,7 +52,7 @@ class RemoteArchive:
         ImageError: it is not there, cannot be read, or has changed.
     """
 
-    def __init__(self, url: str, stamp: Stamp | None = None) -> None:
+    def __init__(self, url: str, stamp: FileIdentity | None = None) -> None:
         from xcli.storage.object_store import look
 
         self.path = url
@@ -68,7 +67,7 @@ class RemoteArchive:
                 found = look(url)
             if found is None:
                 raise ImageError("unreadable", "the server does not say how large it is; copy it to this machine")
-            stamp = Stamp(ELSEWHERE, 0, found.size, found.mtime)
+            stamp = FileIdentity(ELSEWHERE, 0, found.size, found.mtime)
         self.stamp = stamp
 
     def read_at(self, offset: int, count: int) -> bytes:

@@ -18,8 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.core.text import one_line
 from xcli.storage.urls import is_url
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import held_signals
+from xcli.core.text import one_line
 from xcli.storage.streams import CheckedStream, reported, taken
 from xcli.storage.temporary import Scratch
 from xcli.storage.urls import CloudError, attempt, open_place, scheme_of
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

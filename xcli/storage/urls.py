@@ -12,14 +12,15 @@ import os
 import re
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xcli.core.errors import UsageError
-from xcli.tables.schema import one_line
+from xcli.core.errors import ImageError, UsageError, XcliError
+from xcli.core.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Value = TypeVar("Value")
 
@@ -255,3 +256,26 @@ def _code(error: BaseException) -> str | None:
             if one is not None and kind in _names(one) and getattr(one, name, None) is not None:
                 return str(getattr(one, name))
     return None
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """A context in which a `CloudError` is an `ImageError`, and so is whatever else a package may raise for one object.
+
+    What is wrong with the whole run, such as a package that is missing, stays as it is.
+    """
+    try:
+        yield
+    except (ImageError, XcliError):
+        raise
+    except CloudError as error:
+        raise as_image_error(error) from error
+    except MemoryError as error:
+        raise ImageError("too-large", "not enough memory to read it") from error
+    except Exception as error:
+        raise ImageError("unreadable", f"{type(error).__name__}: {' '.join(one_line(str(error)).split())}") from error
+
+
+def as_image_error(error: CloudError) -> ImageError:
+    """What a `CloudError` means for an image."""
+    return ImageError("missing" if error.reason == "missing" else "unreadable", error.message)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import SourceError, UsageError
 from xcli.core.records import ERROR, PATH, STATUS
+from xcli.storage.streams import AtomicFile, finish
 from xcli.tables.schema import feature_shape, prediction_count
 from xcli.tables.text import csv_features, csv_field, csv_fields, csv_lines, csv_safe, guarded_text, json_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -348,3 +350,31 @@ def _dense(column: pa.Array, dtype: str) -> NDArray[np.floating[Any]]:
     flat: NDArray[np.floating[Any]]
     flat = column.values.slice(column.offset * width, len(column) * width).to_numpy(zero_copy_only=False)
     return flat.astype(dtype, copy=False)
+
+
+def write_table(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a CSV file, as this program writes all of them.
+
+    Args:
+        folder: the directory.
+        name: of the file, which is replaced.
+        columns: values by name; None is an empty field.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as pa
+
+    arrays = {key: pa.array(values) for key, values in columns.items()}
+    # A column of nothing but None has no type, which CSV does not mind, but its encoder does.
+    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
+    rows = pa.RecordBatch.from_pydict(arrays)
+    file = AtomicFile(str(Path(folder, name)), overwrite=True)
+    try:
+        sink = CsvSink(file.stream, rows.schema, {})
+        sink.write(rows)
+        sink.close()
+        finish([file])
+    except BaseException:
+        file.discard()
+        raise

@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from xcli.core.errors import CheckError
+from xcli.core.text import one_line
 from xcli.tables.readers import LEAD, CsvReader, Reader
-from xcli.tables.schema import features_schema, one_line
+from xcli.tables.schema import features_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from xcli.core.errors import CheckError
+from xcli.core.text import one_line
 from xcli.storage.urls import is_url
-from xcli.tables.schema import one_line
 
 PROVENANCE_KEYS = (
     "tool",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, OK_STATUS, PATH, STATUS, ImageRef
+from xcli.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,24 +24,6 @@ LabelType = Literal["name", "wnid", "both"]
 FeatureType = Literal["float32", "float16"]
 
 _RESERVED = re.compile(r"(label|wnid|index|score)_[0-9]+")
-_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-
-
-def one_line(text: str) -> str:
-    r"""Text with everything escaped that would break a line, drive a terminal, or not encode as UTF-8.
-
-    Control characters, those for the direction of writing too, and line separators become `\n`, `\x1b`, `\u2028`;
-    the surrogates by which Python carries undecodable bytes of file names become `\xff`.
-    """
-    return _NOT_ONE_LINE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:
-        code -= 0xDC00
-    return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def classify_schema(top: int, label_type: LabelType, extra: Sequence[tuple[str, pa.DataType | None]]) -> pa.Schema:

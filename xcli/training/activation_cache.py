@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.tables.schema import one_line
+from xcli.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engine import pool, scale_pixels
 from xcli.inference.engines import Engines
 from xcli.inference.ordered_map import Streams
 from xcli.inference.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
+from xcli.models.folded import pool, scale_pixels
 from xcli.models.loader import LAST_MAP
 from xcli.training.activation_cache import fingerprint
 from xcli.training.augmentation import Augmentation, view_decoder

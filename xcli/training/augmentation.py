@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.formats import pillow
-from xcli.images.preprocessing import DEFAULT_CROP_PCT, decode_image, read_location
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, MAX_FILE_BYTES, decode_image
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.images.preprocessing import Preprocessing, Readable
+    from xcli.core.records import Readable
+    from xcli.images.preprocessing import Preprocessing
     from xcli.inference.pipeline import Decoder
 
 MAX_VIEWS = 100
@@ -78,10 +79,10 @@ def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
         A function of a location and a `Preprocessing`, that gives uint8[size, size, 3] and raises ImageError.
     """
 
-    def decode(location: str | Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def decode(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         import numpy as np
 
-        data = read_location(location)
+        data = location.read(MAX_FILE_BYTES)
         if view == 0:
             return decode_image(data, preprocessing)
         if view == 1 and augmentation.flip:

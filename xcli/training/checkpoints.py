@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.core.text import one_line
 from xcli.storage.streams import reported, write_whole
 from xcli.tables.provenance import differences
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

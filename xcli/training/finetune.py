@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 from xcli import __version__
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.tensorflow import choose_devices, kind_of, load_tensorflow
+from xcli.core.text import one_line
 from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
 from xcli.inference.run import RunOptions, versions
-from xcli.models.bundle import build_model, read_base, write_bundle, write_table
+from xcli.models.bundle import build_model, read_base, write_bundle
 from xcli.models.loader import BUNDLE_RECIPE, load_model
 from xcli.outputs.target import digest
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.streams import reported
 from xcli.storage.urls import is_url
-from xcli.tables.schema import one_line
+from xcli.tables.encoders import write_table
 from xcli.training.activation_cache import Cache, default_cache_dir
 from xcli.training.activations import Extractor
 from xcli.training.checkpoints import Checkpoints, prepare_folder

@@ -11,10 +11,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, SourceError, UsageError
-from xcli.images.preprocessing import read_location
+from xcli.core.text import one_line
+from xcli.images.preprocessing import MAX_FILE_BYTES
 from xcli.inference.pipeline import default_workers
 from xcli.sources.labelled import TRAIN, VALIDATION
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -119,7 +119,7 @@ def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
         if sample.ref.error is not None:
             return sample.ref.error
         try:
-            return sha256(read_location(sample.ref.location)).hexdigest()
+            return sha256(sample.ref.location.read(MAX_FILE_BYTES)).hexdigest()
         except ImageError as error:
             return ImageError(error.reason, error.message)  # without the traceback, which keeps the bytes alive
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.tensorflow import load_tensorflow
-from xcli.inference.engine import pool
 from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, layers
+from xcli.models.folded import pool
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.training.freezing import PIXELS
 

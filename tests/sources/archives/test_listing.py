@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, load_image, read_location
+from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, load_image
 from xcli.inference.preflight import preflight
 from xcli.sources.archives import members
 from xcli.sources.archives import tar as tars
@@ -31,6 +31,7 @@ from xcli.sources.archives import zip as zips
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.sources.patterns import PathFilter
+from xcli.storage.local import LocalFile
 
 KINDS = ["tar", "tar.gz", "tgz", "tar.zst", "tzst", "zip"]
 
@@ -102,7 +103,7 @@ def contents(refs):
     found = []
     for ref in refs:
         try:
-            found.append((ref.path, ref.error.reason if ref.error else read_location(ref.location)))
+            found.append((ref.path, ref.error.reason if ref.error else ref.location.read(MAX_FILE_BYTES)))
         except ImageError as error:
             found.append((ref.path, error.reason))
     return found
@@ -798,19 +799,19 @@ class TestTroubleOnTheWay:
         name = make(kind, THREE)
         refs = list(listing(name))
         for ref in refs:
-            read_location(ref.location)
+            ref.location.read(MAX_FILE_BYTES)
         make(kind, [("b.jpg", b"other")])
         with pytest.raises(ImageError, match="unreadable: the archive has changed since it was listed"):
-            read_location(refs[0].location)
+            refs[0].location.read(MAX_FILE_BYTES)
         os.remove(name)
         with pytest.raises(ImageError, match="missing: no such file"):
-            read_location(refs[0].location)
+            refs[0].location.read(MAX_FILE_BYTES)
 
     def test_a_plain_tar_that_shrinks_while_it_is_read(self, here, monkeypatch):
         (ref, *_) = listing(make("tar", THREE))
         monkeypatch.setattr(members.OpenArchive, "read_at", lambda self, offset, count: b"bees")
         with pytest.raises(ImageError, match="truncated: the archive ends after 4 of the member's 1,200 bytes"):
-            read_location(ref.location)
+            ref.location.read(MAX_FILE_BYTES)
 
     @pytest.mark.parametrize("kind", ["tar", "zip", "tar.gz", "tar.zst"])
     def test_an_archive_that_cannot_be_opened_or_read(self, here, monkeypatch, kind):
@@ -855,8 +856,8 @@ class TestTroubleOnTheWay:
         ref = next(begun)
         assert open_files() >= 1
         del begun
-        read_location(ref.location)
-        read_location(ref.location)
+        ref.location.read(MAX_FILE_BYTES)
+        ref.location.read(MAX_FILE_BYTES)
         contents(listing(name, f"{name}::b.jpg"))
         assert open_files() == 0
 
@@ -902,7 +903,7 @@ class TestPixels:
         p = Preprocessing(size=64)
         refs = list(listing(make(kind, [(photo.name, photo.read_bytes()) for photo in photos])))
         for ref, photo in zip(refs, photos, strict=True):
-            assert np.array_equal(load_image(ref.location, p), load_image(str(photo), p))
+            assert np.array_equal(load_image(ref.location, p), load_image(LocalFile(str(photo)), p))
 
     @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
     def test_preflight_reads_headers_within(self, photos, kind):

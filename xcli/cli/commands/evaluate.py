@@ -23,12 +23,12 @@ from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
 from xcli.core.records import PATH
+from xcli.core.text import one_line
 from xcli.evaluation.evaluate import SPLIT_CHOICES, check_folder, choose_split, inside, split_of, write_report
 from xcli.evaluation.evaluate import evaluate as measure
 from xcli.inference.run import RunOptions, preprocessing_for
 from xcli.models.loader import ModelSpec, load_model
 from xcli.sources.labelled import LABEL, read_labelled
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,13 +15,13 @@ from xcli.cli.options import model_arguments, model_spec, source_arguments, sour
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.records import default
+from xcli.core.text import one_line
 from xcli.images.preprocessing import DEFAULT_MAX_PIXELS
 from xcli.inference.preflight import describe_network, machine, preflight
 from xcli.inference.run import versions
 from xcli.models.architecture import IMAGE_SIZE
 from xcli.models.loader import LoadedModel, ModelSpec, load_model
 from xcli.sources.listing import list_images
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

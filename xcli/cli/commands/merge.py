@@ -17,11 +17,11 @@ from xcli.cli.help import INPUT, OUTPUT, Command, option
 from xcli.cli.options import source_filters
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
+from xcli.core.text import one_line
 from xcli.outputs.dataset import is_dataset
 from xcli.outputs.target import output_format
 from xcli.sources.listing import list_images
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, check_output
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from xcli.checks.findings import Findings

@@ -16,9 +16,9 @@ from xcli.cli.help import OUTPUT, Command, option
 from xcli.cli.options import source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
+from xcli.core.text import one_line
 from xcli.sources.listing import list_images
 from xcli.tables.readers import open_table
-from xcli.tables.schema import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

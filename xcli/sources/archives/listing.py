@@ -30,6 +30,7 @@ from xcli.sources.archives.tar_stream import Luggage
 from xcli.sources.archives.zip import zip_entries
 from xcli.sources.directories import looks_like_image, make_ref
 from xcli.sources.patterns import PathFilter, path_parts
+from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Archives:
             return None
         path = shown + _escape_name(entry.name)
         if entry.take is None:
-            return ImageRef(path, path, key, entry.error)
+            return ImageRef(path, LocalFile(path), key, entry.error)
         return ImageRef(path, entry.take(True), key)
 
     def _refusal(self, entry: Entry, parts: list[str], key: bytes) -> str | None:
@@ -126,7 +127,7 @@ class Archives:
                 found = self._index(archive).find(name)
                 text = os.fsdecode(path)
                 if isinstance(found, ImageError):
-                    return ImageRef(escape_path(text), text, path, found)
+                    return ImageRef(escape_path(text), LocalFile(text), path, found)
                 return ImageRef(escape_path(text), found, path)
             end = path.find(separator, end + 1)
         return None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol, Self
 
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import MAX_FILE_BYTES, open_file
-from xcli.outputs import resume as resuming
+from xcli.core.records import FileState
+from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.storage.local import ELSEWHERE, FileIdentity, open_file, state_of_file
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -66,17 +67,26 @@ class Member(ABC):
         """
 
     @property
-    def distant(self) -> bool:
-        """Whether reading it takes a request to a server, so that it pays to begin early."""
+    def file(self) -> str:
+        """See `Location`."""
+        return self.archive
+
+    @property
+    def remote(self) -> bool:
+        """See `Location`."""
         return is_url(self.archive)
 
-    def state(self) -> resuming.Stamp | None:
+    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
+        """See `Location`."""
+        return self.read(max_bytes), self.state()
+
+    def state(self) -> FileState | None:
         """The state of the archive, by which a change is noticed; None where it cannot be had."""
         if not is_url(self.archive):
-            return resuming.state_of_file(self.archive)
-        stamp: Stamp | None = getattr(self, "stamp", None)
+            return state_of_file(self.archive)
+        stamp: FileIdentity | None = getattr(self, "stamp", None)
         if stamp is not None:
-            return resuming.Stamp(stamp.size, stamp.modified)
+            return FileState(stamp.size, stamp.modified)
         from xcli.sources.locations import state_of
 
         return state_of(self.archive)
@@ -124,19 +134,6 @@ def too_large(size: int, limit: int = MAX_FILE_BYTES) -> ImageError:
     return ImageError("too-large", f"a member of {size:,} bytes; the limit is {limit:,}")
 
 
-ELSEWHERE = -1
-"""The device of an archive that lies on no disk of this machine, or was listed on another one."""
-
-
-class Stamp(NamedTuple):
-    """By what an archive is known again; wherever it is read, by size and time of modification."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-
-
 class Archive(Protocol):
     """An archive, open for reading at any position: on this machine, or in an object store.
 
@@ -145,7 +142,7 @@ class Archive(Protocol):
     """
 
     path: str
-    stamp: Stamp
+    stamp: FileIdentity
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Reads `count` bytes, or fewer where the archive ends; raises ImageError."""
@@ -168,7 +165,7 @@ class Archive(Protocol):
         """Closes the archive."""
 
 
-def open_archive(path: str, stamp: Stamp | None = None) -> Archive:
+def open_archive(path: str, stamp: FileIdentity | None = None) -> Archive:
     """Opens an archive by its path or URL.
 
     Args:
@@ -199,10 +196,10 @@ class OpenArchive:
         ImageError: it cannot be opened, is no regular file, or has changed.
     """
 
-    def __init__(self, path: str, stamp: Stamp | None = None) -> None:
+    def __init__(self, path: str, stamp: FileIdentity | None = None) -> None:
         self.path = path
         self.descriptor, status = open_file(path)
-        self.stamp = Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        self.stamp = FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         same = stamp is None or stamp[-2:] == self.stamp[-2:]
         if not same or (stamp is not None and stamp.device != ELSEWHERE and stamp != self.stamp):
             # Positions out of the old archive would give other bytes under the member's name.

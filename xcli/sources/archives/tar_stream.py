@@ -19,13 +19,14 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import ImageError
-from xcli.sources.archives.members import Member, Stamp, open_archive, too_large
+from xcli.sources.archives.members import Member, open_archive, too_large
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xcli.sources.archives.members import Archive
+    from xcli.storage.local import FileIdentity
 
 MAX_CARRIED = 1 << 30
 """Bytes of members of compressed archives that one listing lets wait for their decoding."""
@@ -99,12 +100,12 @@ class TarMember(Member):
     archive: str
     offset: int
     size: int
-    stamp: Stamp
+    stamp: FileIdentity
     carried: _Carried | None = field(default=None, repr=False, compare=False)
 
     @property
-    def distant(self) -> bool:
-        """See `Member.distant`: not while its bytes are with it."""
+    def remote(self) -> bool:
+        """See `Member.remote`: not while its bytes are with it."""
         return is_url(self.archive) and (self.carried is None or self.carried.empty)
 
     def read(self, max_bytes: int) -> bytes:
@@ -127,12 +128,12 @@ class PackedMember(Member):
     archive: str
     offset: int
     size: int
-    stamp: Stamp
+    stamp: FileIdentity
     carried: _Carried = field(repr=False, compare=False)
 
     @property
-    def distant(self) -> bool:
-        """See `Member.distant`: unpacking it is work for a decoder, not a wait for a server."""
+    def remote(self) -> bool:
+        """See `Member.remote`: unpacking it is work for a decoder, not a wait for a server."""
         return False
 
     def read(self, max_bytes: int) -> bytes:

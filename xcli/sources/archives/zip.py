@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
 from xcli.images.preprocessing import MAX_FILE_BYTES
-from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, Stamp, open_archive, too_large
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, open_archive, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xcli.sources.archives.members import Archive, Kind
+    from xcli.storage.local import FileIdentity
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -46,7 +47,7 @@ class ZipMember(Member):
     size: int
     method: int
     crc: int
-    stamp: Stamp
+    stamp: FileIdentity
 
     def read(self, max_bytes: int) -> bytes:
         """Unpacks the member and verifies its checksum; see `Member.read`."""

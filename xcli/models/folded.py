@@ -1,0 +1,195 @@
+"""The network below its head as the engine computes it: batch norms folded into the convolutions.
+
+Folding is exact algebra. With a batch norm y = gamma * (x - mean) / sqrt(variance + epsilon) + beta behind a
+convolution x = W * image, scale = gamma / sqrt(variance + epsilon) goes into the output channels of W, and
+beta - mean * scale becomes a bias. (Of a separable convolution it goes into the pointwise kernel.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ModelError, UsageError
+from xcli.core.tensorflow import Precision, arithmetic_dtype, load_tensorflow
+from xcli.models.architecture import BN_EPSILON, Layer, layers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xcli.models.hdf5_weights import Weights
+
+
+INPUT_RANGES = ("xception", "unit", "raw")
+
+
+Forward = Callable[[Any], Sequence[Any]]
+"""A traceable function: uint8[b, size, size, 3] to one tensor an output, each with b rows."""
+
+
+def scale_pixels(pixels: Any, input_range: str, dtype: Any) -> Any:
+    """Pixels as the network was fed in training.
+
+    Args:
+        pixels: tensor of [0, 255] values.
+        input_range: `xception` gives [-1, 1], `unit` [0, 1], `raw` leaves [0, 255].
+        dtype: floating-point type of the result.
+    """
+    tf = load_tensorflow()
+    x = tf.cast(pixels, dtype)
+    if input_range == "xception":
+        return x * tf.constant(1 / 127.5, dtype) - tf.constant(1, dtype)
+    if input_range == "unit":
+        return x * tf.constant(1 / 255, dtype)
+    if input_range == "raw":
+        return x
+    raise UsageError(f"the input range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
+
+
+def constant(array: NDArray[Any], dtype: Any) -> Any:
+    """A constant for the function that is being traced, on the device that it is traced for.
+
+    It is made once, outside of the graph (which then refers to it), unless the engine wants it embedded.
+    """
+    tf = load_tensorflow()
+    if embedding.get():
+        return tf.constant(array, dtype)
+    with tf.init_scope():
+        return tf.constant(array, dtype)
+
+
+embedding: ContextVar[bool] = ContextVar("embedding", default=False)
+"""Whether constants become part of the graph. oneDNN then brings the weights into its own order once, not for every
+batch; but each pass over the graph copies them, which costs one to three seconds at the first call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Convolution:
+    """Constants of a convolution; `depthwise` is None for plain ones, `bias` where no batch norm is folded in."""
+
+    depthwise: Any
+    kernel: Any
+    bias: Any = None
+
+
+class Backbone:
+    """The network below its pooling, folded, as a function of tensors.
+
+    Args:
+        weights: arrays by `layer/variable`; see `xcli.models.hdf5_weights`.
+        precision: of the arithmetic; the weights are rounded to it after folding.
+    """
+
+    def __init__(self, weights: Weights, precision: Precision) -> None:
+        tf = load_tensorflow()
+        self.dtype = tf.dtypes.as_dtype(arithmetic_dtype(precision))
+        self._weights = weights
+        self._layers = {layer.name: layer for layer in layers()}
+        self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
+
+    def _folded(self, layer: Layer) -> _Convolution:
+        """A convolution with its batch norm folded into it."""
+        import numpy as np
+
+        norm = self._norms[layer.name]
+        gamma, beta, mean, variance = (
+            self._weights[f"{norm.name}/{name}"].astype(np.float64) for name, _ in norm.weights
+        )
+        scale = gamma / np.sqrt(variance + BN_EPSILON)
+        *depthwise, kernel = (self._weights[f"{layer.name}/{name}"] for name, _ in layer.weights)
+        return _Convolution(
+            self._rounded(depthwise[0], layer) if depthwise else None,
+            self._rounded(kernel * scale, layer),
+            self._rounded(beta - mean * scale, layer),
+        )
+
+    def _unfolded(self, layer: Layer) -> _Convolution:
+        *depthwise, kernel = (self._rounded(self._weights[f"{layer.name}/{name}"], layer) for name, _ in layer.weights)
+        return _Convolution(depthwise[0] if depthwise else None, kernel)
+
+    def _rounded(self, array: NDArray[Any], layer: Layer) -> Any:
+        import numpy as np
+
+        with np.errstate(over="ignore"):
+            rounded = array.astype(np.float32).astype(self.dtype.as_numpy_dtype)
+        if not np.isfinite(rounded).all():
+            raise ModelError(
+                f"the weights of layer {layer.name!r} are too large for --precision {self.dtype.name}; "
+                "use bfloat16 or float32"
+            )
+        return constant(rounded, self.dtype)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that can be tapped."""
+        return frozenset(self._layers)
+
+    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
+        """Computes the outputs of the layers named in `taps`, and nothing beyond the last of them.
+
+        Args:
+            x: tensor[b, h, w, 3], scaled; any floating-point type.
+            taps: names of layers (`names`). A convolution, whose batch norm is folded, is computed again, unfolded,
+                for its tap.
+
+        Returns:
+            Tensors by name, in the precision of the arithmetic.
+        """
+        tf = load_tensorflow()
+        wanted = set(taps)
+        assert wanted <= self.names, wanted - self.names
+        values = {"input": tf.cast(x, self.dtype)}
+        found: dict[str, Any] = {}
+        for layer in layers():
+            if len(found) == len(wanted):
+                break
+            inputs = [values[name] for name in layer.inputs]
+            values[layer.name] = self._apply(layer, inputs)
+            if layer.name in wanted:
+                unfolded = layer.name in self._norms
+                found[layer.name] = (
+                    self._convolve(layer, inputs[0], self._unfolded(layer)) if unfolded else values[layer.name]
+                )
+        return found
+
+    def _apply(self, layer: Layer, inputs: list[Any]) -> Any:
+        tf = load_tensorflow()
+        x = inputs[0]
+        if layer.kind in ("conv", "sepconv"):
+            return self._convolve(layer, x, self._folded(layer))
+        if layer.kind == "relu":
+            if self._layers[layer.inputs[0]].kind == "add":
+                # The same values. Behind a sum, TensorFlow's pass that fuses operations stumbles over a Relu and then
+                # fuses nothing in the whole graph; this way it fuses both the sums and the other activations.
+                return tf.maximum(x, tf.zeros((), x.dtype))
+            return tf.nn.relu(x)
+        if layer.kind == "maxpool":
+            return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
+        return x if layer.kind == "bn" else inputs[0] + inputs[1]
+
+    def _convolve(self, layer: Layer, x: Any, of: _Convolution) -> Any:
+        tf = load_tensorflow()
+        if of.depthwise is not None:
+            x = tf.nn.depthwise_conv2d(x, of.depthwise, (1, 1, 1, 1), "SAME")
+            x = tf.nn.conv2d(x, of.kernel, 1, "SAME")
+        else:
+            x = tf.nn.conv2d(x, of.kernel, layer.stride, layer.padding.upper())
+        return x if of.bias is None else tf.nn.bias_add(x, of.bias)
+
+
+def pool(features: Any, pooling: str | None) -> Any:
+    """Global pooling of a map, in float32.
+
+    Args:
+        features: tensor[b, h, w, c].
+        pooling: `avg` or `max` gives float32[b, c]; None gives float32[b, h, w, c].
+    """
+    tf = load_tensorflow()
+    features = tf.cast(features, tf.float32)
+    if pooling == "avg":
+        return tf.reduce_mean(features, (1, 2))
+    if pooling == "max":
+        return tf.reduce_max(features, (1, 2))
+    return features

@@ -1,0 +1,156 @@
+"""Files of this machine that are read: opened without blocking, whole, and their state."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xcli.core.errors import ImageError
+from xcli.core.records import FileState
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine, as the `Location` of an image.
+
+    Attributes:
+        path: as `os.fsdecode` gives it: bytes that are no text are surrogates.
+    """
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    @property
+    def file(self) -> str:
+        """See `Location`."""
+        return self.path
+
+    @property
+    def offset(self) -> None:
+        """See `Location`."""
+
+    @property
+    def size(self) -> None:
+        """See `Location`."""
+
+    @property
+    def remote(self) -> bool:
+        """See `Location`."""
+        return False
+
+    def read(self, max_bytes: int) -> bytes:
+        """See `read_file`."""
+        return read_file(self.path, max_bytes)
+
+    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
+        """See `Location`."""
+        state = self.state()
+        return self.read(max_bytes), state
+
+    def state(self) -> FileState | None:
+        """See `Location`."""
+        return state_of_file(self.path)
+
+
+def state_of_file(path: str) -> FileState | None:
+    """The state of a file of this machine; None where it cannot be had."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def open_file(path: str) -> tuple[int, os.stat_result]:
+    """Opens a regular file for reading; never blocks on a FIFO and never opens a device for long.
+
+    Returns:
+        The descriptor, which is the caller's to close, and the file's status.
+
+    Raises:
+        ImageError: `missing`, `unreadable` or `not-a-file`.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("missing", "no such file") from error
+    except ValueError as error:
+        raise ImageError("missing", f"no file can have this name: {error}") from error
+    except OSError as error:
+        # A socket cannot be opened at all, but it can be told from a file without permission.
+        with suppress(OSError):
+            _require_file(os.stat(path))
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        _require_file(status)
+        os.set_blocking(descriptor, True)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError):
+            raise ImageError("unreadable", error.strerror or str(error)) from error
+        raise
+    return descriptor, status
+
+
+def read_file(path: str, max_bytes: int) -> bytes:
+    """Reads an image file whole; never blocks on a FIFO and never reads a device.
+
+    Args:
+        path: the file.
+        max_bytes: a larger one is refused.
+
+    Raises:
+        ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
+    """
+    descriptor, status = open_file(path)
+    try:
+        if status.st_size > max_bytes:
+            raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {max_bytes:,}")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(status.st_size)
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise ImageError("too-large", f"not enough memory to read its {status.st_size:,} bytes") from error
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise ImageError("empty", "the file has zero bytes")
+    return data
+
+
+def _require_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not-a-file", f"it is {file_kind(status.st_mode)}, not a regular file")
+
+
+def file_kind(mode: int) -> str:
+    """What a file that is not regular is, in words, from its `st_mode`."""
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "a special file")
+
+
+ELSEWHERE = -1
+"""The device of an archive that lies on no disk of this machine, or was listed on another one."""
+
+
+class FileIdentity(NamedTuple):
+    """By what an archive is known again; wherever it is read, by size and time of modification."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
