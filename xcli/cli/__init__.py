@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from xcli import __version__
 from xcli.cli.commands.classify import classify
 from xcli.cli.completion import VARIABLE, complete
 from xcli.cli.commands.evaluate import evaluate
@@ -24,6 +23,7 @@ from xcli.cli.commands.merge import merge
 from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.cli.commands.verify import verify
 from xcli.core.errors import ExitCode, Terminated, XcliError
+from xcli.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType

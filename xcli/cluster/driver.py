@@ -131,7 +131,7 @@ class ClusterRun:
     def _job(
         self, share: Share, images: int, *, long: bool = False, pinned: int | None = None, continues: bool = False
     ) -> Job:
-        from xcli import __version__
+        from xcli.core.version import __version__
 
         return Job(
             command=self.command,

@@ -149,7 +149,7 @@ class Worker:
 
     def _enter(self) -> None:
         """Makes this process one like that in which the run was started."""
-        from xcli import __version__
+        from xcli.core.version import __version__
         from xcli.storage.directories import open_folder
 
         job = self._job

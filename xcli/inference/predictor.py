@@ -15,9 +15,9 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from xcli import __version__
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
+from xcli.core.version import __version__
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engines import Engines
 from xcli.inference.ordered_map import Streams

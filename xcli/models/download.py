@@ -24,8 +24,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, cast
 
-from xcli import __version__
 from xcli.core.errors import WeightsError
+from xcli.core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from xcli import __version__
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.tensorflow import choose_devices, kind_of, load_tensorflow
 from xcli.core.text import one_line
+from xcli.core.version import __version__
 from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
 from xcli.inference.run import RunOptions, versions
 from xcli.models.bundle import build_model, read_base, write_bundle

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli import __version__
 from xcli.cli.display import open_console
 from xcli.cli.help import INPUT, MODEL, OUTPUT, Command, option
 from xcli.cli.options import model_arguments, model_spec, source_arguments, source_options
@@ -16,6 +15,7 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.records import default
 from xcli.core.text import one_line
+from xcli.core.version import __version__
 from xcli.images.preprocessing import DEFAULT_MAX_PIXELS
 from xcli.inference.preflight import describe_network, machine, preflight
 from xcli.inference.run import versions
