@@ -78,11 +78,12 @@ def check(path: str, preprocessing: Any) -> str:
 
     from xcli.core.errors import ImageError
     from xcli.images.preprocessing import load_image
+    from xcli.storage.local import LocalFile
 
     before = _reset_peak()
     begin = time.monotonic()
     try:
-        pixels = load_image(path, preprocessing)
+        pixels = load_image(LocalFile(path), preprocessing)
     except ImageError as error:
         outcome, problem = error.reason, _message_problem(error)
     else:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xcli import __version__
 from xcli.cli import PROGRAM
 from xcli.cli.help import option_records
 from xcli.core.errors import ExitCode
+from xcli.core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -72,7 +72,7 @@ def test_chooses_devices(request_: str, gpus: int, expected: tuple[str, ...], ma
 @pytest.mark.parametrize(
     ("request_", "gpus", "match"),
     [
-        ("gpu", 0, r"--device gpu: TensorFlow sees no GPU on this machine; use --device cpu, or install.*\[gpu\]"),
+        ("gpu", 0, r"--device gpu: TensorFlow sees no GPU on this machine; use --device cpu, or install.*\[and-cuda\]"),
         ("gpu:0", 0, "TensorFlow sees no GPU"),
         ("gpu:2", 2, r"--device gpu:2: TensorFlow sees 2 GPU\(s\)"),
         ("tpu", 1, "auto, cpu, gpu or gpu:I; received 'tpu'"),

@@ -68,7 +68,7 @@ def test_damage_gives_pixels_or_an_image_error(
     @given(name=st.sampled_from(sorted(FILES)), edits=EDITS, mended=st.booleans(), p=st.sampled_from(WAYS))
     def attempt(name: str, edits: list[Edit], mended: bool, p: Preprocessing) -> None:
         path.write_bytes(mutate(FILES[name], [*edits, Edit("mend", 0, 0)] if mended else edits, FILES))
-        outcome = pool.run(str(path), p)
+        outcome = pool.run(LocalFile(str(path)), p)
         if isinstance(outcome, ImageError):
             assert outcome.reason in ImageError.REASONS
             assert outcome.reason != "timeout"

@@ -50,6 +50,7 @@ from xcli.images import formats
 from xcli.images import preprocessing as images
 from xcli.images.formats import sniff
 from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, crop_box, decode_image, load_image, open_image
+from xcli.storage import local
 from xcli.storage.local import LocalFile, file_kind, read_file
 
 if TYPE_CHECKING:
@@ -1139,7 +1140,7 @@ def test_want_of_memory_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def greedy(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(images, "open", greedy, raising=False)
+    monkeypatch.setattr(local, "open", greedy, raising=False)
     assert read_reason(str(tmp_path / "file"))[0] == "too-large"
 
 

@@ -11,9 +11,8 @@ import pytest
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState, ImageRef
 from xcli.outputs.resume import KeptRows, Layout, key_of, stamp_fields
-from xcli.sources.archives.members import FileState as ArchiveStamp
 from xcli.sources.archives.tar_stream import TarMember
-from xcli.storage.local import LocalFile
+from xcli.storage.local import FileIdentity, LocalFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +83,7 @@ def test_what_could_not_be_looked_at_holds_until_it_can_be(refs: list[ImageRef],
 
 def test_keys_tell_carried_values_and_places_in_archives_apart(refs: list[ImageRef]) -> None:
     def member(offset: int) -> TarMember:
-        return TarMember(refs[0].location.path, offset, 1, ArchiveStamp(0, 0, 0, 0))
+        return TarMember(refs[0].location.path, offset, 1, FileIdentity(0, 0, 0, 0))
 
     same = [ImageRef("a", LocalFile("/a"), b"", None, extra) for extra in ((), (1,), ("1",), (None,))]
     same += [ImageRef("a", member(offset), b"") for offset in (0, 512)]

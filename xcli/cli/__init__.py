@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from xcli.cli.commands.classify import classify
-from xcli.cli.completion import VARIABLE, complete
 from xcli.cli.commands.evaluate import evaluate
 from xcli.cli.commands.features import features
 from xcli.cli.commands.finetune import finetune
 from xcli.cli.commands.info import info
 from xcli.cli.commands.merge import merge
-from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.cli.commands.verify import verify
+from xcli.cli.completion import VARIABLE, complete
+from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.core.errors import ExitCode, Terminated, XcliError
 from xcli.core.version import __version__
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import xcli
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError
 from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, load_image
@@ -27,7 +28,6 @@ from xcli.inference.preflight import preflight
 from xcli.sources.archives import members
 from xcli.sources.archives import tar as tars
 from xcli.sources.archives import tar_stream as tarstreams
-from xcli.sources.archives import zip as zips
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.sources.patterns import PathFilter
@@ -924,7 +924,7 @@ def test_listing_imports_no_image_library(here):
         "import sys; from xcli.sources.listing import *; print(len(list(list_images(SourceOptions(('x.zip',))))),"
         " *({'pyarrow', 'numpy', 'tensorflow', 'PIL'} & set(sys.modules)))"
     )
-    root = os.path.dirname(os.path.dirname(os.path.abspath(zips.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(xcli.__file__)))
     environment = os.environ | {"PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "3"
