@@ -27,6 +27,7 @@ from xcli.images import rgb as colours
 from xcli.images.formats import MAX_SCANS
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image, prepare
 from xcli.inference.pipeline import DecoderPool
+from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
