@@ -15,7 +15,8 @@ import pyarrow as pa
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef, Report
 from xcli.sources.listing import SourceOptions, list_images, shard_of
-from xcli.tables.formats import METADATA_KEY, open_sink, write_meta
+from xcli.tables.formats import open_sink
+from xcli.tables.provenance import METADATA_KEY, write_meta
 from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
 
 HOSTILE = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import stat
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.storage import streams as output
-from xcli.storage.streams import AtomicFile, CheckedStream, DirectFile, finish, is_direct, open_output, write_meta
+from xcli.storage.streams import AtomicFile, CheckedStream, DirectFile, finish, is_direct, open_output
 
 
 def write(target: str, data: bytes, overwrite: bool = False) -> None:
@@ -358,39 +357,6 @@ def test_a_full_device() -> None:
     with pytest.raises(OutputError, match=r"^cannot write /dev/full: No space left on device$"):
         finish([file])
     file.discard()
-
-
-def test_meta(tmp_path) -> None:
-    target = str(tmp_path / "out.csv")
-    assert write_meta(target, {"b": "é🦊", "a": {"d": 1, "c": [None]}}) == target + ".meta.json"
-    text = (tmp_path / "out.csv.meta.json").read_text("utf-8")
-    assert text.startswith('{\n  "a": {\n    "c": [')
-    assert "é🦊" in text
-    write_meta(target, {"argv": ["\udcff"]})
-    assert json.loads((tmp_path / "out.csv.meta.json").read_text("utf-8")) == {"argv": ["\udcff"]}
-    assert os.listdir(tmp_path) == ["out.csv.meta.json"]
-
-
-@pytest.mark.parametrize("target", [None, "-", "/dev/stdout", "/dev/null"])
-def test_no_meta_beside_what_is_not_a_file(target: str | None, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert write_meta(target, {}) is None
-    assert os.listdir(tmp_path) == []
-    assert not os.path.exists("/dev/null.meta.json")
-
-
-def test_meta_that_cannot_be_written(tmp_path, monkeypatch) -> None:
-    (tmp_path / "out.meta.json").mkdir()
-    with pytest.raises(OutputError, match=r"out\.meta\.json: it is a directory"):
-        write_meta(str(tmp_path / "out"), {})
-
-    def full(descriptor: int) -> None:
-        raise _full()
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"x\.meta\.json: No space left"):
-        write_meta(str(tmp_path / "x"), {})
-    assert os.listdir(tmp_path) == ["out.meta.json"]
 
 
 def test_streams_are_what_encoders_take() -> None:

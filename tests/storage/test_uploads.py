@@ -14,8 +14,9 @@ import pytest
 from tests.storage.test_directories import store_on_disk
 from xcli.core.errors import OutputError, UsageError
 from xcli.outputs.target import exists, is_file, remove, same_output
-from xcli.storage.streams import AnyFile, finish, open_output, write_meta, write_whole
+from xcli.storage.streams import AnyFile, finish, open_output, write_whole
 from xcli.storage.uploads import ObjectFile, WritableStore
+from xcli.tables.provenance import write_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,8 @@ from tests.writtentables import BROKEN, HOSTILE, provenance, rows_of, values_of,
 from xcli.core.errors import CheckError, SourceError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
-from xcli.tables.formats import METADATA_KEY, open_sink
-from xcli.tables.provenance import PROVENANCE_KEYS
+from xcli.tables.formats import open_sink
+from xcli.tables.provenance import METADATA_KEY, PROVENANCE_KEYS
 from xcli.tables.readers import open_table
 from xcli.tables.schema import features_batch, features_schema
 

@@ -20,8 +20,8 @@ from xcli.core.records import ERROR, PATH, STATUS, Report
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.encoders import rows_per_group
-from xcli.tables.formats import METADATA_KEY, open_sink, write_meta
-from xcli.tables.provenance import MACHINE_KEYS, NAMES_ONLY, differences, provenance_of
+from xcli.tables.formats import open_sink
+from xcli.tables.provenance import MACHINE_KEYS, NAMES_ONLY, differences, provenance_metadata, provenance_of, write_meta
 from xcli.tables.readers import Reader, open_table
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def merge(
     """
     started = datetime.now(UTC)
     reports = [Report() for _ in shards.readers]
-    metadata = {METADATA_KEY: json.dumps(shards.provenance, sort_keys=True, ensure_ascii=False)}
+    metadata = provenance_metadata(shards.provenance)
     if listing is None:
         _check_complete(shards.readers)
         batches = _behind(shards, reports, findings)

@@ -108,7 +108,7 @@ class Done:
         errors: rows that are, by reason.
         skipped: entries of an archive that are no inputs, by reason.
         resumed: whether its part was there already.
-        fingerprint: of the run, as `xcli.outputs.target.digest` gives it.
+        fingerprint: of the run, as `xcli.tables.provenance.digest` gives it.
         notes: what there is to say of the model.
         failure: the kind of the error that ends the run, and its message; None where there was none.
     """

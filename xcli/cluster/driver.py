@@ -28,10 +28,11 @@ from xcli.core.text import one_line
 from xcli.inference.predictor import MAX_BATCH
 from xcli.inference.run import LONG_RUN
 from xcli.outputs.error_list import check_errors, list_errors
-from xcli.outputs.target import digest, finished, other_settings, run_meta, say_finished
+from xcli.outputs.target import finished, other_settings, say_finished
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.listing import OTHER_SHARD
 from xcli.storage.urls import is_url
+from xcli.tables.provenance import digest, run_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

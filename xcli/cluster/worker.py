@@ -21,11 +21,10 @@ from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, part_name, read_notes
 from xcli.outputs.parts import refuse_other_settings
 from xcli.outputs.resume import KeptRows, Layout, key_of
-from xcli.outputs.target import digest, fingerprint_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import OTHER_SHARD, shard_of
 from xcli.sources.patterns import PathFilter
-from xcli.tables.encoders import provenance_metadata
+from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

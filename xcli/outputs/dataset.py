@@ -27,8 +27,7 @@ from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import open_folder
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
-from xcli.tables.encoders import provenance_metadata
-from xcli.tables.provenance import DATASET_META, SUCCESS
+from xcli.tables.provenance import DATASET_META, SUCCESS, provenance_metadata
 from xcli.tables.readers import ParquetReader
 
 if TYPE_CHECKING:

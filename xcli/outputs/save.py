@@ -23,20 +23,16 @@ from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.outputs.resume import Layout, key_of
 from xcli.outputs.target import (
     check_options,
-    digest,
     digest_of,
     exists,
-    fingerprint_of,
     finished,
     is_file,
     other_settings,
     remove,
-    run_meta,
     same_output,
     say_finished,
 )
-from xcli.storage.streams import META_SUFFIX, is_direct
-from xcli.tables.encoders import provenance_metadata
+from xcli.storage.streams import is_direct
 from xcli.tables.formats import (
     FEATURES_FORMATS,
     GUARDED_FORMATS,
@@ -44,8 +40,8 @@ from xcli.tables.formats import (
     check_output,
     format_from_name,
     open_sink,
-    write_meta,
 )
+from xcli.tables.provenance import META_SUFFIX, digest, fingerprint_of, provenance_metadata, run_meta, write_meta
 from xcli.tables.schema import column_names
 
 if TYPE_CHECKING:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
@@ -16,20 +12,16 @@ from xcli.core.records import PATH, STATUS
 from xcli.core.text import one_line
 from xcli.outputs.dataset import check_dataset, is_dataset, is_finished
 from xcli.outputs.error_list import list_errors
-from xcli.storage.streams import META_SUFFIX, is_direct, reported
+from xcli.storage.streams import is_direct, reported
 from xcli.storage.urls import is_url
 from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
-from xcli.tables.provenance import DATASET_META, read_meta
+from xcli.tables.provenance import DATASET_META, META_SUFFIX, read_meta
 from xcli.tables.readers import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
-
-    from xcli.core.records import Report
     from xcli.outputs.save import RecordOptions
-    from xcli.sources.listing import SourceOptions
 
 log = logging.getLogger("xcli")
 
@@ -164,42 +156,3 @@ def say_finished(target: str, options: RecordOptions) -> None:
 def other_settings(target: str) -> OutputError:
     """The error for an output that another run has finished."""
     return OutputError(f"{one_line(target)} exists, with other settings or sources; pass --overwrite to replace it")
-
-
-def fingerprint_of(
-    provenance: dict[str, Any], sources: SourceOptions, schema: pa.Schema, format: str, **more: Any
-) -> dict[str, Any]:
-    """Everything that the rows of a run depend on, and what they are rows of."""
-    return {
-        "provenance": provenance,
-        "sources": asdict(sources),
-        "schema": [f"{one.name}: {one.type}" for one in schema],
-        "format": format,
-        **more,
-    }
-
-
-def run_meta(
-    fingerprint: dict[str, Any],
-    sources: SourceOptions,
-    report: Report,
-    started: datetime,
-    seconds: float,
-    command_line: str | None,
-) -> dict[str, Any]:
-    """What `FILE.meta.json` says of a run that ends now, whichever way it was done."""
-    return {
-        **fingerprint["provenance"],
-        "command_line": command_line,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "fingerprint": digest(fingerprint),
-        "shard": None if sources.shard is None else f"{sources.shard[0]}/{sources.shard[1]}",
-        "images": report.as_dict(),
-    }
-
-
-def digest(fingerprint: dict[str, Any]) -> str:
-    """SHA-256 of a fingerprint, in hexadecimal."""
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()

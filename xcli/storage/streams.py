@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -22,9 +21,8 @@ from xcli.core.text import one_line
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-META_SUFFIX = ".meta.json"
 
 _DESCRIPTOR = re.compile(r"/dev/stdout|/dev/stderr|(?:/dev/fd|/proc/self/fd)/([0-9]+)")
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -322,29 +320,6 @@ def is_direct(target: str | None) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = False) -> str | None:
-    """Writes the provenance `FILE.meta.json` beside the finished `FILE`, replacing an older one.
-
-    Args:
-        target: FILE as the user named it.
-        meta: what JSON can hold.
-        locked: see `AtomicFile`.
-
-    Returns:
-        The name that was written; None when there is no file to stand beside (standard output, a pipe, a device).
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    if target is None or is_direct(target):
-        return None
-    name = target + META_SUFFIX
-    text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    # An undecodable byte of the command line is a lone surrogate; so written it is the same JSON string escaped.
-    write_whole(name, text.encode("utf-8", "backslashreplace"), overwrite=True, locked=locked)
-    return name
 
 
 def _is_stdout(target: str | None) -> bool:

@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
     from xcli.storage.streams import ByteStream
 
-METADATA_KEY = "xception"
-"""The key of a Parquet file's metadata that holds the provenance, as JSON."""
-
-
-def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance as metadata of a table."""
-    return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
-
 
 VERBATIM = {b"xception": b"json"}
 """Metadata of a string column that holds the text of JSON values, as a reader of JSON lines gives carried columns."""

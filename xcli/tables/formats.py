@@ -10,8 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
-from xcli.storage.streams import META_SUFFIX, finish, is_direct, open_output, write_meta
-from xcli.tables.encoders import METADATA_KEY, CsvSink, JsonlSink, NpySink, ParquetSink, Sink
+from xcli.storage.streams import finish, is_direct, open_output
+from xcli.tables.encoders import CsvSink, JsonlSink, NpySink, ParquetSink, Sink
+from xcli.tables.provenance import META_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,14 +26,12 @@ __all__ = [
     "CLASSIFY_FORMATS",
     "FEATURES_FORMATS",
     "GUARDED_FORMATS",
-    "METADATA_KEY",
     "SINKS",
     "OutputFile",
     "Sink",
     "check_output",
     "format_from_name",
     "open_sink",
-    "write_meta",
 ]
 
 SINKS: dict[str, type[Sink]] = {"csv": CsvSink, "parquet": ParquetSink, "jsonl": JsonlSink, "npy": NpySink}

@@ -1,13 +1,30 @@
-"""What made a table, read back: `FILE.meta.json`, the metadata of Parquet files, and the comparison of two of them."""
+"""What made a table: `FILE.meta.json`, the metadata of Parquet files, and the fingerprint that identifies a run."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
+from xcli.storage.streams import is_direct, write_whole
 from xcli.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from xcli.core.records import Report
+    from xcli.sources.listing import SourceOptions
+
+META_SUFFIX = ".meta.json"
+
+METADATA_KEY = "xception"
+"""The key of a Parquet file's metadata that holds the provenance, as JSON."""
 
 PROVENANCE_KEYS = (
     "tool",
@@ -19,47 +36,102 @@ PROVENANCE_KEYS = (
     "batch_size",
     "options",
 )
-"""The members of `Run.provenance`; what else is in FILE.meta.json is of that one run: times, counts, command line."""
+"""Members of the provenance. The other members of FILE.meta.json describe one run: times, counts, command line."""
 
 NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
-"""Where a file lay whose digest stands beside the name: another place makes no other rows."""
+"""Members that tell where a file was whose digest is another member: they do not change rows."""
 
 MACHINE_KEYS = frozenset({"device", "batch_size"})
-"""What differs between machines, and changes values within the stated precision only."""
+"""Members that differ between machines and change values only within the stated precision."""
 
 DATASET_META = "_meta.json"
-"""What is FILE.meta.json for a file, in a directory of parts."""
+"""The file of a directory of parts that corresponds to FILE.meta.json."""
 
 SUCCESS = "_SUCCESS"
-"""Stands in a directory of parts once every source has its row."""
+"""This file is in a directory of parts once every source has its row."""
 
 _MAX_META = 1 << 26
 
 
-def parse_meta(text: bytes, name: str) -> dict[str, Any]:
-    """Reads provenance.
+def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Returns provenance as metadata of a table, text by key."""
+    return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
+
+
+def fingerprint_of(
+    provenance: dict[str, Any], sources: SourceOptions, schema: pa.Schema, format: str, **more: Any
+) -> dict[str, Any]:
+    """Returns everything that determines the rows of a run, as JSON can hold it."""
+    return {
+        "provenance": provenance,
+        "sources": asdict(sources),
+        "schema": [f"{one.name}: {one.type}" for one in schema],
+        "format": format,
+        **more,
+    }
+
+
+def digest(fingerprint: dict[str, Any]) -> str:
+    """Returns the SHA-256 of a fingerprint, in hexadecimal."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+
+
+def run_meta(
+    fingerprint: dict[str, Any],
+    sources: SourceOptions,
+    report: Report,
+    started: datetime,
+    seconds: float,
+    command_line: str | None,
+) -> dict[str, Any]:
+    """Returns the content of `FILE.meta.json` for a run that ends now, with either runner."""
+    return {
+        **fingerprint["provenance"],
+        "command_line": command_line,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "fingerprint": digest(fingerprint),
+        "shard": None if sources.shard is None else f"{sources.shard[0]}/{sources.shard[1]}",
+        "images": report.as_dict(),
+    }
+
+
+def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = False) -> str | None:
+    """Writes `FILE.meta.json` beside the finished `FILE`, replacing an older one.
+
+    Args:
+        target: FILE as the user named it; None is standard output.
+        meta: what JSON can hold.
+        locked: see `AtomicFile`.
+
+    Returns:
+        The name that was written; None for standard output, pipes and devices, which get no such file.
 
     Raises:
-        CheckError: it is no JSON object.
+        OutputError: it cannot be written.
     """
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckError(f"the provenance of {one_line(name)} is damaged: {one_line(str(error))}") from None
-    if not isinstance(meta, dict):
-        raise CheckError(f"the provenance of {one_line(name)} is no JSON object")
-    return meta
+    if target is None or is_direct(target):
+        return None
+    name = target + META_SUFFIX
+    text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # An undecodable byte of the command line is a lone surrogate, which this turns into its JSON escape.
+    write_whole(name, text.encode("utf-8", "backslashreplace"), overwrite=True, locked=locked)
+    return name
 
 
 def read_meta(name: str) -> dict[str, Any] | None:
-    """Reads a `FILE.meta.json`; None where there is none.
+    """Reads a `FILE.meta.json`.
 
     Args:
         name: of a file, or the URL of an object.
 
+    Returns:
+        Its content; None where there is no such file.
+
     Raises:
         CheckError: it cannot be read, or is damaged.
-        OutputError: the object store cannot be asked.
+        OutputError: the request to the object store failed.
     """
     if is_url(name):
         from xcli.storage.uploads import WritableStore
@@ -78,13 +150,32 @@ def read_meta(name: str) -> dict[str, Any] | None:
     return parse_meta(text, name)
 
 
+def parse_meta(text: bytes, name: str) -> dict[str, Any]:
+    """Parses provenance.
+
+    Raises:
+        CheckError: it is not a JSON object; the message names the file `name`.
+    """
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckError(f"the provenance of {one_line(name)} is damaged: {one_line(str(error))}") from None
+    if not isinstance(meta, dict):
+        raise CheckError(f"the provenance of {one_line(name)} is not a JSON object")
+    return meta
+
+
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
-    """The part of `FILE.meta.json` that says what made the rows."""
+    """Returns the part of `FILE.meta.json` that says what made the rows."""
     return {key: meta[key] for key in PROVENANCE_KEYS if key in meta}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Where two provenances differ: the key as `model.sha256`, and both values (None where there is none)."""
+    """Compares two provenances.
+
+    Returns:
+        For each difference the key as `model.sha256`, and both values; None for a value that is absent.
+    """
     flat, flat_other = _flat(one), _flat(other)
     keys = sorted(flat.keys() | flat_other.keys())
     return [(key, flat.get(key), flat_other.get(key)) for key in keys if flat.get(key) != flat_other.get(key)]

@@ -19,10 +19,9 @@ from xcli.core.errors import CheckError, OutputError, SourceError
 from xcli.core.records import ERROR, FEATURES, PATH, STATUS
 from xcli.core.text import one_line
 from xcli.storage.directories import open_folder
-from xcli.storage.streams import META_SUFFIX
 from xcli.storage.urls import is_url, scheme_of
-from xcli.tables.encoders import METADATA_KEY, rows_per_group
-from xcli.tables.provenance import DATASET_META, SUCCESS, parse_meta, read_meta
+from xcli.tables.encoders import rows_per_group
+from xcli.tables.provenance import DATASET_META, META_SUFFIX, METADATA_KEY, SUCCESS, parse_meta, read_meta
 from xcli.tables.schema import feature_shape
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
 from xcli.inference.run import RunOptions, versions
 from xcli.models.bundle import build_model, read_base, write_bundle
 from xcli.models.loader import BUNDLE_RECIPE, load_model
-from xcli.outputs.target import digest
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.streams import reported
 from xcli.storage.urls import is_url
 from xcli.tables.encoders import write_table
+from xcli.tables.provenance import digest
 from xcli.training.activation_cache import Cache, default_cache_dir
 from xcli.training.activations import Extractor
 from xcli.training.checkpoints import Checkpoints, prepare_folder
