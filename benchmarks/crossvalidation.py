@@ -22,7 +22,7 @@ import click
 
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import Recipe
-from xcli.training.session import Tuning
+from xcli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +48,10 @@ def fold_of(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
 
 
 @dataclass(slots=True)
-class Fold(Tuning):
+class Fold(TrainingSession):
     """A run over some of the images of another, whose activations it takes."""
 
-    def take(self, whole: Tuning) -> None:
+    def take(self, whole: TrainingSession) -> None:
         """In place of `prepare`."""
         import numpy as np
 
@@ -66,17 +66,17 @@ class Fold(Tuning):
 def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
     """Trains every fold; gives accuracy of the best and of the last epoch, and seconds, of each."""
     from xcli.inference.run import preprocessing_for
-    from xcli.models.bundle import read_base
     from xcli.models.loader import ModelSpec, load_model
     from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
-    from xcli.training.activation_cache import Cache, default_cache_dir
-    from xcli.training.activations import Extractor
+    from xcli.training.activation_cache import ActivationCache, default_cache_dir
+    from xcli.training.activations import ActivationExtractor
+    from xcli.training.base_model import read_base_model
     from xcli.training.checkpoints import Checkpoints
     from xcli.training.distribution import Replicas
     from xcli.training.finetune import DEFAULT_CACHE_BYTES
     from xcli.training.freezing import cut_below
     from xcli.training.recipe import trained_dtype, training_precision
-    from xcli.training.session import Watch
+    from xcli.training.session import Callbacks
     from xcli.training.split import split_images
 
     spec = ModelSpec(weights=weights, include_top=False)
@@ -84,15 +84,15 @@ def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | No
     precision = training_precision("auto", "/CPU:0")
     found = split_images(read_labelled(data), 0.0, recipe.seed)
     examples = tuple(replace(one, split=TRAIN) for one in found.examples if one.split in (TRAIN, VALIDATION))
-    base, replicas = read_base(model, spec), Replicas(["/CPU:0"])
+    base, replicas = read_base_model(model, spec), Replicas(["/CPU:0"])
 
-    def tuning(kind: type[Tuning], split: Split) -> Any:
-        return kind(split, base, recipe, trained_dtype(precision), replicas, Watch())
+    def tuning(kind: type[TrainingSession], split: Split) -> Any:
+        return kind(split, base, recipe, trained_dtype(precision), replicas, Callbacks())
 
-    whole = tuning(Tuning, replace(found, examples=examples))
-    cache = Cache(cache_dir or default_cache_dir(), DEFAULT_CACHE_BYTES)
+    whole = tuning(TrainingSession, replace(found, examples=examples))
+    cache = ActivationCache(cache_dir or default_cache_dir(), DEFAULT_CACHE_BYTES)
     whole.prepare(
-        Extractor(
+        ActivationExtractor(
             model=model,
             cut=cut_below(recipe.unfreeze),
             preprocessing=preprocessing_for(model),

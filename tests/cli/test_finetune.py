@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image
 
 from tests.cli.conftest import Invoke, Result, clean_environment
-from xcli.cli.training_progress import Course
+from xcli.cli.training_progress import TrainingDisplay
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.storage.local import LocalFile
 
@@ -188,12 +188,12 @@ def test_interrupted_and_continued_it_ends_in_the_same_model(
 ) -> None:
     command = ("finetune", data, "-o", scratch / "RUN", *options, *TRAINED, "--val-split", "0.25")
 
-    def interrupt(self: Course, row: Any, phase: Any) -> None:
+    def interrupt(self: TrainingDisplay, row: Any, phase: Any) -> None:
         if (row.phase, row.epoch) == ("blocks", 1):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Course, "epoch", interrupt)
+        patch.setattr(TrainingDisplay, "epoch", interrupt)
         stopped = invoke(*command)
     assert stopped.code == 130, stopped
     assert "goes on from the last epoch" in stopped.err

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xcli.cli import training_progress as courses
-from xcli.cli.training_progress import Course
-from xcli.training.activation_cache import Cache
-from xcli.training.trainer import Phase, Row
+from xcli.cli.training_progress import TrainingDisplay
+from xcli.training.activation_cache import ActivationCache
+from xcli.training.trainer import EpochMetrics, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def row(epoch: int, val: float | None = 0.75) -> Row:
-    return Row("head", epoch, 1e-3, 1.25, 0.5, None if val is None else 2 * val, val, 4.2)
+def row(epoch: int, val: float | None = 0.75) -> EpochMetrics:
+    return EpochMetrics("head", epoch, 1e-3, 1.25, 0.5, None if val is None else 2 * val, val, 4.2)
 
 
-def follow(course: Course, cache: Cache, val: float | None) -> None:
+def follow(course: TrainingDisplay, cache: ActivationCache, val: float | None) -> None:
     with course:
         course.computing(12)
         course.computed(12)
@@ -47,7 +47,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[io.Strin
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", stream)
             patch.setattr(courses.log, "disabled", True)  # other tests of the process may have left its handlers
-            follow(Course(enabled=enabled), Cache(tmp_path, 1), val)
+            follow(TrainingDisplay(enabled=enabled), ActivationCache(tmp_path, 1), val)
         return stream.getvalue()
 
     return show

@@ -23,14 +23,14 @@ from xcli.training.freezing import cut_below
 from xcli.models.hdf5_weights import KERNEL, random_weights
 from xcli.inference.run import Run, RunOptions, preprocessing_for
 from xcli.models.loader import load_model
-from xcli.training.optimizer import StepOptions, Stepper
+from xcli.training.optimizer import StepOptions, TrainStep
 from xcli.training.distribution import Replicas
 from xcli.core.tensorflow import load_tensorflow
 from xcli.sources.listing import SourceOptions, list_images
-from xcli.training.trainable import Tail
+from xcli.training.trainable import TrainableLayers
 from xcli.inference.tasks import FeaturesTable
 from xcli.training.trainer import Scorer
-from xcli.training.batches import Rows
+from xcli.training.batches import RowSubset
 
 tf = load_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -70,13 +70,14 @@ importance = np.array([1, 1, 2, 1, 0], np.float32)
 def train(devices):
     replicas = Replicas(devices)
     with replicas.scope():
-        tail = Tail(cut, weights, 3)
-    stepper = Stepper(tail, StepOptions(label_smoothing=0.1, dropout=0.3, weight_decay=0.01, average=0.9), 0, replicas)
+        tail = TrainableLayers(cut, weights, 3)
+    options = StepOptions(label_smoothing=0.1, dropout=0.3, weight_decay=0.01, average=0.9)
+    stepper = TrainStep(tail, options, 0, replicas)
     told = [stepper.step(x[step], targets[step], importance, 1e-3) for step in range(4)]
     state = stepper.state()
-    again = Stepper(tail, StepOptions(label_smoothing=0.1, dropout=0.3, weight_decay=0.01, average=0.9), 0, replicas)
+    again = TrainStep(tail, options, 0, replicas)
     again.restore(state)
-    scores = Scorer(Tail(cut, weights, 3), 4).scores(Rows(x[0], np.arange(5)), again.averaged())
+    scores = Scorer(TrainableLayers(cut, weights, 3), 4).scores(RowSubset(x[0], np.arange(5)), again.averaged())
     return told, state, scores, {name: again.state()[name] for name in state}
 
 
@@ -91,7 +92,7 @@ print(json.dumps({
     "loss": [[float(a), float(b)] for (a, _), (b, _) in zip(told, told3)],
     "right": [[int(a), int(b)] for (_, a), (_, b) in zip(told, told3)],
     "weights": max(float(np.abs(state[name] - state3[name]).max()) for name in state if not name.startswith("second")),
-    "moved": float(np.abs(state3[f"weight:{KERNEL}"] - Tail(cut, weights, 3).weights()[KERNEL]).max()),
+    "moved": float(np.abs(state3[f"weight:{KERNEL}"] - TrainableLayers(cut, weights, 3).weights()[KERNEL]).max()),
     "scores": float(np.abs(scores - scores3).max()),
     "restored": all(np.array_equal(state3[name], restored3[name]) for name in state3),
 }))

@@ -9,7 +9,7 @@ import pytest
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.training import activation_cache as caching
-from xcli.training.activation_cache import Cache, fingerprint
+from xcli.training.activation_cache import ActivationCache, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,34 +19,34 @@ KIB = 1024
 ONE, A, B, C, D, NEW, BUSY = (f"{number:032x}" for number in range(7))
 
 
-def put(cache: Cache, key: str, size: int, used: float) -> None:
-    with cache.locked(key) as folder:
+def put(cache: ActivationCache, key: str, size: int, used: float) -> None:
+    with cache.exclusive(key) as folder:
         (folder / "data.npy").write_bytes(os.urandom(size))
-        cache.finish(key, {"errors": {}})
+        cache.mark_complete(key, {"errors": {}})
     os.utime(cache.folder / key, (used, used))
 
 
-def kept(cache: Cache) -> set[str]:
+def kept(cache: ActivationCache) -> set[str]:
     return {path.name for path in cache.folder.iterdir() if path.is_dir()}
 
 
 def test_an_entry_counts_once_it_is_finished(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "new" / "cache", 1 << 20)
-    with cache.locked(ONE) as folder:
+    cache = ActivationCache(tmp_path / "new" / "cache", 1 << 20)
+    with cache.exclusive(ONE) as folder:
         assert folder.is_dir()
         assert cache.description(ONE) is None
-    cache.finish(ONE, {"errors": {"3": "empty"}})
+    cache.mark_complete(ONE, {"errors": {"3": "empty"}})
     assert cache.description(ONE) == {"errors": {"3": "empty"}}
     (cache.folder / ONE / "entry.json").write_text("{")
     assert cache.description(ONE) is None
 
 
 def test_those_used_longest_ago_make_room(tmp_path: Path) -> None:
-    older = Cache(tmp_path, 1 << 30)
+    older = ActivationCache(tmp_path, 1 << 30)
     for number, key in enumerate((A, B, C, D)):
         put(older, key, 100 * KIB, 1000 + number)
     older.touch(A)
-    cache = Cache(tmp_path, 320 * KIB)
+    cache = ActivationCache(tmp_path, 320 * KIB)
     cache.reserve({NEW}, 100 * KIB)
     assert kept(cache) == {A, D}
     assert cache.size() <= 220 * KIB
@@ -54,20 +54,20 @@ def test_those_used_longest_ago_make_room(tmp_path: Path) -> None:
 
 
 def test_what_the_run_needs_stays(tmp_path: Path) -> None:
-    put(Cache(tmp_path, 1 << 30), A, 100 * KIB, 1000)
-    put(Cache(tmp_path, 1 << 30), B, 100 * KIB, 2000)
-    cache = Cache(tmp_path, 150 * KIB)
+    put(ActivationCache(tmp_path, 1 << 30), A, 100 * KIB, 1000)
+    put(ActivationCache(tmp_path, 1 << 30), B, 100 * KIB, 2000)
+    cache = ActivationCache(tmp_path, 150 * KIB)
     cache.reserve({A}, 120 * KIB)
     assert kept(cache) == {A}
 
 
 def test_an_entry_that_another_process_makes_is_not_dropped(tmp_path: Path) -> None:
-    other = Cache(tmp_path, 1 << 30)
-    with other.locked(BUSY) as folder:
+    other = ActivationCache(tmp_path, 1 << 30)
+    with other.exclusive(BUSY) as folder:
         (folder / "data.npy").write_bytes(os.urandom(100 * KIB))
-        Cache(tmp_path, 1).trim(0)
+        ActivationCache(tmp_path, 1).trim(0)
         assert kept(other) == {BUSY}
-    Cache(tmp_path, 1).trim(0)
+    ActivationCache(tmp_path, 1).trim(0)
     assert kept(other) == set()
 
 
@@ -75,7 +75,7 @@ def test_nothing_of_others_is_removed_or_written_to(tmp_path: Path, caplog: pyte
     """A directory that somebody has files in may be named as the place of the cache."""
     caplog.set_level("INFO", logger="xcli")
     home = tmp_path / "home"
-    put(Cache(home, 1 << 30), A, 100 * KIB, 1000)
+    put(ActivationCache(home, 1 << 30), A, 100 * KIB, 1000)
     inside = home / "xception-activations"
     theirs = [home / ".ssh" / "id", home / "thesis" / "entry.json", home / B / "data.npy", inside / "photos" / "a.jpg"]
     theirs += [inside / C / "entry.json", inside / "b.lock"]
@@ -83,7 +83,7 @@ def test_nothing_of_others_is_removed_or_written_to(tmp_path: Path, caplog: pyte
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(os.urandom(200 * KIB))
     (inside / D).symlink_to(home / B)
-    cache = Cache(home, 1)
+    cache = ActivationCache(home, 1)
     cache.trim(0)
     assert cache.size() == 0
     assert not (inside / A).exists()
@@ -93,7 +93,7 @@ def test_nothing_of_others_is_removed_or_written_to(tmp_path: Path, caplog: pyte
     ]
     for key in (C, D):
         with pytest.raises(OutputError, match="was not made by this program; choose another --cache-dir"):
-            cache.locked(key).__enter__()
+            cache.exclusive(key).__enter__()
 
 
 def test_a_link_in_place_of_the_cache_is_refused(tmp_path: Path) -> None:
@@ -101,24 +101,24 @@ def test_a_link_in_place_of_the_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "xception-activations").symlink_to(tmp_path / "thesis")
     with pytest.raises(OutputError, match="it is a symbolic link; choose another --cache-dir"):
-        Cache(tmp_path / "cache", 1 << 30)
+        ActivationCache(tmp_path / "cache", 1 << 30)
     assert list((tmp_path / "thesis").iterdir()) == []
 
 
 def test_refuses_what_can_never_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"take 2\.00 GiB, but --cache-size allows 1\.00 GiB"):
-        Cache(tmp_path, 1 << 30).reserve({A}, 2 << 30)
+        ActivationCache(tmp_path, 1 << 30).reserve({A}, 2 << 30)
     usage = caching.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: usage._replace(free=300 << 20))
     with pytest.raises(OutputError, match=r"has only 0\.04 GiB free: choose another --cache-dir"):
-        Cache(tmp_path, 1 << 30).reserve({A}, 100 << 20)
-    Cache(tmp_path, 1 << 30).reserve({A}, 10 << 20)
+        ActivationCache(tmp_path, 1 << 30).reserve({A}, 100 << 20)
+    ActivationCache(tmp_path, 1 << 30).reserve({A}, 10 << 20)
 
 
 def test_refuses_a_directory_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another --cache-dir"):
-        Cache(tmp_path / "file", 1)
+        ActivationCache(tmp_path / "file", 1)
 
 
 def test_the_fingerprint_tells_descriptions_apart() -> None:

@@ -15,8 +15,8 @@ from xcli.inference.engine import Engine
 from xcli.inference.engines import Engines
 from xcli.models.loader import LoadedModel, load_model
 from xcli.sources.labelled import read_labelled
-from xcli.training.activation_cache import MARKER, Cache
-from xcli.training.activations import PROGRESS, Extractor
+from xcli.training.activation_cache import MARKER, ActivationCache
+from xcli.training.activations import PROGRESS, ActivationExtractor
 from xcli.training.augmentation import Augmentation
 from xcli.training.freezing import cut_below
 from xcli.training.split import Example, split_images
@@ -50,12 +50,12 @@ ENGINES: dict[str, Engines] = {}
 """One a cut: tracing is what takes the time here."""
 
 
-def extractor(model: LoadedModel, folder: Path, unfreeze: str = "none", **options: Any) -> Extractor:
+def extractor(model: LoadedModel, folder: Path, unfreeze: str = "none", **options: Any) -> ActivationExtractor:
     settings: dict[str, Any] = {"preprocessing": PIXELS, "augmentation": Augmentation(), "seed": 0} | options
-    made = Extractor(
+    made = ActivationExtractor(
         model=model,
         cut=cut_below(unfreeze),
-        cache=Cache(folder, 1 << 30),
+        cache=ActivationCache(folder, 1 << 30),
         devices=("/CPU:0",),
         precision="float32",
         **settings,

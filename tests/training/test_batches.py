@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xcli.training.batches import Rows, TrainingSet, balanced, mixed
+from xcli.training.batches import RowSubset, TrainingSet, apply_mixup, balanced_weights
 
 
 def training_set(count: int = 10, views: int = 3, dtype: Any = np.float32) -> TrainingSet:
@@ -16,7 +16,7 @@ def training_set(count: int = 10, views: int = 3, dtype: Any = np.float32) -> Tr
     arrays = [(view * 100 + np.arange(count)[::-1])[:, None].astype(dtype) for view in range(views)]
     classes = np.arange(count) % 2
     usable = np.ones((views, count), bool)
-    return TrainingSet([Rows(one, rows) for one in arrays], usable, classes, 2, np.array([1, 2], np.float32))
+    return TrainingSet([RowSubset(one, rows) for one in arrays], usable, classes, 2, np.array([1, 2], np.float32))
 
 
 def seen(data: TrainingSet, epoch: int, **options: Any) -> list[float]:
@@ -63,7 +63,7 @@ def test_a_view_that_could_not_be_had_is_replaced_by_the_first() -> None:
 def test_mixing_blends_examples_and_targets_alike(dtype: Any) -> None:
     x = (np.arange(6) * 40)[:, None].astype(dtype)
     targets = np.eye(6, dtype=np.float32)
-    blend, shares = mixed(x, targets, 5, np.random.default_rng(0), 1.0)
+    blend, shares = apply_mixup(x, targets, 5, np.random.default_rng(0), 1.0)
     assert blend.dtype == dtype
     assert np.allclose(shares.sum(1), 1)
     assert np.abs(blend[:, 0].astype(float) - shares @ x[:, 0].astype(float)).max() <= 0.51
@@ -80,6 +80,6 @@ def test_mixing_leaves_the_padding_out() -> None:
 
 def test_rare_classes_weigh_more_and_the_mean_stays_one() -> None:
     classes = np.array([0] * 90 + [1] * 10)
-    weights = balanced(classes, 2)
+    weights = balanced_weights(classes, 2)
     assert weights[1] / weights[0] == pytest.approx(3)
     assert weights[classes].mean() == pytest.approx(1)

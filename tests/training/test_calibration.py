@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.training.calibration import MIN_IMAGES, cooled, fit_temperature
+from xcli.training.calibration import MIN_IMAGES, apply_temperature, fit_temperature
 
 
 def drawn(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def test_it_stays_within_bounds_and_out_of_small_numbers() -> None:
 
 def test_only_the_classifier_is_changed() -> None:
     weights = {KERNEL: np.ones((3, 2), np.float32), BIAS: np.ones(2, np.float32), "x/kernel": np.ones(1, np.float32)}
-    found = cooled(weights, 0.5)
+    found = apply_temperature(weights, 0.5)
     assert found[KERNEL].dtype == np.float32
     assert (found[KERNEL] == 2).all()
     assert (found[BIAS] == 2).all()

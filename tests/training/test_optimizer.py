@@ -9,16 +9,16 @@ import pytest
 
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.training.freezing import cut_below
-from xcli.training.optimizer import StepOptions, Stepper, learning_rate
-from xcli.training.trainable import Tail
+from xcli.training.optimizer import StepOptions, TrainStep, learning_rate
+from xcli.training.trainable import TrainableLayers
 
 X = np.random.default_rng(0).normal(size=(6, 2048)).astype(np.float32)
 TARGETS = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
 ONES = np.ones(6, np.float32)
 
 
-def stepper(seed: int = 0, **options: Any) -> Stepper:
-    return Stepper(Tail(cut_below("none"), {}, 3), StepOptions(**options), seed)
+def stepper(seed: int = 0, **options: Any) -> TrainStep:
+    return TrainStep(TrainableLayers(cut_below("none"), {}, 3), StepOptions(**options), seed)
 
 
 def test_the_rate_rises_falls_and_ends_near_zero() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.training.freezing import PIXELS, cut_below
-from xcli.training.trainable import Tail
+from xcli.training.trainable import TrainableLayers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,21 +42,23 @@ def test_the_layers_above_a_cut_are_those_of_keras(
 ) -> None:
     cut = cut_below(unfreeze)
     assert cut.tap is not None
-    tail = Tail(cut, weights, 3)
+    tail = TrainableLayers(cut, weights, 3)
     found = tail.pooled(keras_taps[cut.tap]).numpy()
     assert np.abs(found - keras_taps["pooled"]).max() < 1e-4
 
 
 def test_bfloat16_is_near(weights: Weights, keras_taps: dict[str, NDArray[Any]]) -> None:
     cut = cut_below("block13")
-    found = Tail(cut, weights, 3, dtype="bfloat16").pooled(keras_taps["block12_add"].astype(np.float16)).numpy()
+    found = (
+        TrainableLayers(cut, weights, 3, dtype="bfloat16").pooled(keras_taps["block12_add"].astype(np.float16)).numpy()
+    )
     expected = keras_taps["pooled"]
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
     assert found.dtype == np.float32
 
 
 def test_the_variables_are_those_above_the_cut_without_moving_statistics(weights: Weights) -> None:
-    names = set(Tail(cut_below("block14"), weights, 3).variables)
+    names = set(TrainableLayers(cut_below("block14"), weights, 3).variables)
     expected = {f"block14_sepconv{n}/{kind}_kernel" for n in (1, 2) for kind in ("depthwise", "pointwise")}
     expected |= {f"block14_sepconv{n}_bn/{kind}" for n in (1, 2) for kind in ("gamma", "beta")}
     assert names == expected | {KERNEL, BIAS}
@@ -64,14 +66,14 @@ def test_the_variables_are_those_above_the_cut_without_moving_statistics(weights
 
 def test_the_head_alone(weights: Weights) -> None:
     features = np.random.default_rng(0).normal(size=(4, 2048)).astype(np.float32)
-    tail = Tail(cut_below("none"), weights, 1000)
+    tail = TrainableLayers(cut_below("none"), weights, 1000)
     assert set(tail.variables) == {KERNEL, BIAS}
     expected = features @ weights[KERNEL] + weights[BIAS]
     assert np.abs(tail.logits(tail.pooled(features)).numpy() - expected).max() < 1e-3
 
 
 def test_a_new_head_follows_from_the_seed() -> None:
-    first, again, other = (Tail(cut_below("none"), {}, 5, seed=seed).weights() for seed in (1, 1, 2))
+    first, again, other = (TrainableLayers(cut_below("none"), {}, 5, seed=seed).weights() for seed in (1, 1, 2))
     assert np.array_equal(first[KERNEL], again[KERNEL])
     assert not np.array_equal(first[KERNEL], other[KERNEL])
     assert first[KERNEL].shape == (2048, 5)
@@ -79,7 +81,7 @@ def test_a_new_head_follows_from_the_seed() -> None:
 
 
 def test_weights_go_in_and_come_out(weights: Weights) -> None:
-    tail, other = (Tail(cut_below("block14"), weights, 5, seed=seed) for seed in (1, 2))
+    tail, other = (TrainableLayers(cut_below("block14"), weights, 5, seed=seed) for seed in (1, 2))
     other.assign(tail.weights())
     for name, array in other.weights().items():
         assert np.array_equal(array, tail.weights()[name]), name

@@ -7,13 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from xcli.training.session import Watch
+from xcli.training.session import Callbacks
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from xcli.training.activation_cache import Cache
-    from xcli.training.trainer import Phase, Row
+    from xcli.training.activation_cache import ActivationCache
+    from xcli.training.trainer import EpochMetrics, Phase
 
 _REDRAWS = 4
 """A second, at most."""
@@ -24,7 +24,7 @@ _REPORTS = 30.0
 log = logging.getLogger("xcli")
 
 
-class Course(Watch):
+class TrainingDisplay(Callbacks):
     """Shows a run while it is under way.
 
     Args:
@@ -44,7 +44,7 @@ class Course(Watch):
         self._tensorboard, self._number = tensorboard, 0
         self._writer: Any = None
 
-    def __enter__(self) -> Course:
+    def __enter__(self) -> TrainingDisplay:
         return self
 
     def __exit__(
@@ -82,7 +82,7 @@ class Course(Watch):
             self._reported = time.monotonic()
             self._say(f"{self._images:,} of {self._total:,} images, views counted each")
 
-    def cached(self, reused: int, views: int, size: int, cache: Cache) -> None:
+    def cached(self, reused: int, views: int, size: int, cache: ActivationCache) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -124,7 +124,7 @@ class Course(Watch):
         seconds = (time.monotonic() - self._begin) / done * (self._epochs - done)
         return f", {int(seconds) // 60}:{int(seconds) % 60:02d} left at most"
 
-    def epoch(self, row: Row, phase: Phase) -> None:
+    def epoch(self, row: EpochMetrics, phase: Phase) -> None:
         self._done += 1
         cells = (
             f"{row.phase} {row.epoch}/{phase.epochs}",
@@ -164,7 +164,7 @@ class Course(Watch):
             table.add_row(*cells)
         return table
 
-    def _write_events(self, row: Row) -> None:
+    def _write_events(self, row: EpochMetrics) -> None:
         if self._tensorboard is None:
             return
         from xcli.core.tensorflow import load_tensorflow

@@ -1,15 +1,13 @@
-"""What fine-tuning starts from and what it leaves: a backbone with its scaling, and the bundle for `--model RUN`."""
+"""The bundle that `finetune` writes and `--model RUN` reads: a Keras model, its labels and its preprocessing."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_keras, load_tensorflow
-from xcli.models.hdf5_weights import TOP, assign, random_weights, read_weights
+from xcli.models.hdf5_weights import TOP, assign
 from xcli.models.loader import AVG_POOL, BUNDLE_LABELS, BUNDLE_MODEL, BUNDLE_RECIPE
 from xcli.storage.streams import AtomicFile, finish, reported
 
@@ -18,69 +16,9 @@ if TYPE_CHECKING:
 
     from xcli.images.preprocessing import Preprocessing
     from xcli.models.hdf5_weights import Weights
-    from xcli.models.keras_graph import Graph, Node
-    from xcli.models.labels import Labels
-    from xcli.models.loader import LoadedModel, ModelSpec
 
-SCALINGS = {"xception": (1 / 127.5, -1.0), "unit": (1 / 255, 0.0), "raw": (1.0, 0.0)}
-"""Factor and offset that make of [0, 255] what each input range means."""
 
 DROPOUT = "dropout"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What fine-tuning starts from.
-
-    Attributes:
-        weights: of the Xception below its pooling, by `layer/variable`.
-        scaling: factor and offset that make of [0, 255] what its first convolution was trained on.
-        labels: of the classifier that it has now, which is left out; None where it has none.
-    """
-
-    weights: Weights
-    scaling: tuple[float, float]
-    labels: Labels | None
-
-
-def read_base(model: LoadedModel, spec: ModelSpec) -> Base:
-    """Takes the Xception out of a loaded model.
-
-    Args:
-        model: plain, or from a `.keras` file or bundle.
-        spec: what it was loaded from.
-
-    Raises:
-        ModelError: something else than one scaling stands before the Xception.
-    """
-    from xcli.models.keras_network import ForeignNetwork
-
-    network = model.network
-    if isinstance(network, ForeignNetwork):
-        factor, offset = SCALINGS[model.input_range]
-        if network.rescales:
-            inner = _rescaling(network.graph, model.name)
-            factor, offset = factor * inner[0], offset * inner[0] + inner[1]
-        return Base(dict(network.weights()), (factor, offset), model.labels)
-    if model.path is None:
-        # The backbone is drawn first, so that it is the same with any classifier.
-        weights = random_weights(include_top=False, classes=1, seed=spec.seed)
-    else:
-        weights = read_weights(model.path, include_top=False)
-    return Base(weights, SCALINGS[model.input_range], None)
-
-
-def _rescaling(graph: Graph, name: str) -> tuple[float, float]:
-    """Factor and offset of the one Rescaling layer in a model."""
-    nodes: list[Node] = [node for one in graph.walk() for node in one.nodes if node.kind == "Rescaling"]
-    if len(nodes) == 1:
-        factor, offset = nodes[0].config.get("scale"), nodes[0].config.get("offset", 0.0)
-        if isinstance(factor, (int, float)) and isinstance(offset, (int, float)):
-            return float(factor), float(offset)
-    raise ModelError(
-        f"{name} scales its pixels in a way that cannot be carried over (one Rescaling layer with a number for scale "
-        "and offset can); start from --weights imagenet, or from a directory made by finetune"
-    )
 
 
 def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float, float], dropout: float) -> Any:

@@ -54,7 +54,7 @@ def fingerprint(description: Mapping[str, Any]) -> str:
     return sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class Cache:
+class ActivationCache:
     """Entries in a directory.
 
     Args:
@@ -97,7 +97,7 @@ class Cache:
             os.utime(self.folder / key)
 
     @contextmanager
-    def locked(self, key: str) -> Iterator[Path]:
+    def exclusive(self, key: str) -> Iterator[Path]:
         """The directory of an entry, for this process alone to write; another that wants it waits.
 
         Raises:
@@ -116,7 +116,7 @@ class Cache:
             (path / MARKER).touch()
             yield path
 
-    def finish(self, key: str, description: Mapping[str, Any]) -> None:
+    def mark_complete(self, key: str, description: Mapping[str, Any]) -> None:
         """Declares an entry whole; its files must be on the disk."""
         path = self.folder / key
         temporary = path / f".{ENTRY}.{os.getpid()}"

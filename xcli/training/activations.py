@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.engine import Engine
     from xcli.models.loader import LoadedModel
-    from xcli.training.activation_cache import Cache
+    from xcli.training.activation_cache import ActivationCache
     from xcli.training.freezing import Cut
     from xcli.training.split import Example
 
@@ -72,7 +72,7 @@ class View:
 
 
 @dataclass(slots=True)
-class Extractor:
+class ActivationExtractor:
     """Computes views, or takes them from the cache.
 
     Attributes:
@@ -96,7 +96,7 @@ class Extractor:
     preprocessing: Preprocessing
     augmentation: Augmentation
     seed: int
-    cache: Cache
+    cache: ActivationCache
     devices: tuple[str, ...]
     precision: Precision
     workers: int | None = None
@@ -137,11 +137,11 @@ class Extractor:
         key = self.key(examples, view)
         found = self._stored(key, reused=True)
         if found is None:
-            with self.cache.locked(key) as folder:
+            with self.cache.exclusive(key) as folder:
                 found = self._stored(key, reused=True)  # another process may have made it while this one waited
                 if found is None:
                     errors = self._compute(folder, examples, view)
-                    self.cache.finish(key, {"images": len(examples), "errors": errors})
+                    self.cache.mark_complete(key, {"images": len(examples), "errors": errors})
                     (folder / PROGRESS).unlink(missing_ok=True)
                     found = self._stored(key, reused=False)
         assert found is not None, "finish() has declared it whole"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowSubset:
     """Some rows of an array that may lie on the disk.
 
     Attributes:
@@ -56,14 +56,14 @@ class TrainingSet:
     """Images in several views, with their classes.
 
     Attributes:
-        views: one `Rows` a view, all of the same m images.
+        views: one `RowSubset` a view, all of the same m images.
         usable: bool[views, m]: whether an image has that view; the first view it always has.
         classes: int64[m].
         count: number of classes.
         weights: float32[classes], weight of an example of each class.
     """
 
-    views: Sequence[Rows]
+    views: Sequence[RowSubset]
     usable: NDArray[np.bool_]
     classes: NDArray[np.int64]
     count: int
@@ -122,11 +122,11 @@ class TrainingSet:
         importance = self.weights[self.classes[numbers]].copy()
         importance[count:] = 0
         if mixup:
-            x, targets = mixed(x, targets, count, rng, mixup)
+            x, targets = apply_mixup(x, targets, count, rng, mixup)
         return Batch(x, targets, importance, count)
 
 
-def mixed(
+def apply_mixup(
     x: NDArray[Any], targets: NDArray[np.float32], count: int, rng: np.random.Generator, mixup: float
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Blends each of the first `count` examples with another, which has the smaller part.
@@ -153,7 +153,7 @@ def mixed(
     return blend.astype(x.dtype), targets * share[:, None] + targets[other] * (1 - share[:, None])
 
 
-def balanced(classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+def balanced_weights(classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
     """Weights that give rare classes a say: the square root of the inverse frequency, 1 on average over the examples.
 
     The full inverse makes a handful of images of one class as loud as hundreds of another, and trains to their

@@ -49,7 +49,7 @@ def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> 
     return 2 / (low + high)
 
 
-def cooled(weights: Weights, temperature: float) -> Weights:
+def apply_temperature(weights: Weights, temperature: float) -> Weights:
     """Weights whose classifier has its logits divided by a temperature."""
     import numpy as np
 

@@ -40,7 +40,7 @@ class Replicas:
         scope: AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
-    def divided(self, array: NDArray[Any]) -> Any:
+    def split_batch(self, array: NDArray[Any]) -> Any:
         """The rows of a batch, shared out to the devices in order; a short batch is filled up with zeros.
 
         Args:
@@ -74,7 +74,7 @@ class Replicas:
         found = self._strategy.run(function, args=shares)
         return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None) for one in found]
 
-    def own_rows(self, whole: Any, rows: Any) -> Any:
+    def local_rows(self, whole: Any, rows: Any) -> Any:
         """Of a tensor for the whole batch the rows of the device that asks; for within `run`.
 
         Args:

@@ -20,20 +20,21 @@ from xcli.core.text import one_line
 from xcli.core.version import __version__
 from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
 from xcli.inference.run import RunOptions, versions
-from xcli.models.bundle import build_model, read_base, write_bundle
+from xcli.models.bundle import build_model, write_bundle
 from xcli.models.loader import BUNDLE_RECIPE, load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.streams import reported
 from xcli.storage.urls import is_url
 from xcli.tables.encoders import write_table
 from xcli.tables.provenance import digest
-from xcli.training.activation_cache import Cache, default_cache_dir
-from xcli.training.activations import Extractor
+from xcli.training.activation_cache import ActivationCache, default_cache_dir
+from xcli.training.activations import ActivationExtractor
+from xcli.training.base_model import read_base_model
 from xcli.training.checkpoints import Checkpoints, prepare_folder
 from xcli.training.distribution import Replicas
 from xcli.training.freezing import cut_below
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
-from xcli.training.session import Tuning, Watch
+from xcli.training.session import Callbacks, TrainingSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.models.loader import LoadedModel, ModelSpec
     from xcli.training.split import Split
-    from xcli.training.trainer import Progress, Row
+    from xcli.training.trainer import EpochMetrics, TrainingState
 
 PARTIAL, BUNDLE = ".partial", "bundle"
 HISTORY_FILE, HISTORY_PICTURE, SPLIT_FILE = "history.csv", "history.png", "split.csv"
@@ -55,7 +56,7 @@ log = logging.getLogger("xcli")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunPaths:
     """Where a run reads and writes.
 
     Attributes:
@@ -83,7 +84,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FineTuneResult:
     """What came of a run.
 
     Attributes:
@@ -100,12 +101,12 @@ class Outcome:
     metrics: Metrics | None = None
     split: str = VALIDATION
     test: Metrics | None = None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[EpochMetrics, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def check_place(place: Place) -> None:
+def check_paths(place: RunPaths) -> None:
     """Refuses names for RUN that cannot be meant, before anything is read.
 
     Raises:
@@ -151,10 +152,10 @@ def finetune(
     spec: ModelSpec,
     preprocessing: Preprocessing,
     recipe: Recipe,
-    place: Place,
+    place: RunPaths,
     options: RunOptions,
-    watch: Watch | None = None,
-) -> Outcome:
+    watch: Callbacks | None = None,
+) -> FineTuneResult:
     """Fine-tunes a model on labelled images, and writes the bundle and the report.
 
     Args:
@@ -163,7 +164,7 @@ def finetune(
         spec: what it was loaded from.
         preprocessing: how images become pixels, here and with the bundle.
         recipe: how to train.
-        place: where to read and write; see `check_place`.
+        place: where to read and write; see `check_paths`.
         options: use of the machine; its batch size counts for nothing here.
         watch: is told how it goes.
 
@@ -178,18 +179,18 @@ def finetune(
     """
     devices = choose_devices(options.device)
     precision = training_precision(options.precision, devices[0])
-    base = read_base(model, spec)
+    base = read_base_model(model, spec)
     settings = _settings(split, model, preprocessing, recipe, precision, kind_of(devices[0]))
     fingerprint = digest(settings)
     if os.path.isdir(place.run) and not place.overwrite and os.listdir(place.run):
         if _finished(place.run) == fingerprint:
-            return Outcome(place.run)
+            return FineTuneResult(place.run)
         raise OutputError(f"{one_line(place.run)} exists, of a run with other settings or data; pass --overwrite")
     if base.labels is not None and base.labels.names != split.labels:
         log.warning("%s tells other classes apart: it gets a new head", model.name)
     with _held(place) as folder, load_tensorflow().device(devices[0]):
-        cache = Cache(place.cache_dir or default_cache_dir(), place.cache_bytes)
-        extractor = Extractor(
+        cache = ActivationCache(place.cache_dir or default_cache_dir(), place.cache_bytes)
+        extractor = ActivationExtractor(
             model=model,
             cut=cut_below(recipe.unfreeze),
             preprocessing=preprocessing,
@@ -201,7 +202,7 @@ def finetune(
             workers=options.workers,
             timeout=options.image_timeout,
         )
-        tuning = Tuning(split, base, recipe, trained_dtype(precision), Replicas(devices), watch or Watch())
+        tuning = TrainingSession(split, base, recipe, trained_dtype(precision), Replicas(devices), watch or Callbacks())
         checkpoints = Checkpoints(folder, settings)
         state = checkpoints.load()
         tuning.prepare(extractor)
@@ -233,7 +234,7 @@ def _settings(
 
 
 @contextmanager
-def _held(place: Place) -> Iterator[str]:
+def _held(place: RunPaths) -> Iterator[str]:
     """The directory of checkpoints, for this process alone."""
     from filelock import FileLock, Timeout
 
@@ -250,7 +251,7 @@ def _held(place: Place) -> Iterator[str]:
 
 
 def _record(
-    settings: dict[str, Any], fingerprint: str, place: Place, tuning: Tuning, progress: Progress
+    settings: dict[str, Any], fingerprint: str, place: RunPaths, tuning: TrainingSession, progress: TrainingState
 ) -> dict[str, Any]:
     """`run.json` without the preprocessing that `--model RUN` reads."""
     split = tuning.split
@@ -270,15 +271,15 @@ def _record(
 
 
 def _finish(
-    tuning: Tuning,
+    tuning: TrainingSession,
     weights: Weights,
-    progress: Progress,
+    progress: TrainingState,
     record: dict[str, Any],
     preprocessing: Preprocessing,
-    place: Place,
+    place: RunPaths,
     options: RunOptions,
     precision: str,
-) -> Outcome:
+) -> FineTuneResult:
     """Writes everything, tries the bundle as it will be used, and gives RUN its name."""
     split, recipe = tuning.split, tuning.recipe
     folder = os.path.join(place.partial, BUNDLE)
@@ -309,14 +310,14 @@ def _finish(
 
 
 def _score(
-    tuning: Tuning,
+    tuning: TrainingSession,
     folder: str,
     preprocessing: Preprocessing,
-    place: Place,
+    place: RunPaths,
     options: RunOptions,
     precision: str,
-    rows: tuple[Row, ...],
-) -> Outcome:
+    rows: tuple[EpochMetrics, ...],
+) -> FineTuneResult:
     """Evaluates the bundle on what it was not trained on, by the road that `classify` takes."""
     model = load_model(model=folder)
     images = tuning.images
@@ -345,10 +346,10 @@ def _score(
         write_report(os.path.join(folder, TEST), test, tested.predictions(), extra={"split": TEST})
         bad |= {one.ref.path: one.error for one in tested.predictions() if one.error is not None}
     write_report(folder, metrics, predictions, extra=extra)
-    return Outcome(place.run, metrics, part, test, rows, counts, bad)
+    return FineTuneResult(place.run, metrics, part, test, rows, counts, bad)
 
 
-def _publish(folder: str, place: Place) -> None:
+def _publish(folder: str, place: RunPaths) -> None:
     """Gives the finished directory its name; an older one goes when the new one is there."""
     old = f"{place.partial}/old"
     with reported(place.run):

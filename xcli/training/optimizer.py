@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.training.trainable import Tail
+    from xcli.training.trainable import TrainableLayers
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-7
 
@@ -56,7 +56,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-class Stepper:
+class TrainStep:
     """Trains a tail step by step; all of its state is in `state()`, as arrays.
 
     Args:
@@ -66,7 +66,9 @@ class Stepper:
         replicas: the devices; the tail must have been made in their scope. Their number changes nothing but rounding.
     """
 
-    def __init__(self, tail: Tail, options: StepOptions, seed: int, replicas: Replicas | None = None) -> None:
+    def __init__(
+        self, tail: TrainableLayers, options: StepOptions, seed: int, replicas: Replicas | None = None
+    ) -> None:
         tf = load_tensorflow()
         self.tail, self.options, self._seed = tail, options, seed
         self._replicas = replicas or Replicas(["/CPU:0"])
@@ -98,11 +100,11 @@ class Stepper:
         # At first it follows quickly, or it would be an average with the weights of the beginning for long.
         keep = min(self.options.average, t / (t + 9))
         total = max(float(importance.sum()), 1e-9)
-        divided = self._replicas.divided
+        split = self._replicas.split_batch
         loss, right = self._step(
-            divided(x),
-            divided(targets),
-            divided(importance),
+            split(x),
+            split(targets),
+            split(importance),
             tf.constant([rate, rate * correction, keep, total], tf.float32),
             tf.constant([self._seed, self.steps], tf.int32),
         )
@@ -143,7 +145,7 @@ class Stepper:
             return pooled
         rows, width = int(pooled.shape[0]), int(pooled.shape[1])
         chance = tf.random.stateless_uniform((rows * self._replicas.count, width), seed)
-        kept = self._replicas.own_rows(chance, rows) >= share
+        kept = self._replicas.local_rows(chance, rows) >= share
         return tf.where(kept, pooled / (1 - share), tf.zeros_like(pooled))
 
     def _update(self, name: str, variable: Any, gradient: Any, numbers: Any) -> None:

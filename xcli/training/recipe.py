@@ -52,7 +52,7 @@ class Recipe:
         dropout: likewise.
         weight_decay: likewise.
         mixup: see `TrainingSet.epoch`; 0 mixes nothing.
-        class_weights: `auto` gives rare classes more weight (see `xcli.training.batches.balanced`), `none` does not.
+        class_weights: `auto` gives rare classes more weight (see `balanced_weights` in batches), `none` does not.
         batch_size: examples in a step.
         patience: epochs without a better one after which a phase ends.
         calibrate: divide the logits by a temperature fitted on the validation images.

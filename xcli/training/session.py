@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import SourceError
 from xcli.inference.run import LONG_RUN
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
-from xcli.training.batches import Rows, TrainingSet, balanced
+from xcli.training.batches import RowSubset, TrainingSet, balanced_weights
 from xcli.training.freezing import cut_below
 from xcli.training.recipe import HEAD, Recipe
 from xcli.training.split import Split, named
-from xcli.training.trainable import Tail
-from xcli.training.trainer import Held, Phase, Progress, Row, Scorer, Trainer
+from xcli.training.trainable import TrainableLayers
+from xcli.training.trainer import EpochMetrics, Phase, Scorer, Trainer, TrainingState, ValidationSet
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.models.bundle import Base
     from xcli.models.hdf5_weights import Weights
-    from xcli.training.activation_cache import Cache
-    from xcli.training.activations import Extractor, View
+    from xcli.training.activation_cache import ActivationCache
+    from xcli.training.activations import ActivationExtractor, View
+    from xcli.training.base_model import BaseModel
     from xcli.training.checkpoints import Checkpoints
     from xcli.training.distribution import Replicas
     from xcli.training.split import Example
@@ -31,7 +31,7 @@ _SCORED = 256
 """Pooled features scored at a time."""
 
 
-class Watch:
+class Callbacks:
     """What is told of a run while it is under way; this one keeps it to itself."""
 
     def computing(self, images: int) -> None:
@@ -40,7 +40,7 @@ class Watch:
     def computed(self, images: int) -> None:
         """So many more have been."""
 
-    def cached(self, reused: int, views: int, size: int, cache: Cache) -> None:
+    def cached(self, reused: int, views: int, size: int, cache: ActivationCache) -> None:
         """Of the views so many were in the cache; all of them take `size` bytes there."""
 
     def phase(self, phase: Phase, done: int) -> None:
@@ -49,7 +49,7 @@ class Watch:
     def step(self, step: int, steps: int) -> None:
         """So many steps of the epoch are done."""
 
-    def epoch(self, row: Row, phase: Phase) -> None:
+    def epoch(self, row: EpochMetrics, phase: Phase) -> None:
         """An epoch is done."""
 
     def scoring(self) -> None:
@@ -57,7 +57,7 @@ class Watch:
 
 
 @dataclass(slots=True)
-class Tuning:
+class TrainingSession:
     """One run, from its split to its weights.
 
     Attributes:
@@ -71,11 +71,11 @@ class Tuning:
     """
 
     split: Split
-    base: Base
+    base: BaseModel
     recipe: Recipe
     dtype: str
     replicas: Replicas
-    watch: Watch
+    watch: Callbacks
     bad: dict[int, str] = field(default_factory=dict)
     _views: list[View] = field(default_factory=list, init=False)
     _train: Any = field(default=None, init=False)
@@ -86,7 +86,7 @@ class Tuning:
         """The images that training has to do with, in the order of the data: all but the test part."""
         return tuple(one for one in self.split.examples if one.split != TEST)
 
-    def prepare(self, extractor: Extractor) -> None:
+    def prepare(self, extractor: ActivationExtractor) -> None:
         """Computes the activations of all views, and sorts out the images that cannot be read."""
         import numpy as np
 
@@ -119,7 +119,7 @@ class Tuning:
             reason = next(text for index, text in self.bad.items() if images[index].sample.label == lacking[0])
             raise SourceError(f"no training image of {named(lacking)} can be read (the first: {reason})")
 
-    def train(self, checkpoints: Checkpoints, state: dict[str, Any] | None) -> tuple[Weights, Progress]:
+    def train(self, checkpoints: Checkpoints, state: dict[str, Any] | None) -> tuple[Weights, TrainingState]:
         """Trains all phases; `prepare` comes first.
 
         Args:
@@ -129,7 +129,7 @@ class Tuning:
         Returns:
             The best weights of the last phase, calibrated if that is wanted, and the course.
         """
-        progress = Progress.of(state) if state is not None else Progress()
+        progress = TrainingState.of(state) if state is not None else TrainingState()
         weights: Weights = {}
         if state is not None and progress.epoch == 0 and progress.phase:
             weights = checkpoints.arrays(start_name(progress.phase))
@@ -159,19 +159,21 @@ class Tuning:
             usable[number] = ~np.isin(self._places, list(view.errors))
         truth = self._classes()
         data = TrainingSet(
-            [Rows(array, row) for array, row in zip(arrays, rows, strict=True)],  # type: ignore[arg-type]
+            [RowSubset(array, row) for array, row in zip(arrays, rows, strict=True)],  # type: ignore[arg-type]
             usable,
             truth[self._train],
             classes,
-            balanced(truth[self._train], classes) if recipe.class_weights == "auto" else np.ones(classes, np.float32),
+            balanced_weights(truth[self._train], classes)
+            if recipe.class_weights == "auto"
+            else np.ones(classes, np.float32),
         )
         start = {**self.base.weights, **weights}
 
-        def tail() -> Tail:
-            return Tail(cut, start, classes, dtype=self.dtype, scaling=self.base.scaling, seed=recipe.seed)
+        def tail() -> TrainableLayers:
+            return TrainableLayers(cut, start, classes, dtype=self.dtype, scaling=self.base.scaling, seed=recipe.seed)
 
         numbers = self._validation()
-        held = Held(Rows(arrays[0], numbers), truth[numbers]) if len(numbers) else None  # type: ignore[arg-type]
+        held = ValidationSet(RowSubset(arrays[0], numbers), truth[numbers]) if len(numbers) else None  # type: ignore[arg-type]
         scorer = Scorer(tail(), _SCORED if cut.tap is None else recipe.batch_size)
         with self.replicas.scope():
             trained = tail()

@@ -31,7 +31,7 @@ _HEAD_SCALE = 0.01
 """Standard deviation of a new head's weights: small, so that it begins by calling all classes alike."""
 
 
-class Tail:
+class TrainableLayers:
     """The trainable layers above a cut, with their head.
 
     Args:

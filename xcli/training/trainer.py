@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import load_tensorflow
-from xcli.training.calibration import cooled, fit_temperature
-from xcli.training.optimizer import StepOptions, Stepper, learning_rate
+from xcli.training.calibration import apply_temperature, fit_temperature
+from xcli.training.optimizer import StepOptions, TrainStep, learning_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.models.hdf5_weights import Weights
-    from xcli.training.batches import Rows, TrainingSet
+    from xcli.training.batches import RowSubset, TrainingSet
     from xcli.training.checkpoints import Checkpoints
     from xcli.training.distribution import Replicas
-    from xcli.training.trainable import Tail
+    from xcli.training.trainable import TrainableLayers
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EpochMetrics:
     """One epoch of the history.
 
     Attributes:
@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingState:
     """How far a run has come; with the stepper's state, all that goes on from here needs.
 
     Attributes:
@@ -95,7 +95,7 @@ class Progress:
     epoch: int = 0
     best_epoch: int = 0
     best: tuple[float, float] = (-1.0, 0.0)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochMetrics] = field(default_factory=list)
     temperature: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,15 +103,15 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def of(cls, value: dict[str, Any]) -> Progress:
+    def of(cls, value: dict[str, Any]) -> TrainingState:
         """From what `as_dict` made."""
-        rows = [Row(**row) for row in value["rows"]]
+        rows = [EpochMetrics(**row) for row in value["rows"]]
         accuracy, loss = value["best"]
         return cls(value["phase"], value["epoch"], value["best_epoch"], (accuracy, loss), rows, value["temperature"])
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ValidationSet:
     """Images to validate on.
 
     Attributes:
@@ -119,7 +119,7 @@ class Held:
         classes: int64[m].
     """
 
-    x: Rows
+    x: RowSubset
     classes: NDArray[np.int64]
 
 
@@ -131,12 +131,12 @@ class Scorer:
         batch_size: images at a time.
     """
 
-    def __init__(self, tail: Tail, batch_size: int) -> None:
+    def __init__(self, tail: TrainableLayers, batch_size: int) -> None:
         tf = load_tensorflow()
         self.tail, self._batch_size = tail, batch_size
         self._logits = tf.function(lambda x: tail.logits(tail.pooled(x)), autograph=False)
 
-    def scores(self, rows: Rows, weights: Weights) -> NDArray[np.float32]:
+    def scores(self, rows: RowSubset, weights: Weights) -> NDArray[np.float32]:
         """Probabilities float32[m, classes] of images under `weights`."""
         import numpy as np
 
@@ -179,30 +179,30 @@ class Trainer:
         checkpoints: where to keep the state after every epoch; None keeps nothing.
         on_epoch: called with every new row, and the number of epochs of the phase.
         on_step: called with the number of the step in its epoch, and the steps of an epoch.
-        replicas: the devices; see `Stepper`.
+        replicas: the devices; see `TrainStep`.
     """
 
     def __init__(
         self,
         phase: Phase,
-        tail: Tail,
+        tail: TrainableLayers,
         data: TrainingSet,
         *,
         scorer: Scorer | None,
-        held: Held | None,
+        held: ValidationSet | None,
         seed: int,
         checkpoints: Checkpoints | None = None,
-        on_epoch: Callable[[Row, Phase], None] = lambda row, phase: None,
+        on_epoch: Callable[[EpochMetrics, Phase], None] = lambda row, phase: None,
         on_step: Callable[[int, int], None] = lambda step, steps: None,
         replicas: Replicas | None = None,
     ) -> None:
         self.phase, self.tail, self.data, self.held = phase, tail, data, held
         self._scorer, self._seed, self._checkpoints = scorer, seed, checkpoints
         self._on_epoch, self._on_step = on_epoch, on_step
-        self.stepper = Stepper(tail, phase.step, seed, replicas)
+        self.stepper = TrainStep(tail, phase.step, seed, replicas)
         self._best: Weights = tail.weights()
 
-    def run(self, progress: Progress) -> Weights:
+    def run(self, progress: TrainingState) -> Weights:
         """Trains from where `progress` says that it is, to the end of the phase.
 
         Args:
@@ -231,12 +231,12 @@ class Trainer:
         if self.held is None or self._scorer is None:
             return weights, 1.0
         temperature = fit_temperature(self._scorer.scores(self.held.x, weights), self.held.classes)
-        return cooled(weights, temperature), temperature
+        return apply_temperature(weights, temperature), temperature
 
-    def _is_over(self, progress: Progress) -> bool:
+    def _is_over(self, progress: TrainingState) -> bool:
         return self.held is not None and progress.epoch - progress.best_epoch >= self.phase.patience
 
-    def _epoch(self, number: int) -> Row:
+    def _epoch(self, number: int) -> EpochMetrics:
         phase, begin = self.phase, time.monotonic()
         steps = self.data.steps(phase.batch_size)
         loss = right = weight = rate = 0.0
@@ -255,7 +255,7 @@ class Trainer:
         if self.held is not None and self._scorer is not None:
             scores = self._scorer.scores(self.held.x, self.stepper.averaged())
             val_accuracy, val_loss = accuracy_and_loss(scores, self.held.classes)
-        return Row(
+        return EpochMetrics(
             phase.name,
             number + 1,
             rate,
@@ -266,7 +266,7 @@ class Trainer:
             time.monotonic() - begin,
         )
 
-    def _judge(self, row: Row, progress: Progress) -> None:
+    def _judge(self, row: EpochMetrics, progress: TrainingState) -> None:
         """Takes note of an epoch that is the best so far; without validation the last one is."""
         if row.val_accuracy is None or row.val_loss is None:
             better = True
@@ -279,7 +279,7 @@ class Trainer:
             progress.best_epoch = row.epoch
             self._best = self.stepper.averaged()
 
-    def _keep(self, progress: Progress) -> None:
+    def _keep(self, progress: TrainingState) -> None:
         if self._checkpoints is None:
             return
         last, best = self._name("last", progress.epoch), self._name("best", progress.best_epoch)

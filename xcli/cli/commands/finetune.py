@@ -14,7 +14,7 @@ from xcli.cli.commands.evaluate import label_columns, show
 from xcli.cli.help import INPUT, OUTPUT, PIXELS, RUN, TRAINING, Command, F, option, stack
 from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.table_run import quiet_libraries
-from xcli.cli.training_progress import Course
+from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, Terminated
 from xcli.core.records import default
@@ -22,7 +22,7 @@ from xcli.inference.run import MAX_BATCH, RunOptions, preprocessing_for
 from xcli.models.loader import load_model
 from xcli.sources.labelled import read_labelled
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
-from xcli.training.finetune import DEFAULT_CACHE_BYTES, Place, check_place
+from xcli.training.finetune import DEFAULT_CACHE_BYTES, RunPaths, check_paths
 from xcli.training.finetune import finetune as train
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
@@ -39,7 +39,7 @@ from xcli.training.recipe import (
 from xcli.training.split import split_images
 
 if TYPE_CHECKING:
-    from xcli.training.finetune import Outcome
+    from xcli.training.finetune import FineTuneResult
 
 GIB = 1 << 30
 SHOWN_BAD = 10
@@ -262,13 +262,13 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     pixels, spec = pixel_options(values), model_spec(ctx, values, include_top=False)
     names = ("precision", "device", "workers", "image_timeout")
     options = RunOptions(**{name: values.pop(name) for name in names})
-    check_place(place)
+    check_paths(place)
     data = read_labelled(place.source, path_column=values["path_column"], label_column=values["label_column"])
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
     _be_repeatable()
     model = load_model(spec)
-    with Course(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as course:
+    with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as course:
         try:
             outcome = train(split, model, spec, preprocessing_for(model, **pixels), recipe, place, options, course)
         except (KeyboardInterrupt, Terminated):
@@ -306,8 +306,8 @@ def _recipe(values: dict[str, Any]) -> Recipe:
     return Recipe(augmentation=augmentation, seed=values["seed"], **{name: values.pop(name) for name in names})
 
 
-def _place(values: dict[str, Any]) -> Place:
-    return Place(
+def _place(values: dict[str, Any]) -> RunPaths:
+    return RunPaths(
         source=values.pop("data"),
         run=values.pop("output"),
         cache_dir=values.pop("cache_dir"),
@@ -326,7 +326,7 @@ def _be_repeatable() -> None:
     load_tensorflow().config.experimental.enable_op_determinism()
 
 
-def _close(outcome: Outcome, seconds: float) -> int:
+def _close(outcome: FineTuneResult, seconds: float) -> int:
     if outcome.metrics is None:
         log.warning("%s is there already, of the same data and settings; nothing to do", outcome.run)
         return ExitCode.OK

@@ -1,0 +1,73 @@
+"""The network that fine-tuning starts from: the weights of its Xception, and the scaling of its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import ModelError
+from xcli.models.hdf5_weights import random_weights, read_weights
+
+if TYPE_CHECKING:
+    from xcli.models.hdf5_weights import Weights
+    from xcli.models.keras_graph import Graph, Node
+    from xcli.models.labels import Labels
+    from xcli.models.loader import LoadedModel, ModelSpec
+
+SCALINGS = {"xception": (1 / 127.5, -1.0), "unit": (1 / 255, 0.0), "raw": (1.0, 0.0)}
+"""Factor and offset that turn pixels of [0, 255] into each input range."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """What fine-tuning starts from.
+
+    Attributes:
+        weights: of the Xception below its pooling, by `layer/variable`.
+        scaling: factor and offset that turn pixels of [0, 255] into the input of the first convolution.
+        labels: of the current classifier, which is left out; None where there is none.
+    """
+
+    weights: Weights
+    scaling: tuple[float, float]
+    labels: Labels | None
+
+
+def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
+    """Takes the Xception out of a loaded model.
+
+    Args:
+        model: plain, or from a `.keras` file or bundle.
+        spec: what it was loaded from.
+
+    Raises:
+        ModelError: the layers before the Xception are not a single scaling.
+    """
+    from xcli.models.keras_network import ForeignNetwork
+
+    network = model.network
+    if isinstance(network, ForeignNetwork):
+        factor, offset = SCALINGS[model.input_range]
+        if network.rescales:
+            inner = _rescaling(network.graph, model.name)
+            factor, offset = factor * inner[0], offset * inner[0] + inner[1]
+        return BaseModel(dict(network.weights()), (factor, offset), model.labels)
+    if model.path is None:
+        # The random weights of the backbone come first, so they do not depend on the classifier.
+        weights = random_weights(include_top=False, classes=1, seed=spec.seed)
+    else:
+        weights = read_weights(model.path, include_top=False)
+    return BaseModel(weights, SCALINGS[model.input_range], None)
+
+
+def _rescaling(graph: Graph, name: str) -> tuple[float, float]:
+    """Factor and offset of the one Rescaling layer in a model."""
+    nodes: list[Node] = [node for one in graph.walk() for node in one.nodes if node.kind == "Rescaling"]
+    if len(nodes) == 1:
+        factor, offset = nodes[0].config.get("scale"), nodes[0].config.get("offset", 0.0)
+        if isinstance(factor, (int, float)) and isinstance(offset, (int, float)):
+            return float(factor), float(offset)
+    raise ModelError(
+        f"{name} scales its pixels in a way that cannot be carried over (one Rescaling layer with a number for scale "
+        "and offset can); start from --weights imagenet, or from a directory made by finetune"
+    )
