@@ -40,7 +40,7 @@ def test_the_second_is_that_mirrored(photo: str) -> None:
 
 def test_further_views_follow_from_view_seed_and_bytes(photo: str, tmp_path: Path) -> None:
     def decode(view: int, seed: int, name: str = photo) -> bytes:
-        return view_decoder(Augmentation(), view, seed)(name, PIXELS).tobytes()
+        return view_decoder(Augmentation(), view, seed)(LocalFile(name), PIXELS).tobytes()
 
     copy = tmp_path / "copy.png"
     shutil.copy(photo, copy)
@@ -53,7 +53,7 @@ def test_random_views_look_like_the_image(photo: str, resize: str) -> None:
     pixels = Preprocessing(size=64, resize=resize)
     plain = load_image(LocalFile(photo), pixels).astype(float)
     for view in range(2, 6):
-        found = view_decoder(Augmentation(flip=False, crop=0.9, colour=0.1), view, 0)(photo, pixels)
+        found = view_decoder(Augmentation(flip=False, crop=0.9, colour=0.1), view, 0)(LocalFile(photo), pixels)
         assert found.shape == (64, 64, 3)
         assert found.dtype == np.uint8
         assert np.corrcoef(found.ravel(), plain.ravel())[0, 1] > 0.6
@@ -62,7 +62,7 @@ def test_random_views_look_like_the_image(photo: str, resize: str) -> None:
 def test_without_crop_and_colour_a_view_is_plain_or_mirrored(photo: str) -> None:
     augmentation = Augmentation(crop=1, colour=0)
     seen = {
-        view_decoder(augmentation, view, 0)(photo, Preprocessing(size=64, resize="squash")).tobytes()
+        view_decoder(augmentation, view, 0)(LocalFile(photo), Preprocessing(size=64, resize="squash")).tobytes()
         for view in range(2, 12)
     }
     assert len(seen) == 2
@@ -94,7 +94,7 @@ def test_a_bad_image_is_an_image_error(tmp_path: Path) -> None:
     bad.write_bytes(b"\xff\xd8\xff nothing more")
     for view in (0, 1, 2):
         with pytest.raises(ImageError):
-            view_decoder(Augmentation(), view, 0)(str(bad), PIXELS)
+            view_decoder(Augmentation(), view, 0)(LocalFile(str(bad)), PIXELS)
 
 
 @pytest.mark.parametrize("options", [{"crop": 0}, {"crop": 1.1}, {"colour": -0.1}, {"colour": 1}])
