@@ -133,11 +133,11 @@ def _peak() -> int:
 
 def work(arguments: argparse.Namespace) -> int:
     """The process that decodes: says every number before it is tried, and what became of it."""
-    from xcli.images.preprocessing import prepare
+    from xcli.images.decoders import load_decoders
 
     files, ways = chosen(arguments.formats), settings()
     warnings.simplefilter("error")
-    prepare()
+    load_decoders()
     path = os.path.join(arguments.keep, f"{arguments.seed}-trying")
     for number in range(arguments.worker, sys.maxsize):
         name, data = case(arguments.seed, number, files)

@@ -22,10 +22,10 @@ from PIL import Image
 from tests.imagefiles import encode, gradient, png, texture
 from tests.mutations import KINDS, LIMIT, Edit, corpus, mutate
 from xcli.core.errors import ImageError
-from xcli.images import formats
+from xcli.images import decoders
 from xcli.images import rgb as colours
-from xcli.images.formats import MAX_SCANS
-from xcli.images.preprocessing import Preprocessing, decode_image, load_image, prepare
+from xcli.images.decoders import MAX_SCANS, load_decoders
+from xcli.images.preprocessing import Preprocessing, decode_image, load_image
 from xcli.inference.pipeline import DecoderPool
 from xcli.storage.local import LocalFile
 
@@ -45,7 +45,7 @@ EDITS = st.lists(st.builds(Edit, st.sampled_from(KINDS), NUMBERS, NUMBERS), min_
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    formats.pillow.cache_clear()
+    decoders.load_decoders.cache_clear()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_damage_gives_pixels_or_an_image_error(
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prepare()
+        load_decoders()
         attempt()
     assert capsys.readouterr() == ("", "")
 
@@ -114,8 +114,9 @@ _CHILD = """
 import sys
 from xcli.core.errors import ImageError
 from xcli.storage.local import LocalFile
-from xcli.images.preprocessing import Preprocessing, load_image, prepare
-prepare()
+from xcli.images.decoders import load_decoders
+from xcli.images.preprocessing import Preprocessing, load_image
+load_decoders()
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
@@ -251,7 +252,7 @@ def test_a_decode_does_not_stop_the_other_threads(form: str) -> None:
     """The timeout is counted by another thread, which must come to run meanwhile."""
     buffer = io.BytesIO()
     gradient(3000, 3000).save(buffer, form, **({"lossless": False} if form == "WEBP" else {}))
-    prepare()
+    load_decoders()
     thread = threading.Thread(target=decode_image, args=(buffer.getvalue(), Preprocessing(jpeg_shrink=False)))
     longest, last = 0.0, time.monotonic()
     thread.start()

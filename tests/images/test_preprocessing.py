@@ -46,10 +46,11 @@ from tests.imagefiles import (
     ycck_jpeg,
 )
 from xcli.core.errors import ImageError, UsageError
-from xcli.images import formats
+from xcli.images import decoders
 from xcli.images import preprocessing as images
-from xcli.images.formats import sniff
-from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, crop_box, decode_image, load_image, open_image
+from xcli.images.decoders import open_image
+from xcli.images.formats import MAX_FILE_BYTES, sniff
+from xcli.images.preprocessing import Preprocessing, crop_box, decode_image, load_image
 from xcli.storage import local
 from xcli.storage.local import LocalFile, file_kind, read_file
 
@@ -67,8 +68,8 @@ WHITE = (255, 255, 255)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `pillow` sets in the process as it is at the start of a program; pytest resets a part of it."""
-    formats.pillow.cache_clear()
+    """What `load_decoders` sets in the process as it is at the start of a program; pytest resets a part of it."""
+    decoders.load_decoders.cache_clear()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
 
 
@@ -113,7 +114,7 @@ def difference(a: Any, b: Any) -> int:
 def test_format_is_told_from_the_content(tmp_path: Path, form: str, loss: int) -> None:
     data = encode(PICTURE, form)
     assert sniff(data[:64]) == form
-    assert form in images.supported_formats()
+    assert form in decoders.supported_formats()
     assert difference(pixels(data), PICTURE) <= loss
     for name in ("picture.jpg", "picture.png", "picture.txt", "picture"):
         (tmp_path / name).write_bytes(data)
@@ -168,11 +169,11 @@ def test_no_other_decoder_of_pillow_is_ever_tried() -> None:
 def test_without_pillow_heif_the_row_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     data = heic(PICTURE)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    assert "HEIF" not in images.supported_formats()
+    assert "HEIF" not in decoders.supported_formats()
     with pytest.raises(ImageError, match="pip install pillow-heif") as caught:
         decode_image(data, Preprocessing())
     assert caught.value.reason == "unsupported"
-    formats.pillow.cache_clear()
+    decoders.load_decoders.cache_clear()
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
@@ -631,7 +632,7 @@ def resident() -> int:
 HUGE_BMP = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, *[0] * 6)
 
 
-@pytest.mark.parametrize("max_pixels", [1_000_000, images.DEFAULT_MAX_PIXELS])
+@pytest.mark.parametrize("max_pixels", [1_000_000, decoders.DEFAULT_MAX_PIXELS])
 @pytest.mark.parametrize(
     "make",
     [
@@ -649,7 +650,7 @@ HUGE_BMP = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + struct.pack("<IiiHHIIiiII
 def test_declared_size_is_checked_before_decoding(make: Callable[[], bytes], max_pixels: int) -> None:
     data = make()
     assert len(data) < 200_000
-    images.prepare()
+    decoders.load_decoders()
     with frugality():
         assert reason(data, Preprocessing(max_pixels=max_pixels)) == "too-large"
 
@@ -749,7 +750,7 @@ def _mutate(name: str, seed: int) -> None:
 def test_mutations_give_pixels_or_an_image_error(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images.prepare()
+        decoders.load_decoders()
         _mutate()
     # What libtiff writes to file descriptor 2 is for `NativeStderr`; this is about Python.
     assert capsys.readouterr() == ("", "")
@@ -767,14 +768,14 @@ def test_warnings_of_pillow_are_not_shown() -> None:
             image.load()
         assert seen, "Pillow warns of this file"
         seen.clear()
-        images.prepare()
+        decoders.load_decoders()
         decode_image(data, Preprocessing())
         assert difference(pixels(bytes(animated)), PICTURE) == 0
         assert not seen
 
 
 def test_pillow_logs_nothing_where_logging_is_not_set_up(capsys: pytest.CaptureFixture[str]) -> None:
-    images.prepare()
+    decoders.load_decoders()
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []  # pytest's
     try:
@@ -1122,7 +1123,7 @@ def test_kinds_of_files() -> None:
 def test_files_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tif"
     with open(path, "wb") as file:
-        file.truncate(images.MAX_FILE_BYTES + 1)
+        file.truncate(MAX_FILE_BYTES + 1)
     with frugality():
         assert read_reason(str(path))[0] == "too-large"
 

@@ -20,7 +20,7 @@ from tests.imagefiles import encode, gradient, make_hostile_directory
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
-from xcli.images import formats
+from xcli.images import decoders
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
 from xcli.sources.archives.members import Member
@@ -146,7 +146,7 @@ def test_default_workers() -> None:
 
 
 def test_real_files(tmp_path: Path) -> None:
-    formats.pillow.cache_clear()  # pytest has undone what it does against warnings
+    decoders.load_decoders.cache_clear()  # pytest has undone what it does against warnings
     expected = make_hostile_directory(tmp_path)
     refs = [ImageRef(name, LocalFile(os.path.join(tmp_path, name)), b"") for name in sorted(expected)]
     p = Preprocessing(size=16)

@@ -11,7 +11,7 @@ import pytest
 from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.listing import SourceOptions, list_images, shard_of
 from xcli.sources.locations import RemoteObject
 from xcli.storage import object_store as stores

@@ -11,7 +11,8 @@ from xcli.cli.help import INPUT, MODEL, OUTPUT, PIXELS, RUN, F, option, stack
 from xcli.cli.verbosity import messages_of
 from xcli.core.records import default
 from xcli.core.tensorflow import PRECISIONS
-from xcli.images.preprocessing import DEFAULT_CROP_PCT, DEFAULT_MAX_PIXELS, INTERPOLATIONS, RESIZE_MODES
+from xcli.images.decoders import DEFAULT_MAX_PIXELS
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
 from xcli.inference.run import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.loader import ModelSpec

@@ -17,18 +17,18 @@ The written policy, for every format (each rule has a test):
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
-from xcli.images.formats import SNIFFED, check_jpeg, damage, pillow, sniff
+from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.images.rgb import to_rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
+    from PIL import Image
     from PIL.ImageFile import ImageFile
 
     from xcli.core.records import Readable
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 DEFAULT_CROP_PCT = 0.897
-DEFAULT_MAX_PIXELS = 178_000_000
-MAX_FILE_BYTES = 1 << 30
 PAD_COLOUR = (128, 128, 128)
 """Mid-grey: next to zero after scaling to [-1, 1]."""
 
@@ -91,16 +89,6 @@ class Preprocessing:
         return asdict(self)
 
 
-def prepare() -> None:
-    """Imports the decoders, so that threads that come later need not race for it."""
-    pillow()
-
-
-def supported_formats() -> tuple[str, ...]:
-    """Names of the formats that can be decoded here."""
-    return tuple(sorted(pillow()[1]))
-
-
 def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Reads and decodes one image.
 
@@ -127,47 +115,16 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
     except ImageError:
         raise
     except Exception as error:
-        raise damage(error, data) from error
-
-
-def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
-    """Opens an image without decoding its pixels.
-
-    Raises:
-        ImageError: the content is not an image, cannot be decoded here, or has more than `max_pixels` pixels.
-    """
-    if not data:
-        raise ImageError("empty", "zero bytes")
-    kind = sniff(data[:SNIFFED])
-    if kind is None:
-        raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
-    module, openers = pillow()
-    if kind == "JPEG":
-        check_jpeg(data)
-    if kind not in openers:
-        how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
-        raise ImageError("unsupported", f"{kind} files need {how}")
-    # Pillow's own limit, which refuses twice its value, stays as a net for what it allocates while opening (a GIF's
-    # frame). It belongs to the process, so it is never lowered, and raised only where it would be in the way.
-    if module.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * module.MAX_IMAGE_PIXELS:
-        module.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
-    try:
-        image = openers[kind](io.BytesIO(data))
-    except Exception as error:
-        raise damage(error, data, kind) from error
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise ImageError("too-large", f"{width}x{height} is more than --max-pixels {max_pixels:,}")
-    return image
+        raise explain_decode_error(error, data) from error
 
 
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation to Pillow's `Transpose` that undoes it."""
 
 
-def _square(image: ImageFile, p: Preprocessing) -> Image:
-    module, _ = pillow()
+def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
+    from PIL import Image
+
     width, height = image.size
     shrink = _draft(image, p)
     rgb = to_rgb(image)
@@ -183,14 +140,14 @@ def _square(image: ImageFile, p: Preprocessing) -> Image:
         # Where shrinking does not divide the size, the last column and row are only partly image. Turned, they may
         # come first, and the image begins within them.
         spare_x, spare_y = rgb.width - width / shrink, rgb.height - height / shrink
-        rgb = rgb.transpose(module.Transpose(_TRANSPOSE[orientation]))
+        rgb = rgb.transpose(Image.Transpose(_TRANSPOSE[orientation]))
         if orientation >= 5:
             width, height, spare_x, spare_y = height, width, spare_y, spare_x
         x = spare_x if orientation in (2, 3, 6, 7) else 0.0
         y = spare_y if orientation in (3, 4, 7, 8) else 0.0
-    method = module.Resampling[p.interpolation.upper()]
+    method = Image.Resampling[p.interpolation.upper()]
 
-    def resample(size: tuple[int, int], box: tuple[float, float, float, float]) -> Image:
+    def resample(size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
         left, top, right, bottom = (edge / shrink for edge in box)
         return rgb.resize(size, method, (left + x, top + y, min(right + x, rgb.width), min(bottom + y, rgb.height)))
 
@@ -201,7 +158,7 @@ def _square(image: ImageFile, p: Preprocessing) -> Image:
         return resample((p.size, p.size), crop_box(width, height, p))
     scale = p.size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas: Image = module.new("RGB", (p.size, p.size), PAD_COLOUR)
+    canvas = Image.new("RGB", (p.size, p.size), PAD_COLOUR)
     canvas.paste(resample(inner, whole), ((p.size - inner[0]) // 2, (p.size - inner[1]) // 2))
     return canvas
 
@@ -245,7 +202,7 @@ def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, f
 _ORIENTATION_TAG = 0x0112
 
 
-def _orientation(image: Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels, which may be whole

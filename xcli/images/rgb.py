@@ -6,20 +6,21 @@ import io
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
-from xcli.images.formats import pillow
+from xcli.images.decoders import load_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from PIL.Image import Image
+    from PIL import Image
     from PIL.ImageFile import ImageFile
 
 _WHITE = (255, 255, 255)
 
 
-def to_rgb(file: ImageFile) -> Image:
+def to_rgb(file: ImageFile) -> Image.Image:
     """Decodes the pixels of the first frame, and makes them RGB without alpha."""
-    module, _ = pillow()
+    from PIL import Image
+
     if file.mode in ("I", "F"):
         raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
     # Decoding forgets where and how the samples lie in the file.
@@ -39,9 +40,9 @@ def to_rgb(file: ImageFile) -> Image:
     if hidden is not None:
         rgb.paste(_WHITE, (0, 0, *rgb.size), hidden)
     if file.format == "GIF" and frame is not None and frame != (0, 0, *file.size):
-        canvas = module.new("RGB", file.size, _WHITE)
+        canvas = Image.new("RGB", file.size, _WHITE)
         canvas.paste(rgb.crop(frame), frame)
-        return canvas  # type: ignore[no-any-return]
+        return canvas
     return rgb
 
 
@@ -56,12 +57,13 @@ def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
             yield left, top, min(left + _SIDE, width), min(top + _SIDE, height)
 
 
-def _over_white(image: Image) -> Image:
-    module, _ = pillow()
-    rgb: Image = module.new("RGB", image.size)
+def _over_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    rgb = Image.new("RGB", image.size)
     for box in _tiles(image.size):
         rgba = image.crop(box).convert("RGBA")
-        rgb.paste(module.alpha_composite(module.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB"), box)
+        rgb.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB"), box)
     return rgb
 
 
@@ -76,25 +78,26 @@ def _layout(file: ImageFile) -> str:
 def _low_bytes(image: ImageFile) -> ImageFile:
     """The less significant bytes of a 16-bit RGB PNG, of which Pillow keeps the others."""
     assert isinstance(image.fp, io.BytesIO)
-    twin = pillow()[1]["PNG"](io.BytesIO(image.fp.getvalue()))
+    twin = load_decoders()["PNG"](io.BytesIO(image.fp.getvalue()))
     codec, box, offset, _ = twin.tile[0]
     # Read in the wrong byte order, the most significant byte is the other one.
     twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
     return twin
 
 
-def _hidden(image: Image, layout: str, low: Image | None) -> Image | None:
+def _hidden(image: Image.Image, layout: str, low: Image.Image | None) -> Image.Image | None:
     """Where a grey or RGB image has the one colour that counts as transparent; takes that from the image's `info`.
 
     Pillow compares that colour, which is in the file's bit depth, with samples brought to 8 bits.
     """
     import numpy as np
+    from PIL import Image
 
     if image.mode not in ("1", "L", "RGB", "I;16") or "transparency" not in image.info:
         return None
     key = np.asarray(image.info.pop("transparency"), np.int64)
     bits = {"L;2": 2, "L;4": 4}.get(layout, 8)
-    hidden: Image = pillow()[0].new("L", image.size)
+    hidden = Image.new("L", image.size)
     for box in _tiles(image.size):
         samples = np.asarray(image.crop(box))
         if image.mode == "1":
@@ -106,22 +109,23 @@ def _hidden(image: Image, layout: str, low: Image | None) -> Image | None:
         else:
             match = samples == (key & (2**bits - 1)) * 255 // (2**bits - 1)
             match = match.all(-1) if match.ndim == 3 else match
-        hidden.paste(pillow()[0].fromarray(match.astype(np.uint8) * np.uint8(255)), box)
+        hidden.paste(Image.fromarray(match.astype(np.uint8) * np.uint8(255)), box)
     return hidden
 
 
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
-def _most_significant(image: Image, layout: str) -> Image:
+def _most_significant(image: Image.Image, layout: str) -> Image.Image:
     """8-bit grey from 16-bit grey, or from the 12 bits that some scanners write."""
     import numpy as np
+    from PIL import Image
 
     shift = 4 if layout == "I;12" else 8
     # Pillow inverts such TIFFs only up to 8 bits.
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-    grey: Image = pillow()[0].new("L", image.size)
+    grey = Image.new("L", image.size)
     for box in _tiles(image.size):
         samples = (np.asarray(image.crop(box)) >> shift).astype(np.uint8)
-        grey.paste(pillow()[0].fromarray(~samples if inverted else samples), box)
+        grey.paste(Image.fromarray(~samples if inverted else samples), box)
     return grey

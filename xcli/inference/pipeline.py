@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
-from xcli.images.preprocessing import Preprocessing, load_image, prepare
+from xcli.images.decoders import load_decoders
+from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.prefetch import Coming, ReadAhead
 from xcli.inference.profiler import Profile, timed
 
@@ -272,7 +273,7 @@ class PixelPipeline:
     def dataset(self) -> Any:
         """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors are kept aside."""
         tf = load_tensorflow()
-        prepare()
+        load_decoders()
         size = self._preprocessing.size
 
         def load(number: Any) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.text import one_line
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.locations import RemoteObject
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, open_image, prepare
+from xcli.images.decoders import DEFAULT_MAX_PIXELS, load_decoders, open_image
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.models.architecture import FEATURE_WIDTH, IMAGE_SIZE, IMAGENET_CLASSES, layers, output_sizes
 from xcli.models.hdf5_weights import TOP
 from xcli.models.loader import AVG_POOL, ModelSpec
@@ -67,7 +68,7 @@ def describe_network(spec: ModelSpec) -> list[LayerInfo]:
 def machine() -> dict[str, Any]:
     """Processor, devices that TensorFlow sees, and image formats that can be decoded. Imports TensorFlow."""
     from xcli.core.tensorflow import cpu_flags, load_tensorflow
-    from xcli.images.preprocessing import supported_formats
+    from xcli.images.decoders import supported_formats
     from xcli.inference.pipeline import default_workers
 
     tf = load_tensorflow()
@@ -126,7 +127,7 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
         refs: the images; a `Listing`.
         max_pixels: larger ones count as unreadable.
     """
-    prepare()
+    load_decoders()
     found = Preflight()
     widths: Counter[int] = Counter()
     heights: Counter[int] = Counter()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
+from xcli.images.formats import has_image_extension
 from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.archives.members import is_archive_name
-from xcli.sources.directories import looks_like_image
 from xcli.sources.locations import RemoteObject
 from xcli.sources.patterns import PathFilter, PathPattern, Positions, has_magic
 from xcli.storage.local import LocalFile
@@ -149,7 +149,7 @@ class Prefixes:
             yield from self.archives.members(path, b"")
         elif SEPARATOR in url and (member := self.archives.member(path)) is not None:
             yield member
-        elif web or looks_like_image(path):
+        elif web or has_image_extension(path):
             # Not asked whether it is a prefix after all: who may read a bucket may not always list it, and a list of
             # a million names would take a million requests.
             yield make_object(url)
@@ -332,7 +332,7 @@ class _Walk:
             return key
         if not matched and not level.whole:
             return None
-        reason = self._filter.refuses_file(key, looks_like_image=matched or looks_like_image(encoded))
+        reason = self._filter.refuses_file(key, looks_like_image=matched or has_image_extension(encoded))
         if reason is not None:
             self._prefixes.skip(reason)
             return None

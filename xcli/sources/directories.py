@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
+from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.patterns import PathFilter, PathPattern, Positions, has_magic
 from xcli.storage.local import LocalFile, file_kind
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from xcli.sources.archives.listing import Archives
 
-IMAGE_EXTENSIONS = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif".split())
-"""Extensions, in lower case, by which a file found in a directory counts as an image."""
 
 _FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, devices, kinds the listing did not tell
 
@@ -53,11 +52,6 @@ def look_at(path: bytes) -> tuple[bool, ImageError | None]:
     if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
         return stat.S_ISDIR(mode), None
     return False, ImageError("not-a-file", f"it is {file_kind(mode)}, not a regular file")
-
-
-def looks_like_image(name: bytes) -> bool:
-    """Says whether a name has an image's extension."""
-    return name[name.rfind(b".") :].lower() in IMAGE_EXTENSIONS
 
 
 def _kind(entry: os.DirEntry[bytes]) -> int:
@@ -287,7 +281,7 @@ class _Walk:
 
     def _wants(self, name: bytes, key: bytes, problem: ImageError | None, *, taken: bool) -> bool:
         """Says whether a file is listed, and counts it if not."""
-        reason = self._filter.refuses_file(key, looks_like_image=taken or looks_like_image(name))
+        reason = self._filter.refuses_file(key, looks_like_image=taken or has_image_extension(name))
         if reason is None:
             return True
         if reason == "not an image" and problem is not None and problem.reason != "not-a-file":

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import SourceError
 from xcli.core.records import PATH, ImageRef
 from xcli.core.text import escape_path, valid_text
+from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
-from xcli.sources.directories import look_at, looks_like_image
+from xcli.sources.directories import look_at
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.storage.urls import is_url
 
@@ -168,7 +169,7 @@ def _folders(top: str, skipped: Counter[str]) -> list[str]:
         is_directory, problem = look_at(os.path.join(os.fsencode(top), name))
         if is_directory:
             folders.append(os.fsdecode(name))
-        elif looks_like_image(name):
+        elif has_image_extension(name):
             skipped[NO_CLASS] += 1
         else:
             skipped["broken symlink" if problem and problem.reason != "not-a-file" else "not an image"] += 1

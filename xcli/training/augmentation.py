@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
-from xcli.images.formats import pillow
-from xcli.images.preprocessing import DEFAULT_CROP_PCT, MAX_FILE_BYTES, decode_image
+from xcli.images.formats import MAX_FILE_BYTES
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, decode_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,18 +111,17 @@ def random_view(
         ImageError: the image cannot be decoded.
     """
     import numpy as np
-    from PIL import ImageEnhance
+    from PIL import Image, ImageEnhance
 
     size = preprocessing.size
     # Larger, and all of the shorter side: a crop of the margin that inference cuts off is a view as good as any.
     share = preprocessing.crop_pct if preprocessing.resize == "crop" else DEFAULT_CROP_PCT
     larger = replace(preprocessing, size=max(size, int(size / share)), crop_pct=1.0)
-    module, _ = pillow()
     try:
-        image = module.fromarray(decode_image(data, larger))
-        image = image.resize((size, size), module.Resampling.BICUBIC, crop_window(image.width, augmentation.crop, rng))
+        image = Image.fromarray(decode_image(data, larger))
+        image = image.resize((size, size), Image.Resampling.BICUBIC, crop_window(image.width, augmentation.crop, rng))
         if augmentation.flip and rng.random() < 0.5:
-            image = image.transpose(module.Transpose.FLIP_LEFT_RIGHT)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if augmentation.colour:
             for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 image = change(image).enhance(rng.uniform(1 - augmentation.colour, 1 + augmentation.colour))

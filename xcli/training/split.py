@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.text import one_line
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.inference.pipeline import default_workers
 from xcli.sources.labelled import TRAIN, VALIDATION
 

@@ -23,7 +23,8 @@ from PIL import Image
 import xcli
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import MAX_FILE_BYTES, Preprocessing, load_image
+from xcli.images.formats import MAX_FILE_BYTES
+from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.preflight import preflight
 from xcli.sources.archives import members
 from xcli.sources.archives import tar as tars

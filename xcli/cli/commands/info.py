@@ -16,7 +16,7 @@ from xcli.core.errors import ExitCode
 from xcli.core.records import default
 from xcli.core.text import one_line
 from xcli.core.version import __version__
-from xcli.images.preprocessing import DEFAULT_MAX_PIXELS
+from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.inference.preflight import describe_network, machine, preflight
 from xcli.inference.run import versions
 from xcli.models.architecture import IMAGE_SIZE

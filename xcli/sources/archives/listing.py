@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
+from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import (
     DIRECTORY,
     FILE,
@@ -28,7 +29,7 @@ from xcli.sources.archives.members import (
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import Luggage
 from xcli.sources.archives.zip import zip_entries
-from xcli.sources.directories import looks_like_image, make_ref
+from xcli.sources.directories import make_ref
 from xcli.sources.patterns import PathFilter, path_parts
 from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
@@ -104,7 +105,7 @@ class Archives:
             return entry.kind
         if self._filter.refuses_listed(key, directory=False):
             return "excluded"
-        return self._filter.refuses_file(key, looks_like_image=looks_like_image(entry.name))
+        return self._filter.refuses_file(key, looks_like_image=has_image_extension(entry.name))
 
     def member(self, path: bytes) -> ImageRef | None:
         """Finds the one member that a path such as `photos.tar::cats/1.jpg` names, whatever its extension.

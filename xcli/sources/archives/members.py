@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol, Self
 
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.storage.local import ELSEWHERE, FileIdentity, open_file, state_of_file
 from xcli.storage.urls import is_url
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, too_large
 from xcli.sources.archives.tar_stream import open_stream
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
-from xcli.images.preprocessing import MAX_FILE_BYTES
+from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, open_archive, too_large
 
 if TYPE_CHECKING:

@@ -1,0 +1,190 @@
+"""Pillow's decoders: which one opens a file, which files they are kept away from, and what their exceptions mean."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import struct
+import warnings
+from functools import cache
+from typing import IO, TYPE_CHECKING
+
+from xcli.core.errors import ImageError
+from xcli.images.formats import HEAD_BYTES, announced_length, sniff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.ImageFile import ImageFile
+
+DEFAULT_MAX_PIXELS = 178_000_000
+
+MAX_SCANS = 500
+"""Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
+
+_NO_HANDLER = logging.NullHandler()
+"""Without any handler, Python would print Pillow's messages."""
+
+
+@cache
+def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
+    """Imports and configures Pillow. Call it before threads are started, so that they need not race for the import.
+
+    Returns:
+        For each format that can be decoded here, by the names of `sniff`, what opens a file of it.
+    """
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+        features,
+    )
+
+    # These classes are used instead of Image.open so that no other decoder ever sees a file, the cause of damage in a
+    # header is not lost, and the second picture that phones append to a JPEG is never looked at.
+    decoders: dict[str, Callable[[IO[bytes]], ImageFile]] = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+    }
+    if features.check("webp"):
+        decoders["WEBP"] = WebPImagePlugin.WebPImageFile
+    # Images are decoded in parallel already; threads within a decoder would multiply with the workers.
+    if features.check("avif"):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        decoders["AVIF"] = AvifImagePlugin.AvifImageFile
+    try:
+        import pillow_heif
+    except ImportError:
+        pass  # an extra; a HEIC file then becomes a row that says what to install
+    else:
+        pillow_heif.options.DECODE_THREADS = 1
+        decoders["HEIF"] = pillow_heif.HeifImageFile
+    # The default is one megabyte, which colour profiles and editing histories of undamaged files can exceed.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    # A file ends as pixels or as an error; warnings about its metadata are neither. The filters belong to the whole
+    # process, so they are set once: catch_warnings around each decode would not be thread-safe.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(_NO_HANDLER)
+    return decoders
+
+
+def supported_formats() -> tuple[str, ...]:
+    """Returns the names of the formats that can be decoded here."""
+    return tuple(sorted(load_decoders()))
+
+
+def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
+    """Opens an image without decoding its pixels.
+
+    Raises:
+        ImageError: the content is not an image, cannot be decoded here, or has more than `max_pixels` pixels.
+    """
+    if not data:
+        raise ImageError("empty", "zero bytes")
+    kind = sniff(data[:HEAD_BYTES])
+    if kind is None:
+        raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
+    decoders = load_decoders()
+    if kind == "JPEG":
+        check_jpeg(data)
+    if kind not in decoders:
+        how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
+        raise ImageError("unsupported", f"{kind} files need {how}")
+    from PIL import Image
+
+    # Pillow's own limit, which refuses twice its value, still guards what Pillow allocates while it opens a file (such
+    # as the frame of a GIF). It belongs to the whole process, so it is only ever raised, and only where it is too low.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    try:
+        image = decoders[kind](io.BytesIO(data))
+    except Exception as error:
+        raise explain_decode_error(error, data, kind) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ImageError("too-large", f"{width}x{height} is more than --max-pixels {max_pixels:,}")
+    return image
+
+
+_ZERO_TAIL = bytes(64)
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset((0x01, 0xD8))
+
+
+def check_jpeg(data: bytes) -> None:
+    """Checks the markers of a JPEG for two faults that libjpeg does not report.
+
+    Raises:
+        ImageError: `corrupt` for more than `MAX_SCANS` scans, with which a small file can occupy a processor for
+            hours; `truncated` where the rest of the file is zeros, as a crash or an interrupted download can leave it:
+            they would decode as grey.
+    """
+    zeros = data.endswith(_ZERO_TAIL)
+    # A rough count comes first: it costs next to nothing, and is nearly always enough.
+    if not zeros and data.count(b"\xff\xda") <= MAX_SCANS:
+        return
+    scans, at = 0, 2
+    while found := _MARKER.search(data, at):
+        at, marker = found.end(), found[0][-1]
+        if marker == _END:
+            return
+        scans += marker == _SCAN
+        if scans > MAX_SCANS:
+            raise ImageError("corrupt", f"it has more than {MAX_SCANS} scans")
+        if marker not in _WITHOUT_LENGTH:
+            at += max(2, int.from_bytes(data[at : at + 2]))
+    if zeros and scans:
+        left = len(data.rstrip(b"\0"))
+        raise ImageError("truncated", f"behind the first {left:,} of its {len(data):,} bytes there are only zeros")
+
+
+_TRUNCATED = ("truncated", "unexpected end", "end of file", "eof", "not enough", "premature", "incomplete")
+_UNABLE = ("unsupported", "not supported", "not yet", "not been built", "not available", "cannot handle", "unknown")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def explain_decode_error(error: Exception, data: bytes, header: str = "") -> ImageError:
+    """Translates an exception of Pillow.
+
+    Args:
+        error: the exception.
+        data: the bytes of the image file.
+        header: the format, if the exception was raised while the header was read.
+
+    Returns:
+        `truncated`, `corrupt`, `unsupported` or `too-large`.
+    """
+    from PIL.Image import DecompressionBombError
+
+    if isinstance(error, MemoryError):
+        return ImageError("too-large", "not enough memory to decode it")
+    if isinstance(error, DecompressionBombError):
+        return ImageError("too-large", "a frame or tile of it has more pixels than Pillow allows")
+    # Memory addresses differ from run to run, and so would the output.
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    words = text.lower()
+    # While Pillow opens a file it wraps these in a SyntaxError: the data ended early, or KeyError for an unknown kind.
+    cause = error.__cause__ if header else None
+    ended = isinstance(error, EOFError) or isinstance(cause, EOFError | IndexError | struct.error)
+    if header == "JPEG" and "not identified" in words:
+        ended, text = True, "the data ends before the size"
+    announced = announced_length(data)
+    reason = "corrupt"
+    if ended or any(word in words for word in _TRUNCATED):
+        reason = "truncated"
+    elif announced > len(data):
+        reason, text = "truncated", f"{len(data):,} bytes are left of at least {announced:,} ({text})"
+    elif isinstance(cause, KeyError) or any(word in words for word in _UNABLE):
+        reason = "unsupported"
+    return ImageError(reason, f"the {header} header cannot be read: {text}" if header else text)
