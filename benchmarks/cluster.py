@@ -265,9 +265,9 @@ def drive(count: int) -> None:
     import io
 
     from xcli.cluster.driver import ClusterRun
-    from xcli.inference.predictor import RunOptions
-    from xcli.inference.tasks import FeaturesTable
-    from xcli.models.loader import ModelSpec
+    from xcli.inference.options import RunOptions
+    from xcli.inference.tasks import FeaturesTask
+    from xcli.models.spec import ModelSpec
     from xcli.outputs.save import RecordOptions
     from xcli.sources.archives.listing import WholeArchives
     from xcli.sources.listing import SourceOptions, list_images
@@ -281,7 +281,7 @@ def drive(count: int) -> None:
             "features",
             f"{scratch}/out/",
             ModelSpec(weights="none", include_top=False),
-            FeaturesTable().for_model,
+            FeaturesTask().for_model,
             {},
             RunOptions(),
             RecordOptions(),

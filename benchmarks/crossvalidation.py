@@ -65,8 +65,8 @@ class Fold(TrainingSession):
 
 def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
     """Trains every fold; gives accuracy of the best and of the last epoch, and seconds, of each."""
-    from xcli.inference.run import preprocessing_for
-    from xcli.models.loader import ModelSpec, load_model
+    from xcli.models.loader import load_model, preprocessing_for
+    from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
     from xcli.training.activation_cache import ActivationCache, default_cache_dir
     from xcli.training.activations import ActivationExtractor

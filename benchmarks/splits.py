@@ -24,7 +24,7 @@ class Split:
 
     Attributes:
         name: for the report.
-        options: of `xcli.inference.run.RunOptions`.
+        options: of `xcli.inference.options.RunOptions`.
         environment: variables of the process, such as TF_NUM_INTRAOP_THREADS.
     """
 
@@ -74,15 +74,16 @@ def measure(settings: Settings, save: Save) -> Data:
 
 def speed(settings: Settings, save: Save, options: dict[str, Any]) -> Data:
     """Images/s of the pipeline from the end of its first batch to the end of its last; for a child process."""
-    from xcli.inference.run import Run, RunOptions, preprocessing_for
-    from xcli.inference.tasks import FeaturesTable
-    from xcli.models.loader import load_model
+    from xcli.inference.options import RunOptions
+    from xcli.inference.run import Run
+    from xcli.inference.tasks import FeaturesTask
+    from xcli.models.loader import load_model, preprocessing_for
     from xcli.sources.listing import SourceOptions, list_images
 
     model = load_model(weights=settings.weights, include_top=False)
     with list_images(SourceOptions(sources=(settings.photographs,))) as listing:
         run_options = RunOptions(**{"device": "cpu", "precision": settings.precisions[-1], **options})
-        run = Run(listing, model, FeaturesTable(), preprocessing_for(model), run_options)
+        run = Run(listing, model, FeaturesTask(), preprocessing_for(model), run_options)
         run.start()
         batches = run.batches()
         next(batches)

@@ -87,9 +87,10 @@ def measure(settings: Settings, save: Save) -> Data:
     """One run over `steady_images` photographs to a Parquet file; for a child process, which does nothing else."""
     begin = time.perf_counter()
     from xcli.core.tensorflow import keep_freed_memory
-    from xcli.inference.run import Run, RunOptions, preprocessing_for
-    from xcli.inference.tasks import FeaturesTable
-    from xcli.models.loader import load_model
+    from xcli.inference.options import RunOptions
+    from xcli.inference.run import Run
+    from xcli.inference.tasks import FeaturesTask
+    from xcli.models.loader import load_model, preprocessing_for
     from xcli.outputs.save import record
     from xcli.sources.listing import SourceOptions, list_images
 
@@ -119,7 +120,7 @@ def measure(settings: Settings, save: Save) -> Data:
             save(result())
 
     with list_images(SourceOptions(sources=(str(folder),))) as listing:
-        run = Run(listing, model, FeaturesTable(), preprocessing_for(model), options)
+        run = Run(listing, model, FeaturesTask(), preprocessing_for(model), options)
         target = str(Path(settings.scratch, "steady.parquet"))
         record(run, "features", "parquet", target, overwrite=True, on_batch=on_batch)
     return result()

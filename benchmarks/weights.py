@@ -33,7 +33,7 @@ def write_random(settings: Settings, save: Save, path: str) -> Data:
     from benchmarks.photographs import find
     from xcli.core.tensorflow import load_keras
     from xcli.images.preprocessing import Preprocessing, load_image
-    from xcli.models.architecture import Xception
+    from xcli.models.xception import Xception
     from xcli.storage.local import LocalFile
 
     keras = load_keras()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from xcli.core.tensorflow import load_tensorflow
 from xcli.models.labels import Labels
-from xcli.models.loader import LoadedModel
+from xcli.models.network import LoadedModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -62,7 +62,7 @@ def theirs_with_top(keras: Any, weights: Weights) -> Any:
 @pytest.fixture(scope="session")
 def ours(weights: Weights) -> Any:
     """Our Keras model without its top, with `weights`. Not to be changed."""
-    from xcli.models.architecture import Xception
+    from xcli.models.xception import Xception
 
     model = Xception(weights=None, include_top=False)
     set_weights(model, weights)

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from xcli.api import classify, extract_features
     from xcli.core.errors import XcliError
     from xcli.images.preprocessing import Preprocessing
-    from xcli.inference.run import RunOptions
-    from xcli.models.architecture import Xception
-    from xcli.models.loader import LoadedModel, ModelSpec, load_model
+    from xcli.inference.options import RunOptions
+    from xcli.models.loader import load_model
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
+    from xcli.models.xception import Xception
 
 _HOMES = {
-    "LoadedModel": "models.loader",
-    "ModelSpec": "models.loader",
+    "LoadedModel": "models.network",
+    "ModelSpec": "models.spec",
     "Preprocessing": "images.preprocessing",
-    "RunOptions": "inference.run",
-    "Xception": "models.architecture",
+    "RunOptions": "inference.options",
+    "Xception": "models.xception",
     "XcliError": "core.errors",
     "classify": "api",
     "extract_features": "api",

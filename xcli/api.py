@@ -11,9 +11,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.inference.run import Run, RunOptions, preprocessing_for
-from xcli.inference.tasks import ClassifyTable, FeaturesTable, Table
-from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.inference.options import RunOptions
+from xcli.inference.run import Run
+from xcli.inference.tasks import ClassifyTask, FeaturesTask, Task
+from xcli.models.loader import load_model, preprocessing_for
+from xcli.models.spec import ModelSpec
 from xcli.outputs.save import RecordOptions, record
 from xcli.outputs.target import check_outputs, finished, output_format
 from xcli.sources.listing import SourceOptions, list_images
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from xcli.core.records import Report
     from xcli.images.preprocessing import Preprocessing
+    from xcli.models.network import LoadedModel
 
 
 def classify(
@@ -64,8 +67,8 @@ def classify(
         XcliError: what the command line would end with; images that fail are rows, never errors.
     """
 
-    def table(loaded: LoadedModel) -> Table:
-        return ClassifyTable(loaded, top=top, min_score=min_score, label_type=label_type)
+    def table(loaded: LoadedModel) -> Task:
+        return ClassifyTask(loaded, top=top, min_score=min_score, label_type=label_type)
 
     spec = ModelSpec()
     return _run("classify", sources, model or spec, table, preprocessing, options, output, overwrite)
@@ -103,7 +106,7 @@ def extract_features(
     Raises:
         XcliError: what the command line would end with; images that fail are rows, never errors.
     """
-    table = FeaturesTable(pooling, layer, dtype, normalize)
+    table = FeaturesTask(pooling, layer, dtype, normalize)
     spec = ModelSpec(include_top=False)
     return _run("features", sources, model or spec, lambda _: table, preprocessing, options, output, overwrite)
 
@@ -112,7 +115,7 @@ def _run(
     command: str,
     sources: Source | Iterable[Source],
     model: LoadedModel | ModelSpec,
-    make_table: Callable[[LoadedModel], Table],
+    make_table: Callable[[LoadedModel], Task],
     preprocessing: Preprocessing | None,
     options: RunOptions | None,
     output: Source | None,

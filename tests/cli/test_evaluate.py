@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Invoke, clean_environment, save_photos
 from tests.colournet import colour_model, save_folders
 from xcli.evaluation.evaluate import REPORT_FILES
-from xcli.models.loader import ModelSpec
+from xcli.models.spec import ModelSpec
 
 MODULE = importlib.import_module("xcli.cli.commands.evaluate")  # the attribute of the package is the command
 

@@ -20,9 +20,9 @@ from xcli.cluster.driver import ClusterRun
 from xcli.cluster.ray_backend import ClusterOptions, Share, divide
 from xcli.cluster.worker import MAX_ATTEMPTS, Agreement, Worker
 from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors, UsageError, XcliError
-from xcli.inference.predictor import RunOptions
-from xcli.inference.tasks import FeaturesTable
-from xcli.models.loader import ModelSpec
+from xcli.inference.options import RunOptions
+from xcli.inference.tasks import FeaturesTask
+from xcli.models.spec import ModelSpec
 from xcli.outputs.save import RecordOptions
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
@@ -119,7 +119,7 @@ def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = Fals
     chosen = {name: options.pop(name) for name in names if name in options}
     listing = list_images(SourceOptions(tuple(map(str, sources)), **chosen), archives=WholeArchives)
     recording = RecordOptions(**{"part_rows": 2} | options)
-    table = table or FeaturesTable().for_model
+    table = table or FeaturesTask().for_model
     return ClusterRun(
         listing,
         "features",
@@ -166,12 +166,12 @@ def test_every_image_has_its_row_in_the_order_of_the_sources(fake: Fake, photos:
 
 
 def local_rows(source: Path, tmp_path: Path) -> list[dict[str, Any]]:
-    from xcli.inference.run import Run, preprocessing_for
-    from xcli.models.loader import load_model
+    from xcli.inference.run import Run
+    from xcli.models.loader import load_model, preprocessing_for
 
     model = load_model(SPEC)
     listing = list_images(SourceOptions((str(source),)))
-    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=2, device="cpu"))
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=2, device="cpu"))
     run.start()
     return [row for _, batch in run.batches() for row in batch.to_pylist()]
 
@@ -266,10 +266,10 @@ def test_a_death_between_the_notes_of_changed_images_and_their_part(
 def test_a_part_of_another_run_is_not_taken(fake: Fake, photos: Path, tmp_path: Path) -> None:
     """Workers may outlive the driver, and write once more when the next run has begun."""
     target = tmp_path / "out"
-    make(tmp_path / "other", photos, table=FeaturesTable(normalize=True).for_model).run()
+    make(tmp_path / "other", photos, table=FeaturesTask(normalize=True).for_model).run()
     fake.dies_after = 2
     with pytest.raises(XcliError):
-        make(tmp_path / "late", photos, table=FeaturesTable(normalize=True).for_model).run()
+        make(tmp_path / "late", photos, table=FeaturesTask(normalize=True).for_model).run()
 
     class Late(StartedOnce):
         def _work(self, block: Block) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def test_other_settings_are_refused(fake: Fake, photos: Path, tmp_path: Path) ->
         make(target, photos).run()
     fake.dies_after = None
     with pytest.raises(OutputError, match="other settings"):
-        make(target, photos, table=FeaturesTable(normalize=True).for_model).run()
+        make(target, photos, table=FeaturesTask(normalize=True).for_model).run()
     make(target, photos).run()
     with pytest.raises(OutputError, match="exists, with other settings or sources; pass --overwrite"):
         make(target, photos, part_rows=3).run()
@@ -383,7 +383,7 @@ def test_no_images_give_an_empty_part(fake: Fake, tmp_path: Path) -> None:
 
 
 def test_what_a_worker_cannot_do_ends_the_run_by_its_own_error(fake: Fake, photos: Path, tmp_path: Path) -> None:
-    run = make(tmp_path / "out", photos, table=FeaturesTable(layer="no_such_layer").for_model)
+    run = make(tmp_path / "out", photos, table=FeaturesTask(layer="no_such_layer").for_model)
     with pytest.raises((ModelError, UsageError), match="no_such_layer"):
         run.run()
     assert "_run.json" not in names(tmp_path / "out") if (tmp_path / "out").exists() else True

@@ -27,7 +27,8 @@ from xcli.evaluation.evaluate import (
     write_report,
 )
 from xcli.evaluation.metrics import compute
-from xcli.inference.run import RunOptions, preprocessing_for
+from xcli.inference.options import RunOptions
+from xcli.models.loader import preprocessing_for
 from xcli.sources.labelled import LabelledImages, Sample, read_labelled
 
 

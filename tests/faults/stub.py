@@ -19,7 +19,7 @@ WIDTH = 2048
 
 
 class StubEngine:
-    """What `xcli.inference.engines` uses of `Engine`."""
+    """What `xcli.inference.engine` uses of `Engine`."""
 
     def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
         self.batch_size = batch_size
@@ -40,7 +40,7 @@ def resident() -> float:
 
 def main() -> None:
     """Puts the stubs in place and runs the command."""
-    import xcli.inference.engines
+    import xcli.inference.engine
     import xcli.inference.predictor
     import xcli.outputs.save
     from xcli.inference.pipeline import PixelPipeline
@@ -52,7 +52,7 @@ def main() -> None:
         xcli.inference.predictor.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
             PixelPipeline, decode=lambda location, preprocessing: pixels
         )
-    xcli.inference.engines.Engine = StubEngine  # type: ignore[misc,assignment]
+    xcli.inference.engine.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     rows = 0
     done = xcli.outputs.save._Recording._done

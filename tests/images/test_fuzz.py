@@ -26,7 +26,7 @@ from xcli.images import decoders
 from xcli.images import rgb as colours
 from xcli.images.decoders import MAX_SCANS, load_decoders
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image
-from xcli.inference.pipeline import DecoderPool
+from xcli.inference.decoder_pool import DecoderPool
 from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from xcli.inference.engine import Engine, _Traced
 from xcli.models.architecture import layers
 from xcli.models.folded import INPUT_RANGES, Backbone, pool, scale_pixels
 from xcli.models.hdf5_weights import random_weights, read_weights
-from xcli.models.loader import LAST_MAP
+from xcli.models.network import LAST_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

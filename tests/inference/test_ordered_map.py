@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from xcli.inference.ordered_map import Streams
+from xcli.inference.ordered_map import OrderedMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ def slow_when_even(item: int) -> int:
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("items", [0, 1, 2, 33])
 def test_in_order_and_complete(count: int, items: int) -> None:
-    found = list(Streams(iter(range(items)), [slow_when_even] * count, nothing))
+    found = list(OrderedMap(iter(range(items)), [slow_when_even] * count, nothing))
     assert found == [(item, item * item) for item in range(items)]
 
 
 def test_so_many_at_a_time() -> None:
     together = threading.Barrier(3, timeout=10)
-    assert len(list(Streams(iter(range(6)), [lambda _: together.wait()] * 3, nothing))) == 6
+    assert len(list(OrderedMap(iter(range(6)), [lambda _: together.wait()] * 3, nothing))) == 6
 
 
 def test_items_are_taken_only_when_there_is_room() -> None:
@@ -43,7 +43,7 @@ def test_items_are_taken_only_when_there_is_room() -> None:
             taken.append(number)
             yield number
 
-    results = iter(Streams(items(), [slow_when_even] * 2, nothing))
+    results = iter(OrderedMap(items(), [slow_when_even] * 2, nothing))
     for number in range(5):
         assert next(results)[0] == number
         time.sleep(0.05)
@@ -62,7 +62,7 @@ def test_every_computation_has_its_thread_and_the_order_stays() -> None:
 
         return compute
 
-    found = list(Streams(iter(range(10)), [named("one"), named("two")], nothing))
+    found = list(OrderedMap(iter(range(10)), [named("one"), named("two")], nothing))
     assert [item for item, _ in found] == [item for _, (_, item) in found] == list(range(10))
     assert sorted(name for _, (name, _) in found) == ["one"] * 5 + ["two"] * 5
 
@@ -76,7 +76,7 @@ def test_a_failure_comes_after_the_results_before_it(failing: int) -> None:
 
     found: list[tuple[int, int]] = []
     with pytest.raises(ValueError, match="no good"):
-        found.extend(Streams(iter(range(20)), [compute] * 2, nothing))
+        found.extend(OrderedMap(iter(range(20)), [compute] * 2, nothing))
     assert [item for item, _ in found] == list(range(failing))
 
 
@@ -87,7 +87,7 @@ def test_a_failure_of_the_items_comes_after_them() -> None:
 
     found: list[tuple[int, int]] = []
     with pytest.raises(OSError, match="the mount is gone"):
-        found.extend(Streams(items(), [slow_when_even] * 2, nothing))
+        found.extend(OrderedMap(items(), [slow_when_even] * 2, nothing))
     assert [item for item, _ in found] == [0, 1, 2, 3]
 
 
@@ -99,7 +99,7 @@ def test_who_stops_early_stops_the_items_and_the_threads() -> None:
         yield 1
         stop.wait(30)
 
-    results = iter(Streams(items(), [slow_when_even] * 2, stop.set))
+    results = iter(OrderedMap(items(), [slow_when_even] * 2, stop.set))
     assert next(results) == (0, 0)
     results.close()  # type: ignore[attr-defined]
     assert stop.is_set()

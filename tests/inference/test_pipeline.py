@@ -22,7 +22,8 @@ from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images import decoders
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.inference.pipeline import MAX_ABANDONED, DecoderPool, PixelPipeline, default_workers
+from xcli.inference.decoder_pool import MAX_ABANDONED, DecoderPool
+from xcli.inference.pipeline import PixelPipeline, default_workers
 from xcli.sources.archives.members import Member
 from xcli.storage.local import LocalFile
 

@@ -13,9 +13,12 @@ import pytest
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError, UsageError, XcliError
 from xcli.core.records import ImageRef, Report
-from xcli.inference.run import Run, RunOptions, preprocessing_for, versions
-from xcli.inference.tasks import ClassifyTable, FeaturesTable
-from xcli.models.loader import LoadedModel, load_model
+from xcli.core.version import versions
+from xcli.inference.options import RunOptions
+from xcli.inference.run import Run
+from xcli.inference.tasks import ClassifyTask, FeaturesTask
+from xcli.models.loader import load_model, preprocessing_for
+from xcli.models.network import LoadedModel
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.storage.local import LocalFile
 
@@ -27,7 +30,7 @@ def model() -> LoadedModel:
 
 def run_over(model: LoadedModel, *sources: Path, options: RunOptions | None = None) -> tuple[Run, list[dict]]:
     listing = list_images(SourceOptions(sources=tuple(map(str, sources))))
-    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), options or RunOptions())
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), options or RunOptions())
     run.start()
     return run, [row for _, rows in run.batches() for row in rows.to_pylist()]
 
@@ -59,7 +62,7 @@ def test_the_batch_fits_the_listing(model: LoadedModel, tmp_path: Path, images: 
 def test_a_long_run_embeds_its_constants(
     model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, expected: bool
 ) -> None:
-    monkeypatch.setattr("xcli.inference.run.LONG_RUN", 25)
+    monkeypatch.setattr("xcli.inference.options.LONG_RUN", 25)
     (original,) = save_photos(tmp_path / "one", ["x.jpg"])
     (tmp_path / "in").mkdir()
     for number in range(images):
@@ -76,13 +79,13 @@ def test_a_long_run_embeds_its_constants(
 
     monkeypatch.setattr("xcli.inference.engines.Engine", Untraced)
     listing = list_images(SourceOptions(sources=(str(tmp_path / "in"),)))
-    Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(device="cpu")).start()
+    Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(device="cpu")).start()
     assert asked == [expected]
 
 
 def test_a_list_on_standard_input_is_not_waited_for(model: LoadedModel) -> None:
     listing = list_images(SourceOptions(sources=("-",)), stdin=io.BytesIO(b"x.jpg\n" * 5000))
-    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))
     run.start()
     assert listing.listed == 0
 
@@ -107,7 +110,7 @@ def test_a_listing_that_breaks_ends_the_run_after_the_rows_before(model: LoadedM
             yield ref
             raise OSError("the mount is gone")
 
-    run = Run(Broken(), model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=2))  # type: ignore[arg-type]
+    run = Run(Broken(), model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=2))  # type: ignore[arg-type]
     run.start()
     rows = []
     with pytest.raises(OSError, match="the mount is gone"):
@@ -117,7 +120,7 @@ def test_a_listing_that_breaks_ends_the_run_after_the_rows_before(model: LoadedM
 
 def test_rows_that_do_not_add_up_are_a_bug_said_loudly(model: LoadedModel, tmp_path: Path) -> None:
     listing = list_images(SourceOptions(sources=(str(tmp_path),)))
-    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions())
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions())
     run.start()
     listing.listed += 1
     with pytest.raises(XcliError, match="1 images were listed, 0 counted and 0 rows written"):
@@ -165,15 +168,15 @@ def test_options_out_of_range(wrong: dict) -> None:
 def test_tables_refuse_what_makes_no_sense(model: LoadedModel) -> None:
     for wrong in ({"top": 0}, {"label_type": "both"}, {"label_type": "x"}):
         with pytest.raises(UsageError):
-            ClassifyTable(model, **wrong)
+            ClassifyTask(model, **wrong)
     with pytest.raises(UsageError, match="float64"):
-        FeaturesTable(dtype="float64")
+        FeaturesTask(dtype="float64")
 
 
 def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
     from xcli.core.records import ImageBatch
 
-    table = FeaturesTable(normalize=True)
+    table = FeaturesTask(normalize=True)
     schema = table.schema([(2,)], ())
     refs = tuple(ImageRef(name, LocalFile(name), name.encode()) for name in "ab")
     batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SCRIPT = """
 import json, sys
 import numpy as np
-from xcli.inference import predictor as computation
-from xcli.inference.predictor import Computation
+from xcli.inference import predictor
+from xcli.inference.predictor import Predictor
 from xcli.training.freezing import cut_below
 from xcli.models.hdf5_weights import KERNEL, random_weights
 from xcli.inference.run import Run, RunOptions, preprocessing_for
@@ -28,7 +28,7 @@ from xcli.training.distribution import Replicas
 from xcli.core.tensorflow import load_tensorflow
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.training.trainable import TrainableLayers
-from xcli.inference.tasks import FeaturesTable
+from xcli.inference.tasks import FeaturesTask
 from xcli.training.trainer import Scorer
 from xcli.training.batches import RowSubset
 
@@ -40,17 +40,17 @@ busy = set()
 
 
 def run(devices):
-    computation.choose_devices = lambda request: devices
+    predictor.choose_devices = lambda request: devices
     listing = list_images(SourceOptions(sources=(sys.argv[1],)))
-    run = Run(listing, model, FeaturesTable(), preprocessing_for(model), RunOptions(batch_size=2))
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=2))
     run.start()
-    compute = Computation._compute
+    compute = Predictor._compute
 
     def seen(self, engine, profile, batch):
         busy.add(engine.device)
         return compute(self, engine, profile, batch)
 
-    Computation._compute = seen
+    Predictor._compute = seen
     rows = [row for _, rows in run.batches() for row in rows.to_pylist()]
     return rows, run
 
@@ -87,7 +87,7 @@ print(json.dumps({
     "paths": [row["path"] for row in one],
     "same rows": one == three,
     "busy": sorted(busy),
-    "streams": len(several.computation._engines.streams),
+    "streams": len(several.predictor._engines.streams),
     "same provenance": alone.provenance("features") == several.provenance("features"),
     "loss": [[float(a), float(b)] for (a, _), (b, _) in zip(told, told3)],
     "right": [[int(a), int(b)] for (_, a), (_, b) in zip(told, told3)],

@@ -10,17 +10,9 @@ import pytest
 
 from tests.networks import CLASSES, SIZE, ordered, set_weights, write_legacy
 from xcli.core.errors import UsageError, WeightsError
-from xcli.models.architecture import (
-    FEATURE_WIDTH,
-    IMAGE_SIZE,
-    Xception,
-    check_input_shape,
-    check_pooling,
-    layers,
-    output_sizes,
-    weighted_layers,
-)
+from xcli.models.architecture import FEATURE_WIDTH, IMAGE_SIZE, check_pooling, layers, output_sizes, weighted_layers
 from xcli.models.hdf5_weights import random_weights
+from xcli.models.xception import Xception, check_input_shape
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.models.loader import LoadedModel, load_model
+from xcli.models.loader import load_model
+from xcli.models.network import LoadedModel
 from xcli.tables.encoders import write_table
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def test_reads_the_real_weights(real_weights: str) -> None:
 
 
 def test_assigns_what_it_reads(ours: Any, weights: Weights) -> None:
-    from xcli.models.architecture import Xception
+    from xcli.models.xception import Xception
 
     model = Xception(weights=None, include_top=False)
     assign(model, without_top(weights))

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from tests.networks import config_of
-from xcli.models.keras2 import modernise
+from xcli.models.keras2 import upgrade_keras2_config
 
 
 def _functional(layers: list[Any], outputs: Any) -> Any:
@@ -41,7 +41,7 @@ def test_calls_of_nested_models_count_from_zero() -> None:
         ],
         [["sum", 0, 0]],
     )
-    modernise(model)
+    upgrade_keras2_config(model)
     _, body, head, both = model["config"]["layers"]
     assert body["inbound_nodes"] == [[["in", 0, 0, {}]]]
     assert head["inbound_nodes"] == [[["body", 0, 0, {}]]]
@@ -54,35 +54,35 @@ def test_calls_of_nested_models_count_from_zero() -> None:
 def test_outputs_are_counted_as_keras_3_counts_them() -> None:
     """It takes one off for functional models, and leaves sequential ones alone."""
     sequential = _functional([_layer("InputLayer", "in"), _sequential("top", ["in", 0, 0])], [["top", 1, 0]])
-    modernise(sequential)
+    upgrade_keras2_config(sequential)
     assert sequential["config"]["output_layers"] == ["top", 0, 0]
     inner = _functional([_layer("InputLayer", "in"), _layer("Dense", "d", ["in", 0, 0])], [["d", 0, 0]])
     inner |= {"name": "m2", "inbound_nodes": [[["in", 0, 0, {}]]]}
     inner["config"]["name"] = "m2"
     functional = _functional([_layer("InputLayer", "in"), inner], [["m2", 1, 0]])
-    modernise(functional)
+    upgrade_keras2_config(functional)
     assert functional["config"]["output_layers"] == ["m2", 1, 0]
 
 
 def test_several_outputs_stay_several() -> None:
     layers = [_layer("InputLayer", "in"), _sequential("top", ["in", 0, 0]), _layer("Dense", "d", ["in", 0, 0])]
     listed = _functional(copy.deepcopy(layers), [["top", 1, 0], ["d", 0, 0]])
-    modernise(listed)
+    upgrade_keras2_config(listed)
     assert listed["config"]["output_layers"] == [["top", 0, 0], ["d", 0, 0]]
     named = _functional(layers, {"a": ["top", 1, 0], "b": ["d", 0, 0]})
-    modernise(named)
+    upgrade_keras2_config(named)
     assert named["config"]["output_layers"] == {"a": ["top", 0, 0], "b": ["d", 0, 0]}
 
 
 def test_separable_convolutions_lose_what_keras_3_does_not_know() -> None:
     layer = _layer("SeparableConv2D", "c", ["in", 0, 0], filters=3, groups=1, kernel_initializer={}, depth_multiplier=1)
     model = _functional([_layer("InputLayer", "in"), layer], [["c", 0, 0]])
-    modernise(model)
+    upgrade_keras2_config(model)
     assert layer["config"] == {"name": "c", "filters": 3, "depth_multiplier": 1}
 
 
 def test_files_of_keras_3_stay_as_they_are(nested_file: str) -> None:
     config = config_of(nested_file)
     before = copy.deepcopy(config)
-    modernise(config)
+    upgrade_keras2_config(config)
     assert config == before

@@ -15,9 +15,10 @@ import pytest
 from tests.networks import SIZE, ordered
 from xcli.core.errors import ModelError
 from xcli.inference.engine import Engine
-from xcli.models.architecture import Xception
-from xcli.models.keras_network import ForeignNetwork
-from xcli.models.loader import LoadedModel, load_model
+from xcli.models.keras_network import KerasNetwork
+from xcli.models.loader import load_model
+from xcli.models.network import LoadedModel
+from xcli.models.xception import Xception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -436,7 +437,7 @@ def test_the_warnings_of_keras_stay_in_the_log(
     monkeypatch.setattr(keras.models, "load_model", loud)
     with warnings.catch_warnings(record=True) as said, caplog.at_level("DEBUG", logger="xcli.models.keras_network"):
         warnings.simplefilter("always")
-        ForeignNetwork(nested_file)
+        KerasNetwork(nested_file)
     assert not said
     assert any("an optimizer has no state" in record.getMessage() for record in caplog.records)
 
@@ -452,7 +453,7 @@ def test_weights_that_keras_would_leave_at_random_are_an_error(
 
     monkeypatch.setattr(keras.models, "load_model", loud)
     with pytest.raises(ModelError, match="does not hold all of its weights"):
-        ForeignNetwork(nested_file)
+        KerasNetwork(nested_file)
 
 
 def test_missing_weights_of_the_head_are_an_error(nested_file: str, scratch: Path) -> None:
@@ -469,7 +470,7 @@ def test_missing_weights_of_the_head_are_an_error(nested_file: str, scratch: Pat
         archive.writestr("config.json", config)
         archive.write(weights, "model.weights.h5")
     with pytest.raises(ModelError, match=r"Keras cannot load .*model.keras") as caught:
-        ForeignNetwork(path)
+        KerasNetwork(path)
     assert "\n" not in str(caught.value)
 
 
@@ -481,7 +482,7 @@ def test_damaged_numbers_of_the_backbone_are_an_error(keras: Any, weights: Weigh
     path = str(scratch / "model.keras")
     keras.Model(start, head(keras, backbone(start))).save(path)
     with pytest.raises(ModelError, match="'block5_sepconv1/pointwise_kernel' holds values that are not finite"):
-        ForeignNetwork(path)
+        KerasNetwork(path)
 
 
 def test_nothing_is_left_in_the_temporary_directory(
@@ -490,7 +491,7 @@ def test_nothing_is_left_in_the_temporary_directory(
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    ForeignNetwork(nested_file)
+    KerasNetwork(nested_file)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -504,4 +505,4 @@ def test_a_full_temporary_directory_is_an_error(
 
     monkeypatch.setattr(archive.shutil, "copyfileobj", full)
     with pytest.raises(ModelError, match=r"cannot unpack .*nested.keras to .*: No space left on device"):
-        ForeignNetwork(nested_file)
+        KerasNetwork(nested_file)

@@ -24,7 +24,9 @@ from xcli.models import loader as loader
 from xcli.models.architecture import layers
 from xcli.models.hdf5_weights import random_weights
 from xcli.models.labels import imagenet_labels
-from xcli.models.loader import LAST_MAP, LoadedModel, ModelSpec, load_model, probabilities, sha256_of
+from xcli.models.loader import load_model, sha256_of
+from xcli.models.network import LAST_MAP, LoadedModel, probabilities
+from xcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,9 +45,9 @@ def run(loaded: LoadedModel, pixels: NDArray[np.uint8], forward: Forward) -> NDA
 @pytest.fixture(scope="module", autouse=True)
 def networks() -> Iterator[None]:
     """Every `.keras` file is loaded once, however often a test asks for it with other options."""
-    load = cache(foreign.ForeignNetwork)
+    load = cache(foreign.KerasNetwork)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(foreign, "ForeignNetwork", lambda path: load(os.path.realpath(path)))
+        patch.setattr(foreign, "KerasNetwork", lambda path: load(os.path.realpath(path)))
         yield
 
 
@@ -550,7 +552,7 @@ import sys
 import xcli, xcli.models.loader, xcli.models.architecture, xcli.models.keras_file, xcli.models.keras_network
 import xcli.inference.engine, xcli.models.keras_graph, xcli.models.keras2
 import xcli.models.hdf5_weights, xcli.models.labels, xcli.core.tensorflow
-xcli.models.loader.ModelSpec(include_top=False, pooling="avg")
+xcli.models.spec.ModelSpec(include_top=False, pooling="avg")
 xcli.models.architecture.output_sizes(299)
 xcli.models.labels.imagenet_labels()
 heavy = {"tensorflow", "keras", "numpy", "h5py", "PIL", "pyarrow"} & {name.partition(".")[0] for name in sys.modules}

@@ -13,7 +13,8 @@ import pytest
 from tests.cli.conftest import save_photos
 from tests.outputs.test_save import Killed, Recorder
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError
-from xcli.models.loader import LoadedModel, load_model
+from xcli.models.loader import load_model
+from xcli.models.network import LoadedModel
 from xcli.outputs.dataset import Dataset, check_dataset, is_dataset
 from xcli.tables.readers import open_table
 

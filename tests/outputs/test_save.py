@@ -11,9 +11,11 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError, XcliError
-from xcli.inference.run import Run, RunOptions, preprocessing_for
-from xcli.inference.tasks import ClassifyTable, FeaturesTable
-from xcli.models.loader import LoadedModel, load_model
+from xcli.inference.options import RunOptions
+from xcli.inference.run import Run
+from xcli.inference.tasks import ClassifyTask, FeaturesTask
+from xcli.models.loader import load_model, preprocessing_for
+from xcli.models.network import LoadedModel
 from xcli.outputs.partial_file import Journal
 from xcli.outputs.save import RecordOptions, record
 from xcli.outputs.target import check_options, finished
@@ -61,9 +63,9 @@ class Recorder:
 
     def __call__(self, die_after: int | None = None, overwrite: bool = False, **options: Any) -> Report:
         second = "features_out" in options
-        table: Any = FeaturesTable()
+        table: Any = FeaturesTask()
         if self.command == "classify":
-            table = ClassifyTable(self.model, top=3, with_features=second)
+            table = ClassifyTask(self.model, top=3, with_features=second)
         listing = list_images(SourceOptions(sources=self.sources))
         batch_size = options.pop("batch_size", 2)
         run = Run(listing, self.model, table, preprocessing_for(self.model), RunOptions(batch_size=batch_size))
@@ -198,7 +200,7 @@ def test_the_shard_is_on_record(models: dict[str, LoadedModel], photos: Path, tm
     model = models["features"]
     for shard, expected in ((None, None), ((2, 3), "2/3")):
         listing = list_images(SourceOptions(sources=(str(photos),), shard=shard))
-        run = Run(listing, model, FeaturesTable(), preprocessing_for(model))
+        run = Run(listing, model, FeaturesTask(), preprocessing_for(model))
         record(run, "features", "csv", str(tmp_path / "out.csv"), overwrite=True)
         assert json.loads((tmp_path / "out.csv.meta.json").read_text())["shard"] == expected
 

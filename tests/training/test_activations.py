@@ -11,9 +11,9 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.inference.engine import Engine
-from xcli.inference.engines import Engines
-from xcli.models.loader import LoadedModel, load_model
+from xcli.inference.engine import Engine, Engines
+from xcli.models.loader import load_model
+from xcli.models.network import LoadedModel
 from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import MARKER, ActivationCache
 from xcli.training.activations import PROGRESS, ActivationExtractor

@@ -14,7 +14,8 @@ from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.models.loader import ModelSpec, load_model
+from xcli.models.loader import load_model
+from xcli.models.spec import ModelSpec
 from xcli.training.base_model import SCALINGS, read_base_model
 
 if TYPE_CHECKING:

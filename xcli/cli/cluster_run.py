@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xcli.core.records import Report
-    from xcli.inference.predictor import RunOptions
-    from xcli.inference.tasks import Table
-    from xcli.models.loader import LoadedModel, ModelSpec
+    from xcli.inference.options import RunOptions
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
     from xcli.outputs.save import RecordOptions
     from xcli.sources.listing import SourceOptions
 
@@ -126,7 +127,7 @@ def run_on_cluster(
     command: str,
     values: dict[str, Any],
     spec: ModelSpec,
-    make_table: Callable[[LoadedModel], Table],
+    make_table: Callable[[LoadedModel], Task],
     pixels: dict[str, Any],
     options: RunOptions,
     sources: SourceOptions,

@@ -13,9 +13,9 @@ from xcli.core.records import default
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
-from xcli.inference.run import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.models.folded import INPUT_RANGES
-from xcli.models.loader import ModelSpec
+from xcli.models.spec import ModelSpec
 from xcli.outputs.save import RecordOptions
 from xcli.sources.listing import SourceOptions, parse_shard
 

@@ -18,8 +18,8 @@ from xcli.cli.options import pixel_options, record_options, run_options, source_
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import ExitCode, Terminated, UsageError
 from xcli.core.tensorflow import keep_back_noise, keep_freed_memory, load_tensorflow
-from xcli.inference.run import Run, preprocessing_for
-from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.inference.run import Run
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.outputs.save import record
 from xcli.outputs.target import check_outputs, output_format
 from xcli.sources.listing import list_images
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     import click
 
     from xcli.core.records import Report
-    from xcli.inference.tasks import Table
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
 
 log = logging.getLogger("xcli")
 
@@ -42,7 +44,7 @@ def run_table(
     command: str,
     values: dict[str, Any],
     spec: ModelSpec,
-    make_table: Callable[[LoadedModel], Table],
+    make_table: Callable[[LoadedModel], Task],
     formats: tuple[str, ...],
 ) -> int:
     """Runs a command that writes a table in one of `formats`; returns its exit code.

@@ -25,8 +25,7 @@ from xcli.core import errors
 from xcli.core.errors import TooManyErrors, UsageError, XcliError
 from xcli.core.records import Report
 from xcli.core.text import one_line
-from xcli.inference.predictor import MAX_BATCH
-from xcli.inference.run import LONG_RUN
+from xcli.inference.options import LONG_RUN, MAX_BATCH
 from xcli.outputs.error_list import check_errors, list_errors
 from xcli.outputs.target import finished, other_settings, say_finished
 from xcli.sources.archives.members import WholeArchive
@@ -40,9 +39,10 @@ if TYPE_CHECKING:
     from xcli.cluster.blocks import Done
     from xcli.cluster.ray_backend import Share
     from xcli.core.records import ImageRef
-    from xcli.inference.predictor import RunOptions
-    from xcli.inference.tasks import Table
-    from xcli.models.loader import LoadedModel, ModelSpec
+    from xcli.inference.options import RunOptions
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
     from xcli.outputs.save import RecordOptions
     from xcli.sources.listing import Listing
 
@@ -77,7 +77,7 @@ class ClusterRun:
     command: str
     target: str
     spec: ModelSpec
-    table: Callable[[LoadedModel], Table]
+    table: Callable[[LoadedModel], Task]
     pixels: dict[str, Any]
     options: RunOptions
     recording: RecordOptions

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import ImageRef
-    from xcli.inference.predictor import Computation, RunOptions
-    from xcli.inference.tasks import Table
-    from xcli.models.loader import LoadedModel, ModelSpec
+    from xcli.inference.options import RunOptions
+    from xcli.inference.predictor import Predictor
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
     from xcli.sources.listing import SourceOptions
     from xcli.sources.manifests import ExtraColumn
     from xcli.storage.directories import Folder
@@ -71,7 +73,7 @@ class Job:
     target: str
     directory: str | None
     spec: ModelSpec
-    table: Callable[[LoadedModel], Table]
+    table: Callable[[LoadedModel], Task]
     pixels: dict[str, Any]
     options: RunOptions
     sources: SourceOptions
@@ -126,7 +128,7 @@ class Worker:
 
     def __init__(self, job: Job, agreement: Agreement) -> None:
         self._job, self._agreement = job, agreement
-        self._computation: Computation | None = None
+        self._computation: Predictor | None = None
         self._fingerprint: dict[str, Any] = {}
         self._schema: Any = None
         self._notes: tuple[str, ...] = ()
@@ -227,33 +229,34 @@ class Worker:
         if self._computation is not None:
             return
         from xcli.core.tensorflow import keep_freed_memory
-        from xcli.inference.predictor import Computation
-        from xcli.inference.run import preprocessing_for
-        from xcli.models.loader import load_model
+        from xcli.inference.predictor import Predictor
+        from xcli.models.loader import load_model, preprocessing_for
 
         job = self._job
         keep_freed_memory()
         model = load_model(job.spec)
         # One decoder a processor, of those that this worker has.
         options = replace(job.options, workers=job.options.workers or job.threads)
-        computation = Computation(model, job.table(model), preprocessing_for(model, **job.pixels), options)
+        computation = Predictor(model, job.table(model), preprocessing_for(model, **job.pixels), options)
         default = computation.choose()
         mine = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
         agreed = self._agreement.offer(None)
         size = job.options.batch_size or (mine if agreed is None else agreed["provenance"]["batch_size"])
-        schema = computation.start(size, job.extra_columns, long=job.long)
+        schema = computation.start(size, job.extra_columns, optimize_for_throughput=job.long)
         fingerprint = self._fingerprint_of(computation, schema)
         agreed = self._agreement.offer(fingerprint)
         assert agreed is not None
         if agreed["provenance"]["batch_size"] != size and job.options.batch_size is None:
             # Another worker was quicker, and has more memory or less.
-            schema = computation.start(agreed["provenance"]["batch_size"], job.extra_columns, long=job.long)
+            schema = computation.start(
+                agreed["provenance"]["batch_size"], job.extra_columns, optimize_for_throughput=job.long
+            )
             fingerprint = self._fingerprint_of(computation, schema)
         self._check(agreed, fingerprint)
         self._computation, self._fingerprint, self._schema = computation, fingerprint, schema
         self._notes = tuple(model.notes)
 
-    def _fingerprint_of(self, computation: Computation, schema: pa.Schema) -> dict[str, Any]:
+    def _fingerprint_of(self, computation: Predictor, schema: pa.Schema) -> dict[str, Any]:
         job = self._job
         runner = {"name": "ray", "part_rows": job.part_rows}
         provenance = computation.provenance(job.command)

@@ -12,9 +12,10 @@ from xcli.core.errors import ModelError, OutputError, SourceError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, OK_STATUS, PATH, STATUS, ImageRef, Report
 from xcli.core.text import one_line
 from xcli.evaluation.metrics import Metrics, compute
+from xcli.inference.options import RunOptions
 from xcli.inference.profiler import Profile
-from xcli.inference.run import Run, RunOptions
-from xcli.models.naming import match_labels
+from xcli.inference.run import Run
+from xcli.models.labels import match_labels
 from xcli.sources.labelled import SPLITS, TEST, VALIDATION
 from xcli.sources.listing import Listing, SourceOptions
 from xcli.storage.streams import AtomicFile, finish
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Results, Shapes
     from xcli.models.folded import Forward
     from xcli.models.labels import Labels
-    from xcli.models.loader import LoadedModel
+    from xcli.models.network import LoadedModel
     from xcli.sources.labelled import LabelledImages, Sample
 
 ALL = "all"
@@ -114,8 +115,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoresTable:
-    """All scores of each image, in the column `features`; a `xcli.inference.tasks.Table`.
+class ScoresTask:
+    """All scores of each image, in the column `features`; a `xcli.inference.tasks.Task`.
 
     Attributes:
         labels: names of the classes, for provenance.
@@ -170,7 +171,7 @@ def evaluate(
     # Its options say no more than that this is no list which somebody types.
     listing = Listing(iter([sample.ref for sample in samples]), SourceOptions(("labelled images",)))
     listing.skipped.update(skipped or {})
-    run = Run(listing, model, ScoresTable(model.labels), preprocessing, options or RunOptions())
+    run = Run(listing, model, ScoresTask(model.labels), preprocessing, options or RunOptions())
     schema = run.start()
     begin = time.monotonic()
     classes = schema.field(FEATURES).type.list_size

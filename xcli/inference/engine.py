@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import load_tensorflow
+from xcli.inference.batch_size import STREAMS
 from xcli.models.folded import Forward, embedding
 
 if TYPE_CHECKING:
@@ -152,3 +153,30 @@ def _is_out_of_memory(error: Any) -> bool:
         return True
     signs = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED")
     return any(sign.lower() in error.message.lower() for sign in signs)
+
+
+class Engines:
+    """Engines that compute the same, each with its own copy of the weights.
+
+    Args:
+        forward, size, batch_size, embedded: see `Engine`.
+        devices: TensorFlow devices; they must be of one kind.
+
+    Attributes:
+        batch_size: images in a batch.
+        output_shapes: shape of one image's result, an output each.
+    """
+
+    def __init__(
+        self, forward: Forward, *, size: int, batch_size: int, devices: Sequence[str], embedded: bool = False
+    ) -> None:
+        self._engines = [
+            Engine(forward, size=size, batch_size=batch_size, device=device, embedded=embedded) for device in devices
+        ]
+        self.batch_size = batch_size
+        self.output_shapes = self._engines[0].output_shapes
+
+    @property
+    def streams(self) -> list[Engine]:
+        """One entry a thread: while one batch of a device waits (for a copy, say), its other one computes."""
+        return self._engines * STREAMS

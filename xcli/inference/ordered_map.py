@@ -23,7 +23,7 @@ class _Done(Generic[Item, Result]):
     failure: BaseException | None = None
 
 
-class Streams(Generic[Item, Result]):
+class OrderedMap(Generic[Item, Result]):
     """Threads that take items from one iterator, whichever is free, and compute a result of each; to be iterated once.
 
     Iterating gives (item, result) in the order of the items, and raises what the iterator or a computation raised,

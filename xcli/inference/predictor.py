@@ -8,20 +8,19 @@ machine, `xcli.cluster.worker` for one of many.
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import UsageError
 from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
-from xcli.core.version import __version__
+from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engines import Engines
-from xcli.inference.ordered_map import Streams
-from xcli.inference.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
+from xcli.inference.engine import Engines
+from xcli.inference.options import RunOptions
+from xcli.inference.ordered_map import OrderedMap
+from xcli.inference.pipeline import PixelPipeline, default_workers
 from xcli.inference.profiler import Profile
 
 if TYPE_CHECKING:
@@ -36,54 +35,30 @@ if TYPE_CHECKING:
     from xcli.core.tensorflow import Precision
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.engine import Engine
-    from xcli.inference.tasks import Table
-    from xcli.models.loader import LoadedModel
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
     from xcli.sources.manifests import ExtraColumn
 
-MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
 
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run uses the machine.
-
-    Attributes:
-        batch_size: images in a batch; None chooses by device, free memory and number of images.
-        precision: `auto`, `float32`, `tf32`, `bfloat16` or `float16`.
-        device: `auto`, `cpu`, `gpu` or `gpu:I`.
-        workers: decodes at a time; None is one a processor.
-        image_timeout: seconds that one image may take to be read and decoded.
-    """
-
-    batch_size: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    workers: int | None = None
-    image_timeout: float = DEFAULT_TIMEOUT
-
-    def __post_init__(self) -> None:
-        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH:
-            raise UsageError(f"the batch size is from 1 to {MAX_BATCH}; received {self.batch_size}")
-        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
-            raise UsageError(f"the number of workers is from 1 to {MAX_WORKERS}; received {self.workers}")
-        if not 0 < self.image_timeout <= MAX_TIMEOUT:
-            raise UsageError(f"the image timeout is up to {MAX_TIMEOUT} s; received {self.image_timeout:g} s")
+def _begun(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """The same batches, once the first of them is there, and others are on their way."""
+    return chain([first], batches) if (first := next(batches, None)) is not None else batches
 
 
 @dataclass(slots=True)
-class Computation:
+class Predictor:
     """What computes rows: `choose`, `start`, then `rows`, as often as wanted.
 
     Attributes:
         model: the loaded model.
-        table: what to compute.
+        task: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
         devices, precision: what was chosen; after `choose`. Devices are of one kind, and each has an engine.
     """
 
     model: LoadedModel
-    table: Table
+    task: Task
     preprocessing: Preprocessing
     options: RunOptions = field(default_factory=RunOptions)
     devices: tuple[str, ...] = ()
@@ -101,26 +76,28 @@ class Computation:
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
 
-    def start(self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, long: bool = False) -> pa.Schema:
+    def start(
+        self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, optimize_for_throughput: bool = False
+    ) -> pa.Schema:
         """Traces the engines, and returns the schema of the rows; `choose` comes first.
 
         Args:
             batch_size: images in a batch.
             extra_columns: those that are carried from a manifest.
-            long: whether there is so much to do that engines which start later and run faster pay.
+            optimize_for_throughput: whether there is so much to do that engines which start later and run faster pay.
 
         Raises:
             UsageError: an option does not go with the model.
             ModelError: the model cannot compute this table.
         """
-        forward = self.table.forward(self.model)
+        forward = self.task.forward(self.model)
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
-        embedded = long and kind_of(self.devices[0]) == "CPU"
+        embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
         self._engines = Engines(
             forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
         )
-        self._schema = self.table.schema(self._engines.output_shapes, extra_columns)
+        self._schema = self.task.schema(self._engines.output_shapes, extra_columns)
         return self._schema
 
     def rows(
@@ -156,9 +133,9 @@ class Computation:
         if turn is not None:
             batches = _begun(batches)
         with turn or nullcontext():
-            for batch, results in Streams(batches, computes, pipeline.stop):
+            for batch, results in OrderedMap(batches, computes, pipeline.stop):
                 with profile.stage("output", len(batch.refs)):
-                    yield batch, self.table.rows(self._schema, batch, results)
+                    yield batch, self.task.rows(self._schema, batch, results)
 
     def _compute(self, engine: Engine, profile: Profile, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
         import numpy as np
@@ -183,18 +160,5 @@ class Computation:
             "precision": self.precision,
             "device": kind_of(self.devices[0]),
             "batch_size": self._engines.batch_size,
-            "options": self.table.settings(),
+            "options": self.task.settings(),
         }
-
-
-def _begun(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-    """The same batches, once the first of them is there, and others are on their way."""
-    return chain([first], batches) if (first := next(batches, None)) is not None else batches
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the results depend on, without importing them."""
-    from importlib.metadata import version
-
-    names = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}

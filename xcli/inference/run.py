@@ -1,9 +1,9 @@
 """The run itself, on one machine: references to rows, with every one accounted for.
 
-    listing --> Computation --> rows
+    listing --> Predictor --> rows
                            \\--> Report
 
-A `Table` (`xcli.inference.tasks`) says what to compute and how its rows look. Where the rows go is the caller's
+A `Task` (`xcli.inference.tasks`) says what to compute and how its rows look. Where the rows go is the caller's
 business: a file, a terminal, a list.
 """
 
@@ -15,8 +15,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.records import ImageBatch, ImageRef, Report
-from xcli.images.preprocessing import Preprocessing
-from xcli.inference.predictor import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, Computation, RunOptions, versions
+from xcli.inference.options import LONG_RUN, RunOptions
+from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.listing import LIST_ON_STDIN, OTHER_SHARD, Listing
@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.inference.tasks import Table
-    from xcli.models.loader import LoadedModel
-
-__all__ = ["LONG_RUN", "MAX_BATCH", "MAX_TIMEOUT", "MAX_WORKERS", "Run", "RunOptions", "preprocessing_for", "versions"]
-
-LONG_RUN = 5000
-"""Images from which on an engine that starts three seconds later and runs 2 to 3 % faster is the better one."""
+    from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
 
 
 class EarlierRows(Protocol):
@@ -57,29 +53,29 @@ class Run:
     Attributes:
         listing: the sources.
         model: the loaded model.
-        table: what to compute.
+        task: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
         report: what became of the images so far.
         published: whether the output has taken its name.
         profile: where the time goes.
-        computation: what makes rows of images.
+        predictor: what makes rows of images.
     """
 
     listing: Listing
     model: LoadedModel
-    table: Table
+    task: Task
     preprocessing: Preprocessing
     options: RunOptions = field(default_factory=RunOptions)
     report: Report = field(default_factory=Report)
     published: bool = False
     profile: Profile = field(default_factory=Profile)
-    computation: Computation = field(init=False)
+    predictor: Predictor = field(init=False)
     _ahead: list[ImageRef] = field(default_factory=list)
     _iterator: Iterator[ImageRef] | None = None
 
     def __post_init__(self) -> None:
-        self.computation = Computation(self.model, self.table, self.preprocessing, self.options)
+        self.predictor = Predictor(self.model, self.task, self.preprocessing, self.options)
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         """Chooses device, precision and batch shape, traces the engines, and returns the schema of the rows.
@@ -91,9 +87,9 @@ class Run:
             UsageError: an option does not go with the device or the model.
             ModelError: the model cannot compute this table.
         """
-        default = self.computation.choose()
+        default = self.predictor.choose()
         size = self.options.batch_size or pinned_batch_size or self._batch_size(default)
-        return self.computation.start(size, self.listing.extra_columns, long=self._is_long())
+        return self.predictor.start(size, self.listing.extra_columns, optimize_for_throughput=self._is_long())
 
     def _batch_size(self, default: int) -> int:
         """The default for the device, or the number of images in the whole run where that is smaller.
@@ -140,7 +136,7 @@ class Run:
         """
         refs = chain(self._ahead, self._iterator or iter(self.listing))
         wanted = refs if earlier is None else earlier.rest(refs)
-        for batch, rows in self.computation.rows(wanted, self.profile):
+        for batch, rows in self.predictor.rows(wanted, self.profile):
             yield batch, rows
             self.report.count(batch.errors)
         self.profile.finish()
@@ -151,34 +147,5 @@ class Run:
         self.report.check(self.report.rows)
 
     def provenance(self, command: str) -> dict[str, Any]:
-        """What made the rows; see `Computation.provenance`."""
-        return self.computation.provenance(command)
-
-
-def preprocessing_for(
-    model: LoadedModel,
-    *,
-    resize: str | None = None,
-    interpolation: str | None = None,
-    crop_pct: float | None = None,
-    jpeg_shrink: bool = True,
-    max_pixels: int | None = None,
-) -> Preprocessing:
-    """Preprocessing for a model: what the user said, else what goes with the model, else the defaults.
-
-    Args:
-        model: it decides the size, and what is None below.
-        resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    defaults = Preprocessing()
-    return Preprocessing(
-        size=model.size,
-        resize=resize or model.resize,
-        interpolation=interpolation or model.interpolation,
-        crop_pct=crop_pct if crop_pct is not None else model.crop_pct or defaults.crop_pct,
-        jpeg_shrink=jpeg_shrink,
-        max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
-    )
+        """What made the rows; see `Predictor.provenance`."""
+        return self.predictor.provenance(command)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xcli.core.records import ImageBatch
     from xcli.models.folded import Forward
-    from xcli.models.loader import LoadedModel
+    from xcli.models.network import LoadedModel
 
     Shapes = Sequence[tuple[int, ...]]
     Results = Sequence[NDArray[np.float32]]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FEATURE_TYPES = ("float32", "float16")
 
 
-class Table(Protocol):
+class Task(Protocol):
     """What a command computes of an image, and how its rows look."""
 
     def forward(self, model: LoadedModel) -> Forward:
@@ -45,7 +45,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyTable:
+class ClassifyTask:
     """The best classes of each image.
 
     Attributes:
@@ -134,7 +134,7 @@ class ClassifyTable:
 
 
 @dataclass(frozen=True, slots=True)
-class FeaturesTable:
+class FeaturesTask:
     """An embedding of each image.
 
     Attributes:
@@ -154,7 +154,7 @@ class FeaturesTable:
         if self.dtype not in FEATURE_TYPES:
             raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
 
-    def for_model(self, model: LoadedModel) -> FeaturesTable:
+    def for_model(self, model: LoadedModel) -> FeaturesTask:
         """This table, of any model."""
         return self
 

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_keras, load_tensorflow
+from xcli.models.folded import INPUT_RANGES
 from xcli.models.hdf5_weights import TOP, assign
-from xcli.models.loader import AVG_POOL, BUNDLE_LABELS, BUNDLE_MODEL, BUNDLE_RECIPE
+from xcli.models.keras_file import shown
+from xcli.models.network import AVG_POOL
+from xcli.models.xception import Xception
 from xcli.storage.streams import AtomicFile, finish, reported
 
 if TYPE_CHECKING:
@@ -37,8 +41,6 @@ def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float,
     Returns:
         A `keras.Model` from float32[batch, size, size, 3] in [0, 255] to float32[batch, classes].
     """
-    from xcli.models.architecture import Xception
-
     keras, tf = load_keras(), load_tensorflow()
     factor, offset = scaling
     with tf.device("/CPU:0"):
@@ -100,3 +102,46 @@ def write_json(path: Path, value: Any) -> None:
     except BaseException:
         file.discard()
         raise
+
+
+BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
+"""What `xception finetune` leaves in a directory, as far as it is read here."""
+
+
+def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:
+    """Preprocessing and label file of a directory that `xception finetune` made."""
+    if Path(path, "saved_model.pb").is_file():
+        raise ModelError(
+            f"{path} is in TensorFlow's SavedModel format, which carries code and is not loaded; convert it where you "
+            "trust it: keras.models.load_model(DIRECTORY).save('model.keras'), with the Keras that saved it"
+        )
+    if not Path(path, BUNDLE_MODEL).is_file():
+        raise ModelError(f"{path} is no model directory: it has no {BUNDLE_MODEL}")
+    if labels is None and Path(path, BUNDLE_LABELS).is_file():
+        labels = str(Path(path, BUNDLE_LABELS))
+    recipe = Path(path, BUNDLE_RECIPE)
+    if not recipe.is_file():
+        return {}, labels
+    try:
+        value = json.loads(recipe.read_text(encoding="utf-8"))["preprocessing"]
+        return _checked_recipe(value), labels
+    except OSError as error:
+        raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{recipe} is damaged: {shown(error)}") from error
+
+
+def _checked_recipe(value: Any) -> dict[str, Any]:
+    """The preprocessing of a bundle; ValueError or KeyError where it is none."""
+    from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing
+
+    size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"size must be a number of pixels; received {size!r}")
+    if crop_pct is not None and (not isinstance(crop_pct, (int, float)) or isinstance(crop_pct, bool)):
+        raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
+    if input_range not in INPUT_RANGES:
+        raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
+    # It checks the rest: its UsageError is a ValueError.
+    Preprocessing(size, value["resize"], value["interpolation"], DEFAULT_CROP_PCT if crop_pct is None else crop_pct)
+    return dict(value)

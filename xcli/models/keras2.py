@@ -13,7 +13,7 @@ _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
 _OF_PLAIN_CONVOLUTIONS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
-def modernise(model: dict[str, Any]) -> None:
+def upgrade_keras2_config(model: dict[str, Any]) -> None:
     """Rewrites the configuration of a model, and of those nested in it, in place; one of Keras 3 stays as it is.
 
     Args:
@@ -29,7 +29,7 @@ def modernise(model: dict[str, Any]) -> None:
     for layer in layers:
         own = layer["config"]
         if layer["class_name"] in MODELS:
-            modernise(layer)
+            upgrade_keras2_config(layer)
         elif layer["class_name"] == "BatchNormalization" and isinstance(own["axis"], list):
             (own["axis"],) = own["axis"]
         elif layer["class_name"] in _SEPARABLE:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.models.hdf5_weights import check_tree, require_file
-from xcli.models.keras2 import modernise
+from xcli.models.keras2 import upgrade_keras2_config
 from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def open_archive(path: str) -> Archive:
     """
     config = _safe(_read_config(path), path)
     try:
-        modernise(config)
+        upgrade_keras2_config(config)
         graph = read_graph(config)
         found = 0
         for one in graph.walk():

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
 
 
-class ForeignNetwork:
+class KerasNetwork:
     """A model from a `.keras` file around exactly one Xception.
 
     Args:

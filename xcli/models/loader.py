@@ -1,256 +1,32 @@
 """The shared loader: from what the user asked for to a model that every command can run.
 
 Two kinds of network stand behind one interface: the plain Xception with its weights (`PlainNetwork`), and a `.keras`
-file with an Xception in it (`xcli.models.keras_network.ForeignNetwork`).
+file with an Xception in it (`xcli.models.keras_network.KerasNetwork`).
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
-from xcli.core.tensorflow import Precision, load_tensorflow
+from xcli.images.preprocessing import Preprocessing
 from xcli.models.architecture import (
-    FEATURE_WIDTH,
     IMAGE_SIZE,
     IMAGENET_CLASSES,
     MIN_SIZE,
-    check_pooling,
     layers,
 )
-from xcli.models.folded import INPUT_RANGES, Backbone, Forward, constant, pool, scale_pixels
-from xcli.models.hdf5_weights import BIAS, KERNEL, TOP, Weights, random_weights, read_weights
+from xcli.models.bundle import BUNDLE_MODEL, BUNDLE_RECIPE, read_bundle
+from xcli.models.hdf5_weights import TOP, random_weights, read_weights
 from xcli.models.keras_file import shown
 from xcli.models.labels import Labels, fit_labels, read_labels
+from xcli.models.network import AVG_POOL, LOGITS, LoadedModel, PlainNetwork
+from xcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-AVG_POOL = "avg_pool"
-LAST_MAP = "block14_sepconv2_act"
-
-BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
-"""What `xception finetune` leaves in a directory, as far as it is read here."""
-
-_LOGITS = ("linear", "log_softmax")
-"""Outputs of which softmax makes probabilities."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What the user asked for.
-
-    Attributes:
-        model: a `.keras` file, or a directory that `xception finetune` made; instead of `weights`.
-        weights: `imagenet`, `none` (random) or the path of an HDF5 weights file.
-        include_top: with the classifier.
-        pooling: of features: `avg`, `max` or None.
-        classes: number of classes; None takes those of the weights (1,000 for `imagenet` and `none`).
-        labels: a label file.
-        image_size: side of the input in pixels; None is 299, or what the model file says.
-        input_range: what a foreign model was fed: `xception`, `unit` or `raw`; None decides by its graph.
-        weights_dir: where to look for the ImageNet weights first.
-        offline: never download.
-        progress: show the progress of a download.
-        seed: of random weights.
-    """
-
-    model: str | None = None
-    weights: str = "imagenet"
-    include_top: bool = True
-    pooling: str | None = None
-    classes: int | None = None
-    labels: str | None = None
-    image_size: int | None = None
-    input_range: str | None = None
-    weights_dir: str | None = None
-    offline: bool = False
-    progress: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_pooling(self.pooling)
-        if self.include_top and self.pooling is not None:
-            raise UsageError(f"pooling goes only without the top; received pooling={self.pooling!r} with the top")
-        if self.classes is not None and self.classes < 1:
-            raise UsageError(f"classes must be a positive integer; received {self.classes}")
-        if self.input_range not in (None, *INPUT_RANGES):
-            raise UsageError(f"the input range is one of {', '.join(INPUT_RANGES)}; received {self.input_range!r}")
-        if self.model is None:
-            self._check_plain()
-        elif self.weights != "imagenet":
-            raise UsageError(f"--model and --weights exclude each other; received --weights {self.weights}")
-
-    def _check_plain(self) -> None:
-        if self.input_range is not None:
-            raise UsageError("--input-range goes with --model: the network itself always takes [-1, 1]")
-        size = self.image_size
-        if self.include_top and size not in (None, IMAGE_SIZE):
-            raise UsageError(
-                f"with the top the image size is {IMAGE_SIZE}; received {size}: use features (no top) or --model"
-            )
-        if size is not None and size < MIN_SIZE:
-            raise UsageError(f"the image size must be at least {MIN_SIZE}; received {size}")
-        if self.classes is None:
-            return
-        if not self.include_top:
-            raise UsageError(f"classes goes only with the top; received classes={self.classes} without it")
-        if self.weights == "imagenet" and self.classes != IMAGENET_CLASSES:
-            raise UsageError(f"the ImageNet weights have {IMAGENET_CLASSES} classes; received classes={self.classes}")
-
-
-class Network(Protocol):
-    """A traceable network whose layers can be tapped by name."""
-
-    def prepare(self, precision: Precision) -> None:
-        """Makes the constants for arithmetic in `precision`; before the first call."""
-
-    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps` for scaled pixels float32[b, size, size, 3]."""
-
-
-class PlainNetwork:
-    """Xception with or without its top, from weights.
-
-    Args:
-        weights: arrays by `layer/variable`; with `predictions/...` it has a top.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-        self._backbone: Backbone | None = None
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes, or None without a top."""
-        return int(self._weights[BIAS].shape[0]) if BIAS in self._weights else None
-
-    def prepare(self, precision: Precision) -> None:
-        """Folds the weights for arithmetic in `precision`."""
-        self._backbone = Backbone(self._weights, precision)
-
-    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps`; the pooling and the classifier compute in float32."""
-        assert self._backbone is not None, "prepare() comes first"
-        tf = load_tensorflow()
-        above = {AVG_POOL, TOP} & set(taps)
-        found = self._backbone(x, (set(taps) - above) | ({LAST_MAP} if above else set()))
-        if above:
-            found[AVG_POOL] = pool(found[LAST_MAP], "avg")
-        if TOP in above:
-            logits = tf.linalg.matmul(found[AVG_POOL], constant(self._weights[KERNEL], tf.float32))
-            found[TOP] = tf.nn.softmax(logits + constant(self._weights[BIAS], tf.float32))
-        return {tap: found[tap] for tap in taps}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model, ready to be built into an engine.
-
-    Attributes:
-        name: what to call it in messages and provenance.
-        path: the file that it came from; None for random weights.
-        digest: SHA-256 of that file, or of nothing but the seed.
-        network: computes it.
-        size: side of the input, in pixels.
-        input_range: how its pixels are scaled.
-        labels: names of its classes; None where it has no classifier.
-        output_name: layer that makes the scores; None where it has no classifier.
-        activation: of that layer.
-        layer_names: every name that `features` can tap.
-        resize, interpolation, crop_pct: preprocessing that goes with it, unless the user says otherwise.
-        notes: assumptions made, one line each, for the user to see once.
-    """
-
-    name: str
-    path: str | None
-    digest: str
-    network: Network
-    size: int
-    input_range: str
-    labels: Labels | None
-    output_name: str | None
-    activation: str
-    layer_names: tuple[str, ...]
-    resize: str = "crop"
-    interpolation: str = "bicubic"
-    crop_pct: float | None = None
-    notes: tuple[str, ...] = ()
-    parameters: int | None = field(default=None)
-
-    def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
-        """A traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
-
-        Args:
-            raw: leave the head's output as it is, instead of making probabilities of it.
-            with_features: return float32[b, channels] besides: the last map, average-pooled.
-
-        Raises:
-            ModelError: the model has no classifier.
-        """
-        if self.output_name is None or self.labels is None:
-            raise ModelError(f"{self.name} has no classifier on top; use `xception features`")
-        tap, units = self.output_name, None if raw else len(self.labels.names)
-
-        def forward(pixels: Any) -> Sequence[Any]:
-            tf = load_tensorflow()
-            x = scale_pixels(pixels, self.input_range, tf.float32)
-            taps = self.network(x, [tap, LAST_MAP] if with_features else [tap])
-            output = tf.cast(taps[tap], tf.float32)
-            scores = output if units is None else probabilities(output, self.activation, units)
-            return (scores, pool(taps[LAST_MAP], "avg")) if with_features else (scores,)
-
-        return forward
-
-    def features(self, pooling: str | None, layer: str | None = None) -> Forward:
-        """A traceable function from uint8[b, size, size, 3] to (float32[b, ...],).
-
-        Args:
-            pooling: `avg`, `max` or None; of maps only.
-            layer: name of the layer; None is the last map.
-
-        Raises:
-            UsageError: there is no such layer.
-        """
-        tap = layer or LAST_MAP
-        if tap not in self.layer_names:
-            from difflib import get_close_matches
-
-            close = get_close_matches(tap, self.layer_names, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            if tap == TOP and self.output_name is None:
-                hint = "it was loaded without its top; "
-            raise UsageError(f"{self.name} has no layer {tap!r}; {hint}`xception info --layers` lists them")
-
-        def forward(pixels: Any) -> Sequence[Any]:
-            tf = load_tensorflow()
-            x = scale_pixels(pixels, self.input_range, tf.float32)
-            output = self.network(x, [tap])[tap]
-            return (pool(output, pooling if len(output.shape) == 4 else None),)
-
-        return forward
-
-
-def probabilities(output: Any, activation: str, classes: int) -> Any:
-    """Turns a head's output into probabilities.
-
-    Args:
-        output: float32[b, units].
-        activation: what the head has applied already.
-        classes: number of classes; one unit with two classes is taken as the probability of the second.
-
-    Returns:
-        float32[b, classes].
-    """
-    tf = load_tensorflow()
-    if output.shape[-1] == 1:
-        one = tf.nn.sigmoid(output) if activation == "linear" else output
-        return tf.concat([1 - one, one], -1) if classes == 2 else one
-    return tf.nn.softmax(output) if activation in _LOGITS else output
+    from collections.abc import Mapping
 
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
@@ -315,14 +91,14 @@ def _weights_path(spec: ModelSpec) -> str:
 
 
 def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
-    from xcli.models.keras_network import ForeignNetwork
+    from xcli.models.keras_network import KerasNetwork
 
     recipe: dict[str, Any] = {}
     name, label_file = path, spec.labels
     if Path(path).is_dir():
-        recipe, label_file = _read_bundle(path, spec.labels)
+        recipe, label_file = read_bundle(path, spec.labels)
         path = str(Path(path, BUNDLE_MODEL))
-    network = ForeignNetwork(path)
+    network = KerasNetwork(path)
     size = _foreign_size(spec, network.size, recipe, name)
     units, activation = network.units, network.activation
     labels = _foreign_labels(label_file, units, name) if units else None
@@ -371,7 +147,7 @@ def _foreign_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any],
 def _head_notes(name: str, units: int | None, activation: str) -> list[str]:
     if units is None or activation in ("softmax", "sigmoid"):
         return []
-    if activation in _LOGITS:
+    if activation in LOGITS:
         how = "softmax" if units > 1 else "sigmoid"
         return [f"the head of {name} is linear: scores are its {how} (--raw-scores leaves them)"]
     return [f"the head of {name} ends in {shown(activation)!r}: its scores are left as they are"]
@@ -386,43 +162,30 @@ def _foreign_labels(path: str | None, units: int, name: str) -> Labels:
     return labels or fit_labels(None, 2)
 
 
-def _read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:
-    """Preprocessing and label file of a directory that `xception finetune` made."""
-    if Path(path, "saved_model.pb").is_file():
-        raise ModelError(
-            f"{path} is in TensorFlow's SavedModel format, which carries code and is not loaded; convert it where you "
-            "trust it: keras.models.load_model(DIRECTORY).save('model.keras'), with the Keras that saved it"
-        )
-    if not Path(path, BUNDLE_MODEL).is_file():
-        raise ModelError(f"{path} is no model directory: it has no {BUNDLE_MODEL}")
-    if labels is None and Path(path, BUNDLE_LABELS).is_file():
-        labels = str(Path(path, BUNDLE_LABELS))
-    recipe = Path(path, BUNDLE_RECIPE)
-    if not recipe.is_file():
-        return {}, labels
-    try:
-        value = json.loads(recipe.read_text(encoding="utf-8"))["preprocessing"]
-        return _checked_recipe(value), labels
-    except OSError as error:
-        raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"{recipe} is damaged: {shown(error)}") from error
+def preprocessing_for(
+    model: LoadedModel,
+    *,
+    resize: str | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    jpeg_shrink: bool = True,
+    max_pixels: int | None = None,
+) -> Preprocessing:
+    """Preprocessing for a model: what the user said, else what goes with the model, else the defaults.
 
+    Args:
+        model: it decides the size, and what is None below.
+        resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
 
-def _checked_recipe(value: Any) -> dict[str, Any]:
-    """The preprocessing of a bundle; ValueError or KeyError where it is none."""
-    from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing
-
-    size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"size must be a number of pixels; received {size!r}")
-    if crop_pct is not None and (not isinstance(crop_pct, (int, float)) or isinstance(crop_pct, bool)):
-        raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
-    if input_range not in INPUT_RANGES:
-        raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
-    # It checks the rest: its UsageError is a ValueError.
-    Preprocessing(size, value["resize"], value["interpolation"], DEFAULT_CROP_PCT if crop_pct is None else crop_pct)
-    return dict(value)
-
-
-__all__ = ["FEATURE_WIDTH", "LoadedModel", "ModelSpec", "load_model"]
+    Raises:
+        UsageError: a value is out of range.
+    """
+    defaults = Preprocessing()
+    return Preprocessing(
+        size=model.size,
+        resize=resize or model.resize,
+        interpolation=interpolation or model.interpolation,
+        crop_pct=crop_pct if crop_pct is not None else model.crop_pct or defaults.crop_pct,
+        jpeg_shrink=jpeg_shrink,
+        max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
+    )

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engines import Engines
-from xcli.inference.ordered_map import Streams
-from xcli.inference.pipeline import DEFAULT_TIMEOUT, PixelPipeline, default_workers
+from xcli.inference.engine import Engines
+from xcli.inference.options import DEFAULT_TIMEOUT
+from xcli.inference.ordered_map import OrderedMap
+from xcli.inference.pipeline import PixelPipeline, default_workers
 from xcli.models.folded import pool, scale_pixels
-from xcli.models.loader import LAST_MAP
+from xcli.models.network import LAST_MAP
 from xcli.training.activation_cache import fingerprint
 from xcli.training.augmentation import Augmentation, view_decoder
 from xcli.training.freezing import PIXELS
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from xcli.core.tensorflow import Precision
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.engine import Engine
-    from xcli.models.loader import LoadedModel
+    from xcli.models.network import LoadedModel
     from xcli.training.activation_cache import ActivationCache
     from xcli.training.freezing import Cut
     from xcli.training.split import Example
@@ -181,7 +182,7 @@ class ActivationExtractor:
             decode=view_decoder(self.augmentation, view, self.seed),
         )
         computes = [partial(_computed, engine) for engine in engines.streams]
-        streams = Streams(iter(pipeline), computes, pipeline.stop)
+        streams = OrderedMap(iter(pipeline), computes, pipeline.stop)
         for number, (batch, results) in enumerate(streams, start=1):
             stop = done + len(batch.refs)
             for array, result in zip(arrays, results, strict=True):

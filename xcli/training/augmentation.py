@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xcli.core.records import Readable
     from xcli.images.preprocessing import Preprocessing
-    from xcli.inference.pipeline import Decoder
+    from xcli.inference.decoder_pool import Decoder
 
 MAX_VIEWS = 100
 

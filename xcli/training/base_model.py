@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.models.keras_graph import Graph, Node
     from xcli.models.labels import Labels
-    from xcli.models.loader import LoadedModel, ModelSpec
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
 
 SCALINGS = {"xception": (1 / 127.5, -1.0), "unit": (1 / 255, 0.0), "raw": (1.0, 0.0)}
 """Factor and offset that turn pixels of [0, 255] into each input range."""
@@ -43,10 +44,10 @@ def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
     Raises:
         ModelError: the layers before the Xception are not a single scaling.
     """
-    from xcli.models.keras_network import ForeignNetwork
+    from xcli.models.keras_network import KerasNetwork
 
     network = model.network
-    if isinstance(network, ForeignNetwork):
+    if isinstance(network, KerasNetwork):
         factor, offset = SCALINGS[model.input_range]
         if network.rescales:
             inner = _rescaling(network.graph, model.name)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.tensorflow import choose_devices, kind_of, load_tensorflow
 from xcli.core.text import one_line
-from xcli.core.version import __version__
+from xcli.core.version import __version__, versions
 from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
-from xcli.inference.run import RunOptions, versions
-from xcli.models.bundle import build_model, write_bundle
-from xcli.models.loader import BUNDLE_RECIPE, load_model
+from xcli.inference.options import RunOptions
+from xcli.models.bundle import BUNDLE_RECIPE, build_model, write_bundle
+from xcli.models.loader import load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.streams import reported
 from xcli.storage.urls import is_url
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from xcli.evaluation.metrics import Metrics
     from xcli.images.preprocessing import Preprocessing
     from xcli.models.hdf5_weights import Weights
-    from xcli.models.loader import LoadedModel, ModelSpec
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
     from xcli.training.split import Split
     from xcli.training.trainer import EpochMetrics, TrainingState
 

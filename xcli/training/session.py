@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError
-from xcli.inference.run import LONG_RUN
+from xcli.inference.options import LONG_RUN
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.training.batches import RowSubset, TrainingSet, balanced_weights
 from xcli.training.freezing import cut_below

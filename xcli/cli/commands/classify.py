@@ -20,7 +20,7 @@ from xcli.cli.options import (
 from xcli.cli.table_run import run_table
 from xcli.cli.verbosity import message_arguments
 from xcli.core.records import default
-from xcli.inference.tasks import ClassifyTable
+from xcli.inference.tasks import ClassifyTask
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.formats import CLASSIFY_FORMATS
 
@@ -33,7 +33,7 @@ from xcli.tables.formats import CLASSIFY_FORMATS
     section=OUTPUT,
     metavar="N",
     type=click.IntRange(min=1),
-    default=default(ClassifyTable, "top"),
+    default=default(ClassifyTask, "top"),
     show_default=True,
     help="Predictions a row.",
 )
@@ -42,7 +42,7 @@ from xcli.tables.formats import CLASSIFY_FORMATS
     "--label-type",
     section=OUTPUT,
     type=click.Choice(LABEL_TYPES),
-    default=default(ClassifyTable, "label_type"),
+    default=default(ClassifyTask, "label_type"),
     show_default=True,
     help="Names, WordNet ids, or both.",
 )
@@ -75,4 +75,4 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     chosen = {name: values.pop(name) for name in ("top", "min_score", "label_type", "raw_scores")}
     chosen["with_features"] = values["features_out"] is not None
     spec = model_spec(ctx, values, include_top=True)
-    return run_table(ctx, "classify", values, spec, partial(ClassifyTable, **chosen), CLASSIFY_FORMATS)
+    return run_table(ctx, "classify", values, spec, partial(ClassifyTask, **chosen), CLASSIFY_FORMATS)

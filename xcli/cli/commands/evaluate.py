@@ -26,8 +26,7 @@ from xcli.core.records import PATH
 from xcli.core.text import one_line
 from xcli.evaluation.evaluate import SPLIT_CHOICES, check_folder, choose_split, inside, split_of, write_report
 from xcli.evaluation.evaluate import evaluate as measure
-from xcli.inference.run import RunOptions, preprocessing_for
-from xcli.models.loader import ModelSpec, load_model
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.labelled import LABEL, read_labelled
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageBatch
     from xcli.evaluation.evaluate import Evaluation
     from xcli.evaluation.metrics import Metrics
+    from xcli.inference.options import RunOptions
+    from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import Sample
 
 MAX_CLASSES = 40

@@ -19,7 +19,7 @@ from xcli.cli.options import (
 from xcli.cli.table_run import run_table
 from xcli.cli.verbosity import message_arguments
 from xcli.core.records import default
-from xcli.inference.tasks import FEATURE_TYPES, FeaturesTable
+from xcli.inference.tasks import FEATURE_TYPES, FeaturesTask
 from xcli.models.hdf5_weights import TOP
 from xcli.tables.formats import FEATURES_FORMATS
 
@@ -31,7 +31,7 @@ from xcli.tables.formats import FEATURES_FORMATS
     "--pooling",
     section=OUTPUT,
     type=click.Choice(["avg", "max", "none"]),
-    default=default(FeaturesTable, "pooling"),
+    default=default(FeaturesTask, "pooling"),
     show_default=True,
     help="Of maps: their average or maximum, or the map itself (not in CSV).",
 )
@@ -40,7 +40,7 @@ from xcli.tables.formats import FEATURES_FORMATS
     "--dtype",
     section=OUTPUT,
     type=click.Choice(FEATURE_TYPES),
-    default=default(FeaturesTable, "dtype"),
+    default=default(FeaturesTask, "dtype"),
     show_default=True,
     help="Type of the numbers.",
 )
@@ -67,6 +67,6 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     """
     pooling = values.pop("pooling")
     chosen = {name: values.pop(name) for name in ("layer", "dtype", "normalize")}
-    table = FeaturesTable(pooling=None if pooling == "none" else pooling, **chosen)
+    table = FeaturesTask(pooling=None if pooling == "none" else pooling, **chosen)
     spec = model_spec(ctx, values, include_top=table.layer == TOP and values["model"] is None)
     return run_table(ctx, "features", values, spec, table.for_model, FEATURES_FORMATS)

@@ -18,8 +18,8 @@ from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, Terminated
 from xcli.core.records import default
-from xcli.inference.run import MAX_BATCH, RunOptions, preprocessing_for
-from xcli.models.loader import load_model
+from xcli.inference.options import MAX_BATCH, RunOptions
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.labelled import read_labelled
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.finetune import DEFAULT_CACHE_BYTES, RunPaths, check_paths

@@ -15,18 +15,20 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.records import default
 from xcli.core.text import one_line
-from xcli.core.version import __version__
+from xcli.core.version import __version__, versions
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
-from xcli.inference.preflight import describe_network, machine, preflight
-from xcli.inference.run import versions
+from xcli.inference.preflight import machine, preflight
 from xcli.models.architecture import IMAGE_SIZE
-from xcli.models.loader import LoadedModel, ModelSpec, load_model
+from xcli.models.loader import load_model
+from xcli.models.spec import ModelSpec
+from xcli.models.summary import describe_network
 from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from xcli.inference.preflight import Preflight
+    from xcli.models.network import LoadedModel
 
 
 @click.command(cls=Command, short_help="The model, its weights, this machine; a check of sources.")

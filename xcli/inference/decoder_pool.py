@@ -1,0 +1,162 @@
+"""Threads that read and decode images, where one that hangs can be left behind."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ImageError, XcliError
+from xcli.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xcli.core.records import Readable
+
+
+Decoder = Callable[["Readable", Preprocessing], "NDArray[np.uint8]"]
+
+
+MAX_ABANDONED = 16
+"""Threads given up on (still reading from a dead mount, say) before the run stops."""
+
+
+class DecoderPool:
+    """Runs decodes in threads of its own, so that one that hangs can be left behind.
+
+    Args:
+        decode: what to run.
+        timeout: seconds for one image; after that its thread is abandoned and the image is an error.
+        max_abandoned: how many threads may hang at the same time.
+
+    Attributes:
+        failure: set once more than `max_abandoned` hang.
+    """
+
+    def __init__(self, decode: Decoder, timeout: float, max_abandoned: int = MAX_ABANDONED) -> None:
+        self._decode, self._timeout, self._max_abandoned = decode, timeout, max_abandoned
+        self._idle: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._abandoned = 0
+        self._closed = False
+        self.failure: XcliError | None = None
+
+    def run(
+        self, location: Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
+    ) -> NDArray[np.uint8] | ImageError:
+        """Decodes one image; blocks for at most the timeout.
+
+        Args:
+            location, preprocessing: for `decode`.
+            before: called in the same thread, before it.
+
+        Raises:
+            XcliError: too many images before this one hang, or the pool is closed: it was not tried, so there is
+                nothing that could be said of it in a row.
+            Exception: what else `decode` raised.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self._closed:
+                raise XcliError("the images are not wanted any more")
+            worker = self._idle.pop() if self._idle else _Worker(self)
+
+        def task() -> NDArray[np.uint8]:
+            if before is not None:
+                before()
+            return self._decode(location, preprocessing)
+
+        outcome = worker.submit(task, self._timeout)
+        if outcome is _HANGS:
+            return self._abandon()
+        with self._lock:
+            if self._closed:
+                worker.stop()
+            else:
+                self._idle.append(worker)
+        if isinstance(outcome, ImageError):
+            # A new one: the traceback of the old one keeps the bytes of the file and its half-decoded pixels.
+            return ImageError(outcome.reason, outcome.message)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+    def _abandon(self) -> ImageError:
+        with self._lock:
+            self._abandoned += 1
+            if self._abandoned > self._max_abandoned and self.failure is None:
+                self.failure = XcliError(
+                    f"{self._abandoned} images at once did not answer within --image-timeout {self._timeout:g} s: "
+                    "is the storage they lie on still there?"
+                )
+        return ImageError("timeout", f"not read and decoded within {self._timeout:g} s")
+
+    def returned(self) -> None:
+        """Called by an abandoned thread that came back after all."""
+        with self._lock:
+            self._abandoned -= 1
+
+    def close(self) -> None:
+        """Ends the threads that are idle now, and the others when they are done."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.stop()
+
+
+_HANGS = object()
+
+
+class _Worker:
+    """One daemon thread and the single task it may be given at a time."""
+
+    def __init__(self, pool: DecoderPool) -> None:
+        self._pool = pool
+        self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._given_up = False
+        threading.Thread(target=self._loop, name="xception-decode", daemon=True).start()
+
+    def submit(self, task: Callable[[], NDArray[np.uint8]], timeout: float) -> Any:
+        """What a task returned or raised; `_HANGS` when it takes longer than `timeout` seconds.
+
+        After `_HANGS` the worker is of no more use.
+        """
+        self._tasks.put(task)
+        left = timeout
+        while left > 0:
+            # In slices: a process that was suspended (Ctrl-Z, a scheduler) has lost no more than one of them.
+            part = min(left, 1.0)
+            try:
+                return self._results.get(timeout=part)
+            except queue.Empty:
+                left -= part
+        with self._lock:
+            if self._results.empty():
+                self._given_up = True
+                return _HANGS
+        return self._results.get()
+
+    def stop(self) -> None:
+        self._tasks.put(None)
+
+    def _loop(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                outcome: Any = task()
+            except BaseException as error:  # noqa: BLE001 - raised again by the pool, or a row
+                outcome = error
+            with self._lock:
+                if self._given_up:
+                    break
+                self._results.put(outcome)
+            del task, outcome  # an idle thread would keep the last image alive
+        else:
+            return
+        self._pool.returned()

@@ -1,0 +1,181 @@
+"""Models ready to run: the plain Xception, and the form in which every command gets a model (`LoadedModel`).
+
+Two kinds of network stand behind one interface: the plain Xception with its weights (`PlainNetwork`), and a `.keras`
+file with an Xception in it (`xcli.models.keras_network.KerasNetwork`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xcli.core.errors import ModelError, UsageError
+from xcli.core.tensorflow import Precision, load_tensorflow
+from xcli.models.folded import Backbone, Forward, constant, pool, scale_pixels
+from xcli.models.hdf5_weights import BIAS, KERNEL, TOP
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from xcli.models.hdf5_weights import Weights
+    from xcli.models.labels import Labels
+
+
+AVG_POOL = "avg_pool"
+
+
+LAST_MAP = "block14_sepconv2_act"
+
+
+LOGITS = ("linear", "log_softmax")
+"""Outputs of which softmax makes probabilities."""
+
+
+class Network(Protocol):
+    """A traceable network whose layers can be tapped by name."""
+
+    def prepare(self, precision: Precision) -> None:
+        """Makes the constants for arithmetic in `precision`; before the first call."""
+
+    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
+        """Outputs of the layers in `taps` for scaled pixels float32[b, size, size, 3]."""
+
+
+class PlainNetwork:
+    """Xception with or without its top, from weights.
+
+    Args:
+        weights: arrays by `layer/variable`; with `predictions/...` it has a top.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._backbone: Backbone | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, or None without a top."""
+        return int(self._weights[BIAS].shape[0]) if BIAS in self._weights else None
+
+    def prepare(self, precision: Precision) -> None:
+        """Folds the weights for arithmetic in `precision`."""
+        self._backbone = Backbone(self._weights, precision)
+
+    def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
+        """Outputs of the layers in `taps`; the pooling and the classifier compute in float32."""
+        assert self._backbone is not None, "prepare() comes first"
+        tf = load_tensorflow()
+        above = {AVG_POOL, TOP} & set(taps)
+        found = self._backbone(x, (set(taps) - above) | ({LAST_MAP} if above else set()))
+        if above:
+            found[AVG_POOL] = pool(found[LAST_MAP], "avg")
+        if TOP in above:
+            logits = tf.linalg.matmul(found[AVG_POOL], constant(self._weights[KERNEL], tf.float32))
+            found[TOP] = tf.nn.softmax(logits + constant(self._weights[BIAS], tf.float32))
+        return {tap: found[tap] for tap in taps}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, ready to be built into an engine.
+
+    Attributes:
+        name: what to call it in messages and provenance.
+        path: the file that it came from; None for random weights.
+        digest: SHA-256 of that file, or of nothing but the seed.
+        network: computes it.
+        size: side of the input, in pixels.
+        input_range: how its pixels are scaled.
+        labels: names of its classes; None where it has no classifier.
+        output_name: layer that makes the scores; None where it has no classifier.
+        activation: of that layer.
+        layer_names: every name that `features` can tap.
+        resize, interpolation, crop_pct: preprocessing that goes with it, unless the user says otherwise.
+        notes: assumptions made, one line each, for the user to see once.
+    """
+
+    name: str
+    path: str | None
+    digest: str
+    network: Network
+    size: int
+    input_range: str
+    labels: Labels | None
+    output_name: str | None
+    activation: str
+    layer_names: tuple[str, ...]
+    resize: str = "crop"
+    interpolation: str = "bicubic"
+    crop_pct: float | None = None
+    notes: tuple[str, ...] = ()
+    parameters: int | None = None
+
+    def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
+        """A traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
+
+        Args:
+            raw: leave the head's output as it is, instead of making probabilities of it.
+            with_features: return float32[b, channels] besides: the last map, average-pooled.
+
+        Raises:
+            ModelError: the model has no classifier.
+        """
+        if self.output_name is None or self.labels is None:
+            raise ModelError(f"{self.name} has no classifier on top; use `xception features`")
+        tap, units = self.output_name, None if raw else len(self.labels.names)
+
+        def forward(pixels: Any) -> Sequence[Any]:
+            tf = load_tensorflow()
+            x = scale_pixels(pixels, self.input_range, tf.float32)
+            taps = self.network(x, [tap, LAST_MAP] if with_features else [tap])
+            output = tf.cast(taps[tap], tf.float32)
+            scores = output if units is None else probabilities(output, self.activation, units)
+            return (scores, pool(taps[LAST_MAP], "avg")) if with_features else (scores,)
+
+        return forward
+
+    def features(self, pooling: str | None, layer: str | None = None) -> Forward:
+        """A traceable function from uint8[b, size, size, 3] to (float32[b, ...],).
+
+        Args:
+            pooling: `avg`, `max` or None; of maps only.
+            layer: name of the layer; None is the last map.
+
+        Raises:
+            UsageError: there is no such layer.
+        """
+        tap = layer or LAST_MAP
+        if tap not in self.layer_names:
+            from difflib import get_close_matches
+
+            close = get_close_matches(tap, self.layer_names, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            if tap == TOP and self.output_name is None:
+                hint = "it was loaded without its top; "
+            raise UsageError(f"{self.name} has no layer {tap!r}; {hint}`xception info --layers` lists them")
+
+        def forward(pixels: Any) -> Sequence[Any]:
+            tf = load_tensorflow()
+            x = scale_pixels(pixels, self.input_range, tf.float32)
+            output = self.network(x, [tap])[tap]
+            return (pool(output, pooling if len(output.shape) == 4 else None),)
+
+        return forward
+
+
+def probabilities(output: Any, activation: str, classes: int) -> Any:
+    """Turns a head's output into probabilities.
+
+    Args:
+        output: float32[b, units].
+        activation: what the head has applied already.
+        classes: number of classes; one unit with two classes is taken as the probability of the second.
+
+    Returns:
+        float32[b, classes].
+    """
+    tf = load_tensorflow()
+    if output.shape[-1] == 1:
+        one = tf.nn.sigmoid(output) if activation == "linear" else output
+        return tf.concat([1 - one, one], -1) if classes == 2 else one
+    return tf.nn.softmax(output) if activation in LOGITS else output
