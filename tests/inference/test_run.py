@@ -62,7 +62,7 @@ def test_the_batch_fits_the_listing(model: LoadedModel, tmp_path: Path, images: 
 def test_a_long_run_embeds_its_constants(
     model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, expected: bool
 ) -> None:
-    monkeypatch.setattr("xcli.inference.options.LONG_RUN", 25)
+    monkeypatch.setattr("xcli.inference.run.LONG_RUN", 25)
     (original,) = save_photos(tmp_path / "one", ["x.jpg"])
     (tmp_path / "in").mkdir()
     for number in range(images):
@@ -77,7 +77,7 @@ def test_a_long_run_embeds_its_constants(
         def __init__(self, forward: object, *, embedded: bool, **_: object) -> None:
             asked.append(embedded)
 
-    monkeypatch.setattr("xcli.inference.engines.Engine", Untraced)
+    monkeypatch.setattr("xcli.inference.engine.Engine", Untraced)
     listing = list_images(SourceOptions(sources=(str(tmp_path / "in"),)))
     Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(device="cpu")).start()
     assert asked == [expected]
