@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from xcli.core.signals import held_signals
+from xcli.core.signals import defer_signals
 
 
 class Stopped(BaseException):
@@ -27,7 +27,7 @@ def handler():
 
 def test_the_first_signal_waits_until_the_end(handler: object) -> None:
     done = []
-    with pytest.raises(Stopped), held_signals():  # noqa: PT012 - what comes before the end is the point
+    with pytest.raises(Stopped), defer_signals():  # noqa: PT012 - what comes before the end is the point
         os.kill(os.getpid(), signal.SIGTERM)
         done.append("the rest")
     assert done == ["the rest"]
@@ -36,7 +36,7 @@ def test_the_first_signal_waits_until_the_end(handler: object) -> None:
 
 def test_the_second_one_acts_at_once(handler: object) -> None:
     done = []
-    with pytest.raises(Stopped), held_signals():  # noqa: PT012
+    with pytest.raises(Stopped), defer_signals():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGTERM)
         done.append("first")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -46,7 +46,7 @@ def test_the_second_one_acts_at_once(handler: object) -> None:
 
 
 def test_without_a_signal_nothing_happens(handler: object) -> None:
-    with held_signals():
+    with defer_signals():
         pass
     assert signal.getsignal(signal.SIGTERM) is handler
 
@@ -54,7 +54,7 @@ def test_without_a_signal_nothing_happens(handler: object) -> None:
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with held_signals():
+        with defer_signals():
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -66,7 +66,7 @@ def test_in_another_thread_it_is_no_business_of_ours() -> None:
 
     def work() -> None:
         try:
-            with held_signals():
+            with defer_signals():
                 pass
         except ValueError as error:
             failed.append(error)

@@ -1,11 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Outputs that are written to directly."""
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -13,240 +11,8 @@ import threading
 import pytest
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.storage import streams as output
-from xcli.storage.streams import AtomicFile, CheckedStream, DirectFile, finish, is_direct, open_output
-
-
-def write(target: str, data: bytes, overwrite: bool = False) -> None:
-    file = AtomicFile(target, overwrite)
-    try:
-        file.stream.write(data)
-        finish([file])
-    except BaseException:
-        file.discard()
-        raise
-
-
-def test_nothing_shows_before_the_end(tmp_path) -> None:
-    target = tmp_path / "out.csv"
-    file = AtomicFile(str(target))
-    file.stream.write(b"rows")
-    [hidden] = os.listdir(tmp_path)
-    assert hidden.startswith(f".out.csv.{os.getpid()}")
-    file.prepare()
-    assert not target.exists()
-    file.publish()
-    assert os.listdir(tmp_path) == ["out.csv"]
-    assert target.read_bytes() == b"rows"
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
-
-
-def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch) -> None:
-    synced = []
-    fsync = os.fsync
-
-    def record(descriptor: int) -> None:
-        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "out").exists()))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", record)
-    write(str(tmp_path / "out"), b"x")
-    assert synced == [(False, False), (True, True)]
-
-
-def test_discard_leaves_nothing(tmp_path) -> None:
-    file = AtomicFile(str(tmp_path / "out"))
-    file.stream.write(b"x" * 100_000)
-    file.discard()
-    file.discard()
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_existing_file_needs_overwrite(tmp_path) -> None:
-    target = tmp_path / "out"
-    target.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"out exists; pass --overwrite to replace it"):
-        AtomicFile(str(target))
-    file = AtomicFile(str(target), overwrite=True)
-    file.stream.write(b"new")
-    assert target.read_bytes() == b"old"
-    finish([file])
-    assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("late", ["before the check", "after the check"])
-@pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, late: str, links: bool) -> None:
-    target = tmp_path / "out"
-    if not links:
-
-        def refuse(*_: object, **__: object) -> None:
-            raise OSError(errno.EPERM, "no hard links here")
-
-        monkeypatch.setattr(os, "link", refuse)
-    file = AtomicFile(str(target))
-    file.stream.write(b"mine")
-    if late == "before the check":
-        target.write_bytes(b"theirs")
-    else:
-        check, calls = file.check, []
-
-        def check_then_lose_the_race() -> None:
-            check()
-            if not calls:
-                target.write_bytes(b"theirs")
-            calls.append(1)
-
-        monkeypatch.setattr(file, "check", check_then_lose_the_race)
-    with pytest.raises(OutputError, match="exists; pass --overwrite"):
-        finish([file])
-    file.discard()
-    assert target.read_bytes() == b"theirs"
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_a_file_system_without_hard_links(tmp_path, monkeypatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    write(str(tmp_path / "out"), b"x")
-    assert (tmp_path / "out").read_bytes() == b"x"
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_files_that_belong_together_appear_in_order_or_not_at_all(tmp_path, monkeypatch) -> None:
-    first, second = str(tmp_path / "a"), str(tmp_path / "b")
-    files = [AtomicFile(first), AtomicFile(second)]
-    names = []
-    publish = AtomicFile.publish
-
-    def record(self: AtomicFile) -> None:
-        names.append(os.path.basename(self.name))
-        if len(names) == 4:
-            raise _full()
-        publish(self)
-
-    monkeypatch.setattr(AtomicFile, "publish", record)
-    finish(files)
-    assert names == ["a", "b"]
-    os.unlink(first)
-    os.unlink(second)
-    files = [AtomicFile(first), AtomicFile(second)]
-    with pytest.raises(OSError, match="No space"):
-        finish(files)
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("", r"it is a directory; give the name of a file$"),
-        ("missing/out", r"no such directory: .*/missing, create it first$"),
-        ("file/out", r"/file is not a directory$"),
-        ("x" * 300, r"File name too long$"),
-    ],
-)
-def test_targets_that_cannot_be(tmp_path, name: str, message: str) -> None:
-    (tmp_path / "file").touch()
-    target = os.path.join(tmp_path, name) if name else str(tmp_path)
-    with pytest.raises(OutputError, match=message) as caught:
-        write(target, b"x", overwrite=True)
-    assert str(caught.value).startswith(f"cannot write {target}: ")
-    assert os.listdir(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("name", ["x" * 255, "é" * 127])
-def test_a_name_of_the_greatest_length(tmp_path, name: str) -> None:
-    write(str(tmp_path / name), b"x")
-    assert os.listdir(tmp_path) == [name]
-
-
-def test_a_bare_name_goes_to_the_current_directory(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write("out", b"x")
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_a_message_is_one_line_whatever_the_name(tmp_path) -> None:
-    with pytest.raises(OutputError) as caught:
-        AtomicFile(str(tmp_path / "a\n\udcff" / "out"))
-    assert "\n" not in str(caught.value)
-    str(caught.value).encode()
-
-
-def test_a_directory_without_permission(tmp_path, monkeypatch) -> None:
-    def refuse(path: str, *_: object) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied", path)
-
-    monkeypatch.setattr(output.os, "open", refuse)
-    with pytest.raises(OutputError, match=r"cannot write .*out: Permission denied$"):
-        AtomicFile(str(tmp_path / "out"))
-
-
-def _full() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("moment", ["write", "flush", "fsync", "close", "directory"])
-def test_a_full_disk_at_any_moment(tmp_path, monkeypatch, moment: str) -> None:
-    target = tmp_path / "out"
-    file = AtomicFile(str(target))
-    raw = file.stream._stream
-
-    class Full:
-        def __getattr__(self, name: str) -> object:
-            def fail(*_: object) -> None:
-                if name == "close":
-                    raw.close()
-                raise _full()
-
-            return fail if name == moment else getattr(raw, name)
-
-    file.stream._stream = Full()
-    fsync = os.fsync
-
-    def full(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (moment == "directory"):
-            raise _full()
-        fsync(descriptor)
-
-    if moment in ("fsync", "directory"):
-        monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=rf"^cannot write {target}: No space left on device$"):  # noqa: PT012
-        file.stream.write(b"x")
-        finish([file])
-    file.discard()
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch) -> None:
-    fsync = os.fsync
-
-    def refuse(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not on this file system")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    write(str(tmp_path / "out"), b"x")
-    assert (tmp_path / "out").read_bytes() == b"x"
-
-
-def test_a_symbolic_link_stays_one(tmp_path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    real = tmp_path / "elsewhere" / "real"
-    link = tmp_path / "link"
-    link.symlink_to(real)
-    write(str(link), b"first")
-    with pytest.raises(OutputError, match="link exists"):
-        AtomicFile(str(link))
-    write(str(link), b"second", overwrite=True)
-    assert link.is_symlink()
-    assert real.read_bytes() == b"second"
+from xcli.storage.atomic import commit, open_output
+from xcli.storage.streams import CheckedStream, DirectFile, is_direct
 
 
 def test_a_stream_that_takes_part_of_what_it_is_given() -> None:
@@ -288,7 +54,7 @@ def test_a_fifo_is_written_as_it_is(tmp_path) -> None:
     reader.start()
     file = open_output(str(fifo), overwrite=False)
     file.stream.write(b"rows")
-    finish([file])
+    commit([file])
     reader.join(5)
     assert got == [b"rows"]
     assert os.listdir(tmp_path) == ["fifo.csv"]
@@ -300,7 +66,7 @@ def test_a_descriptor_keeps_its_position(tmp_path) -> None:
         os.write(descriptor, b"before ")
         file = open_output(f"/dev/fd/{descriptor}", overwrite=False)
         file.stream.write(b"rows")
-        finish([file])
+        commit([file])
         os.write(descriptor, b" after")
     finally:
         os.close(descriptor)
@@ -312,9 +78,9 @@ def test_a_descriptor_keeps_its_position(tmp_path) -> None:
 @pytest.mark.parametrize("target", ["-", "/dev/stdout"])
 def test_standard_output_stays_open_and_in_order(capfdbinary, target: str) -> None:
     code = (
-        "import sys; from xcli.storage.streams import finish, open_output\n"
+        "import sys; from xcli.storage.atomic import commit, open_output\n"
         "print('text', end=' '); file = open_output(sys.argv[1], False); file.stream.write(b'rows ')\n"
-        "finish([file]); print('more', end='')"
+        "commit([file]); print('more', end='')"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     subprocess.run([sys.executable, "-c", code, target], check=True, env=environment)
@@ -323,8 +89,8 @@ def test_standard_output_stays_open_and_in_order(capfdbinary, target: str) -> No
 
 def test_standard_output_that_is_a_file_is_appended_to(tmp_path) -> None:
     code = (
-        "from xcli.storage.streams import *; file = open_output('/dev/stdout', False); "
-        "file.stream.write(b'new'); finish([file])"
+        "from xcli.storage.atomic import commit, open_output; file = open_output('/dev/stdout', False); "
+        "file.stream.write(b'new'); commit([file])"
     )
     log = tmp_path / "log"
     log.write_bytes(b"old ")
@@ -346,7 +112,7 @@ def test_a_closed_pipe_is_not_an_output_error() -> None:
     os.close(reading)
     file.stream.write(b"rows")
     with pytest.raises(BrokenPipeError):
-        finish([file])
+        commit([file])
     file.discard()
 
 
@@ -355,7 +121,7 @@ def test_a_full_device() -> None:
     file = open_output("/dev/full", False)
     file.stream.write(b"rows")
     with pytest.raises(OutputError, match=r"^cannot write /dev/full: No space left on device$"):
-        finish([file])
+        commit([file])
     file.discard()
 
 

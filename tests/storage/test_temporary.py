@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xcli.core.errors import OutputError
-from xcli.storage.temporary import Scratch
+from xcli.storage.temporary import TemporaryDirectory
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def age(path: str | Path) -> None:
 
 
 def test_it_goes_when_closed_or_forgotten(parent: Path) -> None:
-    one, other = Scratch("out"), Scratch("out")
+    one, other = TemporaryDirectory("out"), TemporaryDirectory("out")
     Path(one.path, "file").write_text("x")
     one.close()
     one.close()
@@ -36,18 +36,18 @@ def test_it_goes_when_closed_or_forgotten(parent: Path) -> None:
 
 def test_what_a_killed_process_left_goes_with_the_next(parent: Path) -> None:
     code = (
-        "import os; from xcli.storage.temporary import Scratch; "
-        "s = Scratch('out'); open(s.path + '/file', 'w'); os._exit(9)"
+        "import os; from xcli.storage.temporary import TemporaryDirectory; "
+        "s = TemporaryDirectory('out'); open(s.path + '/file', 'w'); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TMPDIR": str(parent)})
     [left] = parent.iterdir()
-    one = Scratch("out")
+    one = TemporaryDirectory("out")
     assert left.exists(), "it may be one that is just being made"
     age(left)
     (parent / "xception-else").mkdir()
     age(parent / "xception-else")
     age(one.path)
-    other = Scratch("out")
+    other = TemporaryDirectory("out")
     assert not left.exists()
     assert {path.name for path in parent.iterdir()} == {
         os.path.basename(one.path),
@@ -61,11 +61,11 @@ def test_links_are_not_followed(parent: Path, tmp_path_factory: pytest.TempPathF
     (precious / "file").write_text("x")
     (parent / "xception-scratch-link").symlink_to(precious)
     os.utime(parent / "xception-scratch-link", (1, 1), follow_symlinks=False)
-    Scratch("out").close()
+    TemporaryDirectory("out").close()
     assert (precious / "file").exists()
 
 
 def test_nowhere_to_put_it(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", f"{parent}/missing")
     with pytest.raises(OutputError, match=r"cannot write s3://b/out \(in .*/missing until it is whole\): No such file"):
-        Scratch("s3://b/out")
+        TemporaryDirectory("s3://b/out")

@@ -14,8 +14,9 @@ import pytest
 from tests.storage.test_directories import store_on_disk
 from xcli.core.errors import OutputError, UsageError
 from xcli.outputs.target import exists, is_file, remove, same_output
-from xcli.storage.streams import AnyFile, finish, open_output, write_whole
-from xcli.storage.uploads import ObjectFile, WritableStore
+from xcli.storage.atomic import ObjectFile, commit, open_output, write_atomically
+from xcli.storage.streams import WritableFile
+from xcli.storage.uploads import WritableStore
 from xcli.tables.provenance import write_meta
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def key(s3: ObjectStore) -> str:
     return s3.prefix() + "/out.csv"
 
 
-def opened(url: str, data: bytes = b"mine", overwrite: bool = False) -> AnyFile:
+def opened(url: str, data: bytes = b"mine", overwrite: bool = False) -> WritableFile:
     file = open_output(url, overwrite)
     file.stream.write(data)
     return file
@@ -66,11 +67,11 @@ def test_an_existing_object_needs_overwrite(s3: ObjectStore, key: str) -> None:
         open_output(url, overwrite=False)
     file = opened(url, b"new", overwrite=True)
     assert s3.get(key) == b"old"
-    finish([file])
+    commit([file])
     assert s3.get(key) == b"new"
 
 
-def race(store: ObjectStore, key: str, file: AnyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def race(store: ObjectStore, key: str, file: WritableFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets somebody else be first, after the last look."""
     check, calls = file.check, []
 
@@ -89,7 +90,7 @@ def test_an_object_that_appears_meanwhile_is_not_replaced(
     file = opened(s3.url(key))
     race(s3, key, file, monkeypatch)
     with pytest.raises(OutputError, match="exists; pass --overwrite"):
-        finish([file])
+        commit([file])
     file.discard()
     assert s3.get(key) == b"theirs"
 
@@ -126,10 +127,10 @@ def test_an_upload_whose_answer_got_lost(
     file = opened(s3.url(key))
     patch_put(monkeypatch, lose)
     if theirs is None:
-        finish([file])
+        commit([file])
     else:
         with pytest.raises(OutputError, match="exists"):
-            finish([file])
+            commit([file])
     file.discard()
     assert len(calls) == 2
     assert s3.get(key) == (theirs or b"mine")
@@ -146,7 +147,7 @@ def test_a_store_that_cannot_refuse_to_replace(s3: ObjectStore, key: str, monkey
 
     file = opened(s3.url(key))
     patch_put(monkeypatch, refuse)
-    finish([file])
+    commit([file])
     assert modes == ["create", "overwrite"]
     assert s3.get(key) == b"mine"
 
@@ -158,17 +159,17 @@ def test_objects_that_belong_together_appear_in_order_or_not_at_all(
     files = [opened(s3.url(name)) for name in (first, second)]
     race(s3, second, files[1], monkeypatch)
     with pytest.raises(OutputError, match=r"\.2 exists"):
-        finish(files)
+        commit(files)
     assert s3.keys(key) == [second]
     assert s3.get(second) == b"theirs"
     s3.delete(second)
-    finish([opened(s3.url(name)) for name in (first, second)])
+    commit([opened(s3.url(name)) for name in (first, second)])
     assert s3.keys(key) == [first, second]
 
 
 def test_what_was_replaced_is_not_taken_away(s3: ObjectStore, key: str) -> None:
     file = opened(s3.put(key, b"old"), b"new", overwrite=True)
-    finish([file])
+    commit([file])
     file.withdraw()
     assert s3.get(key) == b"new"
 
@@ -176,10 +177,10 @@ def test_what_was_replaced_is_not_taken_away(s3: ObjectStore, key: str) -> None:
 def test_what_a_killed_upload_has_left_goes(s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (key, f"{key}.meta.json"):
         s3.client.create_multipart_upload(Bucket=s3.bucket, Key=name)
-    finish([opened(s3.url(key))])
+    commit([opened(s3.url(key))])
     assert s3.uploads() == [key, f"{key}.meta.json"], "a small object comes in one piece"
-    monkeypatch.setattr("xcli.storage.uploads._PIECES", 4)
-    finish([opened(s3.url(key), overwrite=True)])
+    monkeypatch.setattr("xcli.storage.atomic._MULTIPART_BYTES", 4)
+    commit([opened(s3.url(key), overwrite=True)])
     assert s3.uploads() == [f"{key}.meta.json"]
     WritableStore(s3.url(f"{key}.meta.json")).abort_uploads("")
 
@@ -205,7 +206,7 @@ def test_a_full_disk_is_named(s3: ObjectStore, key: str) -> None:
 
 def test_whole_files(s3: ObjectStore, key: str) -> None:
     url = s3.url(key)
-    write_whole(url, b"x", overwrite=False)
+    write_atomically(url, b"x", overwrite=False)
     assert write_meta(url, {"a": 1}) == f"{url}.meta.json"
     write_meta(url, {"a": 2})
     assert s3.get(f"{key}.meta.json") == b'{\n  "a": 2\n}\n'
@@ -229,7 +230,7 @@ def test_the_same_helpers_on_a_disk(tmp_path: Path) -> None:
 def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, root = "gs://bucket/some/out.csv", tmp_path / "gs"
     store_on_disk(root, monkeypatch)
-    finish([opened(url)])
+    commit([opened(url)])
     assert (root / "bucket/some/out.csv").read_bytes() == b"mine"
     assert (exists(url), exists("gs://bucket/some"), exists("gs://bucket/no")) == (True, False, False)
     assert WritableStore("gs://bucket/some").has_below()
@@ -237,7 +238,7 @@ def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(OutputError, match="exists; pass --overwrite"):
         open_output(url, overwrite=False)
     file = opened(url, b"new", overwrite=True)
-    finish([file])
+    commit([file])
     assert (root / "bucket/some/out.csv").read_bytes() == b"new"
     remove(url)
     remove(url)

@@ -13,7 +13,7 @@ from xcli.cli.options import source_options
 from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.sources.listing import SourceOptions
-from xcli.storage.streams import finish, open_output
+from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ def reporting(target: str | None) -> Iterator[Findings]:
         try:
             yield Findings(file.stream)
         finally:
-            finish([file])
+            commit([file])
     except BaseException:
         file.discard()
         raise

@@ -14,7 +14,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """A context in which the first SIGINT, SIGTERM or SIGHUP waits until its end; a second one acts at once.
 
     Outside of the main thread, which is where Python handles signals, nothing changes.

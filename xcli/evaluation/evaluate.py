@@ -18,7 +18,7 @@ from xcli.inference.run import Run
 from xcli.models.labels import match_labels
 from xcli.sources.labelled import SPLITS, TEST, VALIDATION
 from xcli.sources.listing import Listing, SourceOptions
-from xcli.storage.streams import AtomicFile, finish
+from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.urls import is_url
 from xcli.tables.schema import features_batch, features_schema
 
@@ -316,7 +316,7 @@ def write_report(
                 file.stream.write(content)
             else:
                 _write_csv(file, content)
-        finish(files)
+        commit(files)
     except BaseException:
         for file in files:
             file.discard()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import ImageError
 from xcli.core.text import one_line
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.storage.streams import write_whole
+from xcli.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ def confusion_matrix(path: str, matrix: NDArray[np.int64], labels: Sequence[str]
     Raises:
         OutputError: it cannot be written.
     """
-    write_whole(path, confusion_matrix_png(matrix, labels), overwrite=overwrite)
+    write_atomically(path, confusion_matrix_png(matrix, labels), overwrite=overwrite)
 
 
 def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = True) -> None:
@@ -98,7 +98,7 @@ def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = T
     Raises:
         OutputError: it cannot be written.
     """
-    write_whole(path, history_png(rows), overwrite=overwrite)
+    write_atomically(path, history_png(rows), overwrite=overwrite)
 
 
 def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> None:
@@ -112,7 +112,7 @@ def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> 
     Raises:
         OutputError: it cannot be written.
     """
-    write_whole(path, mistakes_png(items), overwrite=overwrite)
+    write_atomically(path, mistakes_png(items), overwrite=overwrite)
 
 
 def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:

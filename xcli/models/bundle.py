@@ -13,7 +13,8 @@ from xcli.models.hdf5_weights import TOP, assign
 from xcli.models.keras_file import shown
 from xcli.models.network import AVG_POOL
 from xcli.models.xception import Xception
-from xcli.storage.streams import AtomicFile, finish, reported
+from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.streams import write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ def write_bundle(
         "input_range": "raw",
     }
     path = Path(folder, BUNDLE_MODEL)
-    with reported(str(path)):
+    with write_errors(str(path)):
         model.save(path)
     write_json(Path(folder, BUNDLE_LABELS), {"labels": list(labels)})
     write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": recipe})
@@ -98,7 +99,7 @@ def write_json(path: Path, value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         file.stream.write(text.encode("utf-8", "backslashreplace"))
-        finish([file])
+        commit([file])
     except BaseException:
         file.discard()
         raise

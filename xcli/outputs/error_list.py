@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import TooManyErrors
 from xcli.core.records import ERROR_STATUS, PATH, STATUS
 from xcli.core.text import unescape_path
-from xcli.storage.streams import finish, open_output
+from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ class ErrorList:
 
     def close(self) -> None:
         """Makes the file appear."""
-        finish([self._file])
+        commit([self._file])
 
     def discard(self) -> None:
         """Gives up."""

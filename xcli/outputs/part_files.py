@@ -15,8 +15,8 @@ from xcli.core.errors import CheckError
 from xcli.core.records import ERROR, PATH, STATUS
 from xcli.core.text import one_line
 from xcli.outputs.resume import stamp_columns, stamp_fields
-from xcli.storage.directories import unique
-from xcli.storage.streams import CheckedStream, reported
+from xcli.storage.streams import CheckedStream, write_errors
+from xcli.storage.temporary import unique_name
 from xcli.tables.encoders import ParquetSink
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class PartWriter:
         self._keep = keep
         self._folder, self.number, self._metadata, self._note = folder, number, metadata, note
         # Whoever died at this number, or works at it in another process, has files of other names.
-        self._scratch = folder.scratch(unique(f"_{part_name(number)}"))
-        self._notes_scratch = folder.scratch(unique(notes_name(number)))
+        self._scratch = folder.scratch(unique_name(f"_{part_name(number)}"))
+        self._notes_scratch = folder.scratch(unique_name(notes_name(number)))
         self._sink: ParquetSink | None = None
         self._stream: CheckedStream | None = None
         self._notes: list[pa.RecordBatch] = []
@@ -102,7 +102,7 @@ class PartWriter:
         self._notes.append(notes)
 
     def _open(self, schema: pa.Schema) -> None:
-        with reported(self._folder.name):
+        with write_errors(self._folder.name):
             self._stream = CheckedStream(open(self._scratch, "wb"), self._scratch)  # noqa: SIM115 - closed by finish
         self._sink = ParquetSink(self._stream, schema, self._metadata)
 
@@ -126,7 +126,7 @@ class PartWriter:
         try:
             self._sink.close()
             self._stream.close()
-            with reported(self._folder.name):
+            with write_errors(self._folder.name):
                 self._write_notes()
             self._folder.publish(self._notes_scratch, notes_name(self.number), keep=self._keep)
             self._folder.publish(self._scratch, part_name(self.number))

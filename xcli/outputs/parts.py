@@ -17,7 +17,7 @@ from xcli.core.errors import OutputError
 from xcli.core.records import ERROR, PATH, STATUS
 from xcli.core.text import one_line
 from xcli.outputs.resume import KeptRows
-from xcli.storage.streams import reported
+from xcli.storage.streams import write_errors
 from xcli.tables.provenance import differences
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Parts(ABC):
         """
         if not self._rows:
             self._begun = time.monotonic()
-        with reported(self._folder.name):
+        with write_errors(self._folder.name):
             self._add(rows, keys, stamps)
         self._rows += rows.num_rows
         if self._rows >= self._part_rows or time.monotonic() - self._begun >= self._part_seconds:
@@ -189,7 +189,7 @@ class Parts(ABC):
         """Finishes the part in hand, if any: on the disk, and then under its name."""
         if self._rows:
             self._rows = 0
-            with reported(self._folder.name):
+            with write_errors(self._folder.name):
                 self._finish_part()
 
     @abstractmethod

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError, TooManyErrors
-from xcli.core.signals import held_signals
+from xcli.core.signals import defer_signals
 from xcli.outputs.dataset import Dataset, is_dataset
 from xcli.outputs.error_list import ErrorList, check_errors, list_errors
 from xcli.outputs.partial_file import Journal
@@ -270,14 +270,14 @@ class _Recording:
         layout = Layout(parts.kept(self.options.retry_errors))
         try:
             for batch, rows in run.batches(layout):
-                with held_signals():
+                with defer_signals():
                     parts.append(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
                     self._done(batch)
                 self._check_errors()
             parts.cut()
         except BaseException as error:
             # Where not even this part can be written, those before it stand; the first error says why.
-            with held_signals(), suppress(OutputError):
+            with defer_signals(), suppress(OutputError):
                 parts.cut()
                 if isinstance(error, TooManyErrors):
                     list_errors(self.options.errors_out, parts.outcomes(layout))
@@ -311,7 +311,7 @@ class _Recording:
                 columns = pa.schema([schema.field(name) for name in one.columns])
                 replace, guarded = self._may_replace(one, meta["fingerprint"]), self._guarded(one.format)
                 sink = open_sink(
-                    one.format, one.target, columns, self._metadata(), replace, guarded=guarded, locked=True
+                    one.format, one.target, columns, self._metadata(), replace, guarded=guarded, exclusive=True
                 )
                 stack.callback(sink.discard)
                 sinks.append(sink)
@@ -356,4 +356,4 @@ class _Recording:
 
     def _describe(self, output: _Output, meta: dict[str, Any]) -> None:
         guarded = {"csv_safe": True} if self._guarded(output.format) else {}
-        write_meta(output.target, meta | guarded, locked=True)
+        write_meta(output.target, meta | guarded, exclusive=True)

@@ -12,7 +12,7 @@ from xcli.core.records import PATH, STATUS
 from xcli.core.text import one_line
 from xcli.outputs.dataset import check_dataset, is_dataset, is_finished
 from xcli.outputs.error_list import list_errors
-from xcli.storage.streams import is_direct, reported
+from xcli.storage.streams import is_direct, write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
 from xcli.tables.provenance import DATASET_META, META_SUFFIX, read_meta
@@ -130,7 +130,7 @@ def remove(target: str) -> None:
 
         WritableStore(target).unlink("")
         return
-    with reported(target), suppress(FileNotFoundError):
+    with write_errors(target), suppress(FileNotFoundError):
         os.unlink(target)
 
 

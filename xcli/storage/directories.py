@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
-from xcli.storage.streams import reported, sync_directory
-from xcli.storage.temporary import Scratch
+from xcli.storage.atomic import sync_directory
+from xcli.storage.streams import write_errors
+from xcli.storage.temporary import TemporaryDirectory, unique_name
 from xcli.storage.uploads import WritableStore
 from xcli.storage.urls import is_url
 
@@ -38,11 +39,6 @@ HOLDER = b"process "
 """How the content of a locked file begins: with who holds it."""
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-
-
-def unique(name: str) -> str:
-    """A name for scratch that no other process has, and none that died had: NAME.PROCESS-CHANCE."""
-    return f"{name}.{os.getpid()}-{os.urandom(4).hex()}"
 
 
 class Folder(ABC):
@@ -155,7 +151,7 @@ class LocalFolder(Folder):
         return os.path.join(self.name, name)
 
     def make(self) -> bool:
-        with reported(self.name):
+        with write_errors(self.name):
             try:
                 os.mkdir(self.name)
             except FileExistsError:
@@ -163,7 +159,7 @@ class LocalFolder(Folder):
         return True
 
     def names(self) -> list[str]:
-        with reported(self.name):
+        with write_errors(self.name):
             return sorted(os.listdir(self.name))
 
     def read(self, name: str) -> bytes | None:
@@ -187,7 +183,7 @@ class LocalFolder(Folder):
         return self._path(name + ".tmp")
 
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
-        with reported(self.name):
+        with write_errors(self.name):
             descriptor = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
@@ -197,9 +193,9 @@ class LocalFolder(Folder):
             sync_directory(self.name)
 
     def write(self, name: str, content: bytes) -> None:
-        scratch = self.scratch(unique(name))
+        scratch = self.scratch(unique_name(name))
         try:
-            with reported(self.name), open(scratch, "wb") as file:
+            with write_errors(self.name), open(scratch, "wb") as file:
                 file.write(content)
             self.publish(scratch, name)
         except BaseException:
@@ -209,14 +205,14 @@ class LocalFolder(Folder):
 
     def unlink(self, *names: str) -> None:
         for name in names:
-            with reported(self.name), suppress(FileNotFoundError):
+            with write_errors(self.name), suppress(FileNotFoundError):
                 os.unlink(self._path(name))
 
     def lock(self, name: str, target: str) -> None:
         path = self._path(name)
         while self._lock is None:
             self.make()
-            with reported(self.name):
+            with write_errors(self.name):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,7 +225,7 @@ class LocalFolder(Folder):
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     os.close(descriptor)
-                    with reported(self.name):
+                    with write_errors(self.name):
                         raise
                 log.warning("%s: this file system has no locks; make sure that one process writes it", self.name)
             if self._is_still(path, descriptor):
@@ -271,14 +267,14 @@ class RemoteFolder(Folder):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._store = WritableStore(name)
-        self._scratch: Scratch | None = None
+        self._scratch: TemporaryDirectory | None = None
         self._copies: dict[str, str] = {}
         self._making = threading.Lock()
 
     def _here(self, name: str) -> str:
         with self._making:
             if self._scratch is None:
-                self._scratch = Scratch(self.name)
+                self._scratch = TemporaryDirectory(self.name)
             return os.path.join(self._scratch.path, name)
 
     def make(self) -> bool:

@@ -10,14 +10,19 @@ import time
 import weakref
 from contextlib import suppress
 
-from xcli.storage.streams import reported
+from xcli.storage.streams import write_errors
 
 _PREFIX = "xception-scratch-"
 _OLD = 3600.0
 """Seconds after which a directory that nobody has locked is not one that is just being made."""
 
 
-class Scratch:
+def unique_name(name: str) -> str:
+    """Returns a name that no other process has used or will use: NAME.PROCESS-RANDOM."""
+    return f"{name}.{os.getpid()}-{os.urandom(4).hex()}"
+
+
+class TemporaryDirectory:
     """A directory below the one for temporary files (`TMPDIR`), until `close` or the end of this process.
 
     It is locked. Those that are not belonged to processes that were killed, and are removed with the next.
@@ -34,7 +39,7 @@ class Scratch:
 
     def __init__(self, name: str) -> None:
         parent = tempfile.gettempdir()
-        with reported(f"{name} (in {parent} until it is whole)"):
+        with write_errors(f"{name} (in {parent} until it is whole)"):
             _clear_away(parent)
             self.path = tempfile.mkdtemp(prefix=_PREFIX)
         self._remover = weakref.finalize(self, _remove, self.path, _lock(self.path))

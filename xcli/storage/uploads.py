@@ -15,10 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.core.signals import held_signals
 from xcli.core.text import one_line
-from xcli.storage.streams import CheckedStream, reported, taken
-from xcli.storage.temporary import Scratch
 from xcli.storage.urls import CloudError, attempt, open_place, scheme_of
 
 if TYPE_CHECKING:
@@ -30,9 +27,6 @@ Value = TypeVar("Value")
 
 _PAGE = 1000
 """Keys that a request lists or removes: as many as S3 allows."""
-
-_PIECES = 50 * 2**20
-"""Bytes from which on an upload may be made in pieces, so that one that breaks off leaves some."""
 
 
 class WritableStore:
@@ -231,76 +225,3 @@ class WritableStore:
             self._ask("clear", name or "", call)
         except OutputError as error:
             log.info("%s", error)
-
-
-class ObjectFile:
-    """An object that appears when it is whole; until then its content is in a temporary file of this machine.
-
-    The counterpart of `xcli.storage.streams.AtomicFile`, with the same face. That no other process comes between the
-    look and the upload is the store's business: S3 refuses the later of two new objects, others may not.
-
-    Args:
-        target: the URL.
-        overwrite: whether an object there may be replaced.
-
-    Attributes:
-        stream: where to write the content; it seeks.
-
-    Raises:
-        UsageError: nothing can be written there, or the packages for it are not installed.
-        OutputError: at construction, when there is an object, or the bucket cannot be had.
-    """
-
-    direct = False
-
-    def __init__(self, target: str, overwrite: bool = False) -> None:
-        self.name = target
-        self._overwrite = overwrite
-        self._store = WritableStore(target)
-        self._created = False
-        self.check()
-        self._scratch = Scratch(target)
-        self._temporary = os.path.join(self._scratch.path, "content")
-        name = f"{target} (in {self._temporary} until it is whole)"
-        with reported(name):
-            self.stream = CheckedStream(open(self._temporary, "wb"), name)  # noqa: SIM115 - closed by prepare
-
-    def check(self) -> None:
-        """Refuses a name that is taken.
-
-        Raises:
-            OutputError: there is an object that may not be replaced, or the bucket cannot be had.
-        """
-        if self._store.exists() and not self._overwrite:
-            raise taken(self.name)
-
-    def prepare(self) -> None:
-        """Closes the content; nothing is left to do but upload it."""
-        self.stream.flush()
-        self.stream.close()
-
-    def publish(self) -> None:
-        """Uploads the content."""
-        # An interrupt would leave the upload to end on its own, or not: the first one waits.
-        with held_signals():
-            if os.path.getsize(self._temporary) >= _PIECES:
-                self._store.abort_uploads("")  # what an earlier process left, which was killed at this point
-            if not self._store.upload(self._temporary, "", create=not self._overwrite):
-                raise taken(self.name)
-            self._created = not self._overwrite
-            self._scratch.close()
-
-    def discard(self) -> None:
-        """Leaves no trace of an object that was not published."""
-        self.stream.drop()
-        self._scratch.close()
-
-    def withdraw(self) -> None:
-        """Takes the object away again, if nothing was replaced by it."""
-        self.discard()
-        if self._created:
-            self._created = False
-            try:
-                self._store.unlink("")
-            except OutputError as error:
-                log.info("%s", error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import SourceError, UsageError
 from xcli.core.records import ERROR, PATH, STATUS
-from xcli.storage.streams import AtomicFile, finish
+from xcli.storage.atomic import AtomicFile, commit
 from xcli.tables.schema import feature_shape, prediction_count
 from xcli.tables.text import csv_features, csv_field, csv_fields, csv_lines, csv_safe, guarded_text, json_texts
 
@@ -366,7 +366,7 @@ def write_table(folder: str | Path, name: str, columns: Mapping[str, Sequence[An
         sink = CsvSink(file.stream, rows.schema, {})
         sink.write(rows)
         sink.close()
-        finish([file])
+        commit([file])
     except BaseException:
         file.discard()
         raise

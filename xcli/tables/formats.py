@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
-from xcli.storage.streams import finish, is_direct, open_output
+from xcli.storage.atomic import commit, open_output
+from xcli.storage.streams import is_direct
 from xcli.tables.encoders import CsvSink, JsonlSink, NpySink, ParquetSink, Sink
 from xcli.tables.provenance import META_SUFFIX
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.storage.streams import AnyFile
+    from xcli.storage.streams import WritableFile
 
 __all__ = [
     "CLASSIFY_FORMATS",
@@ -77,7 +78,7 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
 class OutputFile:
     """A sink and the files it fills. As a context manager it makes them appear at a normal end, and none otherwise."""
 
-    def __init__(self, sink: Sink, files: Sequence[AnyFile]) -> None:
+    def __init__(self, sink: Sink, files: Sequence[WritableFile]) -> None:
         self._sink = sink
         self._files = files
 
@@ -90,7 +91,7 @@ class OutputFile:
         """
         for output in outputs:
             output._sink.close()
-        finish([file for output in outputs for file in output._files])
+        commit([file for output in outputs for file in output._files])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes a batch; what goes to a pipe can be read from it at once.
@@ -136,7 +137,7 @@ def open_sink(
     overwrite: bool,
     *,
     guarded: bool = False,
-    locked: bool = False,
+    exclusive: bool = False,
 ) -> OutputFile:
     """Opens a table for writing; whatever stands in its way is found now, before any work.
 
@@ -147,7 +148,7 @@ def open_sink(
         metadata: text by key, for formats that hold it.
         overwrite: whether existing files may be replaced.
         guarded: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
-        locked: no other process writes this output; see `AtomicFile`.
+        exclusive: no other process writes this output; see `AtomicFile`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
@@ -161,9 +162,9 @@ def open_sink(
         raise _needs_file(format)
     if guarded and format not in GUARDED_FORMATS:
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
-    files: list[AnyFile] = []
+    files: list[WritableFile] = []
     try:
-        files.append(open_output(target, overwrite, locked=locked))
+        files.append(open_output(target, overwrite, exclusive=exclusive))
         sink: Sink
         if kind is CsvSink:
             sink = CsvSink(files[0].stream, schema, metadata, guarded=guarded)
@@ -171,7 +172,7 @@ def open_sink(
             sink = kind(files[0].stream, schema, metadata)
         else:
             # The companion appears first: whoever sees the array can count on the table that explains its rows.
-            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite, locked=locked))
+            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite, exclusive=exclusive))
             sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream, guarded=guarded)
     except BaseException:
         for file in files:

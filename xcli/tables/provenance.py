@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
-from xcli.storage.streams import is_direct, write_whole
+from xcli.storage.atomic import write_atomically
+from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -97,13 +98,13 @@ def run_meta(
     }
 
 
-def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = False) -> str | None:
+def write_meta(target: str | None, meta: Mapping[str, Any], *, exclusive: bool = False) -> str | None:
     """Writes `FILE.meta.json` beside the finished `FILE`, replacing an older one.
 
     Args:
         target: FILE as the user named it; None is standard output.
         meta: what JSON can hold.
-        locked: see `AtomicFile`.
+        exclusive: see `AtomicFile`.
 
     Returns:
         The name that was written; None for standard output, pipes and devices, which get no such file.
@@ -116,7 +117,7 @@ def write_meta(target: str | None, meta: Mapping[str, Any], *, locked: bool = Fa
     name = target + META_SUFFIX
     text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     # An undecodable byte of the command line is a lone surrogate, which this turns into its JSON escape.
-    write_whole(name, text.encode("utf-8", "backslashreplace"), overwrite=True, locked=locked)
+    write_atomically(name, text.encode("utf-8", "backslashreplace"), overwrite=True, exclusive=exclusive)
     return name
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
-from xcli.storage.streams import reported, write_whole
+from xcli.storage.atomic import write_atomically
+from xcli.storage.streams import write_errors
 from xcli.tables.provenance import differences
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Checkpoints:
                     path.unlink()
 
     def _put(self, name: str, data: bytes | memoryview) -> None:
-        write_whole(str(self.folder / name), data, overwrite=True)
+        write_atomically(str(self.folder / name), data, overwrite=True)
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(
@@ -126,7 +127,7 @@ def prepare_folder(path: str | Path, restart: bool) -> Path:
     import shutil
 
     folder = Path(path)
-    with reported(str(path)):
+    with write_errors(str(path)):
         if restart and folder.is_dir():
             shutil.rmtree(folder)
         if folder.exists() and not folder.is_dir():

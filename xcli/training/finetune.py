@@ -23,7 +23,7 @@ from xcli.inference.options import RunOptions
 from xcli.models.bundle import BUNDLE_RECIPE, build_model, write_bundle
 from xcli.models.loader import load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
-from xcli.storage.streams import reported
+from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.encoders import write_table
 from xcli.tables.provenance import digest
@@ -284,7 +284,7 @@ def _finish(
     """Writes everything, tries the bundle as it will be used, and gives RUN its name."""
     split, recipe = tuning.split, tuning.recipe
     folder = os.path.join(place.partial, BUNDLE)
-    with reported(folder):
+    with write_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
     final = {**tuning.base.weights, **weights}
@@ -353,7 +353,7 @@ def _score(
 def _publish(folder: str, place: RunPaths) -> None:
     """Gives the finished directory its name; an older one goes when the new one is there."""
     old = f"{place.partial}/old"
-    with reported(place.run):
+    with write_errors(place.run):
         shutil.rmtree(old, ignore_errors=True)
         if os.path.lexists(place.run):
             os.rename(place.run.rstrip("/"), old)
