@@ -268,7 +268,7 @@ def drive(count: int) -> None:
     from xcli.inference.options import RunOptions
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.save import RecordOptions
+    from xcli.outputs.save import SaveOptions
     from xcli.sources.archives.listing import WholeArchives
     from xcli.sources.listing import SourceOptions, list_images
 
@@ -284,7 +284,7 @@ def drive(count: int) -> None:
             FeaturesTask().for_model,
             {},
             RunOptions(),
-            RecordOptions(),
+            SaveOptions(),
             worker=Stub,
         )
         begin, before = time.monotonic(), time.process_time()

@@ -19,7 +19,7 @@ from tests.writtentables import provenance, values_of
 from xcli.core.errors import ImageError
 from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, Report
 from xcli.inference.profiler import Profile
-from xcli.outputs.resume import Layout
+from xcli.outputs.resume import RowOrder
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
 
@@ -32,8 +32,6 @@ class StubRun:
     def __init__(self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False) -> None:
         self.listing = list_images(SourceOptions(sources=tuple(sources)))
         self.report, self.profile = Report(), Profile()
-        self.layout: Layout | None = None
-        self.published = False
         self._command, self._batch_size, self._with_features = command, batch_size, with_features
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
@@ -43,17 +41,15 @@ class StubRun:
         schema = classify_schema(2, "name", ())
         return schema.append(features.field(FEATURES)) if self._with_features else schema
 
-    def batches(self) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        assert self.layout is not None
-        layout, refs = self.layout, iter(self.listing)
-        fresh = (ref for ref in refs if not layout.keep(ref))
+    def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        fresh = (ref for ref in iter(self.listing) if not earlier.keep(ref))
         while batch := tuple(islice(fresh, self._batch_size)):
             found = [os.stat(ref.location.path) for ref in batch]
             errors = tuple(None if one.st_size else ImageError("empty", "no bytes at all") for one in found)
             stamps = tuple(FileState(one.st_size, one.st_mtime_ns) for one in found)
             yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, stamps), self._rows(batch, errors)
             self.report.count(errors)
-        self.report.resume(layout.ok, layout.errors)
+        self.report.resume(earlier.ok, earlier.errors)
         self.report.listed, self.report.skipped = self.listing.listed, dict(self.listing.skipped)
 
     def _rows(self, refs: Sequence[ImageRef], errors: Sequence[ImageError | None]) -> pa.RecordBatch:
@@ -71,13 +67,15 @@ class StubRun:
 
 def main() -> None:
     """Runs `features` with parts of three rows, a hundredth of a second for a batch."""
-    from xcli.outputs.save import RecordOptions, record
+    from xcli.outputs.options import Output, SaveOptions
+    from xcli.outputs.save import save
+    from xcli.outputs.target import parse_target
 
     source, target = sys.argv[1:]
     run: Any = StubRun([source], "features")
     form = os.path.splitext(target)[1][1:] or "parquet"
-    options = RecordOptions(part_rows=3)
-    record(run, "features", form, target, overwrite=False, options=options, on_batch=lambda _: time.sleep(0.01))
+    options = SaveOptions(part_rows=3)
+    save(run, Output("features", parse_target(target), form), options, on_batch=lambda _: time.sleep(0.01))
 
 
 if __name__ == "__main__":

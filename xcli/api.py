@@ -16,8 +16,9 @@ from xcli.inference.run import Run
 from xcli.inference.tasks import ClassifyTask, FeaturesTask, Task
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.spec import ModelSpec
-from xcli.outputs.save import RecordOptions, record
-from xcli.outputs.target import check_outputs, finished, output_format
+from xcli.outputs.options import Output, SaveOptions, check_output_options
+from xcli.outputs.save import save
+from xcli.outputs.target import KeptTarget, parse_target
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
@@ -127,12 +128,7 @@ def _run(
     if not names:
         raise UsageError("no sources: give a file, a directory or a glob, or several")
     formats = CLASSIFY_FORMATS if command == "classify" else FEATURES_FORMATS
-    target = None if output is None else os.fspath(output)
-    form = formats[0] if target is None else output_format(target, formats, formats[0])
-    if target is not None:
-        check_outputs(RecordOptions(), form, target, overwrite=overwrite)
-        if not overwrite and finished(target) is not None:
-            raise OutputError(f"{target} exists; pass overwrite=True to replace it")
+    target = None if output is None else _output(command, os.fspath(output), formats, overwrite)
     with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
         loaded = load_model(model) if isinstance(model, ModelSpec) else model
         pixels = preprocessing or preprocessing_for(loaded)
@@ -142,5 +138,14 @@ def _run(
         if target is None:
             schema = run.start()
             return pa.Table.from_batches([rows for _, rows in run.batches()], schema)
-        record(run, command, form, target, overwrite=overwrite)
+        save(run, target)
         return run.report
+
+
+def _output(command: str, name: str, formats: tuple[str, ...], overwrite: bool) -> Output:
+    target = parse_target(name)
+    output = Output(command, target, target.format(formats, formats[0]), overwrite)
+    check_output_options(output, SaveOptions())
+    if not overwrite and isinstance(target, KeptTarget) and target.finished_run() is not None:
+        raise OutputError(f"{name} exists; pass overwrite=True to replace it")
+    return output

@@ -23,7 +23,7 @@ from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors,
 from xcli.inference.options import RunOptions
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.spec import ModelSpec
-from xcli.outputs.save import RecordOptions
+from xcli.outputs.save import SaveOptions
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
 from xcli.sources.listing import SourceOptions, list_images
@@ -118,7 +118,7 @@ def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = Fals
     names = ("shard", "limit", "archives")
     chosen = {name: options.pop(name) for name in names if name in options}
     listing = list_images(SourceOptions(tuple(map(str, sources)), **chosen), archives=WholeArchives)
-    recording = RecordOptions(**{"part_rows": 2} | options)
+    recording = SaveOptions(**{"part_rows": 2} | options)
     table = table or FeaturesTask().for_model
     return ClusterRun(
         listing,

@@ -73,7 +73,7 @@ def half_written(number: int, act: Callable[[], NoReturn]) -> Any:
 
 def install(fault: str) -> None:
     """Puts a fault in place."""
-    from xcli.outputs.partial_file import Journal
+    from xcli.outputs.partial_file import PartialFile
     from xcli.storage.streams import CheckedStream
 
     name, _, number = fault.partition(":")
@@ -82,7 +82,7 @@ def install(fault: str) -> None:
     if where == "write":
         CheckedStream.write = half_written(int(number), act)  # type: ignore[method-assign]
     elif where == "append":
-        Journal._add = on_call(int(number), Journal._add, act, after=how == "kill")  # type: ignore[method-assign]
+        PartialFile._add = on_call(int(number), PartialFile._add, act, after=how == "kill")  # type: ignore[method-assign]
     elif where in FAULTS:
         setattr(os, where, on_call(int(number), getattr(os, where), act, after=False))
     else:

@@ -55,7 +55,7 @@ def main() -> None:
     xcli.inference.engine.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     rows = 0
-    done = xcli.outputs.save._Recording._done
+    done = xcli.outputs.save._Saver._count
 
     def count(self: Any, batch: Any) -> None:
         nonlocal rows
@@ -65,7 +65,7 @@ def main() -> None:
             log.flush()
         done(self, batch)
 
-    xcli.outputs.save._Recording._done = count  # type: ignore[method-assign]
+    xcli.outputs.save._Saver._count = count  # type: ignore[method-assign]
     sys.argv = ["xception", *arguments]
     from xcli.cli import main as command
 

@@ -513,7 +513,7 @@ def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event
     assert [ref.path for batch in batches for ref in batch.refs] == [ref.path for ref in refs]
     pixels = np.concatenate([batch.pixels for batch in batches])[:, 0, 0, 0]
     errors = [error for batch in batches for error in batch.errors]
-    stamps = [stamp for batch in batches for stamp in batch.stamps]
+    stamps = [stamp for batch in batches for stamp in batch.states]
     for number in range(100):
         if number % 10 == 7:
             assert (str(errors[number]), stamps[number]) == ("missing: no such object", None)

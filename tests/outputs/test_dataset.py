@@ -15,7 +15,8 @@ from tests.outputs.test_save import Killed, Recorder
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
-from xcli.outputs.dataset import Dataset, check_dataset, is_dataset
+from xcli.outputs.dataset import Dataset, check_directory
+from xcli.outputs.target import Directory, parse_target
 from xcli.tables.readers import open_table
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def test_what_a_dead_process_was_writing_goes(recorder: Recorder) -> None:
     left += ["_run.json.tmp", "_run.json.4711-00c0ffee.tmp", "_SUCCESS.4711-00c0ffee.tmp"]
     for name in left:
         (recorder.target / name).write_bytes(b"half")
-    check_dataset("parquet", str(recorder.target))
+    check_directory(Directory(str(recorder.target)), "parquet")
     with pytest.raises(Killed):
         recorder(die_after=2)
     assert not set(left) & set(os.listdir(recorder.target))
@@ -201,7 +202,7 @@ def test_files_of_others_are_left_alone(recorder: Recorder) -> None:
     recorder.target.mkdir()
     (recorder.target / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds notes\.txt"):
-        check_dataset("parquet", str(recorder.target))
+        check_directory(Directory(str(recorder.target)), "parquet")
     with pytest.raises(OutputError, match=r"holds notes\.txt"):
         recorder(overwrite=True, restart=True)
     os.unlink(recorder.target / "notes.txt")
@@ -241,14 +242,16 @@ def test_errors_are_listed(recorder: Recorder, tmp_path: Path) -> None:
 
 
 def test_what_is_a_dataset(tmp_path: Path) -> None:
-    assert is_dataset("new/")
-    assert is_dataset(str(tmp_path))
-    assert not any(map(is_dataset, (None, "-", "new", str(tmp_path / "new.parquet"))))
-    check_dataset("parquet", f"{tmp_path}/new/")
+    assert isinstance(parse_target("new/"), Directory)
+    assert isinstance(parse_target(str(tmp_path)), Directory)
+    assert not any(
+        isinstance(parse_target(name), Directory) for name in (None, "-", "new", str(tmp_path / "new.parquet"))
+    )
+    check_directory(Directory(f"{tmp_path}/new/"), "parquet")
     with pytest.raises(UsageError, match="for csv give the name of a file"):
-        check_dataset("csv", f"{tmp_path}/new/")
+        check_directory(Directory(f"{tmp_path}/new/"), "csv")
     with pytest.raises(OutputError, match="no such directory"):
-        check_dataset("parquet", f"{tmp_path}/no/such/")
+        check_directory(Directory(f"{tmp_path}/no/such/"), "parquet")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="it is a file"):
-        check_dataset("parquet", f"{tmp_path}/file/")
+        check_directory(Directory(f"{tmp_path}/file/"), "parquet")

@@ -13,8 +13,8 @@ import pytest
 from tests.outputs.test_resume import SCHEMA
 from xcli.core.errors import OutputError
 from xcli.core.records import FileState, ImageRef
-from xcli.outputs.partial_file import Journal
-from xcli.outputs.resume import Layout, key_of
+from xcli.outputs.partial_file import PartialFile
+from xcli.outputs.resume import RowOrder, key_of
 from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def ref_of(name: str) -> ImageRef:
     return ImageRef(name, LocalFile("/nowhere/" + name), b"")
 
 
-def append(journal: Journal, *names: str) -> None:
+def append(journal: PartialFile, *names: str) -> None:
     journal.append(rows_of(*names), [key_of(ref_of(name)) for name in names], [None] * len(names))
 
 
-def paths(journal: Journal, layout: Layout) -> list[str]:
+def paths(journal: PartialFile, layout: RowOrder) -> list[str]:
     return [path for batch in journal.read(layout, SCHEMA) for path in batch.column("path").to_pylist()]
 
 
@@ -50,7 +50,7 @@ def parts(target: str) -> list[str]:
 
 
 def test_rows_come_back_in_the_order_of_the_layout(target: str) -> None:
-    with Journal(target, part_rows=2) as journal:
+    with PartialFile(target, part_rows=2) as journal:
         journal.begin(FINGERPRINT)
         for name in "abcd":
             append(journal, name)
@@ -58,15 +58,15 @@ def test_rows_come_back_in_the_order_of_the_layout(target: str) -> None:
         assert parts(target) == ["part-00000.arrow", "part-00001.arrow", "part-00002.arrow.tmp"]
         # It dies here: the part in hand was never finished.
         journal._writer = None
-    with Journal(target, part_rows=2) as journal:
+    with PartialFile(target, part_rows=2) as journal:
         assert journal.fingerprint == FINGERPRINT
         assert journal.rows == 4
         journal.begin(FINGERPRINT)
-        layout = Layout(journal.kept(retry_errors=False))
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
         kept = [layout.keep(ref_of(name)) for name in ("new", "d", "a", "b", "newer", "c", "d")]
         assert kept == [False, True, True, True, False, True, True]
         append(journal, "new", "newer")
-        journal.cut()
+        journal.finish_part()
         assert parts(target)[-1] == "part-00002.arrow"
         assert paths(journal, layout) == ["new", "d", "a", "b", "newer", "c", "d"]
         journal.remove()
@@ -76,7 +76,7 @@ def test_rows_come_back_in_the_order_of_the_layout(target: str) -> None:
 def test_a_part_is_finished_after_so_many_seconds(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("xcli.outputs.parts.time.monotonic", lambda: now[0])
-    with Journal(target, part_rows=1000, part_seconds=30) as journal:
+    with PartialFile(target, part_rows=1000, part_seconds=30) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
         now[0] = 29.9
@@ -87,92 +87,92 @@ def test_a_part_is_finished_after_so_many_seconds(target: str, monkeypatch: pyte
         assert parts(target) == ["part-00000.arrow"]
 
 
-def test_stamps_survive(target: str, tmp_path: Path) -> None:
+def test_states_survive(target: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     ref = ImageRef("a", LocalFile(str(tmp_path / "a")), b"")
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
         journal.append(rows_of("a"), [key_of(ref)], [FileState(5, os.stat(tmp_path / "a").st_mtime_ns)])
-        journal.cut()
-    with Journal(target) as journal:
-        assert journal.kept(retry_errors=False).find(ref) == 0
+        journal.finish_part()
+    with PartialFile(target) as journal:
+        assert journal.finished_rows(retry_errors=False).find(ref) == 0
         os.utime(tmp_path / "a", (1, 1))
-        assert journal.kept(retry_errors=False).find(ref) is None
+        assert journal.finished_rows(retry_errors=False).find(ref) is None
 
 
 def test_nothing_done_leaves_no_trace(target: str) -> None:
-    with pytest.raises(OutputError, match="no room"), Journal(target):
+    with pytest.raises(OutputError, match="no room"), PartialFile(target):
         raise OutputError("no room")
     assert not os.path.exists(target + ".partial")
 
 
 def test_restart_drops_what_is_there(target: str) -> None:
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
-        journal.cut()
-    with Journal(target, restart=True) as journal:
+        journal.finish_part()
+    with PartialFile(target, restart=True) as journal:
         assert (journal.fingerprint, journal.rows) == (None, 0)
 
 
 def test_parts_that_nobody_vouches_for_are_dropped(target: str) -> None:
-    with Journal(target, part_rows=1) as journal:
+    with PartialFile(target, part_rows=1) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
         append(journal, "b")
     os.unlink(target + ".partial/run.json")  # a removal that was cut short
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         assert (journal.rows, parts(target)) == (0, [])
         journal.begin(FINGERPRINT)
-        layout = Layout(journal.kept(retry_errors=False))
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
         assert not layout.keep(ref_of("c"))
         append(journal, "c")
-        journal.cut()
+        journal.finish_part()
         assert paths(journal, layout) == ["c"]
 
 
 def test_other_settings_are_refused_by_name(target: str) -> None:
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
     other: dict[str, Any] = {"provenance": {"precision": "bfloat16"}, "format": "csv"}
     message = r'precision was "float32", is "bfloat16".*--restart'
-    with Journal(target) as journal, pytest.raises(OutputError, match=message):
+    with PartialFile(target) as journal, pytest.raises(OutputError, match=message):
         journal.begin(other)
     assert os.path.exists(target + ".partial")
 
 
 def test_a_second_process_is_told_who_has_the_file(target: str) -> None:
     holder = rf"is being written by process {os.getpid()} on {socket.gethostname()}; wait for it"
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
         with pytest.raises(OutputError, match=holder):
-            Journal(target)
+            PartialFile(target)
     # The lock goes with its holder, whatever the file says.
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         assert journal.fingerprint == FINGERPRINT
 
 
 def test_a_damaged_part_is_computed_again(target: str, caplog: pytest.LogCaptureFixture) -> None:
-    with Journal(target, part_rows=1) as journal:
+    with PartialFile(target, part_rows=1) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
         append(journal, "b")
     path = os.path.join(target + ".partial", "part-00000.arrow")
     with open(path, "r+b") as file:
         file.truncate(100)
-    with Journal(target, part_rows=1) as journal:
+    with PartialFile(target, part_rows=1) as journal:
         assert journal.rows == 1
         assert "part-00000.arrow is damaged" in caplog.text
-        layout = Layout(journal.kept(retry_errors=False))
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
         assert [layout.keep(ref_of(name)) for name in "ab"] == [False, True]
         append(journal, "a")
         assert paths(journal, layout) == ["a", "b"]
 
 
 def test_a_part_that_goes_missing_during_the_run_is_noticed(target: str) -> None:
-    with Journal(target, part_rows=1) as journal:
+    with PartialFile(target, part_rows=1) as journal:
         journal.begin(FINGERPRINT)
-        layout = Layout(journal.kept(retry_errors=False))
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
         assert not layout.keep(ref_of("a"))
         append(journal, "a")
         os.unlink(os.path.join(target + ".partial", "part-00000.arrow"))
@@ -185,15 +185,15 @@ def test_an_unreadable_journal_is_refused(target: str) -> None:
     with open(target + ".partial/run.json", "w") as file:
         file.write('{"provenance"')
     with pytest.raises(OutputError, match=r"cannot be continued.*--restart"):
-        Journal(target)
-    with Journal(target, restart=True) as journal:
+        PartialFile(target)
+    with PartialFile(target, restart=True) as journal:
         assert journal.fingerprint is None
 
 
 def test_the_fingerprint_is_what_json_gives_back(target: str) -> None:
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin({"sources": ("a", "b\\udcff")})
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin({"sources": ("a", "b\\udcff")})
         with open(target + ".partial/run.json", encoding="utf-8") as file:
             assert json.load(file)["sources"] == ["a", "b\\udcff"]
@@ -212,7 +212,7 @@ def test_a_directory_of_the_user_is_left_alone(name: str, restart: bool, target:
     (tmp_path / "out.csv.partial" / "run.json").write_text("{}")
     before = holding(tmp_path)
     with pytest.raises(OutputError, match=r"partial holds .*, which no unfinished run has left there; move it"):
-        Journal(target, restart=restart)
+        PartialFile(target, restart=restart)
     assert holding(tmp_path) == before
 
 
@@ -220,15 +220,15 @@ def test_a_link_in_place_of_the_parts_is_refused(target: str, tmp_path: Path) ->
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out.csv.partial").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match=r"out\.csv\.partial is a symbolic link"):
-        Journal(target)
+        PartialFile(target)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_what_others_put_there_meanwhile_stays(target: str, tmp_path: Path) -> None:
-    with Journal(target) as journal:
+    with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
-        journal.cut()
+        journal.finish_part()
         (tmp_path / "out.csv.partial" / "note.txt").write_text("theirs")
         journal.remove()
     assert os.listdir(tmp_path / "out.csv.partial") == ["note.txt"]

@@ -18,9 +18,10 @@ import pytest
 from tests.cli.conftest import save_photos
 from tests.stubrun import StubRun
 from xcli.core.errors import CheckError, OutputError, SourceError, TooManyErrors, UsageError
-from xcli.outputs.dataset import check_dataset, is_dataset
-from xcli.outputs.save import RecordOptions, record
-from xcli.outputs.target import check_outputs, finished
+from xcli.outputs.dataset import check_directory
+from xcli.outputs.options import Output, SaveOptions, check_output_options
+from xcli.outputs.save import save
+from xcli.outputs.target import Directory, parse_target
 from xcli.tables.readers import open_table
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ class Recorder:
                 raise Killed
 
         form = os.path.splitext(self.target)[1][1:] or "parquet"
-        recording = RecordOptions(**{"part_rows": 3, **options})
+        recording = SaveOptions(**{"part_rows": 3, **options})
         stub: Any = run
-        record(stub, self.command, form, self.target, overwrite=overwrite, options=recording, on_batch=on_batch)
+        output = Output(self.command, parse_target(self.target), form, overwrite)
+        save(stub, output, recording, on_batch=on_batch)
         return run.report
 
 
@@ -204,11 +206,13 @@ def test_a_finished_output_is_recognised(
     assert remote.objects(meta=True) == before
     with pytest.raises(Killed):
         remote(batch_size=3, overwrite=True, die_after=3)
-    assert finished(remote.target) is None or output == "out.csv", "until it is replaced, a file stays what it is"
+    assert parse_target(remote.target).finished_run() is None or output == "out.csv", (
+        "until it is replaced, a file stays what it is"
+    )
     remote(batch_size=3, overwrite=True)
     meta = remote.objects(meta=True)["out/_meta.json" if output == "out/" else "out.csv.meta.json"]
     assert json.loads(meta)["batch_size"] == 3
-    assert finished(remote.target) is not None
+    assert parse_target(remote.target).finished_run() is not None
 
 
 def test_a_run_that_died_as_its_output_appeared_goes_on(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
@@ -270,16 +274,16 @@ def test_what_is_found_before_a_model_is_loaded(
     for target in ("s3://no-such-bucket/run.parquet", "s3://no-such-bucket/run/"):
         for overwrite in (False, True):
             with pytest.raises(OutputError, match=missing):
-                check_outputs(RecordOptions(), "parquet", target, overwrite=overwrite)
-    options = RecordOptions(features_out="s3://no-such-bucket/run.npy")
+                check_output_options(Output("features", parse_target(target), "parquet", overwrite), SaveOptions())
+    options = SaveOptions(features_out="s3://no-such-bucket/run.npy")
     with pytest.raises(OutputError, match=missing):
-        check_outputs(options, "csv", str(tmp_path / "out.csv"), overwrite=False)
+        check_output_options(Output("features", parse_target(str(tmp_path / "out.csv")), "csv", False), options)
     with pytest.raises(UsageError, match="which gets parts in Parquet"):
-        check_dataset("csv", s3.url("run/"))
+        check_directory(Directory(s3.url("run/")), "csv")
     for target in ("https://example.org/run.parquet", "http://example.org/run/"):
         with pytest.raises(UsageError, match="web servers take no files"):
-            check_outputs(RecordOptions(), "parquet", target, overwrite=False)
-    check_outputs(RecordOptions(), "parquet", s3.url("run/"), overwrite=False)
+            check_output_options(Output("features", parse_target(target), "parquet", False), SaveOptions())
+    check_output_options(Output("features", parse_target(s3.url("run/")), "parquet", False), SaveOptions())
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError("Access Denied")
@@ -289,14 +293,17 @@ def test_what_is_found_before_a_model_is_loaded(
     monkeypatch.setattr(WritableStore(s3.url("run"))._fs, "call_s3", refuse)
     for target in (s3.url("run.csv"), s3.url("run/")):
         with pytest.raises(OutputError, match="access is denied"):
-            check_outputs(RecordOptions(), "parquet", target, overwrite=False)
+            check_output_options(Output("features", parse_target(target), "parquet", False), SaveOptions())
 
 
 def test_what_is_a_dataset(s3: ObjectStore) -> None:
     prefix = s3.prefix()
     s3.put(f"{prefix}/parts/part-00000.parquet", b"")
     s3.put(f"{prefix}/file.csv", b"")
-    found = [is_dataset(s3.url(f"{prefix}/{name}")) for name in ("new/", "parts", "part", "file.csv", "file", "new")]
+    found = [
+        isinstance(parse_target(s3.url(f"{prefix}/{name}")), Directory)
+        for name in ("new/", "parts", "part", "file.csv", "file", "new")
+    ]
     assert found == [True, True, False, False, False, False]
 
 

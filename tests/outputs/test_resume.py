@@ -10,7 +10,7 @@ import pytest
 
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState, ImageRef
-from xcli.outputs.resume import KeptRows, Layout, key_of, stamp_fields
+from xcli.outputs.resume import FinishedRows, RowOrder, key_of, state_fields
 from xcli.sources.archives.tar_stream import TarMember
 from xcli.storage.local import FileIdentity, LocalFile
 
@@ -29,7 +29,7 @@ def table_of(*rows: tuple[ImageRef, FileState | None, str | None]) -> pa.Table:
         pa.array([stamp and stamp.size for _, stamp, _ in rows], pa.int64()),
         pa.array([stamp and stamp.mtime for _, stamp, _ in rows], pa.int64()),
     ]
-    return pa.Table.from_arrays(columns, schema=pa.schema([*SCHEMA, *stamp_fields()]))
+    return pa.Table.from_arrays(columns, schema=pa.schema([*SCHEMA, *state_fields()]))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def refs(tmp_path: Path) -> list[ImageRef]:
 
 
 def test_a_row_holds_while_its_file_is_as_it_was(refs: list[ImageRef]) -> None:
-    kept = KeptRows([table_of(*((ref, ref.location.state(), None) for ref in refs))], retry_errors=False)
+    kept = FinishedRows([table_of(*((ref, ref.location.state(), None) for ref in refs))], retry_errors=False)
     assert [kept.find(ref) for ref in refs] == [0, 1, 2, 3, 4]
     os.utime(refs[1].location, ns=(1, 1))
     assert os.path.getsize(refs[2].location) == 3
@@ -59,23 +59,23 @@ def test_the_newest_of_several_rows_counts(refs: list[ImageRef]) -> None:
         table_of((refs[0], FileState(9, 9), None), (refs[1], refs[1].location.state(), None)),
         table_of((refs[0], stamp, None)),
     )
-    assert KeptRows([old, new], retry_errors=False).find(refs[0]) == 2
-    assert KeptRows([new, old], retry_errors=False).find(refs[0]) is None
+    assert FinishedRows([old, new], retry_errors=False).find(refs[0]) == 2
+    assert FinishedRows([new, old], retry_errors=False).find(refs[0]) is None
 
 
 def test_error_rows_are_tried_again_only_when_asked(refs: list[ImageRef]) -> None:
     table = table_of(
         (refs[0], refs[0].location.state(), None), (refs[1], refs[1].location.state(), "truncated: ends early")
     )
-    assert [KeptRows([table], retry_errors=False).find(ref) for ref in refs[:2]] == [0, 1]
-    assert [KeptRows([table], retry_errors=True).find(ref) for ref in refs[:2]] == [0, None]
+    assert [FinishedRows([table], retry_errors=False).find(ref) for ref in refs[:2]] == [0, 1]
+    assert [FinishedRows([table], retry_errors=True).find(ref) for ref in refs[:2]] == [0, None]
 
 
 def test_what_could_not_be_looked_at_holds_until_it_can_be(refs: list[ImageRef], tmp_path: Path) -> None:
     gone = ImageRef("gone.jpg", LocalFile(str(tmp_path / "gone.jpg")), b"")
     listed_as_error = ImageRef("2.jpg", refs[2].location, b"", ImageError("unreadable", "x"))
     table = table_of((gone, None, "missing: no such file"), (listed_as_error, None, "unreadable: x"))
-    kept = KeptRows([table], retry_errors=False)
+    kept = FinishedRows([table], retry_errors=False)
     assert [kept.find(gone), kept.find(listed_as_error), kept.find(refs[2])] == [0, 1, None]
     (tmp_path / "gone.jpg").write_bytes(b"back")
     assert kept.find(gone) is None
@@ -100,7 +100,7 @@ def test_a_layout_orders_old_and_new_rows(refs: list[ImageRef]) -> None:
         (refs[1], refs[1].location.state(), None),
         (bad, bad.location.state(), "corrupt: broken"),
     )
-    layout = Layout(KeptRows([table], retry_errors=False))
+    layout = RowOrder(FinishedRows([table], retry_errors=False))
     assert [layout.keep(ref) for ref in refs] == [True, True, False, True, True]
     assert not layout.keep(ImageRef("new", LocalFile("new"), b""))
     assert list(layout.ranges()) == [(1, 3), (4, 5), (3, 4), (0, 1), (5, 6)]
@@ -108,6 +108,6 @@ def test_a_layout_orders_old_and_new_rows(refs: list[ImageRef]) -> None:
 
 
 def test_a_run_without_a_past_is_one_range(refs: list[ImageRef]) -> None:
-    layout = Layout(KeptRows([], retry_errors=False))
+    layout = RowOrder(FinishedRows([], retry_errors=False))
     assert not any(layout.keep(ref) for ref in refs)
     assert list(layout.ranges()) == [(0, 5)]

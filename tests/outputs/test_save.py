@@ -16,9 +16,10 @@ from xcli.inference.run import Run
 from xcli.inference.tasks import ClassifyTask, FeaturesTask
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.network import LoadedModel
-from xcli.outputs.partial_file import Journal
-from xcli.outputs.save import RecordOptions, record
-from xcli.outputs.target import check_options, finished
+from xcli.outputs.options import Output, SaveOptions, check_options
+from xcli.outputs.partial_file import PartialFile
+from xcli.outputs.save import save
+from xcli.outputs.target import parse_target
 from xcli.sources.listing import SourceOptions, list_images
 from xcli.tables.readers import open_table
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import ImageBatch, Report
-    from xcli.outputs.resume import Layout
+    from xcli.outputs.resume import RowOrder
 
 
 class Killed(BaseException):
@@ -78,8 +79,8 @@ class Recorder:
 
         form = self.target.suffix[1:] or "parquet"
         target = str(self.target) if self.target.suffix else f"{self.target}/"
-        recording = RecordOptions(**{"part_rows": 3, **options})
-        record(run, self.command, form, target, overwrite=overwrite, options=recording, on_batch=on_batch)
+        recording = SaveOptions(**{"part_rows": 3, **options})
+        save(run, Output(self.command, parse_target(target), form, overwrite), recording, on_batch=on_batch)
         return run.report
 
 
@@ -181,7 +182,7 @@ def test_a_finished_file_is_recognised(recorder: Recorder, caplog: pytest.LogCap
 
 def test_a_file_of_somebody_else_is_not_taken_for_finished(recorder: Recorder) -> None:
     recorder.target.write_text("mine")
-    assert finished(str(recorder.target)) is None
+    assert parse_target(str(recorder.target)).finished_run() is None
     with pytest.raises(OutputError, match="pass --overwrite"):
         recorder()
     assert recorder.target.read_text() == "mine"
@@ -201,7 +202,7 @@ def test_the_shard_is_on_record(models: dict[str, LoadedModel], photos: Path, tm
     for shard, expected in ((None, None), ((2, 3), "2/3")):
         listing = list_images(SourceOptions(sources=(str(photos),), shard=shard))
         run = Run(listing, model, FeaturesTask(), preprocessing_for(model))
-        record(run, "features", "csv", str(tmp_path / "out.csv"), overwrite=True)
+        save(run, Output("features", parse_target(str(tmp_path / "out.csv")), "csv", overwrite=True))
         assert json.loads((tmp_path / "out.csv.meta.json").read_text())["shard"] == expected
 
 
@@ -302,21 +303,21 @@ def test_a_guarded_file_says_so(recorder: Recorder, tmp_path: Path, monkeypatch:
 )
 def test_options_that_would_do_nothing(format: str, target: str | None, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_options(RecordOptions(**options), format, target)
+        check_options(Output("features", parse_target(target), format), SaveOptions(**options))
 
 
 def test_a_row_that_gets_lost_on_the_way_to_the_file_is_a_bug_said_loudly(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Journal.read
+    read = PartialFile.read
 
-    def lossy(self: Journal, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def lossy(self: PartialFile, layout: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         batches = read(self, layout, schema)
         yield next(batches).slice(1)
         yield from batches
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "read", lossy)
+        patch.setattr(PartialFile, "read", lossy)
         with pytest.raises(XcliError, match="13 images were listed, 13 counted and 12 rows written") as caught:
             recorder()
     assert caught.value.exit_code == 1

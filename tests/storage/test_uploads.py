@@ -232,7 +232,11 @@ def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     store_on_disk(root, monkeypatch)
     commit([opened(url)])
     assert (root / "bucket/some/out.csv").read_bytes() == b"mine"
-    assert (exists(url), exists("gs://bucket/some"), exists("gs://bucket/no")) == (True, False, False)
+    assert [WritableStore(name).exists() for name in (url, "gs://bucket/some", "gs://bucket/no")] == [
+        True,
+        False,
+        False,
+    ]
     assert WritableStore("gs://bucket/some").has_below()
     assert not WritableStore("gs://bucket/none").has_below()
     with pytest.raises(OutputError, match="exists; pass --overwrite"):
@@ -240,8 +244,8 @@ def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     file = opened(url, b"new", overwrite=True)
     commit([file])
     assert (root / "bucket/some/out.csv").read_bytes() == b"new"
-    remove(url)
-    remove(url)
+    WritableStore(url).unlink("")
+    WritableStore(url).unlink("")
     shutil.rmtree(root)
 
 

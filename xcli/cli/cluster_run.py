@@ -14,8 +14,8 @@ from xcli.cli.display import Progress
 from xcli.cli.help import CLUSTER, F, option, stack
 from xcli.core.errors import Terminated, UsageError
 from xcli.core.tensorflow import keep_back_noise
-from xcli.outputs.dataset import is_dataset
-from xcli.outputs.target import check_outputs
+from xcli.outputs.options import Output, check_output_options
+from xcli.outputs.target import Directory, parse_target
 from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.save import RecordOptions
+    from xcli.outputs.options import SaveOptions
     from xcli.sources.listing import SourceOptions
 
 RUNNERS = LOCAL, RAY = "local", "ray"
@@ -97,16 +97,16 @@ def is_on_cluster(ctx: click.Context, values: dict[str, Any]) -> bool:
 
 
 def check_cluster_options(
-    ctx: click.Context, values: dict[str, Any], recording: RecordOptions, options: RunOptions
-) -> str:
+    ctx: click.Context, values: dict[str, Any], recording: SaveOptions, options: RunOptions
+) -> Directory:
     """Refuses what a run over a cluster cannot do; returns the dataset's directory.
 
     Raises:
         UsageError: there is such.
         OutputError: the output is in the way.
     """
-    target, form = values["output"], values["format"]
-    if not is_dataset(target) or form not in (None, "parquet"):
+    target, form = parse_target(values["output"]), values["format"]
+    if not isinstance(target, Directory) or form not in (None, "parquet"):
         raise UsageError("--runner ray writes a directory of Parquet parts: give -o DIR/, with the slash")
     if recording.features_out is not None:
         raise UsageError("--features-out is for one machine; over a cluster run features by itself")
@@ -118,12 +118,12 @@ def check_cluster_options(
         raise UsageError("--profile is for one machine")
     if ctx.get_parameter_source("part_seconds") is ParameterSource.COMMANDLINE:
         raise UsageError("--part-seconds is for one machine; with --runner ray a part has --part-rows images")
-    check_outputs(recording, "parquet", target, overwrite=values["overwrite"])
-    return str(target)
+    check_output_options(Output(ctx.info_name or "", target, "parquet", values["overwrite"]), recording)
+    return target
 
 
 def run_on_cluster(
-    target: str,
+    target: Directory,
     command: str,
     values: dict[str, Any],
     spec: ModelSpec,
@@ -131,7 +131,7 @@ def run_on_cluster(
     pixels: dict[str, Any],
     options: RunOptions,
     sources: SourceOptions,
-    recording: RecordOptions,
+    recording: SaveOptions,
     *,
     show_progress: bool,
     debug: bool,

@@ -16,7 +16,7 @@ from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_M
 from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
-from xcli.outputs.save import RecordOptions
+from xcli.outputs.options import SaveOptions
 from xcli.sources.listing import SourceOptions, parse_shard
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             section=OUTPUT,
             metavar="N",
             type=click.IntRange(1),
-            default=default(RecordOptions, "part_rows"),
+            default=default(SaveOptions, "part_rows"),
             show_default=True,
             help="Rows after which work is on the disk for good.",
         ),
@@ -370,7 +370,7 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
             section=OUTPUT,
             metavar="S",
             type=click.FloatRange(0, min_open=True),
-            default=default(RecordOptions, "part_seconds"),
+            default=default(SaveOptions, "part_seconds"),
             show_default=True,
             help="Or seconds, whichever comes first.",
         ),
@@ -378,7 +378,7 @@ def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
     return lambda function: stack(decorators, function)
 
 
-def record_options(values: dict[str, Any]) -> RecordOptions:
+def record_options(values: dict[str, Any]) -> SaveOptions:
     """Takes what `output_arguments` declared about keeping and errors out of a command's values."""
     names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out", "csv_safe")
-    return RecordOptions(**{name: values.pop(name) for name in names}, features_out=values.pop("features_out", None))
+    return SaveOptions(**{name: values.pop(name) for name in names}, features_out=values.pop("features_out", None))

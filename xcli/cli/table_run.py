@@ -16,14 +16,14 @@ from xcli.cli.cluster_run import check_cluster_options, is_on_cluster, run_on_cl
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.options import pixel_options, record_options, run_options, source_options
 from xcli.cli.verbosity import messages_of
-from xcli.core.errors import ExitCode, Terminated, UsageError
+from xcli.core.errors import ExitCode, UsageError
 from xcli.core.tensorflow import keep_back_noise, keep_freed_memory, load_tensorflow
 from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.outputs.save import record
-from xcli.outputs.target import check_outputs, output_format
+from xcli.outputs.options import Output, check_output_options
+from xcli.outputs.save import save
+from xcli.outputs.target import Stream, parse_target
 from xcli.sources.listing import list_images
-from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def run_table(
     messages.apply()
     options, pixels, sources = run_options(values), pixel_options(values), source_options(values)
     recording = record_options(values)
-    target, overwrite = values["output"], values["overwrite"]
     if is_on_cluster(ctx, values):
         folder = check_cluster_options(ctx, values, recording, options)
         report, seconds = run_on_cluster(
@@ -73,16 +72,18 @@ def run_table(
             debug=messages.debug,
         )
         return ExitCode.OK if seconds is None else _close(report, seconds)
-    on_terminal = target is None and values["format"] is None and sys.stdout.isatty()
-    form = values["format"] or output_format(target, formats, "csv")
+    name = values["output"]
+    on_terminal = name is None and values["format"] is None and sys.stdout.isatty()
+    target = parse_target(name)
+    output = Output(command, target, values["format"] or target.format(formats, "csv"), values["overwrite"])
     if on_terminal and recording.csv_safe:
         raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
-    if target is None or is_direct(target):
+    if isinstance(target, Stream):
         _check_unkept(ctx)
-    check_outputs(recording, form, target, overwrite=overwrite)
-    for name in (target, recording.features_out):
-        if name is not None and sources.manifest is not None and _same_file(name, sources.manifest):
-            raise UsageError(f"{name} is the manifest and the output at once; give the output another name")
+    check_output_options(output, recording)
+    for file in (name, recording.features_out):
+        if file is not None and sources.manifest is not None and _same_file(file, sources.manifest):
+            raise UsageError(f"{file} is the manifest and the output at once; give the output another name")
     with list_images(sources) as listing:
         if listing.default_directory:
             log.warning("no SOURCE given: taking the current directory")
@@ -92,22 +93,14 @@ def run_table(
             log.warning("%s", note)
         run = Run(listing, model, make_table(model), preprocessing_for(model, **pixels), options)
         with Progress(enabled=messages.level >= 0) as progress:
-            try:
-                seconds = record(
-                    run,
-                    command,
-                    form,
-                    target,
-                    overwrite=overwrite,
-                    options=recording,
-                    command_line=shlex.join(["xception", *sys.argv[1:]]),
-                    on_batch=progress.advance,
-                    show=(lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None,
-                )
-            except (KeyboardInterrupt, Terminated):
-                kept = "" if run.published or is_direct(target) else "; the same command goes on from there"
-                log.error("stopped after %d images%s", run.report.rows, kept)
-                raise
+            seconds = save(
+                run,
+                output,
+                recording,
+                command_line=shlex.join(["xception", *sys.argv[1:]]),
+                on_batch=progress.advance,
+                show=(lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None,
+            )
     if seconds is None:
         return ExitCode.OK
     code = _close(run.report, seconds)

@@ -49,7 +49,7 @@ class SharedDataset(Dataset):
         self.fingerprint = found
         return found
 
-    def take_stock(self, rows: Mapping[int, int]) -> int:
+    def verify_parts(self, rows: Mapping[int, int]) -> int:
         """Makes sure that the parts are those that they should be; takes away what earlier runs had more.
 
         Args:
@@ -94,9 +94,9 @@ class SharedDataset(Dataset):
         """Says of what made the rows, and that all are there."""
         import pyarrow as pa
 
-        self.succeed(meta, pa.schema([]))  # there is at least one part, even of no images
+        self.mark_complete(meta, pa.schema([]))  # there is at least one part, even of no images
 
-    def lead(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    def statuses(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
         """Path, status and error of the rows of some parts."""
 
         def read(name: str) -> tuple[pa.Table, dict[str, str]] | None:

@@ -27,7 +27,8 @@ from xcli.core.records import Report
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
 from xcli.outputs.error_list import check_errors, list_errors
-from xcli.outputs.target import finished, other_settings, say_finished
+from xcli.outputs.save import say_finished
+from xcli.outputs.target import other_settings
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.listing import OTHER_SHARD
 from xcli.storage.urls import is_url
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.save import RecordOptions
+    from xcli.outputs.options import SaveOptions
+    from xcli.outputs.target import Directory, EarlierRun
     from xcli.sources.listing import Listing
 
 MAX_BLOCKS = 100_000
@@ -75,12 +77,12 @@ class ClusterRun:
 
     listing: Listing
     command: str
-    target: str
+    target: Directory
     spec: ModelSpec
     table: Callable[[LoadedModel], Task]
     pixels: dict[str, Any]
     options: RunOptions
-    recording: RecordOptions
+    recording: SaveOptions
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     overwrite: bool = False
     command_line: str | None = None
@@ -106,7 +108,7 @@ class ClusterRun:
             XcliError: what ends the run; the parts that are done are kept.
         """
         started, begin = datetime.now(UTC), time.monotonic()
-        earlier_end = None if self.overwrite else finished(self.target)
+        earlier_end = None if self.overwrite else self.target.finished_run()
         with SharedDataset(self.target, restart=self.recording.restart, overwrite=self.overwrite) as folder:
             with cluster(self.cluster, use_gpus=self.options.device != "cpu") as share:
                 if earlier_end is not None:
@@ -115,12 +117,12 @@ class ClusterRun:
                 try:
                     self._compute(share, folder.fingerprint)
                 except TooManyErrors:
-                    list_errors(self.recording.errors_out, folder.lead(sorted(self._rows)))
+                    list_errors(self.recording.errors_out, folder.statuses(sorted(self._rows)))
                     raise
             fingerprint = folder.agreed()
             if self._fingerprints != {digest(fingerprint)}:
                 raise XcliError(
-                    f"{one_line(self.target)} was written to by another run too; pass --restart to start over"
+                    f"{one_line(self.target.name)} was written to by another run too; pass --restart to start over"
                 )
             self._settle(folder)
             sources, seconds = self.listing.options, time.monotonic() - begin
@@ -136,7 +138,7 @@ class ClusterRun:
 
         return Job(
             command=self.command,
-            target=self.target if is_url(self.target) else os.path.abspath(self.target),
+            target=self.target.name if self.target.remote else os.path.abspath(self.target.name),
             directory=os.getcwd() if self._relative or _has_relative_files(self.spec) else None,
             spec=self.spec,
             table=self.table,
@@ -185,16 +187,16 @@ class ClusterRun:
         count = MAX_BATCH if whole else len(ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
         return count, chain(ahead, refs)
 
-    def _compare(self, earlier: dict[str, Any], share: Share, folder: SharedDataset) -> None:
+    def _compare(self, earlier: EarlierRun, share: Share, folder: SharedDataset) -> None:
         """Says that the output is finished, after a worker has found that it would make the same.
 
         Raises:
             OutputError: it would not.
         """
         count, _ = self._ahead()
-        job = self._job(share, count, pinned=earlier["provenance"]["batch_size"])
+        job = self._job(share, count, pinned=earlier.batch_size)
         for done in self._ran(stage_blocks([Block(PROBE, ())]), job, share, None):
-            if done.fingerprint != earlier["fingerprint"]:
+            if done.fingerprint != earlier.fingerprint:
                 raise other_settings(self.target)
         folder.remove()  # what a driver may have left that died just after it had finished
         say_finished(self.target, self.recording)
@@ -264,8 +266,8 @@ class ClusterRun:
         for reason, number in self.listing.skipped.items():
             self._skipped[reason] = self._skipped.get(reason, 0) + number
         self.report.skipped = self._skipped
-        self.report.check(folder.take_stock(self._rows))
-        list_errors(self.recording.errors_out, folder.lead(sorted(self._rows)))
+        self.report.check(folder.verify_parts(self._rows))
+        list_errors(self.recording.errors_out, folder.statuses(sorted(self._rows)))
 
     def _archives(self) -> list[int]:
         return [number for number, images in self._images.items() if images is None]

@@ -20,7 +20,7 @@ from xcli.core.records import ERROR_STATUS, STATUS, Report
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, part_name, read_notes
 from xcli.outputs.parts import refuse_other_settings
-from xcli.outputs.resume import KeptRows, Layout, key_of
+from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import OTHER_SHARD, shard_of
 from xcli.sources.patterns import PathFilter
@@ -204,12 +204,12 @@ class Worker:
         notes, note = found
         if (note.get("block"), note.get("run")) != (block.digest, digest(agreed)):
             return None
-        kept = KeptRows([notes], self._job.retry_errors)
+        kept = FinishedRows([notes], self._job.retry_errors)
         if block.archive is not None:
             failed = self._job.retry_errors and ERROR_STATUS in notes.column(STATUS).to_pylist()
             if failed or note.get("archive") != _state_of(block.refs[0]):
                 return None
-        elif len(kept) != len(block.refs) or next(Layout(kept).rest(iter(block.refs)), None) is not None:
+        elif len(kept) != len(block.refs) or next(RowOrder(kept).rest(iter(block.refs)), None) is not None:
             return None
         errors: dict[str, int] = {}
         for reason in filter(None, map(kept.reason, range(len(kept)))):
@@ -284,7 +284,7 @@ class Worker:
         report = Report()
         try:
             for batch, rows in self._computation.rows(refs, turn=self._turn):
-                writer.add(rows, [key_of(ref) for ref in batch.refs], batch.stamps)
+                writer.add(rows, [key_of(ref) for ref in batch.refs], batch.states)
                 report.count(batch.errors)
             note["skipped"] = json.dumps(skipped)
             writer.finish(self._schema)

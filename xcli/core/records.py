@@ -101,13 +101,13 @@ class ImageBatch:
         refs: b references, in the order of the sources.
         pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
         errors: for each ref its error, or None.
-        stamps: for each ref the state of its file just before it was read, or None where that cannot be had.
+        states: for each ref the state of its file just before it was read, or None where that cannot be had.
     """
 
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
-    stamps: tuple[FileState | None, ...] = ()
+    states: tuple[FileState | None, ...] = ()
 
 
 @dataclass(slots=True)

@@ -57,7 +57,6 @@ class Run:
         preprocessing: how images become pixels.
         options: how to use the machine.
         report: what became of the images so far.
-        published: whether the output has taken its name.
         profile: where the time goes.
         predictor: what makes rows of images.
     """
@@ -68,7 +67,6 @@ class Run:
     preprocessing: Preprocessing
     options: RunOptions = field(default_factory=RunOptions)
     report: Report = field(default_factory=Report)
-    published: bool = False
     profile: Profile = field(default_factory=Profile)
     predictor: Predictor = field(init=False)
     _ahead: list[ImageRef] = field(default_factory=list)

@@ -25,8 +25,6 @@ from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, open_notes, part_name, part_number
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import open_folder
-from xcli.storage.streams import is_direct
-from xcli.storage.urls import is_url
 from xcli.tables.provenance import DATASET_META, SUCCESS, provenance_metadata
 from xcli.tables.readers import ParquetReader
 
@@ -37,7 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import FileState
-    from xcli.outputs.resume import Layout
+    from xcli.outputs.resume import RowOrder
+    from xcli.outputs.target import Directory
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -51,63 +50,31 @@ _OURS = re.compile(
 _UNFINISHED = re.compile(r"_.*\.tmp")
 
 
-def is_dataset(target: str | None) -> bool:
-    """Whether the output is a directory or a prefix: its name ends in a slash, or it is one already.
-
-    Raises:
-        UsageError: it is a URL where nothing can be written.
-        OutputError: the object store cannot be asked.
-    """
-    if target is None or is_direct(target):
-        return False
-    if target.endswith("/"):
-        return True
-    if is_url(target):
-        from xcli.storage.uploads import WritableStore
-
-        return WritableStore(target).has_below()
-    return os.path.isdir(target)
-
-
-def is_finished(folder: str) -> bool:
-    """Whether a directory or prefix holds a dataset whose run has come to its end.
-
-    Raises:
-        OutputError: the object store cannot be asked.
-    """
-    if is_url(folder):
-        return open_folder(folder).read(SUCCESS) is not None
-    return os.path.isfile(os.path.join(folder, SUCCESS))
-
-
-def check_dataset(format: str, target: str) -> None:
+def check_directory(target: Directory, format: str) -> None:
     """Finds out whether a dataset can be written there, before a model is loaded for nothing.
 
     Raises:
-        UsageError: the format is another one than Parquet.
+        UsageError: the format is not Parquet.
         OutputError: the directory holds other files, or cannot be written to.
     """
     if format != "parquet":
         raise UsageError(
-            f"{target!r} is a directory, which gets parts in Parquet; for {format} give the name of a file"
+            f"{target.name!r} is a directory, which gets parts in Parquet; for {format} give the name of a file"
         )
-    if is_url(target):
-        _check_content(open_folder(target))
+    if target.remote:
+        _check_content(open_folder(target.name))
         return
-    folder = target.rstrip("/") or "/"
+    shown, folder = one_line(target.name), target.name.rstrip("/") or "/"
     if os.path.lexists(folder):
         if not os.path.isdir(folder):
-            raise OutputError(f"cannot write {one_line(target)}: it is a file; give the name of a directory")
+            raise OutputError(f"cannot write {shown}: it is a file; give the name of a directory")
         _check_content(open_folder(folder))
     else:
-        parent = os.path.dirname(folder) or os.curdir
-        if not os.path.isdir(parent):
-            raise OutputError(
-                f"cannot write {one_line(target)}: no such directory: {one_line(parent)}, create it first"
-            )
-        folder = parent
+        folder = os.path.dirname(folder) or os.curdir
+        if not os.path.isdir(folder):
+            raise OutputError(f"cannot write {shown}: no such directory: {one_line(folder)}, create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {one_line(target)}: {one_line(folder)} cannot be written to")
+        raise OutputError(f"cannot write {shown}: {one_line(folder)} cannot be written to")
 
 
 def _check_content(folder: Folder) -> None:
@@ -141,16 +108,16 @@ class Dataset(Parts):
 
     def __init__(
         self,
-        target: str,
+        target: Directory,
         *,
         overwrite: bool = False,
         restart: bool = False,
         part_rows: int = DEFAULT_PART_ROWS,
         part_seconds: float = DEFAULT_PART_SECONDS,
     ) -> None:
-        folder = open_folder(target)
+        folder = open_folder(target.name)
         self._made = folder.make()
-        super().__init__(target, folder, part_rows, part_seconds)
+        super().__init__(target.name, folder, part_rows, part_seconds)
         self._part: PartWriter | None = None
         self._numbers: list[int] = []
         self._whole: set[int] = set()
@@ -160,13 +127,13 @@ class Dataset(Parts):
         except BaseException:
             folder.close()
             raise
-        finished = is_finished(target)
+        finished = target.is_finished()
         drop = restart or (overwrite and finished)
         self._finished = finished and not drop
         try:
             if self._finished and not self._folder.read(DATASET_META):
                 raise OutputError(
-                    f"{one_line(target)} is finished, but has no {DATASET_META} that says what made it; pass "
+                    f"{one_line(target.name)} is finished, but has no {DATASET_META} that says what made it; pass "
                     "--overwrite to replace it, or give another -o"
                 )
         except BaseException:
@@ -249,12 +216,12 @@ class Dataset(Parts):
         metadata = provenance_metadata(self.fingerprint["provenance"])
         return PartWriter(self._folder, self._next_number(), metadata)
 
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         if self._part is None:
             self._part = self._begin_part()
-        self._part.add(rows, keys, stamps)
+        self._part.add(rows, keys, states)
 
-    def _finish_part(self) -> None:
+    def _close_part(self) -> None:
         part, self._part = self._part, None
         assert part is not None
         part.finish()
@@ -262,28 +229,28 @@ class Dataset(Parts):
 
     # The end
 
-    def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Path, status and error in the order of the layout."""
+    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Path, status and error in the order of the order."""
         import pyarrow as pa
 
-        self._reopen(layout)
+        self._reopen(order)
         lead = pa.concat_tables(table.select([PATH, STATUS, ERROR]) for table in self._tables)
-        for start, stop in layout.ranges():
+        for start, stop in order.ranges():
             yield from lead.slice(start, stop - start).select(schema.names).to_batches()
 
-    def settle(self, layout: Layout) -> int:
-        """Takes out of the parts what the layout does not have: rows of inputs that have changed or gone.
+    def drop_stale_rows(self, order: RowOrder) -> int:
+        """Takes out of the parts what the order does not have: rows of inputs that have changed or gone.
 
-        A row that the layout has more than once, since its path is listed more than once, is there as often.
+        A row that the order has more than once, since its path is listed more than once, is there as often.
 
         Returns:
             Number of rows in all the parts.
         """
         import numpy as np
 
-        self._reopen(layout)
-        times = np.zeros(layout.rows, np.int32)
-        for start, stop in layout.ranges():
+        self._reopen(order)
+        times = np.zeros(order.rows, np.int32)
+        for start, stop in order.ranges():
             times[start:stop] += 1
         begin = 0
         for number, notes in zip(list(self._numbers), list(self._tables), strict=True):
@@ -314,7 +281,7 @@ class Dataset(Parts):
             raise
         part.finish()
 
-    def succeed(self, meta: dict[str, Any], schema: pa.Schema) -> None:
+    def mark_complete(self, meta: dict[str, Any], schema: pa.Schema) -> None:
         """Says of what made the rows, and that all are there; a dataset without images gets one part without rows."""
         if all(part_number(name) is None for name in self._names()):
             self._begin_part().finish(schema)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import CheckError
 from xcli.core.records import ERROR, PATH, STATUS
 from xcli.core.text import one_line
-from xcli.outputs.resume import stamp_columns, stamp_fields
+from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage.streams import CheckedStream, write_errors
 from xcli.storage.temporary import unique_name
 from xcli.tables.encoders import ParquetSink
@@ -84,14 +84,14 @@ class PartWriter:
         self._stream: CheckedStream | None = None
         self._notes: list[pa.RecordBatch] = []
 
-    def add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
+    def add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         """Adds rows behind all others.
 
         Args:
             rows: b rows.
-            keys, stamps: of their inputs; see `xcli.outputs.resume`.
+            keys, states: of their inputs; see `xcli.outputs.resume`.
         """
-        self.add_noted(rows, _notes_on(rows, keys, stamps))
+        self.add_noted(rows, _notes_on(rows, keys, states))
 
     def add_noted(self, rows: pa.RecordBatch, notes: pa.RecordBatch) -> None:
         """Adds rows with notes that were read back."""
@@ -153,12 +153,12 @@ class PartWriter:
                 os.unlink(scratch)
 
 
-def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> pa.RecordBatch:
+def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> pa.RecordBatch:
     import pyarrow as pa
 
     lead = rows.select([PATH, STATUS, ERROR])
-    schema = pa.schema([*lead.schema, *stamp_fields()])
-    return pa.RecordBatch.from_arrays([*lead.columns, *stamp_columns(keys, stamps)], schema=schema)
+    schema = pa.schema([*lead.schema, *state_fields()])
+    return pa.RecordBatch.from_arrays([*lead.columns, *state_columns(keys, states)], schema=schema)
 
 
 def read_notes(folder: Folder, number: int) -> tuple[pa.Table, dict[str, str]] | None:

@@ -5,7 +5,7 @@
     part-00000.arrow   rows as Arrow IPC, each with size and modification time of its input
 
 In an object store `s3://bucket/FILE.partial/` is the same, without the lock. Rows of a part are final: the order of
-FILE is told by a `Layout` when FILE is put together, so that rows of earlier runs are never written again.
+FILE is told by a `RowOrder` when FILE is put together, so that rows of earlier runs are never written again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
-from xcli.outputs.resume import stamp_columns, stamp_fields
+from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage.directories import HOLDER, open_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import FileState
-    from xcli.outputs.resume import Layout
+    from xcli.outputs.resume import RowOrder
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -63,7 +63,7 @@ def _check_content(folder: Folder) -> None:
         )
 
 
-class Journal(Parts):
+class PartialFile(Parts):
     """The parts of a file, beside it.
 
     Args:
@@ -127,15 +127,15 @@ class Journal(Parts):
                 tables.append(table)
         return tables
 
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         import pyarrow as pa
 
-        schema = pa.schema([*rows.schema, *stamp_fields()])
+        schema = pa.schema([*rows.schema, *state_fields()])
         if self._writer is None:
             self._part = f"part-{self._next_number():05d}.arrow"
             self._scratch = self._folder.scratch(self._part)
             self._writer = pa.ipc.new_file(self._scratch, schema)
-        columns = [*rows.columns, *stamp_columns(keys, stamps)]
+        columns = [*rows.columns, *state_columns(keys, states)]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     def _next_number(self) -> int:
@@ -145,21 +145,21 @@ class Journal(Parts):
         number, self._next = self._next, self._next + 1
         return number
 
-    def _finish_part(self) -> None:
+    def _close_part(self) -> None:
         writer, self._writer = self._writer, None
         writer.close()
         self._folder.publish(self._scratch, self._part, keep=True)
 
-    def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows in the order of the layout, at most so many at a time; memory stays flat, the files are mapped."""
+    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows in the order of the order, at most so many at a time; memory stays flat, the files are mapped."""
         import pyarrow as pa
 
-        self._reopen(layout)
+        self._reopen(order)
         starts = [0]
         for table in self._tables:
             starts.append(starts[-1] + table.num_rows)
         part = 0
-        for start, stop in layout.ranges():
+        for start, stop in order.ranges():
             while start < stop:
                 while not starts[part] <= start < starts[part + 1]:
                     part = part + 1 if start >= starts[part + 1] else 0

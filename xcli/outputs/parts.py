@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from xcli.core.errors import OutputError
 from xcli.core.records import ERROR, PATH, STATUS
 from xcli.core.text import one_line
-from xcli.outputs.resume import KeptRows
+from xcli.outputs.resume import FinishedRows
 from xcli.storage.streams import write_errors
 from xcli.tables.provenance import differences
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import FileState
-    from xcli.outputs.resume import Layout
+    from xcli.outputs.resume import RowOrder
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -130,16 +130,16 @@ class Parts(ABC):
 
     @abstractmethod
     def _open_parts(self) -> list[pa.Table]:
-        """One table a part, with at least the columns of `KeptRows`, in the order in which they were written."""
+        """One table a part, with at least the columns of `FinishedRows`, in the order in which they were written."""
 
-    def _reopen(self, layout: Layout) -> None:
-        """Opens the parts once more, at the end, when they hold all the rows of a layout.
+    def _reopen(self, order: RowOrder) -> None:
+        """Opens the parts once more, at the end, when they hold all the rows of a order.
 
         Raises:
             OutputError: they do not.
         """
         self._tables = self._open_parts()
-        if self.rows != layout.rows:
+        if self.rows != order.rows:
             raise OutputError(f"{one_line(self._folder.name)} has been damaged meanwhile; the same command mends it")
 
     @property
@@ -160,54 +160,54 @@ class Parts(ABC):
             self.fingerprint = fingerprint
         refuse_other_settings(self._folder.name, self.fingerprint, fingerprint)
 
-    def kept(self, retry_errors: bool) -> KeptRows:
+    def finished_rows(self, retry_errors: bool) -> FinishedRows:
         """The rows of earlier runs, to be looked up."""
-        return KeptRows(self._tables, retry_errors)
+        return FinishedRows(self._tables, retry_errors)
 
     # Writing
 
-    def append(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
+    def append(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         """Adds rows behind all others, and finishes the part if it is long or old enough.
 
         Args:
             rows: b rows.
-            keys, stamps: of their inputs; see `xcli.outputs.resume`.
+            keys, states: of their inputs; see `xcli.outputs.resume`.
         """
         if not self._rows:
             self._begun = time.monotonic()
         with write_errors(self._folder.name):
-            self._add(rows, keys, stamps)
+            self._add(rows, keys, states)
         self._rows += rows.num_rows
         if self._rows >= self._part_rows or time.monotonic() - self._begun >= self._part_seconds:
-            self.cut()
+            self.finish_part()
 
     @abstractmethod
-    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], stamps: Sequence[FileState | None]) -> None:
+    def _add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         """Adds rows to the part in hand, beginning one where there is none."""
 
-    def cut(self) -> None:
+    def finish_part(self) -> None:
         """Finishes the part in hand, if any: on the disk, and then under its name."""
         if self._rows:
             self._rows = 0
             with write_errors(self._folder.name):
-                self._finish_part()
+                self._close_part()
 
     @abstractmethod
-    def _finish_part(self) -> None:
+    def _close_part(self) -> None:
         """Ends the part in hand, whether or not that works."""
 
     @abstractmethod
-    def read(self, layout: Layout, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows in the order of a layout, a bounded number at a time; `schema` has some of the columns."""
+    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows in the order of a order, a bounded number at a time; `schema` has some of the columns."""
 
-    def outcomes(self, layout: Layout) -> Iterator[pa.RecordBatch]:
-        """Path, status and error of the rows that a layout has and that are finished, in the order they were made."""
+    def finished_statuses(self, order: RowOrder) -> Iterator[pa.RecordBatch]:
+        """Path, status and error of the rows that a order has and that are finished, in the order they were made."""
         import numpy as np
         import pyarrow as pa
 
         self._tables = self._open_parts()
         wanted = np.zeros(self.rows, bool)
-        for start, stop in layout.ranges():
+        for start, stop in order.ranges():
             wanted[start:stop] = True
         begin = 0
         for table in self._tables:

@@ -19,21 +19,21 @@ KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
 """Columns of a part beside those of the output."""
 
 
-def stamp_fields() -> list[pa.Field]:
+def state_fields() -> list[pa.Field]:
     """Fields of the columns that a part has beside those of the output."""
     import pyarrow as pa
 
     return [pa.field(KEY, pa.uint64()), pa.field(SIZE, pa.int64()), pa.field(MTIME, pa.int64())]
 
 
-def stamp_columns(keys: Sequence[int], stamps: Sequence[FileState | None]) -> list[pa.Array]:
-    """The columns of `stamp_fields`, for rows with these keys and stamps."""
+def state_columns(keys: Sequence[int], states: Sequence[FileState | None]) -> list[pa.Array]:
+    """The columns of `state_fields`, for rows with these keys and states."""
     import pyarrow as pa
 
     return [
         pa.array(keys, pa.uint64()),
-        pa.array([None if stamp is None else stamp.size for stamp in stamps], pa.int64()),
-        pa.array([None if stamp is None else stamp.mtime for stamp in stamps], pa.int64()),
+        pa.array([None if stamp is None else stamp.size for stamp in states], pa.int64()),
+        pa.array([None if stamp is None else stamp.mtime for stamp in states], pa.int64()),
     ]
 
 
@@ -46,7 +46,7 @@ def key_of(ref: ImageRef) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
 
-class KeptRows:
+class FinishedRows:
     """Rows of earlier runs, by key; 33 bytes a row.
 
     Args:
@@ -110,7 +110,7 @@ class KeptRows:
         return str(self._errors[row].as_py()).partition(":")[0]
 
 
-class Layout:
+class RowOrder:
     """The order of the output, told by the numbers of its rows; written down while the sources are listed.
 
     Args:
@@ -121,7 +121,7 @@ class Layout:
         errors: number of those that are, by reason.
     """
 
-    def __init__(self, kept: KeptRows) -> None:
+    def __init__(self, kept: FinishedRows) -> None:
         self._kept = kept
         self._next = len(kept)
         self._ranges: list[list[int]] = []

@@ -1,158 +1,220 @@
-"""Outputs as the user names them: what stands there already, and whether it can be written."""
+"""What `-o` names, parsed once: a stream, a file, or a directory of parts; and what an earlier run left there.
+
+Stream      standard output, a descriptor, an existing FIFO or device: written as rows come, nothing is kept
+File        a file or an object of a store, which appears whole at the end
+Directory   a directory or a prefix of a store, which gets Parquet parts as they are finished
+"""
 
 from __future__ import annotations
 
-import logging
 import os
+from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputError, UsageError
-from xcli.core.records import PATH, STATUS
 from xcli.core.text import one_line
-from xcli.outputs.dataset import check_dataset, is_dataset, is_finished
-from xcli.outputs.error_list import list_errors
+from xcli.storage.directories import open_folder
 from xcli.storage.streams import is_direct, write_errors
 from xcli.storage.urls import is_url
-from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output, format_from_name
-from xcli.tables.provenance import DATASET_META, META_SUFFIX, read_meta
-from xcli.tables.readers import open_table
+from xcli.tables.formats import format_from_name
+from xcli.tables.provenance import DATASET_META, META_SUFFIX, SUCCESS, read_meta
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xcli.outputs.save import RecordOptions
 
-log = logging.getLogger("xcli")
+class EarlierRun(NamedTuple):
+    """What `.meta.json` says of the run that made an output, or that was about to give the output its name.
 
-
-def output_format(target: str | None, formats: Sequence[str], default: str) -> str:
-    """The format that an output's name asks for: Parquet for a directory, else see `format_from_name`."""
-    return "parquet" if is_dataset(target) else format_from_name(target, formats, default)
-
-
-def check_outputs(options: RecordOptions, format: str, target: str | None, *, overwrite: bool) -> None:
-    """Finds what is in the way of the output, before a model is loaded for nothing.
-
-    What a run finished is not replaced, but may be the very file that is asked for; `record` finds out.
-
-    Raises:
-        UsageError: options that would do nothing, or cannot be had together.
-        OutputError: a file exists, or cannot be written.
+    Attributes:
+        fingerprint: digest of everything that the rows depend on.
+        batch_size: images in a batch; None where that is not recorded.
     """
-    check_options(options, format, target)
-    if is_dataset(target):
-        check_dataset(format, str(target))
-    else:
-        check_output(format, target, overwrite or (target is not None and recorded(target) is not None))
-    second = options.features_out
-    if second is not None:
-        form = format_from_name(second, FEATURES_FORMATS, "parquet")
-        check_output(form, second, overwrite or recorded(second) is not None)
+
+    fingerprint: str
+    batch_size: int | None
 
 
-def check_options(options: RecordOptions, format: str, target: str | None) -> None:
-    """Refuses options that would do nothing, or cannot be had together.
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An output that is written as rows come.
 
-    Raises:
-        UsageError: there are such.
+    Attributes:
+        name: as the user gave it; None is standard output.
     """
-    formats = [format]
-    if target is None or is_direct(target):
-        names = {
-            "--features-out": options.features_out is not None,
-            "--restart": options.restart,
-            "--retry-errors": options.retry_errors,
-        }
-        for name in (name for name, given in names.items() if given):
-            raise UsageError(f"{name} needs -o FILE: nothing is kept of what does not go to a file")
-    elif options.features_out is not None:
-        if is_dataset(target):
-            raise UsageError(f"--features-out goes with a file, and {target!r} is a directory")
-        if is_direct(options.features_out) or is_dataset(options.features_out):
-            raise UsageError(f"--features-out takes the name of a file; received {options.features_out!r}")
-        if same_output(options.features_out) == same_output(target):
-            raise UsageError(f"{target!r} would be both tables; give --features-out another name")
-        formats.append(format_from_name(options.features_out, FEATURES_FORMATS, "parquet"))
-    if options.csv_safe and not set(GUARDED_FORMATS).intersection(formats):
-        raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
+
+    name: str | None
+
+    def format(self, allowed: Sequence[str], default: str) -> str:
+        """The format that the name asks for; see `format_from_name`."""
+        return format_from_name(self.name, allowed, default)
 
 
-def recorded(target: str) -> dict[str, Any] | None:
-    """What `FILE.meta.json` says of the run that made an output, or was about to give it its name; else None."""
-    name = os.path.join(target, DATASET_META) if is_dataset(target) else target + META_SUFFIX
-    try:
-        meta = read_meta(name)
-    except CheckError:
-        return None
-    if meta is None or not isinstance(meta.get("fingerprint"), str):
-        return None
-    return {"fingerprint": meta["fingerprint"], "provenance": {"batch_size": meta.get("batch_size")}}
+@dataclass(frozen=True, slots=True)
+class KeptTarget(ABC):
+    """An output that stays, with a `.meta.json` that says what made it.
 
-
-def finished(target: str) -> dict[str, Any] | None:
-    """What `recorded` says of an output that is there and was finished by a run of this tool, else None."""
-    there = is_finished(target) if is_dataset(target) else is_file(target)
-    return recorded(target) if there else None
-
-
-def is_file(target: str) -> bool:
-    """Whether there is a file or an object of that name.
+    Attributes:
+        name: as the user gave it.
 
     Raises:
-        UsageError, OutputError: see `exists`.
+        OutputError: from every method, if the object store cannot be asked.
     """
-    return exists(target) if is_url(target) else os.path.isfile(target)
+
+    name: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is in an object store."""
+        return is_url(self.name)
+
+    @property
+    @abstractmethod
+    def meta_name(self) -> str:
+        """Name of the file that says what made the output."""
+
+    @abstractmethod
+    def format(self, allowed: Sequence[str], default: str) -> str:
+        """The format that the name asks for."""
+
+    @abstractmethod
+    def is_finished(self) -> bool:
+        """Whether a finished output stands there."""
+
+    def recorded_run(self) -> EarlierRun | None:
+        """The run that `.meta.json` records; None if there is no such file, or it is damaged."""
+        try:
+            meta = read_meta(self.meta_name)
+        except CheckError:
+            return None
+        if meta is None or not isinstance(meta.get("fingerprint"), str):
+            return None
+        return EarlierRun(meta["fingerprint"], meta.get("batch_size"))
+
+    def finished_run(self) -> EarlierRun | None:
+        """The run that made the finished output; None if there is no finished output, or it has no record."""
+        return self.recorded_run() if self.is_finished() else None
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether `.meta.json` records a run with this fingerprint."""
+        run = self.recorded_run()
+        return run is not None and run.fingerprint == fingerprint
 
 
-def exists(target: str) -> bool:
-    """Whether there is something of the name of an output: a file, a broken link, an object.
+@dataclass(frozen=True, slots=True)
+class File(KeptTarget):
+    """A file, or an object of a store."""
+
+    @property
+    def meta_name(self) -> str:
+        """See `KeptTarget`."""
+        return self.name + META_SUFFIX
+
+    @property
+    def real_name(self) -> str:
+        """A text that is the same for all names of this output: its real path, or its URL."""
+        return self.name if self.remote else os.path.realpath(self.name)
+
+    def format(self, allowed: Sequence[str], default: str) -> str:
+        """The format that the extension asks for; see `format_from_name`."""
+        return format_from_name(self.name, allowed, default)
+
+    def is_finished(self) -> bool:
+        """See `KeptTarget`."""
+        return self.exists() if self.remote else os.path.isfile(self.name)
+
+    def exists(self) -> bool:
+        """Whether anything has this name: a file, a broken link, an object.
+
+        Raises:
+            UsageError: it is a URL where nothing can be written.
+        """
+        if self.remote:
+            from xcli.storage.uploads import WritableStore
+
+            return WritableStore(self.name).exists()
+        return os.path.lexists(self.name)
+
+    def remove_meta(self) -> None:
+        """Removes `.meta.json`, if it is there.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        if self.remote:
+            from xcli.storage.uploads import WritableStore
+
+            WritableStore(self.meta_name).unlink("")
+            return
+        with write_errors(self.meta_name), suppress(FileNotFoundError):
+            os.unlink(self.meta_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(KeptTarget):
+    """A directory, or a prefix of a store, that gets Parquet parts."""
+
+    @property
+    def meta_name(self) -> str:
+        """See `KeptTarget`."""
+        return os.path.join(self.name, DATASET_META)
+
+    def format(self, allowed: Sequence[str], default: str) -> str:
+        """Parquet, whatever the name is."""
+        return "parquet"
+
+    def is_finished(self) -> bool:
+        """See `KeptTarget`."""
+        if self.remote:
+            return open_folder(self.name).read(SUCCESS) is not None
+        return os.path.isfile(os.path.join(self.name, SUCCESS))
+
+
+Target: TypeAlias = Stream | File | Directory
+
+
+def parse_target(name: str | None) -> Target:
+    """Finds out what kind of output a name means.
+
+    A directory is a name that ends in a slash, or that is one already. This asks the file system or, once, the store.
+
+    Args:
+        name: the value of `-o`; None and `-` are standard output.
 
     Raises:
-        UsageError: it is a URL where nothing can be written.
+        UsageError: the name is empty, or a URL where nothing can be written.
         OutputError: the object store cannot be asked.
     """
-    if is_url(target):
+    if name == "":
+        raise UsageError("the name of the output is empty; give a file, or - for standard output")
+    if name is None or is_direct(name):
+        return Stream(name)
+    if name.endswith("/"):
+        return Directory(name)
+    if is_url(name):
         from xcli.storage.uploads import WritableStore
 
-        return WritableStore(target).exists()
-    return os.path.lexists(target)
+        return Directory(name) if WritableStore(name).has_below() else File(name)
+    return Directory(name) if os.path.isdir(name) else File(name)
 
 
-def remove(target: str) -> None:
-    """Removes a file or an object that may be there.
+def parse_file(name: str, option: str) -> File:
+    """Parses the value of an option that takes the name of a file.
 
     Raises:
-        OutputError: it cannot be removed.
+        UsageError: the name is that of a stream or a directory.
+        OutputError: the object store cannot be asked.
     """
-    if is_url(target):
-        from xcli.storage.uploads import WritableStore
-
-        WritableStore(target).unlink("")
-        return
-    with write_errors(target), suppress(FileNotFoundError):
-        os.unlink(target)
+    target = parse_target(name)
+    if not isinstance(target, File):
+        raise UsageError(f"{option} takes the name of a file; received {name!r}")
+    return target
 
 
-def same_output(target: str) -> str:
-    """A text that is the same for all names of an output: its real path, or its URL."""
-    return target if is_url(target) else os.path.realpath(target)
-
-
-def digest_of(target: str) -> str | None:
-    """The fingerprint that `recorded` finds, as `digest` gives it; None where there is none."""
-    found = recorded(target)
-    return None if found is None else str(found["fingerprint"])
-
-
-def say_finished(target: str, options: RecordOptions) -> None:
-    """Says that an output was finished by an earlier run, and writes the list of its errors where that is wanted."""
-    if options.errors_out is not None:
-        list_errors(options.errors_out, open_table(target).batches([PATH, STATUS]))
-    stay = ", its errors stay as they are" if options.retry_errors else ""
-    log.warning("%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target), stay)
-
-
-def other_settings(target: str) -> OutputError:
-    """The error for an output that another run has finished."""
-    return OutputError(f"{one_line(target)} exists, with other settings or sources; pass --overwrite to replace it")
+def other_settings(target: KeptTarget) -> OutputError:
+    """The error for an output that a run with other settings or sources has finished."""
+    return OutputError(
+        f"{one_line(target.name)} exists, with other settings or sources; pass --overwrite to replace it"
+    )

@@ -18,8 +18,7 @@ from xcli.cli.options import source_filters
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
-from xcli.outputs.dataset import is_dataset
-from xcli.outputs.target import output_format
+from xcli.outputs.target import Directory, parse_target
 from xcli.sources.listing import list_images
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, check_output
 
@@ -82,14 +81,15 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     names = values.pop("shards")
     sources = sources_if_given(values, "--source")
     target, overwrite = values["output"], values["overwrite"]
+    parsed = parse_target(target)
     shards = Shards(names, mixed_machines=values["mixed_machines"])
     formats = CLASSIFY_FORMATS if shards.kind == "classify" else FEATURES_FORMATS
-    form = values["format"] or output_format(target, formats, shards.format)
+    form = values["format"] or parsed.format(formats, shards.format)
     if form not in formats:
         raise UsageError(f"{form} is no format of {shards.kind}; give one of {', '.join(formats)}")
     shards.check_format(form)
     _check_target(target, names)
-    if is_dataset(target):
+    if isinstance(parsed, Directory):
         raise UsageError(
             f"merge writes one file, and {target!r} is a directory; readers take the parts of several as one"
         )

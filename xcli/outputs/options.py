@@ -1,0 +1,114 @@
+"""How a run is saved: what to write, where, and what to do about errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import UsageError
+from xcli.outputs.dataset import check_directory
+from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
+from xcli.outputs.target import Directory, File, Stream, parse_file
+from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output
+
+if TYPE_CHECKING:
+    from xcli.outputs.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The table that a run writes.
+
+    Attributes:
+        command: `classify` or `features`, for the provenance.
+        target: where it goes.
+        format: a key of `SINKS`.
+        overwrite: whether existing files may be replaced.
+    """
+
+    command: str
+    target: Target
+    format: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How a run keeps what it has done, and what it does about errors.
+
+    Attributes:
+        part_rows: rows after which a part is finished; a kill never costs more.
+        part_seconds: seconds after which a part is finished, if that is sooner.
+        restart: discard what an unfinished run has left.
+        retry_errors: compute rows of an earlier run again that are errors.
+        max_errors: end the run once it has more error rows than this; None never does.
+        errors_out: a file for the paths of the error rows, each followed by NUL.
+        features_out: a second file, for the last column of the rows, the features; the first gets the others.
+        csv_safe: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
+    """
+
+    part_rows: int = DEFAULT_PART_ROWS
+    part_seconds: float = DEFAULT_PART_SECONDS
+    restart: bool = False
+    retry_errors: bool = False
+    max_errors: int | None = None
+    errors_out: str | None = None
+    features_out: str | None = None
+    csv_safe: bool = False
+
+    def features_file(self) -> File | None:
+        """The second file.
+
+        Raises:
+            UsageError: its name is not that of a file.
+            OutputError: the object store cannot be asked.
+        """
+        return None if self.features_out is None else parse_file(self.features_out, "--features-out")
+
+
+def check_output_options(output: Output, options: SaveOptions) -> None:
+    """Finds what is in the way of an output before a model is loaded for nothing.
+
+    A finished output is not replaced, but may be the one that is asked for; `save` finds out.
+
+    Raises:
+        UsageError: options that would do nothing, or that do not go together.
+        OutputError: a file exists, or cannot be written.
+    """
+    check_options(output, options)
+    target = output.target
+    if isinstance(target, Directory):
+        check_directory(target, output.format)
+    else:
+        replaces = output.overwrite or (isinstance(target, File) and target.recorded_run() is not None)
+        check_output(output.format, target.name, replaces)
+    second = options.features_file()
+    if second is not None:
+        replaces = output.overwrite or second.recorded_run() is not None
+        check_output(second.format(FEATURES_FORMATS, "parquet"), second.name, replaces)
+
+
+def check_options(output: Output, options: SaveOptions) -> None:
+    """Refuses options that would do nothing, or that do not go together.
+
+    Raises:
+        UsageError: there are such options.
+    """
+    target, formats = output.target, [output.format]
+    if isinstance(target, Stream):
+        needs_file = {
+            "--features-out": options.features_out is not None,
+            "--restart": options.restart,
+            "--retry-errors": options.retry_errors,
+        }
+        for name in (name for name, given in needs_file.items() if given):
+            raise UsageError(f"{name} needs -o FILE: nothing is kept of what does not go to a file")
+    elif options.features_out is not None:
+        if isinstance(target, Directory):
+            raise UsageError(f"--features-out goes with a file, and {target.name!r} is a directory")
+        second = parse_file(options.features_out, "--features-out")
+        if second.real_name == target.real_name:
+            raise UsageError(f"{target.name!r} would be both tables; give --features-out another name")
+        formats.append(second.format(FEATURES_FORMATS, "parquet"))
+    if options.csv_safe and not set(GUARDED_FORMATS).intersection(formats):
+        raise UsageError(f"--csv-safe is for CSV, and the table is {output.format}")
