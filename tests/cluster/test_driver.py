@@ -24,6 +24,7 @@ from xcli.inference.options import RunOptions
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.spec import ModelSpec
 from xcli.outputs.save import SaveOptions
+from xcli.outputs.target import Directory
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
 from xcli.sources.listing import SourceOptions, list_images
@@ -123,7 +124,7 @@ def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = Fals
     return ClusterRun(
         listing,
         "features",
-        f"{target}/",
+        Directory(f"{target}/"),
         SPEC,
         table,
         {},
