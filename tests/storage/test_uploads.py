@@ -13,7 +13,6 @@ import pytest
 
 from tests.storage.test_directories import store_on_disk
 from xcli.core.errors import OutputError, UsageError
-from xcli.outputs.target import exists, is_file, remove, same_output
 from xcli.storage.atomic import ObjectFile, commit, open_output, write_atomically
 from xcli.storage.streams import WritableFile
 from xcli.storage.uploads import WritableStore
@@ -210,21 +209,6 @@ def test_whole_files(s3: ObjectStore, key: str) -> None:
     assert write_meta(url, {"a": 1}) == f"{url}.meta.json"
     write_meta(url, {"a": 2})
     assert s3.get(f"{key}.meta.json") == b'{\n  "a": 2\n}\n'
-    assert (exists(url), is_file(url), exists(url[:-1]), exists(f"{url}.meta.json")) == (True, True, False, True)
-    remove(url)
-    remove(url)
-    assert not exists(url)
-
-
-def test_the_same_helpers_on_a_disk(tmp_path: Path) -> None:
-    path, link = str(tmp_path / "a"), str(tmp_path / "b")
-    os.symlink(path, link)
-    assert (exists(path), exists(link), is_file(link)) == (False, True, False)
-    assert same_output(link) == same_output(path)
-    remove(link)
-    remove(link)
-    assert not exists(link)
-    assert same_output("s3://bucket/a") == "s3://bucket/a"
 
 
 def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

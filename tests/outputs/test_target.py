@@ -1,0 +1,70 @@
+"""What `-o` names."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xcli.core.errors import UsageError
+from xcli.outputs.target import Directory, EarlierRun, File, Stream, parse_file, parse_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.objectstore import ObjectStore
+
+
+def test_names_on_a_disk(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "old.csv").write_text("")
+    (tmp_path / "there").mkdir()
+    for name in (None, "-", "/dev/stdout", "/dev/fd/2", str(tmp_path / "fifo")):
+        assert parse_target(name) == Stream(name)
+    for name in ("new.csv", str(tmp_path / "old.csv"), str(tmp_path / "no" / "new.parquet")):
+        assert parse_target(name) == File(name)
+    for name in ("new/", str(tmp_path / "there")):
+        assert parse_target(name) == Directory(name)
+    with pytest.raises(UsageError, match="the name of the output is empty"):
+        parse_target("")
+    with pytest.raises(UsageError, match=r"--features-out takes the name of a file; received '-'"):
+        parse_file("-", "--features-out")
+
+
+def test_names_in_a_store(s3: ObjectStore) -> None:
+    url = s3.put(f"{s3.prefix()}/out.csv", b"x")
+    folder = url.rpartition("/")[0]
+    assert parse_target(url) == File(url)
+    assert parse_target(folder) == Directory(folder)
+    assert parse_target(f"{folder}/new/") == Directory(f"{folder}/new/")
+    assert (File(url).exists(), File(url).is_finished(), File(url[:-1]).exists()) == (True, True, False)
+    assert File(url).real_name == url
+    s3.put(f"{url.split('/', 3)[3]}.meta.json", b"{}")
+    File(url).remove_meta()
+    File(url).remove_meta()
+    assert not File(f"{url}.meta.json").exists()
+
+
+def test_one_file_by_two_names(tmp_path: Path) -> None:
+    path, link = File(str(tmp_path / "a")), File(str(tmp_path / "b"))
+    os.symlink(path.name, link.name)
+    assert (path.exists(), link.exists(), link.is_finished()) == (False, True, False)
+    assert link.real_name == path.real_name
+
+
+def test_what_an_earlier_run_left(tmp_path: Path) -> None:
+    for target, content in ((File(f"{tmp_path}/a.csv"), "a.csv"), (Directory(f"{tmp_path}/d/"), "d/_SUCCESS")):
+        (tmp_path / content).parent.mkdir(exist_ok=True)
+        assert target.recorded_run() is None
+        with open(target.meta_name, "w", encoding="utf-8") as file:
+            json.dump({"fingerprint": "f", "batch_size": 8}, file)
+        assert target.recorded_run() == EarlierRun("f", 8)
+        assert target.finished_run() is None
+        (tmp_path / content).write_text("")
+        assert target.finished_run() == EarlierRun("f", 8)
+        assert (target.holds("f"), target.holds("g")) == (True, False)
+        with open(target.meta_name, "w", encoding="utf-8") as file:
+            file.write("{")
+        assert target.recorded_run() is None
