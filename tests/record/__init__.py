@@ -4,6 +4,7 @@
     python -m tests.record OUT.json --checkout DIR           of another checkout of the program, with this script
     python -m tests.record OUT.json --only '^(help|usage)'   some of the cases, by a regular expression
     python -m tests.record --compare BEFORE.json AFTER.json  what differs, command by command; exit 1 if anything does
+                                                             (--ignore err: but for messages, as where texts change)
     python -m tests.record --keep-state DIR --checkout OLD   runs that OLD left unfinished, and what they are to become
     python -m tests.record --continue-state DIR              goes on with them; exit 1 if anything differs or is refused
 

@@ -98,13 +98,14 @@ def main() -> int:
     parser.add_argument("--keep-state", metavar="DIR", help="make unfinished runs, and what they are to become")
     parser.add_argument("--continue-state", metavar="DIR", help="go on with a copy of them; exit 1 on a difference")
     parser.add_argument("--only", metavar="REGEX", default="", help="some of the cases")
+    parser.add_argument("--ignore", choices=("out", "err"), action="append", default=[], help="compare no such streams")
     parser.add_argument("--checkout", metavar="DIR", default=str(HERE), help="of the program under test [this one]")
     parser.add_argument("--python", metavar="PATH", default=sys.executable, help="that runs it [this one]")
     arguments = parser.parse_args()
     program = Program(arguments.python, Path(arguments.checkout).resolve())
     if arguments.compare:
         before, after = (json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments.compare)
-        lines = list(differences(before, after))
+        lines = list(differences(before, after, arguments.ignore, arguments.only))
         sys.stdout.writelines(lines or ["no difference\n"])
         return bool(lines)
     if arguments.keep_state:

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 Record = dict[str, Any]
 
-NOT_COMPARED = ("took",)
-"""Of a step: how long it took."""
 
+def differences(before: Record, after: Record, ignored: Collection[str] = (), only: str = "") -> Iterator[str]:
+    """What differs, in lines for a person; none where the records are equal.
 
-def differences(before: Record, after: Record) -> Iterator[str]:
-    """What differs, in lines for a person; none where the records are equal."""
-    yield from _lines("environment", _pretty(before["environment"]), _pretty(after["environment"]))
+    Args:
+        before, after: the records.
+        ignored: members of a step that are not compared, as `err`.
+        only: a regular expression; only cases whose names match it are compared.
+    """
+    ignored = {*ignored, "took"}
+    yield from difference("environment", before["environment"], after["environment"])
     old, new = before["cases"], after["cases"]
     for name in sorted(old.keys() | new.keys()):
+        if not re.search(only, name):
+            continue
         if name not in new or name not in old:
             yield f"==== {name}: only in the record {'before' if name in old else 'after'}\n"
         else:
-            yield from _case(name, old[name], new[name])
+            yield from _case(name, old[name], new[name], ignored)
 
 
-def _case(name: str, old: Record, new: Record) -> Iterator[str]:
+def _case(name: str, old: Record, new: Record, ignored: Collection[str]) -> Iterator[str]:
     for number in range(max(len(old["steps"]), len(new["steps"]))):
         one, other = (steps[number] if number < len(steps) else {} for steps in (old["steps"], new["steps"]))
         shown = one.get("command") or one.get("do") or other.get("command") or other.get("do")
         changes = []
         for key in dict.fromkeys([*one, *other]):
-            if key not in NOT_COMPARED and one.get(key) != other.get(key):
-                changes += _lines(key, _pretty(one.get(key)), _pretty(other.get(key)))
+            if key not in ignored and one.get(key) != other.get(key):
+                changes += difference(key, one.get(key), other.get(key))
         if changes:
             yield f"==== {name}, step {number + 1}: {shown}\n"
             yield from changes
@@ -39,7 +46,7 @@ def _case(name: str, old: Record, new: Record) -> Iterator[str]:
     changes = []
     for file in sorted(old_files.keys() | new_files.keys()):
         if old_files.get(file) != new_files.get(file):
-            changes += _lines(file, _pretty(old_files.get(file)), _pretty(new_files.get(file)))
+            changes += difference(file, old_files.get(file), new_files.get(file))
     if changes:
         yield f"==== {name}, its files\n"
         yield from changes
@@ -55,5 +62,9 @@ def _pretty(value: Any) -> list[str]:
     return json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).splitlines()
 
 
-def _lines(name: str, old: list[str], new: list[str]) -> list[str]:
-    return [f"{line}\n" for line in difflib.unified_diff(old, new, f"{name} before", f"{name} after", "", "", 2, "")]
+def difference(name: str, old: Any, new: Any) -> list[str]:
+    """Two values as a unified diff, in lines; as they are where they differ only in how lines end."""
+    if old != new and _pretty(old) == _pretty(new):
+        return [f"{name} before: {old!r}\n", f"{name} after:  {new!r}\n"]
+    lines = difflib.unified_diff(_pretty(old), _pretty(new), f"{name} before", f"{name} after", "", "", 2, "")
+    return [f"{line}\n" for line in lines]

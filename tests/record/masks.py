@@ -46,6 +46,7 @@ HIDDEN_KEYS = {
     "tf_version": "of a library",
     "keras_version": "of a library",
     "date_saved": "when it ran",
+    "shared_object_id": "Keras writes addresses of objects into models",
 }
 """Keys of JSON whose values are masked, and why."""
 

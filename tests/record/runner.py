@@ -20,6 +20,9 @@ from tests.record.masks import Masks, describe_files
 PATIENCE = 180
 """Seconds after which a command that has not ended is killed."""
 
+UNRECORDED = ("in", ".home", "cache")
+"""Of a case's directory: the inputs, and caches, whose names depend on the digest of a model file."""
+
 Argument = str | bytes
 
 
@@ -138,7 +141,7 @@ def run_case(case: Case, program: Program, inputs: Path, root: Path, masks: Mask
     folder = root / case.name
     folder.mkdir(parents=True)
     if case.copied:
-        shutil.copytree(inputs, folder / "in", symlinks=True, copy_function=_copy)
+        shutil.copytree(inputs, folder / "in", symlinks=True, copy_function=copy_input)
     else:
         (folder / "in").symlink_to(inputs)
     steps: list[dict[str, Any]] = []
@@ -148,13 +151,13 @@ def run_case(case: Case, program: Program, inputs: Path, root: Path, masks: Mask
             steps.append({"do": step.what})
         else:
             steps += run_step(step, program, folder, masks)
-    files = describe_files(folder, masks, without=("in", ".home"))
+    files = describe_files(folder, masks, without=UNRECORDED)
     if case.prefix is not None:
         files |= store.describe(case.prefix, masks)
     return {"steps": steps, "files": files}
 
 
-def _copy(source: str, target: str) -> None:
+def copy_input(source: str, target: str) -> None:
     """Copies a file; a pipe is made anew, for reading one would never end."""
     if os.path.isfile(source):
         shutil.copy2(source, target)

@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.record.compare import _lines, _pretty
+import pyarrow.parquet as pq
+
+from tests.record.compare import difference
 from tests.record.inputs import make_inputs
-from tests.record.masks import Masks, describe_files
-from tests.record.runner import Program, Run, run_step
+from tests.record.masks import Masks, describe_files, digest
+from tests.record.runner import UNRECORDED, Program, Run, copy_input, run_step
 from tests.record.table_cases import MORE, ONE, held
-from tests.record.training_cases import BLOCKS, HEAD, held_training
+from tests.record.training_cases import BLOCKS, DIGESTS, HEAD, held_training
 
 TABLES = ("x.parquet", "x.npy", "x.csv", "x/")
 """Outputs of `features` that are left unfinished."""
@@ -84,7 +86,7 @@ def continue_state(program: Program, folder: Path) -> int:
         for file in sorted(found.keys() | wanted.keys()):
             if found.get(file) != wanted.get(file):
                 wrong += 1
-                print(*_lines(file, _pretty(wanted.get(file)), _pretty(found.get(file))), sep="", end="")
+                print(*difference(file, wanted.get(file), found.get(file)), sep="", end="")
             else:
                 print(f"as undisturbed: {file}")
     print(f"{wrong} differences or refusals")
@@ -92,20 +94,24 @@ def continue_state(program: Program, folder: Path) -> int:
 
 
 def _content(place: Path, masks: Masks) -> dict[str, Any]:
-    """All files but the cache, and of `.meta.json` all but how many rows came from before."""
-    files = describe_files(place, masks, without=("in", ".home", "cache"))
-    for entry in files.values():
+    """All files; but of `.meta.json` not how many rows came from before, and of parts not where they were cut."""
+    files = describe_files(place, masks, without=UNRECORDED)
+    for name, entry in list(files.items()):
         meta = entry.get("json")
         if isinstance(meta, dict) and isinstance(meta.get("images"), dict):
             meta["images"].pop("resumed", None)
+        if "/part-" in name:
+            del files[name]
+    for folder in ("x", "done"):
+        parts = [pq.read_table(path) for path in sorted((place / folder).glob("part-*.parquet"))]
+        rows = "".join(f"{row}\n" for part in parts for row in part.to_pylist())
+        files[f"{folder}/, its rows"] = {"sha256": digest(rows.encode()), "count": rows.count("\n")}
     return files
 
 
 def _masks(root: Path, program: Program) -> Masks:
-    return Masks({str(root): "<ROOT>", str(program.checkout): "<CHECKOUT>"})
+    return Masks({str(root): "<ROOT>", str(program.checkout): "<CHECKOUT>"}, (DIGESTS,))
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    from tests.record.runner import _copy
-
-    shutil.copytree(source, target, symlinks=True, copy_function=_copy)
+    shutil.copytree(source, target, symlinks=True, copy_function=copy_input)

@@ -21,7 +21,7 @@ NAMES = b"".join(f"in/photos/{name}\n".encode() for name in ("a.jpg", "b.JPG", "
 MORE = NAMES + b"in/photos/none.jpg\nin/photos/sub/e.bmp\nin/photos/z.tif\n"
 NULS = b"in/hostile/empty.png\0in/hostile/latin-\xe9.jpg\0none\0"
 NEW_LINE = "in/hostile/new\nline.jpg"
-FIRST_PARTS = ("*part-00000.*[!p]", "*part-00001.*[!p]")
+FIRST_PARTS = ("part-00000.*[!p]", "part-00001.*[!p]")
 """Of finished parts; `.tmp` is what is being written."""
 
 
@@ -83,7 +83,7 @@ def _features() -> list[Case]:
             "features-kinds",
             (
                 Run(f"{kinds} --dtype float16 --normalize --crop-pct 0.5 --max-pixels 20000 -o x.parquet"),
-                Run(f"{kinds} --resize squash --interpolation nearest --input-range unit -o squash.npy"),
+                Run(f"{kinds} --resize squash --interpolation nearest -o squash.npy"),
                 Run(f"{kinds} --resize pad --interpolation lanczos --jpeg-shrink off -o pad.npy"),
             ),
         ),
@@ -205,6 +205,7 @@ def _classify() -> list[Case]:
                 Run(f"{photos} in/hostile/empty.png --features-out f.npy -o x.parquet"),
                 Run("verify x.parquet in/photos in/hostile/empty.png"),
                 Run("verify f.npy in/photos in/hostile/empty.png"),
+                Run("merge x.parquet --source in/photos --source in/hostile/empty.png -o y.jsonl"),
                 Run(f"{photos} --top 1 --raw-scores --labels in/five.txt --limit 3", out="terminal"),
                 Run(f"{photos} --limit 3 --format jsonl"),
                 Run(f"classify in/photos --limit 2 {RANDOM} --label-type both --top 2 {MACHINE} -o -"),
@@ -267,6 +268,7 @@ def _continued() -> list[Case]:
 
 def _shards() -> list[Case]:
     both = f"features in/photos in/kinds/palette.png in/hostile/empty.png {SMALL}"
+    photos = f"classify in/photos {CLASSES}"
     sources = "--source in/photos --source in/kinds/palette.png --source in/hostile/empty.png"
     return _cases(
         (
@@ -279,12 +281,13 @@ def _shards() -> list[Case]:
                 Run("merge 2.parquet 1.parquet -o joined.csv"),
                 Run(f"merge 2.parquet 1.parquet {sources} -o x.npy"),
                 Run(f"merge 1.parquet {sources} -o y.parquet --report missing.jsonl"),
-                Run(f"merge 1.parquet 2.parquet 2.parquet {sources} -o y.parquet --report twice.jsonl"),
+                Run(f"merge 1.parquet 2.parquet 2.parquet {sources} -o y.parquet"),
                 Run(f"merge 1.parquet 2.parquet {sources} -o x.parquet"),
                 Run(f"merge 1.parquet 2.parquet {sources} --overwrite -o x.parquet"),
                 Run("merge 1.parquet 2.parquet -o none/x.parquet"),
                 Run(f"merge 1.parquet 2.parquet {sources} -o - --format csv"),
                 Run(f"{both} -o whole.parquet"),
+                Run(f"merge 1.parquet 2.parquet whole.parquet {sources} -o y.parquet --report twice.jsonl"),
                 Run(f"{both} --normalize --shard 1/2 -o other.parquet"),
                 Run(f"merge other.parquet 2.parquet {sources} -o y.parquet"),
             ),
@@ -292,10 +295,12 @@ def _shards() -> list[Case]:
         (
             "shards-text",
             (
-                *(Run(f"classify in/photos {CLASSES} --shard {n}/2 -o {n}.csv") for n in (1, 2)),
+                *(Run(f"{photos} --shard {n}/2 -o {n}.csv --features-out {n}.npy") for n in (1, 2)),
                 Run("merge 1.csv 2.csv --source in/photos -o x.csv"),
                 Run("merge 1.csv 2.csv --source in/photos -o x.jsonl"),
+                Run("merge 1.npy 2.npy --source in/photos -o x.npy"),
                 Run("verify x.csv in/photos"),
+                Run("verify x.npy in/photos"),
             ),
         ),
     )
