@@ -21,7 +21,8 @@ from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, Report
 from xcli.inference.profiler import Profile
 from xcli.outputs.resume import RowOrder
 from xcli.sources.listing import SourceOptions, list_images
-from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+from xcli.tables.rows import classify_batch, features_batch
+from xcli.tables.schema import classify_schema, features_schema
 
 WIDTH, CLASSES = 4, 3
 
@@ -58,7 +59,7 @@ class StubRun:
             return features
         scores = np.abs(np.tanh(values_of(refs, CLASSES)))
         schema = classify_schema(2, "name", ())
-        rows = classify_batch(schema, refs, errors, scores, ["a", "b", "c"], None, 2, None, "name")
+        rows = classify_batch(schema, refs, errors, scores, ["a", "b", "c"])
         return rows.append_column(features.schema.field(3), features[3]) if self._with_features else rows
 
     def provenance(self, command: str) -> dict[str, Any]:

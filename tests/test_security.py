@@ -15,7 +15,8 @@ from rich.console import Console
 from xcli.cli import display
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
-from xcli.tables import schema as tables
+from xcli.tables.rows import classify_batch
+from xcli.tables.schema import classify_schema
 from xcli.tables.text import csv_fields, csv_safe
 
 if TYPE_CHECKING:
@@ -112,11 +113,11 @@ def test_names_and_labels_in_the_table_on_the_terminal(monkeypatch: pytest.Monke
 
     written = io.StringIO()
     monkeypatch.setattr(display, "open_console", lambda: Console(file=written, width=200, force_terminal=False))
-    schema = tables.classify_schema(1, "name", ())
+    schema = classify_schema(1, "name", ())
     error = ImageError("corrupt", HOSTILE)
     refs = [ImageRef(HOSTILE, "x", b"x"), ImageRef(HOSTILE, "y", b"y")]
     scores = np.ones((2, 1), np.float32)
-    batch = tables.classify_batch(schema, refs, [None, error], scores, [HOSTILE], None, 1, None, "name")
+    batch = classify_batch(schema, refs, [None, error], scores, [HOSTILE])
     display.TerminalTable(schema, display.Progress(False)).write(batch)
     text = written.getvalue()
     assert len(text.splitlines()) == 3, "a heading and two rows"

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xcli.core.errors import ImageError
+from xcli.core.errors import ImageError, reason_of
 from xcli.core.records import ImageRef, Report
 from xcli.sources.listing import SourceOptions, list_images, shard_of
 from xcli.tables.formats import open_sink
 from xcli.tables.provenance import METADATA_KEY, write_meta
-from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+from xcli.tables.rows import classify_batch, features_batch
+from xcli.tables.schema import classify_schema, features_schema
 
 HOSTILE = [
     b'quote".jpg',
@@ -79,7 +80,8 @@ def rows_of(command: str, refs: Sequence[ImageRef], extra: Sequence[Any] = (), *
     raw = np.abs(values_of(refs, CLASSES))
     scores = (raw / (1 + raw)).astype(np.float32)
     names, wnids = [f'class, "{k}"' for k in range(CLASSES)], [f"n{k}" for k in range(CLASSES)]
-    return classify_batch(schema, refs, errors, scores, names, wnids, top, options.get("min_score"), label_type)
+    labels = wnids if label_type == "wnid" else names
+    return classify_batch(schema, refs, errors, scores, labels, wnids, options.get("min_score"))
 
 
 def counts_of(batch: pa.RecordBatch) -> Report:
@@ -88,7 +90,7 @@ def counts_of(batch: pa.RecordBatch) -> Report:
         if status == "ok":
             report.ok += 1
         else:
-            reason = (error or "").partition(":")[0]
+            reason = reason_of(error)
             report.errors[reason] = report.errors.get(reason, 0) + 1
     report.listed = report.rows
     return report

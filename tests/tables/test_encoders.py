@@ -18,7 +18,8 @@ from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
 from xcli.tables import encoders
 from xcli.tables.encoders import CsvSink, JsonlSink, NpySink, ParquetSink, rows_per_group
-from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+from xcli.tables.rows import classify_batch, features_batch
+from xcli.tables.schema import classify_schema, features_schema
 
 BROKEN = ImageError("empty", "no bytes")
 EVIL = [
@@ -61,7 +62,8 @@ def classify(paths, scores, errors=None, top=1, min_score=None, label_type="name
     scores = np.asarray(scores, np.float32).reshape(len(paths), -1)
     names = [f"class {i}" for i in range(scores.shape[1])]
     wnids = [f"n{i}" for i in range(scores.shape[1])]
-    return schema, classify_batch(schema, refs(paths, extra), errors, scores, names, wnids, top, min_score, label_type)
+    labels = wnids if label_type == "wnid" else names
+    return schema, classify_batch(schema, refs(paths, extra), errors, scores, labels, wnids, min_score)
 
 
 def features(values, errors=None, types=(), extra=None, dtype="float32"):

@@ -16,7 +16,8 @@ import pytest
 from xcli.core.errors import ImageError, OutputError, SourceError, UsageError
 from xcli.core.records import ImageRef
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, format_from_name, open_sink
-from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+from xcli.tables.rows import classify_batch, features_batch
+from xcli.tables.schema import classify_schema, features_schema
 
 ALL = [("csv", "c"), ("parquet", "c"), ("jsonl", "c"), ("csv", "f"), ("parquet", "f"), ("npy", "f")]
 REFS = [ImageRef(f"{i}.jpg", f"{i}.jpg", b"") for i in range(3)]
@@ -27,7 +28,7 @@ def table(kind: str):
     if kind == "c":
         schema = classify_schema(1, "name", [])
         scores = np.array([[0.5, 0.25]] * 3, np.float32)
-        return schema, classify_batch(schema, REFS, ERRORS, scores, ["a", "b"], None, 1, None, "name")
+        return schema, classify_batch(schema, REFS, ERRORS, scores, ["a", "b"])
     schema = features_schema((2,), "float32", [])
     return schema, features_batch(schema, REFS, ERRORS, np.ones((3, 2), np.float32))
 
@@ -241,7 +242,8 @@ import sys
 import numpy as np
 from xcli.core.records import ImageRef
 from xcli.tables.formats import open_sink
-from xcli.tables.schema import features_batch, features_schema
+from xcli.tables.rows import features_batch
+from xcli.tables.schema import features_schema
 schema = features_schema((2048,), "float32", [])
 batch = features_batch(schema, [ImageRef("a", "a", b"")] * 64, [None] * 64, np.ones((64, 2048), np.float32))
 try:

@@ -18,7 +18,8 @@ from xcli.core.text import escape_path
 from xcli.tables.formats import open_sink
 from xcli.tables.provenance import METADATA_KEY, PROVENANCE_KEYS
 from xcli.tables.readers import open_table
-from xcli.tables.schema import features_batch, features_schema
+from xcli.tables.rows import features_batch
+from xcli.tables.schema import features_schema
 
 EXTRA = [("note, with comma", None), ("other", None)]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.checks.findings import Finding, Findings, RowIndex
 from xcli.checks.verify import check_counts, count_rows, match, refusal
 from xcli.core.errors import CheckError, UsageError
-from xcli.core.records import ERROR, PATH, STATUS, Report
+from xcli.core.records import STATUS_COLUMNS, Report
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.encoders import rows_per_group
@@ -289,7 +289,7 @@ def _order(shards: Shards, reports: Sequence[Report], listing: Listing, findings
 
 
 def _counted_paths(reader: Reader, report: Report) -> Iterator[list[str | None]]:
-    for batch in reader.batches([PATH, STATUS, ERROR]):
+    for batch in reader.batches(STATUS_COLUMNS):
         count_rows(batch, report)
         yield batch.column(0).to_pylist()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.checks.findings import Finding, Findings, RowIndex, names_of, paths_of
-from xcli.core.errors import CheckError, ImageError, SourceError
-from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, Report
+from xcli.core.errors import CheckError, ImageError, SourceError, reason_of
+from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, Report
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.provenance import PROVENANCE_KEYS, differences, provenance_of
@@ -195,11 +195,7 @@ def count_rows(batch: pa.RecordBatch, report: Report) -> None:
         if status == OK_STATUS:
             report.ok += 1
         else:
-            report.errors[_reason(error)] = report.errors.get(_reason(error), 0) + 1
-
-
-def _reason(error: str | None) -> str:
-    return (error or "").partition(":")[0]
+            report.errors[reason_of(error)] = report.errors.get(reason_of(error), 0) + 1
 
 
 def _count_differences(reader: Reader, report: Report) -> list[str]:
@@ -236,7 +232,7 @@ class _Values:
         self._top = prediction_count(reader.schema) if verdict.kind == "classify" else 0
 
     def check(self, *, only_status: bool) -> None:
-        for batch in self._reader.batches([PATH, STATUS, ERROR] if only_status else None):
+        for batch in self._reader.batches(STATUS_COLUMNS if only_status else None):
             ok = self._check_status(batch)
             if only_status:
                 continue
@@ -260,7 +256,7 @@ class _Values:
         self._add("status", "rows whose status is neither ok nor error", batch, ~(ok | failed))
         silent = _nulls(batch.column(ERROR))
         self._add("status", "ok rows with an error", batch, ok & ~silent)
-        reasons = [_reason(text) for text in batch.column(ERROR).to_pylist()]
+        reasons = [reason_of(text) for text in batch.column(ERROR).to_pylist()]
         known = np.array([reason in ImageError.REASONS for reason in reasons], bool)
         self._add("status", "error rows without a known reason", batch, failed & ~known)
         count_rows(batch, self._report)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
-from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
 from xcli.outputs.part_files import count_rows, notes_name, part_name, part_number, read_notes
@@ -107,4 +107,4 @@ class SharedDataset(Dataset):
         for found in self._folder.each(read, map(part_name, numbers)):
             if found is None:
                 raise OutputError(f"{one_line(self._target)} has been damaged meanwhile; the same command mends it")
-            yield from found[0].select([PATH, STATUS, ERROR]).to_batches()
+            yield from found[0].select(list(STATUS_COLUMNS)).to_batches()

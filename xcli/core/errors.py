@@ -133,3 +133,8 @@ class ImageError(Exception):
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         """For its way to other processes."""
         return ImageError, (self.reason, self.message)
+
+
+def reason_of(text: str | None) -> str:
+    """Returns the `ImageError.reason` that a value of the `error` column begins with; of None an empty text."""
+    return (text or "").partition(":")[0]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from xcli.core.errors import ImageError
 
 PATH, STATUS, ERROR = "path", "status", "error"
-"""The columns that every table starts with."""
+
+STATUS_COLUMNS = (PATH, STATUS, ERROR)
+"""The columns, all of them text, that every table starts with."""
 
 FEATURES = "features"
 """The column of embeddings in Parquet; CSV has one column an element: f0, f1, ..."""

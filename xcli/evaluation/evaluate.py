@@ -20,7 +20,8 @@ from xcli.sources.labelled import SPLITS, TEST, VALIDATION
 from xcli.sources.listing import Listing, SourceOptions
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.urls import is_url
-from xcli.tables.schema import features_batch, features_schema
+from xcli.tables.rows import features_batch
+from xcli.tables.schema import features_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

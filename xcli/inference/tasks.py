@@ -9,7 +9,8 @@ from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
 from xcli.models.architecture import check_pooling
 from xcli.models.labels import LABEL_TYPES
-from xcli.tables.schema import classify_batch, classify_schema, features_batch, features_schema
+from xcli.tables.rows import classify_batch, features_batch
+from xcli.tables.schema import classify_schema, features_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,22 +106,13 @@ class ClassifyTask:
 
         labels = self.model.labels
         assert labels is not None, "scores() has refused a model without a classifier"
-        top = self._count(result.shape[1])
         missing = len(labels.names) - result.shape[1]
         if missing:
             # A head of one unit, left raw, scores the second of two classes; there is no score of the first.
             result = np.pad(result, ((0, 0), (missing, 0)), constant_values=-np.inf)
-        return classify_batch(
-            schema,
-            batch.refs,
-            batch.errors,
-            result,
-            labels.names,
-            labels.wnids,
-            top,
-            self.min_score,
-            self.label_type,  # type: ignore[arg-type]
-        )
+        names = labels.wnids if self.label_type == "wnid" else labels.names
+        assert names is not None, "__post_init__ has refused labels without WordNet ids"
+        return classify_batch(schema, batch.refs, batch.errors, result, names, labels.wnids, self.min_score)
 
     def settings(self) -> dict[str, Any]:
         labels = self.model.labels

@@ -20,7 +20,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
-from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, open_notes, part_name, part_number
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
@@ -234,7 +234,7 @@ class Dataset(Parts):
         import pyarrow as pa
 
         self._reopen(order)
-        lead = pa.concat_tables(table.select([PATH, STATUS, ERROR]) for table in self._tables)
+        lead = pa.concat_tables(table.select(list(STATUS_COLUMNS)) for table in self._tables)
         for start, stop in order.ranges():
             yield from lead.slice(start, stop - start).select(schema.names).to_batches()
 

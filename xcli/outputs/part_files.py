@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
-from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage.streams import CheckedStream, write_errors
@@ -118,7 +118,7 @@ class PartWriter:
             if schema is None:
                 return
             self._open(schema)
-            lead = pa.schema([schema.field(name) for name in (PATH, STATUS, ERROR)])
+            lead = pa.schema([schema.field(name) for name in STATUS_COLUMNS])
             empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in lead], schema=lead)
             self._notes.append(_notes_on(empty, [], []))
         assert self._sink is not None
@@ -156,7 +156,7 @@ class PartWriter:
 def _notes_on(rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    lead = rows.select([PATH, STATUS, ERROR])
+    lead = rows.select(list(STATUS_COLUMNS))
     schema = pa.schema([*lead.schema, *state_fields()])
     return pa.RecordBatch.from_arrays([*lead.columns, *state_columns(keys, states)], schema=schema)
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import OutputError
-from xcli.core.records import ERROR, PATH, STATUS
+from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.resume import FinishedRows
 from xcli.storage.streams import write_errors
@@ -213,7 +213,7 @@ class Parts(ABC):
         for table in self._tables:
             mask = pa.array(wanted[begin : begin + table.num_rows])
             begin += table.num_rows
-            yield from table.select([PATH, STATUS, ERROR]).filter(mask).to_batches()
+            yield from table.select(list(STATUS_COLUMNS)).filter(mask).to_batches()
 
     def remove(self) -> None:
         """Says that the output is whole: nothing needs to be kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.errors import reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class FinishedRows:
         """Why a row is an error (`ImageError.reason`), or None."""
         if not self._failed[row] or self._errors is None:
             return None
-        return str(self._errors[row].as_py()).partition(":")[0]
+        return reason_of(self._errors[row].as_py())
 
 
 class RowOrder:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError, Terminated, TooManyErrors
-from xcli.core.records import PATH, STATUS
+from xcli.core.records import PATH, STATUS, STATUS_COLUMNS
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
@@ -33,7 +33,7 @@ from xcli.tables.formats import (
 )
 from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta, write_meta
 from xcli.tables.readers import open_table
-from xcli.tables.schema import column_names
+from xcli.tables.schema import split_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -278,7 +278,7 @@ class _KeptRun(_Saver):
         """Makes the output appear, complete, with what made it; then the parts are not needed any more."""
         import pyarrow as pa
 
-        status_columns = pa.schema([schema.field(name) for name in schema.names[:3]])
+        status_columns = pa.schema([schema.field(name) for name in STATUS_COLUMNS])
         list_errors(self.options.errors_out, parts.read(order, status_columns))
         if isinstance(parts, Dataset):
             self.run.report.check(parts.drop_stale_rows(order))
@@ -337,7 +337,7 @@ class _KeptRun(_Saver):
         assert isinstance(self.target, File)
         if second is None:
             return [_Table(self.target, self.output.format, schema.names)]
-        predictions, features = column_names(schema)
+        predictions, features = split_features(schema)
         return [
             _Table(second, second.format(FEATURES_FORMATS, "parquet"), features),
             _Table(self.target, self.output.format, predictions),

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
-from xcli.core.records import ERROR, PATH, STATUS, ImageRef
+from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
 from xcli.core.text import encode_text, escape_path, unescape_path, valid_text
 from xcli.storage.local import LocalFile
 from xcli.storage.urls import CloudError, is_url
@@ -170,7 +170,7 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
             "name the column of paths with --path-column"
         )
     for name in names:
-        if name != path_column and name in (PATH, STATUS, ERROR):
+        if name != path_column and name in STATUS_COLUMNS:
             raise SourceError(
                 f"the manifest {shown} has a column '{name}', which the output has too; rename or drop it"
             )

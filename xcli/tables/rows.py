@@ -1,0 +1,189 @@
+"""Record batches built from results: one row per image, whatever became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import ImageError, SourceError, UsageError
+from xcli.core.records import ERROR_STATUS, OK_STATUS, ImageRef
+from xcli.core.text import one_line
+from xcli.tables.schema import FIRST_RESULT, feature_shape, has_wnids, prediction_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Errors = Sequence[ImageError | None]
+
+
+def classify_batch(
+    schema: pa.Schema,
+    refs: Sequence[ImageRef],
+    errors: Errors,
+    scores: NDArray[np.float32],
+    labels: Sequence[str],
+    wnids: Sequence[str] | None = None,
+    min_score: float | None = None,
+) -> pa.RecordBatch:
+    """Returns one row per reference: its best classes, best first, equal scores by lower index, NaN last.
+
+    Args:
+        schema: of `classify_schema`; it says how many predictions a row has, and whether these have WordNet ids.
+        refs: b references.
+        errors: b errors or None; a row with an error has no predictions.
+        scores: float32[b, C].
+        labels: C texts for `label_k`.
+        wnids: C WordNet ids for `wnid_k`, where the schema has these columns.
+        min_score: predictions that score less are null. The comparison is in float32, so a score printed as 0.1
+            passes 0.1. NaN is not less, so it stays visible.
+
+    Raises:
+        UsageError: more predictions than classes, or no WordNet ids where they are needed.
+        SourceError: a carried value does not fit its column.
+        ValueError: lengths differ that must be equal.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    _check_lengths(refs, errors, len(scores))
+    classes, top, with_wnids = scores.shape[1], prediction_count(schema), has_wnids(schema)
+    if top > classes:
+        raise UsageError(f"top is {top}, but the model has {classes} classes; give at most {classes}")
+    if with_wnids and wnids is None:
+        raise UsageError("label type is 'both', but these labels have no WordNet ids; give name")
+    for names in (labels, wnids):
+        if names is not None and len(names) != classes:
+            raise ValueError(f"{len(names)} labels for {classes} classes")
+
+    index = _best(scores, top)
+    score = np.take_along_axis(scores, index, axis=1)
+    hidden = np.zeros(index.shape, bool)
+    hidden[_failed(errors)] = True
+    if min_score is not None:
+        hidden |= score < np.float32(min_score)
+
+    texts = [pa.array(labels, pa.string())] + ([pa.array(wnids, pa.string())] if with_wnids else [])
+    arrays = _status_arrays(refs, errors)
+    for k in range(top):
+        indices = pa.array(index[:, k], pa.int32(), mask=hidden[:, k])
+        arrays += [text.take(indices) for text in texts]
+        arrays += [indices, pa.array(score[:, k], pa.float32(), mask=hidden[:, k])]
+    return _record_batch(schema, arrays, refs)
+
+
+def features_batch(
+    schema: pa.Schema, refs: Sequence[ImageRef], errors: Errors, features: NDArray[np.floating[Any]]
+) -> pa.RecordBatch:
+    """Returns one row per reference, with its features; in an error row every element is null.
+
+    The list itself is never null: Arrow before release 26 cannot read a null `fixed_size_list` back from Parquet.
+
+    Args:
+        schema: of `features_schema`.
+        refs: b references.
+        errors: b errors or None.
+        features: [b, *shape]. If it is contiguous and of the schema's dtype it is not copied, so do not write to it
+            afterwards.
+
+    Raises:
+        SourceError: a carried value does not fit its column.
+        ValueError: lengths or shapes differ that must be equal.
+    """
+    import numpy as np
+
+    _check_lengths(refs, errors, len(features))
+    shape = feature_shape(schema)
+    if shape is None or features.shape[1:] != shape:
+        raise ValueError(f"features of shape {features.shape[1:]} in a table for {shape}")
+    data_type = schema.field(FIRST_RESULT).type
+    with np.errstate(over="ignore"):  # beyond float16 is infinite; `verify` counts those
+        flat = np.ascontiguousarray(features, data_type.value_type.to_pandas_dtype()).reshape(-1)
+    failed = _failed(errors)
+    mask = np.repeat(failed, flat.size // len(failed)) if failed.any() else None
+    return _record_batch(schema, [*_status_arrays(refs, errors), features_array(data_type, flat, mask)], refs)
+
+
+def features_array(
+    data_type: pa.DataType, flat: NDArray[np.floating[Any]], mask: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Returns a column of features.
+
+    Args:
+        data_type: of the column `features` in `features_schema`.
+        flat: [b * n] values, in C order.
+        mask: bool[b * n], true where a value is null; None where no value is.
+    """
+    import pyarrow as pa
+
+    is_tensor = isinstance(data_type, pa.BaseExtensionType)
+    storage = data_type.storage_type if is_tensor else data_type
+    array = pa.FixedSizeListArray.from_arrays(pa.array(flat, mask=mask), type=storage)
+    return pa.ExtensionArray.from_storage(data_type, array) if is_tensor else array
+
+
+def flat_features(column: pa.Array) -> pa.Array:
+    """Returns the values of a column of features: [b * n], with their nulls, whatever slice the column is."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    width = column.type.list_size
+    return column.values.slice(column.offset * width, len(column) * width)
+
+
+def _best(scores: NDArray[np.float32], top: int) -> NDArray[np.int32]:
+    """Returns the indices [b, top] of the highest scores as a stable descending sort would, at the cost of a partition.
+
+    Each score becomes an integer that sorts as the score does, descending, with its index in the low bits. So keys are
+    unique, and ties cannot be broken differently by another numpy, processor or batch.
+    """
+    import numpy as np
+
+    descending = np.negative(scores, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0, which it equals
+    descending[np.isnan(descending)] = np.nan  # one sign, the one that sorts last
+    bits = descending.view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    keys = (ordered << np.uint64(32)) | np.arange(scores.shape[1], dtype=np.uint64)
+    if top < scores.shape[1]:
+        keys = np.partition(keys, top - 1, axis=1)[:, :top]
+    return (np.sort(keys, axis=1) & np.uint64(0xFFFFFFFF)).astype(np.int32)
+
+
+def _check_lengths(refs: Sequence[ImageRef], errors: Errors, rows: int) -> None:
+    if not len(refs) == len(errors) == rows:
+        raise ValueError(f"{len(refs)} refs, {len(errors)} errors and {rows} results in one batch")
+
+
+def _failed(errors: Errors) -> NDArray[np.bool_]:
+    import numpy as np
+
+    return np.array([error is not None for error in errors], bool)
+
+
+def _status_arrays(refs: Sequence[ImageRef], errors: Errors) -> list[pa.Array]:
+    """Returns the values of `STATUS_COLUMNS`, in that order."""
+    import pyarrow as pa
+
+    columns: tuple[list[str | None], ...] = (
+        [ref.path for ref in refs],
+        [OK_STATUS if error is None else ERROR_STATUS for error in errors],
+        [None if error is None else one_line(str(error)) for error in errors],
+    )
+    return [pa.array(column, pa.string()) for column in columns]
+
+
+def _record_batch(schema: pa.Schema, arrays: list[pa.Array], refs: Sequence[ImageRef]) -> pa.RecordBatch:
+    """Adds the carried columns; a reference that carries fewer values (not from a manifest) has nulls there."""
+    import pyarrow as pa
+
+    for i, field in enumerate(list(schema)[len(arrays) :]):
+        values = [ref.extra[i] if i < len(ref.extra) else None for ref in refs]
+        try:
+            arrays.append(pa.array(values, field.type))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            reason = one_line(str(error))
+            raise SourceError(f"the manifest's column {field.name!r} is not all {field.type}: {reason}") from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
