@@ -270,7 +270,8 @@ def drive(count: int) -> None:
     from xcli.models.spec import ModelSpec
     from xcli.outputs.save import SaveOptions
     from xcli.sources.archives.listing import WholeArchives
-    from xcli.sources.listing import SourceOptions, list_images
+    from xcli.sources.listing import list_images
+    from xcli.sources.options import SourceOptions
 
     with tempfile.TemporaryDirectory() as scratch:
         names = "".join(f"bucket/{number // 1000:06}/photograph-{number:012}.jpg\n" for number in range(count))

@@ -49,7 +49,8 @@ def list_once(folder: Path, expected: int) -> tuple[float, float]:
     Raises:
         RuntimeError: it is another number of images.
     """
-    from xcli.sources.listing import SourceOptions, list_images
+    from xcli.sources.listing import list_images
+    from xcli.sources.options import SourceOptions
 
     begin = time.perf_counter()
     with list_images(SourceOptions(sources=(str(folder),))) as listing:

@@ -78,7 +78,8 @@ def speed(settings: Settings, save: Save, options: dict[str, Any]) -> Data:
     from xcli.inference.run import Run
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.loader import load_model, preprocessing_for
-    from xcli.sources.listing import SourceOptions, list_images
+    from xcli.sources.listing import list_images
+    from xcli.sources.options import SourceOptions
 
     model = load_model(weights=settings.weights, include_top=False)
     with list_images(SourceOptions(sources=(settings.photographs,))) as listing:

@@ -92,7 +92,8 @@ def measure(settings: Settings, save: Save) -> Data:
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.loader import load_model, preprocessing_for
     from xcli.outputs.save import record
-    from xcli.sources.listing import SourceOptions, list_images
+    from xcli.sources.listing import list_images
+    from xcli.sources.options import SourceOptions
 
     keep_freed_memory()  # as the command line does
     folder = Path(settings.scratch, "steady")

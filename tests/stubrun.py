@@ -20,7 +20,8 @@ from xcli.core.errors import ImageError
 from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, Report
 from xcli.inference.profiler import Profile
 from xcli.outputs.resume import RowOrder
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 

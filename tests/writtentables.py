@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from xcli.core.errors import ImageError, reason_of
 from xcli.core.records import ImageRef, Report
-from xcli.sources.listing import SourceOptions, list_images, shard_of
+from xcli.sources.listing import list_images, shard_of
+from xcli.sources.options import SourceOptions
 from xcli.tables.formats import open_sink
 from xcli.tables.provenance import METADATA_KEY, write_meta
 from xcli.tables.rows import classify_batch, features_batch

@@ -19,7 +19,8 @@ from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.save import save
 from xcli.outputs.target import KeptTarget, parse_target
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
 Source = str | os.PathLike[str]

@@ -18,7 +18,8 @@ from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write,
 from xcli.checks.findings import Findings
 from xcli.checks.merge import Merged, MergeError, Shards, merge
 from xcli.core.errors import CheckError, OutputError, UsageError
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 
 FORMATS = [("classify", "csv"), ("classify", "parquet"), ("classify", "jsonl")]
 FORMATS += [("features", "csv"), ("features", "parquet"), ("features", "npy")]

@@ -14,7 +14,8 @@ from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write,
 from xcli.checks.findings import Findings
 from xcli.checks.verify import Verdict, verify
 from xcli.core.records import ImageRef
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.tables.readers import open_table
 
 FORMATS = [("classify", "csv"), ("classify", "parquet"), ("classify", "jsonl")]

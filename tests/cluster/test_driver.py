@@ -27,7 +27,8 @@ from xcli.outputs.save import SaveOptions
 from xcli.outputs.target import Directory
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.storage.directories import LocalFolder
 from xcli.storage.local import ELSEWHERE
 

@@ -19,7 +19,8 @@ from xcli.inference.run import Run
 from xcli.inference.tasks import ClassifyTask, FeaturesTask
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.network import LoadedModel
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.storage.local import LocalFile
 
 

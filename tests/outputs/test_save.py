@@ -20,7 +20,8 @@ from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.save import save
 from xcli.outputs.target import parse_target
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.tables.readers import open_table
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from xcli.core.errors import SourceError
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.storage.local import LocalFile
 
 

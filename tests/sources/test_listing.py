@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xcli.core.errors import ExitCode, SourceError, UsageError
-from xcli.sources.listing import Listing, SourceOptions, list_images, parse_shard, read_entries, shard_of
+from xcli.sources.listing import Listing, list_images, read_entries, shard_of
+from xcli.sources.options import SourceOptions, parse_shard
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_following_a_pattern_says_where_it_can_lead():
     assert pattern.only_name(raw) is None
     found = pattern.step(raw, "x.jpg")
     assert pattern.matched(found)
-    assert pattern.leads_on(found)  # x.jpg may be a directory with another x.jpg in it
+    assert pattern.can_continue(found)  # x.jpg may be a directory with another x.jpg in it
 
 
 def test_has_magic():

@@ -12,8 +12,9 @@ import pytest
 
 from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
 from xcli.sources.locations import RemoteObject, state_of
+from xcli.sources.options import SourceOptions
 from xcli.storage import object_store as stores
 from xcli.storage import urls as cloud
 from xcli.storage.object_store import Span, get, look, make_stamp, pages

@@ -19,7 +19,8 @@ from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.outputs.resume import key_of
 from xcli.sources.archives import tar_stream as tarstreams
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.storage import object_store as stores
 from xcli.storage import readers as ranges
 from xcli.storage.readers import RemoteArchive, open_object

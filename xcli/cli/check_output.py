@@ -12,7 +12,7 @@ from xcli.cli.help import OUTPUT, F, option
 from xcli.cli.options import source_options
 from xcli.core.errors import UsageError
 from xcli.core.text import one_line
-from xcli.sources.listing import SourceOptions
+from xcli.sources.options import SourceOptions
 from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
     from xcli.outputs.options import SaveOptions
-    from xcli.sources.listing import SourceOptions
+    from xcli.sources.options import SourceOptions
 
 RUNNERS = LOCAL, RAY = "local", "ray"
 

@@ -17,7 +17,7 @@ from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptio
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import SaveOptions
-from xcli.sources.listing import SourceOptions, parse_shard
+from xcli.sources.options import SourceOptions, parse_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

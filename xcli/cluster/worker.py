@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.sources.listing import SourceOptions
     from xcli.sources.manifests import ExtraColumn
+    from xcli.sources.options import SourceOptions
     from xcli.storage.directories import Folder
 
 RUN_FILE = "_run.json"
@@ -275,7 +276,7 @@ class Worker:
             # Every worker would write the same; what else is there is of a run that is over.
             self._folder.write(RUN_FILE, text)
         state = "" if block.archive is None else _state_of(block.refs[0])
-        skipped: dict[str, int] = {}
+        skipped = Counter[str]()
         refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
         # Filled in before it is written: what is skipped in an archive is known at its end.
         note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
@@ -299,14 +300,14 @@ class Worker:
             "notes": self._notes,
         }
 
-    def _members(self, block: Block, skipped: dict[str, int]) -> Iterator[ImageRef]:
+    def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:
         """The images of an archive, of those that this run is about; counts the others."""
         archive, sources = block.archive, self._job.sources
         assert archive is not None
         archives = Archives(PathFilter(sources.include, sources.exclude), skipped)
         for ref in archives.members(os.fsencode(archive.archive), archive.key):
             if sources.shard is not None and shard_of(ref.key, sources.shard[1]) != sources.shard[0]:
-                skipped[OTHER_SHARD] = skipped.get(OTHER_SHARD, 0) + 1
+                skipped[OTHER_SHARD] += 1
             else:
                 yield replace(ref, extra=block.refs[0].extra)
 

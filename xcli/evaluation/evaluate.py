@@ -17,7 +17,8 @@ from xcli.inference.profiler import Profile
 from xcli.inference.run import Run
 from xcli.models.labels import match_labels
 from xcli.sources.labelled import SPLITS, TEST, VALIDATION
-from xcli.sources.listing import Listing, SourceOptions
+from xcli.sources.listing import Listing
+from xcli.sources.options import SourceOptions
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.urls import is_url
 from xcli.tables.rows import features_batch

@@ -19,7 +19,8 @@ from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
 from xcli.sources.archives.members import is_archive_name
-from xcli.sources.listing import LIST_ON_STDIN, OTHER_SHARD, Listing
+from xcli.sources.listing import OTHER_SHARD, Listing
+from xcli.sources.options import LIST_ON_STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Walking directories and globs to `ImageRef`s: lazily, in byte order, depth first, one directory listing a level.
+"""Walks directories and globs of this machine: lazily, in the order of the bytes of names, depth first.
 
-Within the walk a path is bytes, as the operating system has it; text is made only where a ref is. Regular files are
-never stat-ed: their kind comes with the directory entry.
+Memory holds the entries of one directory for each level. Within the walk a path is bytes, as the operating system has
+it; text is made only for references. Regular files are never stat-ed: their kind comes with the directory entry.
 """
 
 from __future__ import annotations
@@ -11,34 +11,63 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import ImageError, SourceError
-from xcli.core.records import ImageRef
-from xcli.core.text import escape_path
-from xcli.images.formats import has_image_extension
-from xcli.sources.archives.members import is_archive_name
-from xcli.sources.patterns import PathFilter, PathPattern, Positions, has_magic
-from xcli.storage.local import LocalFile, file_kind
+from xcli.core.errors import ImageError
+from xcli.sources.patterns import split_glob
+from xcli.sources.references import file_ref
+from xcli.storage.local import file_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from xcli.sources.archives.listing import Archives
+    from xcli.core.records import ImageRef
+    from xcli.sources.selection import Scope, Selection
+
+_FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, devices, kinds that scandir cannot tell
 
 
-_FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, devices, kinds the listing did not tell
+def directory_images(selection: Selection, top: bytes) -> Iterator[ImageRef]:
+    """Lists the images below a directory.
+
+    Entries whose name begins with a dot are passed over, links are followed, and a directory that is its own ancestor
+    through a link is not entered again. What cannot be listed, and FIFOs, devices and dangling links with an image's
+    name, become references with an error, so that every loss is a row.
+
+    Args:
+        selection: what is listed.
+        top: the directory; empty for the current one, which then is no part of the paths.
+    """
+    return (ref for ref in _Walk(selection).run(_Level(top, b"", selection.start)) if ref is not None)
 
 
-def make_ref(location: bytes, key: bytes, error: ImageError | None = None) -> ImageRef:
-    """Makes the ref of a path."""
-    text = os.fsdecode(location)
-    return ImageRef(escape_path(text), LocalFile(text), key, error)
+def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]:
+    """Lists what a glob matches: files whatever their extension, and directories as `directory_images` does.
+
+    Args:
+        selection: what is listed.
+        pattern: a path with `*`, `?`, `[...]` or `**` in it.
+
+    Yields:
+        A reference, or None for a match that gives none itself (a directory, a file that is filtered out), so that the
+        first item tells that the glob matches at all.
+
+    Raises:
+        SourceError: a `..` follows a wildcard (on the first item).
+    """
+    text, components = split_glob(pattern)
+    base = os.fsencode(text)
+    selection = selection.narrowed(components, directories_only=pattern.endswith("/"))
+    if not os.path.isdir(base or b"."):
+        return
+    if selection.start.whole:
+        yield None
+    yield from _Walk(selection).run(_Level(base, base, selection.start))
 
 
 def look_at(path: bytes) -> tuple[bool, ImageError | None]:
-    """Finds out what a path names, following links and opening nothing.
+    """Finds out what a path names; follows links and opens nothing.
 
     Returns:
-        Whether it is a directory; and, where it is neither directory nor regular file, what is wrong.
+        Whether it is a directory; and, if it is neither a directory nor a regular file, what is wrong.
     """
     try:
         mode = os.stat(path).st_mode
@@ -61,35 +90,33 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
         if entry.is_dir(follow_symlinks=False):
             return _DIRECTORY
     except OSError:
-        pass  # the file system tells kinds by stat only, and that failed: it will again when the entry's turn comes
+        pass  # this file system tells kinds only by stat, which failed, and will fail again when the entry is visited
     return _OTHER
 
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way from the top of a walk to where it stands.
+    """A directory between the top of a walk and the entry that it visits.
 
     Attributes:
         path: the directory; empty for the current one.
         key: its path relative to the source; empty for the source itself.
-        whole: whether everything below it belongs to the listing, as in a directory source.
-        positions: where the glob stands here; empty when it leads no further, or there is none.
+        scope: why it belongs to the listing.
         linked: whether a symbolic link lies between the top and here. Only then can a directory be its own ancestor.
-        names: entries not yet visited, last first, so that memory shrinks on the way.
-        kinds: kinds of the entries that are not plain files.
+        names: entries not yet visited, last first, so that memory shrinks during the walk.
+        kinds: kinds of the entries that are not regular files.
     """
 
     path: bytes
-    key: bytes = b""
-    whole: bool = True
-    positions: Positions = ()
+    key: bytes
+    scope: Scope
     linked: bool = False
     names: list[bytes] = field(default_factory=list)
     kinds: dict[bytes, int] = field(default_factory=dict)
     _identity: tuple[int, int] | None = None
 
     def read(self, only: str | None) -> ImageError | None:
-        """Lists the directory, or looks for the one name that can matter; returns what went wrong."""
+        """Lists the directory, or looks for the only name that can matter; returns what went wrong."""
         if only is not None:
             self._read_one(os.fsencode(only))
             return None
@@ -112,7 +139,7 @@ class _Level:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return
         except OSError:
-            pass  # it may be there: the walk finds the same error and makes it a row
+            pass  # it may be there: the walk meets the same error and makes it a row
         self.names, self.kinds = [name], {name: _OTHER}
 
     def identity(self) -> tuple[int, int] | None:
@@ -133,174 +160,59 @@ def _join(directory: bytes, name: bytes) -> bytes:
     return directory + name if not directory or directory.endswith(b"/") else directory + b"/" + name
 
 
-class Walker:
-    """Walks on behalf of one listing.
-
-    Entries whose name begins with a dot are passed over, links are followed, and a directory that is its own ancestor
-    through a link is not entered again. What cannot be listed, FIFOs, devices and dangling links with an image's name
-    become refs with an error, so that every loss is a row.
-    """
-
-    def __init__(
-        self, path_filter: PathFilter, skipped: dict[str, int], archives: Archives, *, into_archives: bool = False
-    ) -> None:
-        """Prepares to walk.
-
-        Args:
-            path_filter: which entries to leave out.
-            skipped: counts, by reason, of the entries passed over; a directory counts once.
-            archives: what lists archives.
-            into_archives: list those that are found in directories too, not only those that a glob matches.
-        """
-        self.path_filter = path_filter
-        self.archives = archives
-        self.into_archives = into_archives
-        self._skipped = skipped
-
-    def skip(self, reason: str) -> None:
-        """Counts one entry as passed over."""
-        self._skipped[reason] = self._skipped.get(reason, 0) + 1
-
-    def directory(self, top: bytes) -> Iterator[ImageRef]:
-        """Lists the images below a directory; `top` is empty for the current one, without a prefix to the paths."""
-        for ref in _Walk(self, None).run(_Level(top)):
-            if ref is not None:
-                yield ref
-
-    def glob(self, pattern: str) -> Iterator[ImageRef | None]:
-        """Lists what a glob matches: files whatever their extension, directories as `directory` lists them.
-
-        Args:
-            pattern: a path with `*`, `?`, `[...]` or `**` in it.
-
-        Yields:
-            A ref, or None for a match that gives no ref itself (a directory, a file that is filtered out), so that
-            the first item tells that the glob matches at all.
-
-        Raises:
-            SourceError: a `..` follows a wildcard (on the first item).
-        """
-        components = pattern.split("/")
-        fixed = next(index for index, text in enumerate(components) if has_magic(text))
-        base = os.fsencode("/".join([*components[:fixed], ""]))
-        wild = [text for text in components[fixed:] if text not in ("", ".")]
-        if ".." in wild:
-            raise SourceError(f"the pattern '{escape_path(pattern)}' has '..' after a wildcard; write it without")
-        path_pattern = PathPattern(wild, hidden=False)
-        start = path_pattern.start()
-        if not os.path.isdir(base or b"."):
-            return
-        base_matches = path_pattern.matched(start)
-        if base_matches:
-            yield None
-        walk = _Walk(self, path_pattern, directories_only=pattern.endswith("/"))
-        yield from walk.run(_Level(base, key=base, whole=base_matches, positions=start))
-
-
 class _Walk:
-    """One walk under way. The levels are a list, not recursion, so that depth has no limit but the file system's."""
+    """A walk in progress. The levels are a list, not recursion, so that only the file system limits the depth."""
 
-    def __init__(self, walker: Walker, pattern: PathPattern | None, *, directories_only: bool = False) -> None:
-        self._walker = walker
-        self._filter = walker.path_filter
-        self._pattern = pattern
-        self._directories_only = directories_only
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
         self._levels: list[_Level] = []
-        self._matched = False  # whether the entry last visited matches the glob
-        self._archive: tuple[bytes, bytes] | None = None  # path and key of one to be listed next
 
     def run(self, top: _Level) -> Iterator[ImageRef | None]:
-        """Walks; see `Walker.glob` for what None means."""
+        """Walks; `glob_images` says what None means."""
         error = self._open(top)
         if error is not None:
-            yield make_ref(top.path or b".", top.key or top.path, error)
+            yield file_ref(top.path or b".", top.key or top.path, error)
         while self._levels:
             level = self._levels[-1]
-            if not level.names:
+            if level.names:
+                yield from self._visit(level, level.names.pop())
+            else:
                 self._levels.pop()
-                continue
-            self._matched = False
-            ref = self._visit(level, level.names.pop())
-            if ref is not None or self._matched:
-                yield ref
-            if self._archive is not None:
-                archive, self._archive = self._archive, None
-                yield from self._walker.archives.members(*archive)
 
     def _open(self, level: _Level) -> ImageError | None:
         """Goes down one level, unless the directory cannot be listed."""
-        only = None if self._pattern is None or level.whole else self._pattern.only_name(level.positions)
-        error = level.read(only)
+        error = level.read(self._selection.only_name(level.scope))
         if error is None:
             self._levels.append(level)
         return error
 
-    def _visit(self, level: _Level, name: bytes) -> ImageRef | None:
-        """Looks at one entry: gives its ref if it has one, goes down if it is a directory to be walked."""
-        positions: Positions = ()
-        leads_on = False
-        if self._pattern is not None and level.positions:
-            positions = self._pattern.step(level.positions, os.fsdecode(name))
-            self._matched = self._pattern.matched(positions)
-            leads_on = self._pattern.leads_on(positions)
-        if not positions:
-            if not level.whole:
-                return None
-            if name.startswith(b"."):
-                self._walker.skip("hidden")
-                return None
+    def _visit(self, level: _Level, name: bytes) -> Iterable[ImageRef | None]:
+        """Lists one entry; goes down if it is a directory that is to be walked."""
+        scope = self._selection.step(level.scope, name)
+        if scope is None:
+            return ()
         path, key = _join(level.path, name), _join(level.key, name)
         kind, problem = level.kinds.get(name, _FILE), None
         linked = level.linked or kind == _OTHER
         if kind == _OTHER:
             is_directory, problem = look_at(path)
             kind = _DIRECTORY if is_directory else _FILE
-        if kind == _DIRECTORY:
-            below = _Level(path, key, level.whole or self._matched, positions if leads_on else (), linked)
-            error = self._open(below) if self._enters(below) else None
-            return None if error is None else make_ref(path, key, error)
-        # A link that leads nobody knows where may be a directory that the glob goes through: not lost in silence.
-        blocked = leads_on and problem is not None and problem.reason == "unreadable"
-        self._matched = self._matched and not self._directories_only
-        taken = blocked or self._matched
-        if (self._matched or (level.whole and self._walker.into_archives)) and is_archive_name(name):
-            return self._visit_archive(path, key, problem)
-        if (taken or level.whole) and self._wants(name, key, problem, taken=taken):
-            return make_ref(path, key, problem)
-        return None
-
-    def _visit_archive(self, path: bytes, key: bytes, problem: ImageError | None) -> ImageRef | None:
-        """Leaves an archive to `run`, unless it is excluded, as a directory would be, or cannot be one."""
-        if self._filter.refuses_directory(key):
-            self._walker.skip("excluded")
-            return None
-        if problem is not None:
-            return make_ref(path, key, problem)
-        self._archive = path, key
-        return None
-
-    def _wants(self, name: bytes, key: bytes, problem: ImageError | None, *, taken: bool) -> bool:
-        """Says whether a file is listed, and counts it if not."""
-        reason = self._filter.refuses_file(key, looks_like_image=taken or has_image_extension(name))
-        if reason is None:
-            return True
-        if reason == "not an image" and problem is not None and problem.reason != "not-a-file":
-            reason = "broken symlink"  # it may have led to a directory of images
-        self._walker.skip(reason)
-        return False
+        if kind == _FILE:
+            return self._selection.file(scope, path, key, lambda: file_ref(path, key, problem), problem)
+        below = _Level(path, key, scope, linked)
+        error = self._open(below) if self._enters(below) else None
+        if error is not None:
+            return (file_ref(path, key, error),)
+        return (None,) if scope.matched else ()
 
     def _enters(self, level: _Level) -> bool:
-        """Says whether a directory is entered, and counts it if it was excluded or is its own ancestor."""
-        if not level.whole and not level.positions:
-            return False
-        if self._filter.refuses_directory(level.key):
-            self._walker.skip("excluded")
+        """Says whether a directory is walked, and counts it if it is excluded or its own ancestor."""
+        if not self._selection.enters(level.scope, level.key):
             return False
         # A glob of fixed depth cannot run in circles, and `*/x.jpg` means the x.jpg behind a link to `.` too.
-        endless = level.whole or (self._pattern is not None and self._pattern.unbounded(level.positions))
-        if endless and level.linked:
+        if level.linked and self._selection.unbounded(level.scope):
             identity = level.identity()
             if identity is not None and any(identity == above.identity() for above in self._levels):
-                self._walker.skip("symlink loop")
+                self._selection.skipped["symlink loop"] += 1
                 return False
         return True

@@ -18,7 +18,8 @@ from xcli.core.text import escape_path, valid_text
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.directories import look_at
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Patterns of paths: quoted globs as they are walked along, and the filter behind `--include` and `--exclude`."""
+"""Patterns of paths: globs, matched one component at a time, and the filter of `--include` and `--exclude`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xcli.core.errors import SourceError
+from xcli.core.text import escape_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Positions = tuple[int, ...]
-"""Where in a pattern a path may stand after some of its components; empty when it no longer fits."""
+"""The places in a pattern that a path may have reached after some of its components; empty when it cannot match."""
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -23,8 +26,25 @@ def has_magic(text: str) -> bool:
 
 
 def path_parts(path: str) -> list[str]:
-    """Gives the components of a path without those that name nothing: `./a//b/` is `a`, `b`."""
+    """Returns the components of a path except empty ones and `.`: `./a//b/` is `a`, `b`."""
     return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def split_glob(pattern: str) -> tuple[str, list[str]]:
+    """Splits a glob before the first component with a wildcard.
+
+    Returns:
+        What comes before, empty or with a slash at its end; and the components from there on.
+
+    Raises:
+        SourceError: a `..` follows the wildcard.
+    """
+    components = pattern.split("/")
+    fixed = next(index for index, text in enumerate(components) if has_magic(text))
+    wild = [text for text in components[fixed:] if text not in ("", ".")]
+    if ".." in wild:
+        raise SourceError(f"the pattern '{escape_path(pattern)}' has '..' after a wildcard; write it without")
+    return "/".join([*components[:fixed], ""]), wild
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +61,17 @@ class _Component:
         return self.text == "**"
 
     def admits(self, name: str) -> bool:
-        """Says whether this component stands for `name`; a hidden name must be asked for by a leading dot."""
+        """Says whether this component matches `name`; a hidden name needs a pattern that begins with a dot."""
         if not self.hidden and name.startswith(".") and not self.text.startswith("."):
             return False
         return self.fits(name) is not None
 
 
 class PathPattern:
-    """A glob, followed component by component, so that a walk visits every path once and only where it can lead.
+    """A glob, matched component by component, so that a walk visits every path once and only enters what can match.
 
-    `*`, `?` and `[...]` stay within one component; `**` as a whole component is any number of components, none
-    included.
+    `*`, `?` and `[...]` match within one component; `**` as a whole component matches any number of components, also
+    none.
     """
 
     def __init__(self, components: Iterable[str], *, hidden: bool) -> None:
@@ -59,26 +79,27 @@ class PathPattern:
 
         Args:
             components: the pattern's components, in order; at least one.
-            hidden: whether a wildcard stands for a leading dot too.
+            hidden: whether a wildcard also matches a leading dot.
         """
         self._components = tuple(_Component(text, hidden) for text in components)
         self._end = len(self._components)
 
     def start(self) -> Positions:
-        """Gives the positions before the first component of a path."""
-        return self._closed({0})
+        """Returns the positions before the first component of a path."""
+        return self._past_recursive({0})
 
     def step(self, positions: Positions, name: str) -> Positions:
-        """Gives the positions after one more component."""
+        """Returns the positions after one more component."""
         reached = set()
         for position in positions:
             if position < self._end:
                 component = self._components[position]
                 if component.admits(name):
                     reached.add(position if component.recursive else position + 1)
-        return self._closed(reached) if reached else ()
+        return self._past_recursive(reached) if reached else ()
 
-    def _closed(self, positions: set[int]) -> Positions:
+    def _past_recursive(self, positions: set[int]) -> Positions:
+        """Adds the positions behind each `**`, which may match no component at all."""
         for position in sorted(positions):
             while position < self._end and self._components[position].recursive:
                 position += 1
@@ -86,11 +107,11 @@ class PathPattern:
         return tuple(sorted(positions))
 
     def matched(self, positions: Positions) -> bool:
-        """Says whether a path that ends here matches."""
+        """Says whether a path that ends at these positions matches."""
         return self._end in positions
 
-    def leads_on(self, positions: Positions) -> bool:
-        """Says whether something below a path that stands here can match."""
+    def can_continue(self, positions: Positions) -> bool:
+        """Says whether something below a path at these positions can match."""
         return any(position < self._end for position in positions)
 
     def unbounded(self, positions: Positions) -> bool:
@@ -98,7 +119,7 @@ class PathPattern:
         return any(self._components[position].recursive for position in positions if position < self._end)
 
     def only_name(self, positions: Positions) -> str | None:
-        """Gives the one name that can come next where no wildcard does, else None."""
+        """Returns the only name that can come next, or None where a wildcard can match several."""
         if len(positions) != 1 or positions[0] == self._end:
             return None
         text = self._components[positions[0]].text
@@ -132,16 +153,16 @@ class _Rule:
 
 
 class PathFilter:
-    """What `--include` and `--exclude` let through.
+    """The patterns of `--include` and `--exclude`.
 
-    A pattern with a slash within is matched against the whole path relative to its source, one without against the
-    bare name; a slash at the end keeps a pattern to directories. A directory that is excluded is excluded with
-    everything below it. With includes, a file must match at least one. An include that spells out an extension
-    (`*.img`), or a whole name, also takes files that do not look like images by their name.
+    A pattern that contains a slash is matched against the whole path relative to its source, others against the bare
+    name; a slash at its end restricts a pattern to directories. Excluding a directory excludes everything below it.
+    Where there are includes, a file must match at least one. An include that spells out an extension (`*.img`) or a
+    whole name also takes files without an image's extension.
     """
 
     def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
-        """Prepares the patterns of `--include` and `--exclude`."""
+        """Compiles the patterns."""
         self._include = [_Rule(text) for text in include]
         self._exclude = [_Rule(text) for text in exclude]
 
@@ -150,7 +171,7 @@ class PathFilter:
         return bool(self._exclude) and self._excludes(path_parts(os.fsdecode(key)), directory=True)
 
     def refuses_listed(self, key: bytes, *, directory: bool) -> bool:
-        """Says whether a path out of a list is excluded, itself or by one of the directories that lead to it."""
+        """Says whether a path from a list is excluded, either itself or by one of its parent directories."""
         if not self._exclude:
             return False
         parts = path_parts(os.fsdecode(key))
@@ -158,11 +179,11 @@ class PathFilter:
         return any(above) or self._excludes(parts, directory=directory)
 
     def refuses_file(self, key: bytes, *, looks_like_image: bool) -> str | None:
-        """Gives the reason to skip a file, or None.
+        """Returns the reason to skip a file, or None.
 
         Args:
             key: the file's path relative to its source.
-            looks_like_image: whether its extension is an image's, or does not matter.
+            looks_like_image: whether it has an image's extension, or was named by the user.
         """
         if not self._include and not self._exclude:
             return None if looks_like_image else "not an image"

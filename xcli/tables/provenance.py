@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import Report
-    from xcli.sources.listing import SourceOptions
+    from xcli.sources.options import SourceOptions
 
 META_SUFFIX = ".meta.json"
 

@@ -12,6 +12,7 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,8 @@ from xcli.sources.archives import members
 from xcli.sources.archives import tar as tars
 from xcli.sources.archives import tar_stream as tarstreams
 from xcli.sources.archives.listing import Archives
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.sources.patterns import PathFilter
 from xcli.storage.local import LocalFile
 
@@ -299,7 +301,7 @@ class TestWhere:
 
     def test_of_many_archives_the_last_ones_are_remembered(self, here, monkeypatch):
         monkeypatch.setattr("xcli.sources.archives.listing._MAX_INDEXED", 5)
-        archives = Archives(PathFilter(), {})
+        archives = Archives(PathFilter(), Counter())
         for number in (1, 2, 1, 3):
             make("tar", [("a.jpg", b""), ("b.jpg", b"")], str(number))
             assert archives.member(b"%d.tar::a.jpg" % number).error is None

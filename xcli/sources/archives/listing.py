@@ -29,12 +29,13 @@ from xcli.sources.archives.members import (
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import Luggage
 from xcli.sources.archives.zip import zip_entries
-from xcli.sources.directories import make_ref
 from xcli.sources.patterns import PathFilter, path_parts
+from xcli.sources.references import file_ref
 from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
 
     from xcli.sources.archives.members import Archive, Member
@@ -53,7 +54,7 @@ class Archives:
         skipped: counts, by reason, of the members passed over.
     """
 
-    def __init__(self, path_filter: PathFilter, skipped: dict[str, int]) -> None:
+    def __init__(self, path_filter: PathFilter, skipped: Counter[str]) -> None:
         self._filter = path_filter
         self._skipped = skipped
         self._luggage = Luggage()
@@ -80,7 +81,7 @@ class Archives:
             problem = error.with_traceback(None)
         else:
             return
-        yield make_ref(archive, key or archive, problem)
+        yield file_ref(archive, key or archive, problem)
 
     def _ref(self, shown: str, key: bytes, entry: Entry) -> ImageRef | None:
         if entry.kind == DIRECTORY:
@@ -90,7 +91,7 @@ class Archives:
         key = key + b"/" + inner if key else inner
         reason = self._refusal(entry, parts, key)
         if reason is not None:
-            self._skipped[reason] = self._skipped.get(reason, 0) + 1
+            self._skipped[reason] += 1
             return None
         path = shown + _escape_name(entry.name)
         if entry.take is None:
@@ -126,10 +127,9 @@ class Archives:
             archive, name = path[:end], path[end + len(separator) :]
             if is_archive_name(archive) and (is_url(os.fsdecode(archive)) or os.path.isfile(archive)):
                 found = self._index(archive).find(name)
-                text = os.fsdecode(path)
                 if isinstance(found, ImageError):
-                    return ImageRef(escape_path(text), LocalFile(text), path, found)
-                return ImageRef(escape_path(text), found, path)
+                    return file_ref(path, error=found)
+                return ImageRef(escape_path(os.fsdecode(path)), found, path)
             end = path.find(separator, end + 1)
         return None
 

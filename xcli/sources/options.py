@@ -1,0 +1,106 @@
+"""The options that say which images to list: `SourceOptions`, and the value of `--shard`."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from xcli.core.errors import UsageError
+from xcli.core.text import escape_path
+
+LIST_ON_STDIN = "-"
+"""The source that stands for a list of paths on standard input."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What to list. Files named one by one in `sources` are never filtered.
+
+    Attributes:
+        sources: files, directories, archives, single members of them (`photos.tar::a.jpg`), globs, or `-` for a list
+            on standard input; none for the current directory. All but directories may be URLs (`s3://bucket/a.jpg`),
+            and a prefix (`s3://bucket/photos/`) takes the place of a directory.
+        null: the list on standard input is separated by NUL, not by newlines.
+        manifest: a CSV or Parquet file of paths and URLs, or the URL of one; `-` for CSV on standard input.
+        path_column: the manifest's column of paths.
+        escaped_paths: the manifest's paths are escaped as in the `path` column of this program's tables.
+        archives: also list the archives that are found in directories; those given in other ways are always listed.
+        include: patterns, one of which a file found in a directory, archive, glob, list or manifest must match.
+        exclude: patterns of files and directories to leave out of directories, archives, globs, lists and manifests.
+        limit: the largest number of images to list.
+        shard: `(I, N)`: of these, only the I-th of N parts, I from 1.
+
+    Raises:
+        UsageError: a value is out of range, or two do not go together.
+    """
+
+    sources: tuple[str, ...] = ()
+    null: bool = False
+    manifest: str | None = None
+    path_column: str = "path"
+    escaped_paths: bool = False
+    archives: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    shard: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for source in self.sources:
+            _check_source(source)
+        lists = self.sources.count(LIST_ON_STDIN)
+        if lists > 1:
+            raise UsageError(f"'-' was given {lists} times as a source; standard input can be read once")
+        if self.null and not lists:
+            raise UsageError(
+                "--null was given without '-' as a source; it says how the list on standard input is separated"
+            )
+        if self.manifest is not None and self.sources:
+            given = escape_path(self.sources[0])
+            raise UsageError(f"both --manifest and a source ('{given}') were given; give one of them")
+        if self.escaped_paths and self.manifest is None:
+            raise UsageError("--escaped-paths was given without --manifest; sources are always taken verbatim")
+        for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
+            if "" in patterns:
+                raise UsageError(f"{option} was given an empty pattern; write one such as '*.png', or leave it out")
+        for pattern in self.include:
+            if pattern.endswith("/"):
+                raise UsageError(
+                    f"--include '{escape_path(pattern)}' names directories, but it selects files; "
+                    f"write '{escape_path(pattern)}**'"
+                )
+        if self.limit is not None and self.limit < 0:
+            raise UsageError(f"--limit must be 0 or more, not {self.limit}")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"--shard I/N needs I from 1 to N, not {self.shard[0]}/{self.shard[1]}")
+
+
+def _check_source(source: str) -> None:
+    if not source:
+        raise UsageError(
+            "a source is empty; give a path, or '.' for the current directory (is a shell variable unset?)"
+        )
+    try:
+        os.fsencode(source)
+    except UnicodeEncodeError:
+        raise UsageError(f"the source {source!r} holds a character that no path can hold") from None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads the value of `--shard`.
+
+    Args:
+        text: `I/N`, I from 1 to N.
+
+    Returns:
+        `(I, N)`.
+
+    Raises:
+        UsageError: `text` is something else.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--shard must be I/N with I from 1 to N, such as 3/8, not {text!r}")
+    return int(match[1]), int(match[2])
