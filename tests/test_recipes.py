@@ -21,7 +21,7 @@ COUNT = 16
 def scripts() -> dict[str, str]:
     """The shell script of each scheduler's recipe."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    slurm = re.search(r"### Slurm\n.*?```sh\n(.*?)```", text, re.DOTALL)
+    slurm = re.search(r"### Slurm\n.*?```sh no-run\n(.*?)```", text, re.DOTALL)
     kubernetes = re.search(r"args:\n +- \|\n(.*?)\n +resources:", text, re.DOTALL)
     assert slurm is not None
     assert kubernetes is not None
