@@ -53,8 +53,8 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: $(VENV)/.installed
-	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py tests/test_merging.py \
-		tests/cli/test_merge.py tests/cli/test_process.py
+	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py \
+		tests/test_documentation.py tests/checks/test_merge.py tests/cli/test_merge.py tests/cli/test_process.py
 
 check: $(VENV)/.installed
 	@grep -q "# for $$($(DECLARED))\$$" $(LOCK) || \
