@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +60,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(weights, "IMAGENET_TOP", named("top.h5", TOP))
     monkeypatch.setattr(weights, "IMAGENET_NO_TOP", named("notop.h5", NO_TOP))
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=lambda seconds: None))
     with serving() as server:
         monkeypatch.setattr(weights, "BASE_URL", server.url.replace("file.h5", "official/"))
         cache = platformdirs.user_cache_path("xception") / "weights"
@@ -291,6 +290,6 @@ def test_no_file_is_read_beyond_the_first_verified(world: World, monkeypatch: py
     path = put(world.cache, "top.h5", TOP)
     put(world.keras, "top.h5", TOP)
     read = []
-    monkeypatch.setattr(download, "_sha256", lambda path: read.append(path) or hashlib.sha256(TOP).hexdigest())
+    monkeypatch.setattr(download, "sha256_of", lambda path: read.append(path) or hashlib.sha256(TOP).hexdigest())
     assert locate_imagenet(True) == path
     assert read == [path]

@@ -6,7 +6,6 @@ file with an Xception in it (`xcli.models.keras_network.KerasNetwork`).
 
 from __future__ import annotations
 
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from xcli.models.architecture import (
     layers,
 )
 from xcli.models.bundle import BUNDLE_MODEL, BUNDLE_RECIPE, read_bundle
+from xcli.models.download import sha256_of
 from xcli.models.hdf5_weights import TOP, random_weights, read_weights
 from xcli.models.keras_file import shown
 from xcli.models.labels import Labels, fit_labels, read_labels
@@ -41,12 +41,6 @@ def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
     """
     spec = spec or ModelSpec(**options)
     return _load_plain(spec) if spec.model is None else _load_foreign(spec, spec.model)
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _load_plain(spec: ModelSpec) -> LoadedModel:
