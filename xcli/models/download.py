@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import WeightsError
 from xcli.core.version import __version__
-from xcli.storage.streams import sync_directory
+from xcli.storage.atomic import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
