@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from xcli.core.errors import UsageError
-from xcli.core.tensorflow import choose_precision, cpu_flags
+from xcli.core.process import cpu_flags
+from xcli.core.tensorflow import choose_precision
 from xcli.inference.pipeline import default_workers
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

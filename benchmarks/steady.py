@@ -86,7 +86,7 @@ class Windows:
 def measure(settings: Settings, save: Save) -> Data:
     """One run over `steady_images` photographs to a Parquet file; for a child process, which does nothing else."""
     begin = time.perf_counter()
-    from xcli.core.tensorflow import keep_freed_memory
+    from xcli.core.process import reuse_freed_memory
     from xcli.inference.options import RunOptions
     from xcli.inference.run import Run
     from xcli.inference.tasks import FeaturesTask
@@ -95,7 +95,7 @@ def measure(settings: Settings, save: Save) -> Data:
     from xcli.sources.listing import list_images
     from xcli.sources.options import SourceOptions
 
-    keep_freed_memory()  # as the command line does
+    reuse_freed_memory()  # as the command line does
     folder = Path(settings.scratch, "steady")
     tile(find(settings.photographs), folder, settings.steady_images)
     windows = Windows(max(1, min(WINDOW, settings.steady_images // 5)))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import Report
+    from xcli.core.records import RunCounts
     from xcli.images.preprocessing import Preprocessing
     from xcli.models.network import LoadedModel
 
@@ -46,7 +46,7 @@ def classify(
     options: RunOptions | None = None,
     output: Source | None = None,
     overwrite: bool = False,
-) -> pa.Table | Report:
+) -> pa.Table | RunCounts:
     """Classifies images.
 
     Args:
@@ -63,7 +63,7 @@ def classify(
 
     Returns:
         A table with the columns path, status, error, label_1, index_1, score_1, ..., one row an image; with `output`
-        the `Report` of the run.
+        the `RunCounts` of the run.
 
     Raises:
         XcliError: what the command line would end with; images that fail are rows, never errors.
@@ -88,7 +88,7 @@ def extract_features(
     options: RunOptions | None = None,
     output: Source | None = None,
     overwrite: bool = False,
-) -> pa.Table | Report:
+) -> pa.Table | RunCounts:
     """Computes an embedding of each image.
 
     Args:
@@ -103,7 +103,7 @@ def extract_features(
 
     Returns:
         A table with the columns path, status, error and features (float32[2048] by default), one row an image; with
-        `output` the `Report` of the run.
+        `output` the `RunCounts` of the run.
 
     Raises:
         XcliError: what the command line would end with; images that fail are rows, never errors.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xcli.cli import _run
 from xcli.cli.verbosity import Messages
-from xcli.core.tensorflow import NativeStderr
+from xcli.core.process import NativeStderr
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.networks import SIZE
 from xcli.core.errors import ModelError, UsageError
-from xcli.core.tensorflow import cpu_flags, load_tensorflow
+from xcli.core.process import has_bfloat16
+from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.engine import Engine, _Traced
 from xcli.models.architecture import layers
 from xcli.models.folded import INPUT_RANGES, Backbone, pool, scale_pixels
@@ -126,7 +127,7 @@ def test_unknown_layers_are_not_passed_over(backbone: Backbone) -> None:
 def test_bfloat16_gives_nearly_the_same_features(
     weights: Weights, maps: NDArray[np.float32], pixels: NDArray[np.uint8]
 ) -> None:
-    if not cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
+    if not has_bfloat16():
         pytest.skip("this processor has no bfloat16 instructions")
     (found,) = Engine(forward_of(Backbone(weights, "bfloat16"), [LAST_MAP], "avg"), size=SIZE, batch_size=len(pixels))(
         pixels

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError, UsageError, XcliError
-from xcli.core.records import ImageRef, Report
+from xcli.core.records import ImageRef, RunCounts
 from xcli.core.version import versions
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
@@ -45,7 +45,7 @@ def test_one_row_a_reference_in_order(model: LoadedModel, tmp_path: Path, batch_
     names = sorted(os.listdir(tmp_path))
     assert [Path(row["path"]).name for row in rows] == names
     assert [row["status"] for row in rows] == ["error" if "x" in name else "ok" for name in names]
-    assert run.report == Report(listed=10, ok=8, errors={"empty": 2}, skipped={})
+    assert run.report == RunCounts(listed=10, ok=8, errors={"empty": 2}, skipped={})
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1, 1), (2, 2), (5, 5), (40, 16)])
@@ -129,7 +129,7 @@ def test_rows_that_do_not_add_up_are_a_bug_said_loudly(model: LoadedModel, tmp_p
 
 
 def test_report_counts() -> None:
-    report = Report()
+    report = RunCounts()
     report.count((None, ImageError("empty", "x"), ImageError("empty", "y"), ImageError("timeout", "z")))
     assert (report.ok, report.failed, report.rows) == (1, 3, 4)
     assert report.errors == {"empty": 2, "timeout": 1}

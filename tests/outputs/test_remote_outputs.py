@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.objectstore import ObjectStore
-    from xcli.core.records import ImageBatch, Report
+    from xcli.core.records import ImageBatch, RunCounts
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ class Recorder:
 
     def __call__(
         self, die_after: int | None = None, overwrite: bool = False, batch_size: int = 2, **options: Any
-    ) -> Report:
+    ) -> RunCounts:
         run = StubRun([str(self.photos)], self.command, batch_size, "features_out" in options)
         self.computed = []
 

@@ -67,10 +67,10 @@ def test_refuses_what_makes_no_sense(options: dict[str, Any], match: str) -> Non
 
 
 def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
     assert training_precision("auto", "/CPU:0") == "bfloat16"
     assert training_precision("float32", "/CPU:0") == "float32"
-    monkeypatch.setattr(module, "cpu_flags", frozenset)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: False)
     assert training_precision("auto", "/CPU:0") == "float32"
     assert [trained_dtype(one) for one in ("float32", "bfloat16", "float16", "tf32")] == [
         "float32",

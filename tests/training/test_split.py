@@ -10,7 +10,7 @@ import pytest
 
 from xcli.core.errors import SourceError, UsageError
 from xcli.sources.labelled import read_labelled
-from xcli.training.split import Split, named, split_images
+from xcli.training.split import Split, split_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,8 +144,3 @@ def test_refuses_a_class_that_validation_lacks(tmp_path: Path) -> None:
     fill(tmp_path / "validation", a=2)
     with pytest.raises(SourceError, match="the validation part has no images of 'b'"):
         split(tmp_path)
-
-
-def test_names_no_more_classes_than_can_be_read() -> None:
-    assert named(["a", "b\n"]) == "'a', 'b\\\\n'"
-    assert named(map(str, range(30))).endswith("'9' and 20 more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, Report
+from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
 from xcli.core.text import one_line
 from xcli.tables.schema import prediction_count
 
@@ -27,7 +27,7 @@ MIN_CELL = 24
 """Columns of the terminal that a prediction needs to be of use."""
 
 
-def summary(report: Report, seconds: float) -> str:
+def summary(report: RunCounts, seconds: float) -> str:
     """The closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
     parts = [f"{report.ok:,} ok"]
     if report.failed:

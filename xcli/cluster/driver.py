@@ -1,7 +1,7 @@
 """A run over a cluster: sources are listed here, rows are made and written elsewhere, and accounted for here again.
 
     listing --> blocks --> workers (`xcli.cluster.worker`), each with its engine --> part-00000.parquet, ...
-                              \\--> what came of each block --> Report, _meta.json, _SUCCESS
+                              \\--> what came of each block --> RunCounts, _meta.json, _SUCCESS
 
 The directory is the same as that of a run on one machine (`xcli.outputs.dataset`). No pixel and no vector comes through
 here.
@@ -23,7 +23,7 @@ from xcli.cluster.ray_backend import ClusterOptions, cluster, run_blocks, stage_
 from xcli.cluster.worker import Job, Worker
 from xcli.core import errors
 from xcli.core.errors import TooManyErrors, UsageError, XcliError
-from xcli.core.records import Report
+from xcli.core.records import RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
 from xcli.outputs.error_list import check_errors, list_errors
@@ -87,7 +87,7 @@ class ClusterRun:
     overwrite: bool = False
     command_line: str | None = None
     on_images: Callable[[int, int], None] = lambda images, errors: None
-    report: Report = field(default_factory=Report)
+    report: RunCounts = field(default_factory=RunCounts)
     published: bool = False
     worker: type = Worker
     _images: dict[int, int | None] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.blocks import PROBE, Block, Done
 from xcli.core.errors import ClusterError, UsageError, XcliError
-from xcli.core.records import ERROR_STATUS, STATUS, Report
+from xcli.core.records import ERROR_STATUS, STATUS, RunCounts
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, part_name, read_notes
 from xcli.outputs.parts import refuse_other_settings
@@ -229,12 +229,12 @@ class Worker:
         """Loads the model and traces the engine, at the first block that needs it."""
         if self._computation is not None:
             return
-        from xcli.core.tensorflow import keep_freed_memory
+        from xcli.core.process import reuse_freed_memory
         from xcli.inference.predictor import Predictor
         from xcli.models.loader import load_model, preprocessing_for
 
         job = self._job
-        keep_freed_memory()
+        reuse_freed_memory()
         model = load_model(job.spec)
         # One decoder a processor, of those that this worker has.
         options = replace(job.options, workers=job.options.workers or job.threads)
@@ -282,7 +282,7 @@ class Worker:
         note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
         metadata = provenance_metadata(self._fingerprint["provenance"])
         writer = PartWriter(self._folder, block.number, metadata, note, keep=False)
-        report = Report()
+        report = RunCounts()
         try:
             for batch, rows in self._computation.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.states)

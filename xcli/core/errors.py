@@ -1,14 +1,14 @@
-"""Every error that this package raises on purpose, and the exit code each one ends a command with.
+"""Every error that this package raises on purpose, and the exit code with which each one ends a command.
 
     XcliError                    1
-    |-- UsageError               2   the command or call makes no sense as given
+    |-- UsageError               2   an argument is wrong, or does not go with another one
     |   `-- SourceError          2   a source, glob or manifest cannot be used as a list of images
     |-- ModelError               3   the model cannot be had, or does not fit
     |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
     |   `-- LabelsError          3   the label file is unreadable, or of another length
     |-- OutputError              5   the result cannot be written
-    |   `-- ClusterError         5   the cluster that was to make it is lost
-    |-- CheckError               6   a check that the user asked for did not hold
+    |   `-- ClusterError         5   the cluster that computes it is lost
+    |-- CheckError               6   a check that the user asked for failed
     `-- TooManyErrors            4   more error rows than --max-errors
 
     ImageError                   -   one image cannot be turned into pixels: always a row, never an exit
@@ -40,7 +40,7 @@ class ExitCode(IntEnum):
 
 
 class XcliError(Exception):
-    """Base class; `exit_code` is what the command line exits with."""
+    """Base class of the errors that end a command, with its exit code."""
 
     exit_code: ExitCode = ExitCode.BUG
 
@@ -76,7 +76,7 @@ class OutputError(XcliError):
 
 
 class ClusterError(OutputError):
-    """Machines of a cluster have died, or cannot do what is asked of them."""
+    """Machines of a cluster failed, or do not meet the requirements."""
 
 
 class CheckError(XcliError):
@@ -86,16 +86,16 @@ class CheckError(XcliError):
 
 
 class TooManyErrors(XcliError):
-    """The run was ended early, for it had more error rows than the user wants."""
+    """The run was stopped early because it had more error rows than `--max-errors`."""
 
     exit_code = ExitCode.ROW_ERRORS
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP has arrived; like KeyboardInterrupt it is no error, and passes every handler of errors.
+    """SIGTERM or SIGHUP was received. Like KeyboardInterrupt it is no Exception, so that error handlers ignore it.
 
     Attributes:
-        number: which of them.
+        number: the signal.
     """
 
     def __init__(self, number: Signals) -> None:
@@ -107,7 +107,7 @@ class ImageError(Exception):
     """One image cannot be turned into pixels.
 
     Attributes:
-        reason: a short machine-readable word (`REASONS`), by which the closing summary counts.
+        reason: one of `REASONS`, by which the summary of a run counts error rows.
         message: one line for a person; the row's `error` column reads `reason: message`.
     """
 
@@ -119,7 +119,7 @@ class ImageError(Exception):
         "not-an-image",  # no decoder recognises the content
         "truncated",  # the data ends early
         "corrupt",  # the data is damaged in another way
-        "unsupported",  # an image, but of a kind with no agreed way to 8-bit RGB
+        "unsupported",  # an image of a kind that has no defined conversion to 8-bit RGB
         "too-large",  # more pixels than --max-pixels
         "timeout",  # slower than --image-timeout
     )
@@ -131,7 +131,7 @@ class ImageError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        """For its way to other processes."""
+        """Supports pickling: other processes send these errors back."""
         return ImageError, (self.reason, self.message)
 
 

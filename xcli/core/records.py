@@ -1,4 +1,4 @@
-"""The values that pass from stage to stage, and the names of the output columns, each said once."""
+"""The records that pass between stages of a run, and the names of the output columns."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ if TYPE_CHECKING:
     from xcli.core.errors import ImageError
 
 PATH, STATUS, ERROR = "path", "status", "error"
-
-STATUS_COLUMNS = (PATH, STATUS, ERROR)
-"""The columns, all of them text, that every table starts with."""
+"""The first columns of every table."""
 
 FEATURES = "features"
-"""The column of embeddings in Parquet; CSV has one column an element: f0, f1, ..."""
+"""The column of embeddings in Parquet; CSV has one column for each element: f0, f1, ..."""
 
 OK_STATUS, ERROR_STATUS = "ok", "error"
 
 
 class FileState(NamedTuple):
-    """The state of an input file, by which a change is noticed.
+    """Size and modification time of an input file, by which a change is noticed.
 
     Attributes:
-        size: its bytes.
-        mtime: time of modification, in nanoseconds since 1970.
+        size: in bytes.
+        mtime: time of the last modification, in nanoseconds since 1970.
     """
 
     size: int
@@ -37,13 +35,13 @@ class FileState(NamedTuple):
 
 
 class Readable(Protocol):
-    """What gives the bytes of an image."""
+    """A source of the bytes of one image."""
 
     def read(self, max_bytes: int) -> bytes:
-        """Reads the image whole.
+        """Reads all bytes of the image.
 
         Args:
-            max_bytes: a larger one is refused.
+            max_bytes: a larger image is refused.
 
         Raises:
             ImageError: it cannot be read.
@@ -51,7 +49,7 @@ class Readable(Protocol):
 
 
 class Location(Readable, Protocol):
-    """Where the bytes of an image are: a file, an object of a store, or a member of an archive."""
+    """Where the bytes of an image are: in a file, an object of a store, or a member of an archive."""
 
     @property
     def file(self) -> str:
@@ -59,32 +57,32 @@ class Location(Readable, Protocol):
 
     @property
     def offset(self) -> int | None:
-        """Where in an archive the image is; None for an image that is a file of its own."""
+        """Position of the image in its archive; None for an image that is a file of its own."""
 
     @property
     def size(self) -> int | None:
-        """Its bytes, where they are known without looking."""
+        """Size in bytes if the listing gave it, else None."""
 
     @property
     def remote(self) -> bool:
-        """Whether reading it takes a request to a server, so that it pays to begin early."""
+        """Whether reading it takes a request to a server, so that prefetching is worthwhile."""
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        """Reads the image whole, with the state of its file at that time; see `read`."""
+        """Reads all bytes of the image (see `read`), with the state of its file at that time."""
 
     def state(self) -> FileState | None:
-        """The state of the file that holds the image; None where it cannot be had."""
+        """Returns the state of the file that holds the image; None if it cannot be determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One input image, known by name only.
+    """A reference to one input image.
 
     Attributes:
-        path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid text.
-        location: what to read.
+        path: the `path` column: as the user gave it, joined with `/`, escaped so that it is always valid UTF-8.
+        location: where its bytes are.
         key: the bytes of the path relative to its source; what `--shard` hashes.
-        error: what is wrong already at listing time (`ImageError`), else None. Such a ref is never opened.
+        error: an error found while listing, else None. An image with such an error is never read.
         extra: values of the manifest's other columns, in the order of `Listing.extra_columns`.
     """
 
@@ -97,31 +95,31 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """A batch on its way to the engine.
+    """Decoded images on their way to the engine.
 
     Attributes:
         refs: b references, in the order of the sources.
         pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
         errors: for each ref its error, or None.
-        states: for each ref the state of its file just before it was read, or None where that cannot be had.
+        stamps: for each ref the state of its file just before it was read, or None if that is unknown.
     """
 
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
-    states: tuple[FileState | None, ...] = ()
+    stamps: tuple[FileState | None, ...] = ()
 
 
 @dataclass(slots=True)
-class Report:
-    """What became of every input; decides the exit code, once.
+class RunCounts:
+    """Counts of the inputs and rows of a run, by outcome; the exit code follows from them.
 
     Attributes:
-        listed: inputs that the sources gave.
+        listed: images that the sources list.
         ok: rows with status `ok`.
         errors: number of error rows by `ImageError.reason`.
-        skipped: directory entries that are not inputs, by reason (`hidden`, `not an image`, `excluded`, ...).
-        resumed: rows that an earlier run had finished; they are among `ok` and `errors`.
+        skipped: directory entries that are not listed, by reason (`hidden`, `not an image`, `excluded`, ...).
+        resumed: rows taken over from an earlier run; `ok` and `errors` include them.
     """
 
     listed: int = 0
@@ -131,16 +129,16 @@ class Report:
     resumed: int = 0
 
     def check(self, rows: int) -> None:
-        """Makes sure that every image has its row, in what was counted and in what was written.
+        """Checks that every listed image was counted, and that as many rows were written.
 
         Raises:
-            XcliError: it has not. That must never happen, and nothing less than the end of the run will do.
+            XcliError: the numbers differ. This is a bug, and no reason to deliver a wrong table.
         """
         from xcli.core.errors import XcliError
 
         if not self.listed == self.rows == rows:
             raise XcliError(
-                f"the accounts do not balance: {self.listed} images were listed, {self.rows} counted and {rows} rows "
+                f"the counts do not match: {self.listed} images were listed, {self.rows} counted and {rows} rows "
                 "written; please report this with the command that you used"
             )
 
@@ -155,7 +153,7 @@ class Report:
         return self.ok + self.failed
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the counts as a JSON object."""
         return {
             "listed": self.listed,
             "ok": self.ok,
@@ -165,7 +163,7 @@ class Report:
         }
 
     def count(self, errors: tuple[ImageError | None, ...]) -> None:
-        """Adds the rows of one batch."""
+        """Counts the rows of one batch."""
         for error in errors:
             if error is None:
                 self.ok += 1
@@ -173,7 +171,7 @@ class Report:
                 self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
 
     def resume(self, ok: int, errors: Mapping[str, int]) -> None:
-        """Adds the rows of an earlier run."""
+        """Counts the rows taken over from an earlier run."""
         self.ok += ok
         for reason, count in errors.items():
             self.errors[reason] = self.errors.get(reason, 0) + count
@@ -181,5 +179,5 @@ class Report:
 
 
 def default(kind: type, name: str) -> Any:
-    """The default that a dataclass gives a field."""
+    """Returns the default value of a dataclass field."""
     return next(one.default for one in fields(kind) if one.name == name)

@@ -1,4 +1,4 @@
-"""Signals that wait while something must not be torn in two."""
+"""Deferring signals during operations that must not be interrupted halfway."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """A context in which the first SIGINT, SIGTERM or SIGHUP waits until its end; a second one acts at once.
+    """A context that defers the first SIGINT, SIGTERM or SIGHUP until its end; a second one takes effect at once.
 
-    Outside of the main thread, which is where Python handles signals, nothing changes.
+    It does nothing outside the main thread, where Python handles no signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

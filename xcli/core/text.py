@@ -1,28 +1,32 @@
-"""Names of files as text that any table can hold, and back: the reversible escape of the `path` column.
+"""File names as text: the reversible escape of the `path` column, and text for messages of one line.
 
-A file name is bytes. Within the program it is what `os.fsdecode` makes of them; in a table it is valid UTF-8 text, in
-which `\\xNN` stands for a byte that is not UTF-8 and `\\\\` for a backslash. Nothing else is changed.
+A file name is bytes. In the program it is what `os.fsdecode` returns for them; in a table it is valid UTF-8 text, in
+which `\\xNN` stands for a byte that is not UTF-8 and `\\\\` for a backslash. Everything else stays as it is.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _ESCAPE = re.compile(rb"\\(?:(\\)|x([0-9a-fA-F]{2}))?")
 
 
 def escape_path(location: str) -> str:
-    """Turns a file system path into text for the `path` column.
+    """Escapes a file system path for the `path` column.
 
     Args:
         location: a path as `os.fsdecode` gives it.
 
     Returns:
-        Valid text; different paths give different texts.
+        Valid UTF-8 text; different paths give different texts.
 
     Raises:
-        UnicodeEncodeError: `location` holds something that stands for no byte, so it can be no path.
+        UnicodeEncodeError: `location` holds a surrogate that stands for no byte, so it is no path.
     """
     if location.isascii() and "\\" not in location:
         return location
@@ -30,10 +34,10 @@ def escape_path(location: str) -> str:
 
 
 def unescape_path(text: str) -> str:
-    """Turns text made by `escape_path` back into the path.
+    """Reverses `escape_path`.
 
     Args:
-        text: a value of the `path` column. Bytes that are not UTF-8 (as surrogates) are taken as they are.
+        text: a value of the `path` column. Surrogates that stand for bytes are allowed.
 
     Returns:
         The path, as `os.fsdecode` gives it.
@@ -54,7 +58,7 @@ def _byte(match: re.Match[bytes]) -> bytes:
 
 
 def encode_text(text: str) -> bytes:
-    """Gives the bytes of text that was read from a UTF-8 file with `surrogateescape`.
+    """Returns the bytes of text that was read from a UTF-8 file with `surrogateescape`.
 
     Raises:
         UnicodeEncodeError: `text` holds a surrogate that stands for no byte.
@@ -80,10 +84,10 @@ _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def one_line(text: str) -> str:
-    r"""Text with everything escaped that would break a line, drive a terminal, or not encode as UTF-8.
+    r"""Escapes characters that would break a line, control a terminal, or cannot be encoded as UTF-8.
 
-    Control characters, those for the direction of writing too, and line separators become `\n`, `\x1b`, `\u2028`;
-    the surrogates by which Python carries undecodable bytes of file names become `\xff`.
+    Control characters (also of the writing direction) and line separators become `\n`, `\x1b`, `\u2028`; the surrogates
+    that stand for undecodable bytes of file names become `\xff`.
     """
     return _NOT_ONE_LINE.sub(_escape, text)
 
@@ -93,3 +97,10 @@ def _escape(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
     return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def join_names(names: Iterable[str], most: int = 10) -> str:
+    """Joins names for a message: the first `most` of them, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, OutputError, SourceError, UsageError
-from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, OK_STATUS, PATH, STATUS, ImageRef, Report
+from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, OK_STATUS, PATH, STATUS, ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.evaluation.metrics import Metrics, compute
 from xcli.inference.options import RunOptions
@@ -91,7 +91,7 @@ class Evaluation:
     scores: NDArray[np.float32]
     errors: tuple[str | None, ...]
     labels: tuple[str, ...]
-    report: Report = field(default_factory=Report)
+    report: RunCounts = field(default_factory=RunCounts)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     profile: Profile = field(default_factory=Profile)
     seconds: float = 0.0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xcli.core.process import free_memory
 from xcli.core.tensorflow import arithmetic_dtype, load_tensorflow
 from xcli.models.architecture import IMAGE_SIZE
 
@@ -44,37 +43,6 @@ def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Pre
     while batch > 1 and batch * STREAMS * image > free * _SHARE:
         batch //= 2
     return batch
-
-
-def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes of main memory that this process may still take: the machine's, or its control group's if that is less.
-
-    Args:
-        root: where `proc` and `sys` are (for tests).
-
-    Returns:
-        None where the system does not say.
-    """
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    groups = root / "sys/fs/cgroup"
-    for group, limit, usage in (
-        (groups, "memory.max", "memory.current"),
-        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        # Without a limit, version 2 says "max" here and version 1 a number beyond all memory.
-        with suppress(OSError, ValueError):
-            used = int((group / usage).read_text()) - _cached_files(group)
-            found.append(max(0, int((group / limit).read_text()) - used))
-    return min(found, default=None)
-
-
-def _cached_files(group: Path) -> int:
-    """Bytes of a control group's memory that only cache files; the system gives them back on demand."""
-    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
 
 
 def _free_gpu_memory(device: str) -> int | None:

@@ -25,7 +25,8 @@ MAX_LISTED = 20
 
 def machine() -> dict[str, Any]:
     """Processor, devices that TensorFlow sees, and image formats that can be decoded. Imports TensorFlow."""
-    from xcli.core.tensorflow import cpu_flags, load_tensorflow
+    from xcli.core.process import has_bfloat16
+    from xcli.core.tensorflow import load_tensorflow
     from xcli.images.decoders import supported_formats
     from xcli.inference.pipeline import default_workers
 
@@ -38,7 +39,7 @@ def machine() -> dict[str, Any]:
         )
     return {
         "processors": default_workers(),
-        "bfloat16": bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}),
+        "bfloat16": has_bfloat16(),
         "gpus": gpus,
         "image_formats": list(supported_formats()),
     }

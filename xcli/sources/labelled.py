@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError
 from xcli.core.records import PATH, ImageRef
-from xcli.core.text import escape_path, valid_text
+from xcli.core.text import escape_path, join_names, valid_text
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.directories import look_at
@@ -316,5 +316,4 @@ def _of(classes: Mapping[str | None, set[str]], *splits: str | None) -> set[str]
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [f"'{escape_path(name)}'" for name in names[:20]]
-    return ", ".join(shown) + (", ..." if len(names) > 20 else "")
+    return join_names(f"'{escape_path(name)}'" for name in names)

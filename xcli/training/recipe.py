@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
-from xcli.core.tensorflow import choose_precision, cpu_flags
+from xcli.core.process import has_bfloat16
+from xcli.core.tensorflow import choose_precision
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.freezing import cut_below
 from xcli.training.optimizer import StepOptions
@@ -139,7 +140,7 @@ def training_precision(request: str, device: str) -> Precision:
     Raises:
         UsageError: the device cannot compute in that precision.
     """
-    if request == "auto" and device.startswith("/CPU") and cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
+    if request == "auto" and device.startswith("/CPU") and has_bfloat16():
         return "bfloat16"
     return choose_precision(request, device)
 

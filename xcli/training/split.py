@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, SourceError, UsageError
-from xcli.core.text import one_line
+from xcli.core.text import join_names, one_line
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.inference.pipeline import default_workers
 from xcli.sources.labelled import TRAIN, VALIDATION
@@ -154,10 +154,8 @@ def _check_validation(data: LabelledImages) -> None:
 
 
 def named(labels: Iterable[str]) -> str:
-    """Class names for a message, not too many of them."""
-    shown = [repr(one_line(label)) for label in labels]
-    more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
-    return ", ".join(shown[:MAX_NAMED]) + more
+    """Lists class names in a message."""
+    return join_names(repr(one_line(label)) for label in labels)
 
 
 def _choose(

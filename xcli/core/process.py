@@ -1,0 +1,147 @@
+"""This process and its machine: the C library's allocator, native standard error, instruction sets, free memory."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_KEPT_BYTES = 256 << 20
+
+
+def reuse_freed_memory() -> bool:
+    """Makes the C library reuse the memory of decoded images, from one pool for all threads.
+
+    By default it returns the memory of every image (about 5 MB) to the system, which clears the pages each time.
+    Only for the processes of the command line: a library must not change the allocator of its host.
+
+    Returns:
+        Whether it was set: only with glibc, and unless environment variables tune its malloc.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl, macOS
+        return False
+    # glibc maps blocks larger than 32 MiB separately in any case; TensorFlow has its own allocator.
+    options = ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_MMAP_THRESHOLD, 32 << 20))
+    return all(mallopt(name, value) for name, value in options)
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Returns the instruction sets of the processor as Linux names them; empty if they cannot be read."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            for line in info:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass  # not Linux: the instruction sets are unknown
+    return frozenset()
+
+
+def has_bfloat16() -> bool:
+    """Says whether the processor has bfloat16 instructions: AVX512-BF16, AMX, or those of ARM."""
+    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Returns the bytes of main memory that this process may still use: of the machine or of its control group.
+
+    Args:
+        root: the directory with `proc` and `sys` (for tests).
+
+    Returns:
+        The smaller of the two; None if the system reports neither.
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    groups = root / "sys/fs/cgroup"
+    for group, limit, usage in (
+        (groups, "memory.max", "memory.current"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        # Without a limit, version 2 says "max" here and version 1 a number beyond all memory.
+        with suppress(OSError, ValueError):
+            used = int((group / usage).read_text()) - _cached_files(group)
+            found.append(max(0, int((group / limit).read_text()) - used))
+    return min(found, default=None)
+
+
+def _cached_files(group: Path) -> int:
+    """Returns the bytes of a control group that only cache files; the system frees them on demand."""
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
+
+
+class NativeStderr:
+    """Captures what C and C++ libraries write to file descriptor 2.
+
+    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. Python's
+    `sys.stderr` keeps writing to the original descriptor, while descriptor 2 becomes a temporary file, the end of
+    which `tail` returns after a crash.
+    """
+
+    def __init__(self) -> None:
+        self._captured: int | None = None
+
+    def capture(self) -> None:
+        """Starts to capture; a second call does nothing.
+
+        If it is impossible (no descriptor 2, no room for a temporary file), everything stays visible.
+        """
+        if self._captured is not None:
+            return
+        try:
+            # Appending, so that a library always writes to the end, even while `tail` reads.
+            with tempfile.TemporaryFile("a+b", prefix="xception-") as file:
+                captured = _duplicate(file.fileno())
+            ours = _duplicate(2)
+        except OSError:
+            return
+        if _writes_to(sys.stderr, 2):
+            sys.stderr.flush()
+            sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+        else:  # another program has replaced the stream: leave it
+            os.close(ours)
+        os.dup2(captured, 2)
+        self._captured = captured
+
+    def tail(self, size: int = 8_000) -> str:
+        """The last `size` bytes that were captured, as text."""
+        if self._captured is None:
+            return ""
+        end = os.fstat(self._captured).st_size
+        # Not seek() and read(): descriptor 2 shares their position.
+        return os.pread(self._captured, size, max(0, end - size)).decode("utf-8", "replace")
+
+
+def hide_library_output(*, debug: bool) -> None:
+    """Hides the messages and warnings of libraries, except for debugging."""
+    if not debug:
+        NativeStderr().capture()
+        warnings.simplefilter("ignore")
+
+
+def _duplicate(number: int) -> int:
+    """Duplicates a descriptor to a number above those of the standard streams, even if one of them is closed."""
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _writes_to(stream: IO[str] | None, number: int) -> bool:
+    try:
+        return stream is not None and stream.fileno() == number
+    except (OSError, ValueError):  # a stream without a descriptor, or a closed one
+        return False
