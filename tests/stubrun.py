@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tests.writtentables import provenance, values_of
 from xcli.core.errors import ImageError
-from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, Report
+from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, RunCounts
 from xcli.inference.profiler import Profile
 from xcli.outputs.resume import RowOrder
 from xcli.sources.listing import list_images
@@ -33,7 +33,7 @@ class StubRun:
 
     def __init__(self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False) -> None:
         self.listing = list_images(SourceOptions(sources=tuple(sources)))
-        self.report, self.profile = Report(), Profile()
+        self.report, self.profile = RunCounts(), Profile()
         self._command, self._batch_size, self._with_features = command, batch_size, with_features
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:

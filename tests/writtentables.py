@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from xcli.core.errors import ImageError, reason_of
-from xcli.core.records import ImageRef, Report
+from xcli.core.records import ImageRef, RunCounts
 from xcli.sources.listing import list_images, shard_of
 from xcli.sources.options import SourceOptions
 from xcli.tables.formats import open_sink
@@ -85,8 +85,8 @@ def rows_of(command: str, refs: Sequence[ImageRef], extra: Sequence[Any] = (), *
     return classify_batch(schema, refs, errors, scores, labels, wnids, options.get("min_score"))
 
 
-def counts_of(batch: pa.RecordBatch) -> Report:
-    report = Report()
+def counts_of(batch: pa.RecordBatch) -> RunCounts:
+    report = RunCounts()
     for status, error in zip(batch["status"].to_pylist(), batch["error"].to_pylist(), strict=True):
         if status == "ok":
             report.ok += 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xcli.core.text import escape_path, join_names, unescape_path, valid_text
+from xcli.core.text import escape_path, join_names, one_line, unescape_path, valid_text
 
 NAMES = st.binary(min_size=1, max_size=40).map(lambda name: name.replace(b"\0", b"\\x"))
 
@@ -67,6 +67,20 @@ def test_a_character_that_stands_for_no_byte_is_no_path():
 )
 def test_valid_text_changes_bad_bytes_only(text, valid):
     assert valid_text(text) == valid
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain é 🦊 \\n", "plain é 🦊 \\n"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[31m\x00\x7f\x85\x9f", r"\x1b[31m\x00\x7f\x85\x9f"),
+        ("\xa0 \u2028\u2029", "\xa0 " + r"\u2028\u2029"),
+        ("\udcff\udc80\ud800", r"\xff\x80\ud800"),
+    ],
+)
+def test_one_line(text: str, expected: str) -> None:
+    assert one_line(text) == expected
 
 
 def test_joins_no_more_names_than_can_be_read() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import ImageBatch, Report
+    from xcli.core.records import ImageBatch, RunCounts
     from xcli.outputs.resume import RowOrder
 
 
@@ -63,7 +63,7 @@ class Recorder:
         self.computed: list[str] = []
         self.sources: tuple[str, ...] = (str(photos),)
 
-    def __call__(self, die_after: int | None = None, overwrite: bool = False, **options: Any) -> Report:
+    def __call__(self, die_after: int | None = None, overwrite: bool = False, **options: Any) -> RunCounts:
         second = "features_out" in options
         table: Any = FeaturesTask()
         if self.command == "classify":

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.checks.findings import Finding, Findings, RowIndex
 from xcli.checks.verify import check_counts, count_rows, match, refusal
 from xcli.core.errors import CheckError, UsageError
-from xcli.core.records import STATUS_COLUMNS, Report
-from xcli.core.text import one_line
+from xcli.core.records import STATUS_COLUMNS, RunCounts
+from xcli.core.text import join_names, one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.encoders import rows_per_group
 from xcli.tables.formats import open_sink
@@ -60,7 +60,7 @@ class Merged:
         ordered: whether the rows are in the order of sources.
     """
 
-    report: Report
+    report: RunCounts
     shards: int
     ordered: bool
 
@@ -227,7 +227,7 @@ def merge(
         OutputError: the table cannot be written.
     """
     started = datetime.now(UTC)
-    reports = [Report() for _ in shards.readers]
+    reports = [RunCounts() for _ in shards.readers]
     metadata = provenance_metadata(shards.provenance)
     if listing is None:
         _check_complete(shards.readers)
@@ -262,13 +262,12 @@ def _check_complete(readers: Sequence[Reader]) -> None:
     count = max(counts)
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in given]
     if len(counts) > 1 or len(set(given)) < len(given):
-        raise CheckError(f"these are not the shards of one run, each once: {', '.join(map(str, shards[:20]))}")
+        raise CheckError(f"these are not the shards of one run, each once: {join_names(map(str, shards))}")
     if missing:
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-        raise CheckError(f"shards are missing: {', '.join(missing[:20])}{more}; give them too")
+        raise CheckError(f"shards are missing: {join_names(missing)}; give them too")
 
 
-def _behind(shards: Shards, reports: Sequence[Report], findings: Findings) -> Iterator[pa.RecordBatch]:
+def _behind(shards: Shards, reports: Sequence[RunCounts], findings: Findings) -> Iterator[pa.RecordBatch]:
     """The rows of all shards, one behind the other, counted."""
     for reader, report in zip(shards.readers, reports, strict=True):
         for batch in reader.batches():
@@ -278,7 +277,7 @@ def _behind(shards: Shards, reports: Sequence[Report], findings: Findings) -> It
     _refuse(findings)
 
 
-def _order(shards: Shards, reports: Sequence[Report], listing: Listing, findings: Findings) -> NDArray[np.int64]:
+def _order(shards: Shards, reports: Sequence[RunCounts], listing: Listing, findings: Findings) -> NDArray[np.int64]:
     """For each row the number of its source; counts the rows."""
     index = RowIndex.of(map(_counted_paths, shards.readers, reports))
     for reader, report in zip(shards.readers, reports, strict=True):
@@ -288,7 +287,7 @@ def _order(shards: Shards, reports: Sequence[Report], listing: Listing, findings
     return index.positions
 
 
-def _counted_paths(reader: Reader, report: Report) -> Iterator[list[str | None]]:
+def _counted_paths(reader: Reader, report: RunCounts) -> Iterator[list[str | None]]:
     for batch in reader.batches(STATUS_COLUMNS):
         count_rows(batch, report)
         yield batch.column(0).to_pylist()
@@ -299,9 +298,9 @@ def _refuse(findings: Findings) -> None:
         raise MergeError(findings.failures)
 
 
-def _sum(readers: Sequence[Reader], reports: Sequence[Report], listing: Listing | None) -> Report:
+def _sum(readers: Sequence[Reader], reports: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
     """The counts of all; what was skipped each shard has met for itself, so that is the most that one says."""
-    total = Report()
+    total = RunCounts()
     skipped: dict[str, int] = {}
     for reader, report in zip(readers, reports, strict=True):
         total.ok += report.ok
@@ -340,7 +339,7 @@ class _Cursor:
             yield piece
 
 
-def _ordered(shards: Shards, positions: NDArray[np.int64], reports: Sequence[Report]) -> Iterator[pa.RecordBatch]:
+def _ordered(shards: Shards, positions: NDArray[np.int64], reports: Sequence[RunCounts]) -> Iterator[pa.RecordBatch]:
     """The rows of all shards in the order of the sources."""
     import numpy as np
     import pyarrow as pa
@@ -381,7 +380,7 @@ class _Run(NamedTuple):
     rows: int
 
 
-def _runs(shards: Shards, positions: NDArray[np.int64], reports: Sequence[Report]) -> list[_Run]:
+def _runs(shards: Shards, positions: NDArray[np.int64], reports: Sequence[RunCounts]) -> list[_Run]:
     """One a shard; more of a table that shards were merged to before, without the sources."""
     import numpy as np
 

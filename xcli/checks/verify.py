@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.checks.findings import Finding, Findings, RowIndex, names_of, paths_of
 from xcli.core.errors import CheckError, ImageError, SourceError, reason_of
-from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, Report
+from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.provenance import PROVENANCE_KEYS, differences, provenance_of
@@ -49,7 +49,7 @@ class Verdict:
     name: str
     kind: str
     width: int
-    report: Report = field(default_factory=Report)
+    report: RunCounts = field(default_factory=RunCounts)
     sources: bool = False
     findings: list[Finding] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -184,12 +184,12 @@ def _members(value: dict[str, Any], key: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def check_counts(reader: Reader, report: Report, findings: Findings) -> None:
+def check_counts(reader: Reader, report: RunCounts, findings: Findings) -> None:
     """Holds the rows of a table against what its `FILE.meta.json` counts."""
     findings.add("counts", "counts of FILE.meta.json that the rows do not have", _count_differences(reader, report))
 
 
-def count_rows(batch: pa.RecordBatch, report: Report) -> None:
+def count_rows(batch: pa.RecordBatch, report: RunCounts) -> None:
     """Adds the rows of a batch to the counts; whatever is not ok counts as an error."""
     for status, error in zip(batch.column(STATUS).to_pylist(), batch.column(ERROR).to_pylist(), strict=True):
         if status == OK_STATUS:
@@ -198,7 +198,7 @@ def count_rows(batch: pa.RecordBatch, report: Report) -> None:
             report.errors[reason_of(error)] = report.errors.get(reason_of(error), 0) + 1
 
 
-def _count_differences(reader: Reader, report: Report) -> list[str]:
+def _count_differences(reader: Reader, report: RunCounts) -> list[str]:
     """Where `images` of FILE.meta.json and the rows differ, in words."""
     if reader.meta is None:
         return []

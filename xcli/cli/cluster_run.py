@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from xcli.cli.display import Progress
 from xcli.cli.help import CLUSTER, F, option, stack
 from xcli.core.errors import Terminated, UsageError
-from xcli.core.tensorflow import keep_back_noise
+from xcli.core.process import hide_library_output
 from xcli.outputs.options import Output, check_output_options
 from xcli.outputs.target import Directory, parse_target
 from xcli.sources.listing import list_images
@@ -21,7 +21,7 @@ from xcli.sources.listing import list_images
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xcli.core.records import Report
+    from xcli.core.records import RunCounts
     from xcli.inference.options import RunOptions
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
@@ -135,13 +135,13 @@ def run_on_cluster(
     *,
     show_progress: bool,
     debug: bool,
-) -> tuple[Report, float | None]:
+) -> tuple[RunCounts, float | None]:
     """Runs a command over a cluster; returns what became of the images, and the seconds (None: finished before)."""
     from xcli.cluster.driver import ClusterRun
     from xcli.cluster.ray_backend import ClusterOptions, require_ray
     from xcli.sources.archives.listing import WholeArchives
 
-    keep_back_noise(debug=debug)
+    hide_library_output(debug=debug)
     require_ray()
     chosen = ClusterOptions(
         values["ray_address"], values["ray_workers"], values["cpus_per_worker"], values["gpus_per_worker"]

@@ -17,7 +17,8 @@ from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.options import pixel_options, record_options, run_options, source_options
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import ExitCode, UsageError
-from xcli.core.tensorflow import keep_back_noise, keep_freed_memory, load_tensorflow
+from xcli.core.process import hide_library_output, reuse_freed_memory
+from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.outputs.options import Output, check_output_options
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from xcli.core.records import Report
+    from xcli.core.records import RunCounts
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
@@ -126,12 +127,12 @@ def quiet_libraries(debug: bool) -> None:
 
     Before it, while this process has one thread, the C library's allocator is set up.
     """
-    keep_freed_memory()
-    keep_back_noise(debug=debug)
+    reuse_freed_memory()
+    hide_library_output(debug=debug)
     load_tensorflow()
 
 
-def _close(report: Report, seconds: float) -> int:
+def _close(report: RunCounts, seconds: float) -> int:
     if report.listed:
         log.warning("%s", summary(report, seconds))
     else:

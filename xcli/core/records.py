@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from xcli.core.errors import ImageError
 
 PATH, STATUS, ERROR = "path", "status", "error"
-"""The first columns of every table."""
+
+STATUS_COLUMNS = (PATH, STATUS, ERROR)
+"""The first columns of every table, all of them text."""
 
 FEATURES = "features"
 """The column of embeddings in Parquet; CSV has one column for each element: f0, f1, ..."""
@@ -101,13 +103,13 @@ class ImageBatch:
         refs: b references, in the order of the sources.
         pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
         errors: for each ref its error, or None.
-        stamps: for each ref the state of its file just before it was read, or None if that is unknown.
+        states: for each ref the state of its file just before it was read, or None if that is unknown.
     """
 
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
-    stamps: tuple[FileState | None, ...] = ()
+    states: tuple[FileState | None, ...] = ()
 
 
 @dataclass(slots=True)

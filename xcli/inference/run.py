@@ -1,7 +1,7 @@
 """The run itself, on one machine: references to rows, with every one accounted for.
 
     listing --> Predictor --> rows
-                           \\--> Report
+                           \\--> RunCounts
 
 A `Task` (`xcli.inference.tasks`) says what to compute and how its rows look. Where the rows go is the caller's
 business: a file, a terminal, a list.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xcli.core.records import ImageBatch, ImageRef, Report
+from xcli.core.records import ImageBatch, ImageRef, RunCounts
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
@@ -67,7 +67,7 @@ class Run:
     task: Task
     preprocessing: Preprocessing
     options: RunOptions = field(default_factory=RunOptions)
-    report: Report = field(default_factory=Report)
+    report: RunCounts = field(default_factory=RunCounts)
     profile: Profile = field(default_factory=Profile)
     predictor: Predictor = field(init=False)
     _ahead: list[ImageRef] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
-from xcli.core.text import encode_text, escape_path, unescape_path, valid_text
+from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.storage.local import LocalFile
 from xcli.storage.urls import CloudError, is_url
 
@@ -164,7 +164,7 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
     if twice:
         raise SourceError(f"the manifest {shown} has more than one column '{twice[0]}'; rename one")
     if path_column not in names:
-        listed = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
+        listed = join_names(f"'{name}'" for name in names)
         raise SourceError(
             f"the manifest {shown} has no column '{path_column}', only {listed}; "
             "name the column of paths with --path-column"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import Report
+    from xcli.core.records import RunCounts
     from xcli.sources.options import SourceOptions
 
 META_SUFFIX = ".meta.json"
@@ -80,7 +80,7 @@ def digest(fingerprint: dict[str, Any]) -> str:
 def run_meta(
     fingerprint: dict[str, Any],
     sources: SourceOptions,
-    report: Report,
+    report: RunCounts,
     started: datetime,
     seconds: float,
     command_line: str | None,
