@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Invoke, clean_environment, save_photos
 from tests.colournet import colour_model, save_folders
-from xcli.evaluation.evaluate import REPORT_FILES
+from xcli.evaluation.report import REPORT_FILES
 from xcli.models.spec import ModelSpec
 
 MODULE = importlib.import_module("xcli.cli.commands.evaluate")  # the attribute of the package is the command
@@ -129,7 +129,7 @@ def test_splits(invoke: Invoke, colours: list[ModelSpec], tmp_path: Path) -> Non
     assert counts == {None: 6, "train": 9, "validation": 6, "all": 15}
     result = invoke("evaluate", tmp_path, "--model", "RUN", "--split", "test")
     assert result.code == 2
-    assert "no such split, only train, validation" in result.err
+    assert "no such split (they have train, validation)" in result.err
 
 
 def test_a_manifest(invoke: Invoke, data: Path, colours: list[ModelSpec], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from xcli.evaluation.metrics import calibration_error, compute
+from xcli.evaluation.metrics import calibration_error, compute_metrics
 
 
 def random_case(classes, n, seed):
@@ -29,7 +29,7 @@ def random_case(classes, n, seed):
 @pytest.mark.parametrize(("classes", "n"), [(2, 50), (3, 40), (5, 300), (10, 341), (10, 7), (100, 900), (1000, 300)])
 def test_agrees_with_scikit_learn(classes, n):
     true, scores = random_case(classes, n, seed=classes + n)
-    metrics = compute(true, scores, [f"class {index}" for index in range(classes)])
+    metrics = compute_metrics(true, scores, [f"class {index}" for index in range(classes)])
     predicted, everything = scores.argmax(1), np.arange(classes)
     assert metrics.n == n
     assert metrics.top1 == pytest.approx(accuracy_score(true, predicted), abs=1e-12)
@@ -51,23 +51,23 @@ def test_agrees_with_scikit_learn(classes, n):
 
 def test_many_images_in_several_chunks(monkeypatch):
     true, scores = random_case(7, 1000, seed=1)
-    whole = compute(true, scores, "abcdefg")
+    whole = compute_metrics(true, scores, "abcdefg")
     monkeypatch.setattr("xcli.evaluation.metrics._CHUNK", 7 * 33)
-    pieces = compute(true, scores, "abcdefg")
+    pieces = compute_metrics(true, scores, "abcdefg")
     assert whole.as_dict() == pieces.as_dict()
     np.testing.assert_array_equal(whole.confusion, pieces.confusion)
 
 
 def test_ties_go_to_the_first_class():
     scores = np.full((2, 7), 1 / 7, np.float32)
-    metrics = compute(np.array([0, 5]), scores, "abcdefg")
+    metrics = compute_metrics(np.array([0, 5]), scores, "abcdefg")
     assert (metrics.top1, metrics.top5) == (0.5, 0.5)
     assert metrics.confusion[0, 0] == metrics.confusion[5, 0] == 1
 
 
 def test_as_dict():
     true, scores = np.array([0, 1, 1]), np.array([[0.75, 0.25], [0.5, 0.5], [0, 1]], np.float32)
-    assert compute(true, scores, ("cat", "dog")).as_dict() == {
+    assert compute_metrics(true, scores, ("cat", "dog")).as_dict() == {
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,
         "n": 3,
@@ -98,12 +98,12 @@ def test_calibration_of_the_calibrated_and_of_the_sure():
 
 def test_scores_that_are_no_probabilities_have_no_calibration_error():
     scores = np.array([[3.0, -1.0], [0.2, 0.9]], np.float32)
-    metrics = compute(np.array([0, 1]), scores, "ab")
+    metrics = compute_metrics(np.array([0, 1]), scores, "ab")
     assert (metrics.top1, metrics.ece) == (1.0, None)
 
 
 def test_no_images():
-    metrics = compute(np.zeros(0, np.int64), np.zeros((0, 3), np.float32), "abc")
+    metrics = compute_metrics(np.zeros(0, np.int64), np.zeros((0, 3), np.float32), "abc")
     assert (metrics.n, metrics.top1, metrics.top5, metrics.ece) == (0, None, None, None)
     assert metrics.macro == metrics.weighted == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     assert metrics.occurring().tolist() == []
@@ -111,7 +111,7 @@ def test_no_images():
 
 
 def test_classes_that_occur():
-    metrics = compute(np.array([0, 0]), np.array([[0.9, 0, 0.1], [0, 0, 1]], np.float32), "abc")
+    metrics = compute_metrics(np.array([0, 0]), np.array([[0.9, 0, 0.1], [0, 0, 1]], np.float32), "abc")
     assert metrics.occurring().tolist() == [0, 2]
 
 
@@ -128,4 +128,4 @@ def test_classes_that_occur():
 )
 def test_what_does_not_fit_is_refused(true, scores, labels):
     with pytest.raises(ValueError):
-        compute(np.array(true, np.int64), scores.astype(np.float32), labels)
+        compute_metrics(np.array(true, np.int64), scores.astype(np.float32), labels)

@@ -1,6 +1,6 @@
-"""How good predictions are: accuracies, the confusion matrix, per-class figures and their averages, calibration.
+"""Classification metrics: accuracies, the confusion matrix, figures by class and their averages, calibration.
 
-The definitions are those of scikit-learn, with 0 for what would be a division by zero.
+The definitions are those of scikit-learn, with 0 in place of a division by zero.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOP_K = 5
-"""Classes among which the true one counts as found, for `top5`; all of them where there are fewer."""
+"""`top5` counts an image as right if its true class is among so many best ones, or among all if there are fewer."""
 
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017."""
 
-_CHUNK = 1 << 22  # scores looked at in one go, so that temporaries stay small beside the scores
+_CHUNK = 1 << 22  # scores processed at a time, so that temporary arrays stay small
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metrics:
-    """What n predictions among C classes are worth.
+    """Metrics of n predictions among C classes.
 
     Attributes:
         labels: names of the C classes.
         n: number of images.
-        top1, top5: share of the images whose true class has the best, or one of the min(5, C) best scores; None where
-            there is no image. Of equal scores the class of lower index counts as the better, as in the predictions.
+        top1, top5: share of the images whose true class has the best, or one of the min(5, C) best scores; None
+            without images. Of equal scores, that of the lower class index counts as better, as in the predictions.
         confusion: int64[C, C]; rows are true classes, columns predicted ones.
-        precision, recall, f1: float64[C]; 0 where they are not defined.
+        precision, recall, f1: float64[C]; 0 where undefined.
         support: int64[C]; images of each class.
         macro, weighted: `precision`, `recall` and `f1`, averaged over the classes that occur among the true or the
             predicted ones (plain; or weighted by support), as in scikit-learn without `labels`.
-        ece: expected calibration error, 0 to 1; None where there is no image, or where the scores are no probabilities.
+        ece: expected calibration error, 0 to 1; None without images, or if the scores are not probabilities.
     """
 
     labels: tuple[str, ...]
@@ -54,13 +54,13 @@ class Metrics:
     ece: float | None
 
     def occurring(self) -> NDArray[np.int64]:
-        """Indices of the classes that occur among the true or the predicted ones."""
+        """Returns the indices of the classes that occur among the true or the predicted ones."""
         import numpy as np
 
         return np.flatnonzero(self.support + self.confusion.sum(0))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `top1`, `top5`, `n`, `macro`, `weighted`, `ece`, and `per_class` with all C classes, by index."""
+        """Returns JSON's types: `top1`, `top5`, `n`, `macro`, `weighted`, `ece`, and `per_class` with all C classes."""
         return {
             "top1": self.top1,
             "top5": self.top5,
@@ -82,16 +82,18 @@ class Metrics:
         }
 
 
-def compute(true: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], labels: Sequence[str]) -> Metrics:
-    """Measures predictions; the class of the best score is the predicted one.
+def compute_metrics(
+    true: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], labels: Sequence[str]
+) -> Metrics:
+    """Computes the metrics of predictions; the class with the best score is the predicted one.
 
     Args:
         true: integers[n] from 0 to C - 1, the true classes.
-        scores: float32[n, C], usually probabilities. Needs little memory besides.
+        scores: float32[n, C], usually probabilities.
         labels: names of the C classes.
 
     Raises:
-        ValueError: the shapes do not fit, a class is out of range, or a score is NaN.
+        ValueError: the shapes do not match, a class is out of range, or a score is NaN.
     """
     import numpy as np
 
@@ -101,7 +103,7 @@ def compute(true: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], l
             f"{classes} labels and true classes of shape {true.shape} need scores[n, C]; received {scores.shape}"
         )
     if len(true) and not 0 <= true.min() <= true.max() < classes:
-        raise ValueError(f"true classes are from 0 to {classes - 1}; received {true.min()} to {true.max()}")
+        raise ValueError(f"true classes must be from 0 to {classes - 1}; received {true.min()} to {true.max()}")
     target = true.astype(np.int64)
     predicted, best, rank = _ranked(target, scores)
     confusion = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
@@ -129,7 +131,7 @@ def compute(true: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], l
 def calibration_error(
     confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> float:
-    """Expected calibration error: how far, on average, the best probability is from the share of right predictions.
+    """Returns the expected calibration error: the mean distance of the best probability from the accuracy.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599), equation 3:
     predictions are sorted by confidence into intervals ((m - 1) / M, m / M] of equal width; the error is the mean of
@@ -151,7 +153,7 @@ def calibration_error(
 def _ranked(
     true: NDArray[np.int64], scores: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.int64]]:
-    """For each image the predicted class, its score, and how many classes are better than the true one."""
+    """Returns for each image the predicted class, its score, and how many classes score better than the true one."""
     import numpy as np
 
     n, classes = scores.shape
@@ -162,7 +164,7 @@ def _ranked(
         part = slice(start, start + step)
         some, at = scores[part], true[part, None]
         predicted[part] = some.argmax(1)
-        best[part] = some.max(1)  # NaN wherever there is one
+        best[part] = some.max(1)  # is NaN if any score is
         own = np.take_along_axis(some, at, 1)
         rank[part] = (some > own).sum(1) + ((some == own) & (np.arange(classes) < at)).sum(1)
     if np.isnan(best).any():
@@ -177,5 +179,5 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _are_probabilities(scores: NDArray[np.floating[Any]]) -> bool:
-    """Whether all are from 0 to 1, but for what rounding to few bits may add."""
+    """Tells whether all scores are from 0 to 1, with a margin for rounding to few bits."""
     return bool(scores.min() >= 0 and scores.max() <= 1.01)

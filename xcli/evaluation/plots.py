@@ -1,7 +1,7 @@
-"""Pictures for people: the confusion matrix, the course of a training, the worst mistakes. PNG, drawn by matplotlib.
+"""Pictures of an evaluation and of a training, drawn by matplotlib: each function returns the bytes of a PNG file.
 
-They look the same whatever the user's own settings of matplotlib are, and a file appears whole or not at all. Names of
-classes and files are shown as they are: `$` begins no formula, and what would break a line is escaped.
+The pictures do not depend on the user's own settings of matplotlib. Names of classes and files are shown literally:
+`$` does not begin a formula, and characters that would break a line are escaped.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import io
 import logging
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
 from xcli.core.text import one_line
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from xcli.core.records import Location
+    from xcli.evaluation.evaluate import Prediction
 
 MAX_MISTAKES = 24
 """Thumbnails in a picture of mistakes."""
@@ -46,77 +44,19 @@ _FONTS = (
     "Noto Sans Arabic",
     "Noto Sans Devanagari",
 )
-"""For names in scripts that the first lacks, where the machine has one of the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One image that was taken for something else.
-
-    Attributes:
-        path: what to call it.
-        location: what to open.
-        true, predicted: names of the classes.
-        probability: of the predicted class.
-    """
-
-    path: str
-    location: Location
-    true: str
-    predicted: str
-    probability: float
-
-
-def confusion_matrix(path: str, matrix: NDArray[np.int64], labels: Sequence[str], *, overwrite: bool = True) -> None:
-    """Draws a confusion matrix into a PNG file.
-
-    The colour is the share of the true class's images, so that rare classes are seen as well as common ones. Up to 25
-    classes the cells hold numbers of images; beyond 120 only the classes that occur are drawn.
-
-    Args:
-        path: the file.
-        matrix: int64[C, C]; rows are true classes, columns predicted ones.
-        labels: names of the C classes.
-        overwrite: whether the file may be replaced.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomically(path, confusion_matrix_png(matrix, labels), overwrite=overwrite)
-
-
-def history(path: str, rows: Sequence[Mapping[str, Any]], *, overwrite: bool = True) -> None:
-    """Draws loss and accuracy by epoch into a PNG file.
-
-    Args:
-        path: the file.
-        rows: one an epoch, in order, with `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
-            `val_loss` and `val_accuracy`; a number that is None or not there leaves a gap. Epochs count from 1 over all
-            phases. The best validation accuracy is marked.
-        overwrite: whether the file may be replaced.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomically(path, history_png(rows), overwrite=overwrite)
-
-
-def mistakes(path: str, items: Sequence[Mistake], *, overwrite: bool = True) -> None:
-    """Draws thumbnails of mistakes into a PNG file.
-
-    Args:
-        path: the file.
-        items: the worst first; the first 24 are shown. With none of them, the picture says so.
-        overwrite: whether the file may be replaced.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomically(path, mistakes_png(items), overwrite=overwrite)
+"""Tried in turn, so that names in scripts that the first font lacks are drawn if another font is installed."""
 
 
 def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """The picture of `confusion_matrix`, as the bytes of a PNG file."""
+    """Draws a confusion matrix.
+
+    The colour is the share of the true class's images, so that rare classes are as visible as common ones. Up to 25
+    classes, the cells hold the number of images; beyond 120, only the classes that occur are drawn.
+
+    Args:
+        matrix: int64[C, C]; rows are true classes, columns predicted ones.
+        labels: names of the C classes.
+    """
     import numpy as np
 
     names = [_short(label, _LABEL) for label in labels]
@@ -128,14 +68,14 @@ def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> by
         from matplotlib.figure import Figure
 
         if not count:
-            return _says("No images.")
+            return _text_png("No images.")
         cell = 0.62 if count <= 12 else 0.46 if count <= _ANNOTATED else 0.17
         side = min(max(cell * count, 3.2), 20.0)
         figure = Figure(figsize=(side + 3.6, side + 2.4), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         totals = matrix.sum(1, keepdims=True)
         shares = matrix / np.maximum(totals, 1)
-        # The square root: a handful of confusions among a hundred images must be seen.
+        # The square root keeps a few confusions among a hundred images visible.
         picture = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         if count <= _ANNOTATED:
             _annotate(axes, matrix, shares)
@@ -160,21 +100,27 @@ def _annotate(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]
 def _name_classes(axes: Axes, names: Sequence[str]) -> None:
     count = len(names)
     size = 10 if count <= _ANNOTATED else 7.5
-    places = range(0, count, -(-count // _NAMED))  # where there is no room for all, every so many
-    shown = [names[place] for place in places]
+    ticks = range(0, count, -(-count // _NAMED))  # beyond 120 classes, only every second, third, ... has a name
+    shown = [names[tick] for tick in ticks]
     if _ANNOTATED < count <= _NAMED:
         for edge in range(5, count, 5):
             axes.axhline(edge - 0.5, color="#c8c8c8", linewidth=0.4)
             axes.axvline(edge - 0.5, color="#c8c8c8", linewidth=0.4)
-    axes.set_xticks(places, labels=shown, rotation=90 if count > 6 else 30, fontsize=size)
+    axes.set_xticks(ticks, labels=shown, rotation=90 if count > 6 else 30, fontsize=size)
     if count <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, labels=shown, fontsize=size)
+    axes.set_yticks(ticks, labels=shown, fontsize=size)
 
 
 def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The picture of `history`, as the bytes of a PNG file."""
+    """Draws loss and accuracy by epoch.
+
+    Args:
+        rows: one for each epoch, in order, with `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
+            `val_loss` and `val_accuracy`; a number that is None or missing leaves a gap. Epochs count from 1 over all
+            phases. The best validation accuracy is marked.
+    """
     with _settings():
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -211,7 +157,7 @@ def _mark_best(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
-    """A band for each run of epochs of one phase, with its name, where there is more than one."""
+    """Draws a band with the name of each phase, if there is more than one."""
     starts = [index for index, phase in enumerate(phases) if index == 0 or phases[index - 1] != phase]
     if len(starts) < 2:
         return
@@ -231,53 +177,55 @@ def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
         )
 
 
-def mistakes_png(items: Sequence[Mistake]) -> bytes:
-    """The picture of `mistakes`, as the bytes of a PNG file."""
-    shown = items[:MAX_MISTAKES]
+def mistakes_png(mistakes: Sequence[Prediction]) -> bytes:
+    """Draws thumbnails of wrongly classified images; without any, the picture says so.
+
+    Args:
+        mistakes: the worst first; the first 24 are shown.
+    """
+    shown = mistakes[:MAX_MISTAKES]
     with _settings():
         from matplotlib.figure import Figure
 
         if not shown:
-            return _says("No mistakes.")
+            return _text_png("No mistakes.")
         columns = min(_COLUMNS, len(shown))
         lines = -(-len(shown) // columns)
-        # Placed by hand, in inches: the layouts of matplotlib take seconds for as many axes.
+        # The axes are placed explicitly, in inches, because matplotlib's layouts take seconds for this many.
         width, height = max(columns * 1.85, 3.7) + 0.15, lines * 2.35 + 0.4
         figure = Figure(figsize=(width, height), dpi=_DPI)
-        count = f"{len(items):,} mistake{'s' if len(items) != 1 else ''}"
-        title = count if len(items) == len(shown) else f"The worst {len(shown)} of {count}"
+        count = f"{len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''}"
+        title = count if len(mistakes) == len(shown) else f"The worst {len(shown)} of {count}"
         figure.text(0.5, 1 - 0.08 / height, title, ha="center", va="top", fontsize=13)
         for number, mistake in enumerate(shown):
             line, column = divmod(number, columns)
             left, bottom = 0.15 + column * 1.85, height - 0.4 - line * 2.35 - 2.1
             axes = figure.add_axes((left / width, bottom / height, 1.7 / width, 1.7 / height))
             axes.axis("off")
-            _show(axes, mistake)
+            _draw_mistake(axes, mistake)
         return _png(figure)
 
 
-def _show(axes: Axes, mistake: Mistake) -> None:
+def _draw_mistake(axes: Axes, mistake: Prediction) -> None:
     import numpy as np
 
     try:
-        axes.imshow(load_image(mistake.location, Preprocessing(size=_THUMBNAIL, resize="pad")))
-    except ImageError as error:  # gone, or changed, since it was classified
+        axes.imshow(load_image(mistake.ref.location, Preprocessing(size=_THUMBNAIL, resize="pad")))
+    except ImageError as error:  # the file was removed or changed after it was classified
         axes.imshow(np.full((_THUMBNAIL, _THUMBNAIL, 3), 224, np.uint8))
         axes.text(0.5, 0.5, error.reason, ha="center", va="center", transform=axes.transAxes)
     axes.set_title(
-        f"{mistake.probability:.1%} {_short(mistake.predicted, 20)}\ntrue: {_short(mistake.true, 22)}",
+        f"{mistake.score:.1%} {_short(mistake.predicted or '', 20)}\ntrue: {_short(mistake.label, 22)}",
         fontsize=8.5,
         loc="left",
     )
-    tail = one_line(mistake.path)
-    axes.text(
-        0, -0.02, tail if len(tail) <= 32 else "…" + tail[-31:], fontsize=6, color="#606060",
-        ha="left", va="top", transform=axes.transAxes,
-    )  # fmt: skip
+    path = one_line(mistake.ref.path)
+    path = path if len(path) <= 32 else "…" + path[-31:]
+    axes.text(0, -0.02, path, fontsize=6, color="#606060", ha="left", va="top", transform=axes.transAxes)
 
 
-def _says(text: str) -> bytes:
-    """A picture of a few words, where there is nothing to draw."""
+def _text_png(text: str) -> bytes:
+    """Draws a picture of a few words, for when there is nothing else to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=_DPI)
@@ -292,8 +240,8 @@ def _short(text: str, length: int) -> str:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """A context with settings of our own: the user's may ask for LaTeX, which names of files must never reach."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts that are not there, a cache that is built
+    """Replaces matplotlib's settings: the user's may turn on LaTeX, to which file names must never be passed."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no warnings of missing fonts or a font cache being built
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -307,6 +255,6 @@ def _settings() -> Iterator[None]:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    # Without the version of the library, so that the same picture has the same bytes.
+    # Without matplotlib's version in the metadata, the same picture always has the same bytes.
     figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12)
     return file.getvalue()

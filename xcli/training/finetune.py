@@ -18,11 +18,13 @@ from xcli.core.errors import OutputError, UsageError
 from xcli.core.tensorflow import choose_devices, kind_of, load_tensorflow
 from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
-from xcli.evaluation.evaluate import Prediction, evaluate, inside, write_report
+from xcli.evaluation.evaluate import Prediction, evaluate
+from xcli.evaluation.report import is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.bundle import BUNDLE_RECIPE, build_model, write_bundle
 from xcli.models.loader import load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
+from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.encoders import write_table
@@ -119,7 +121,9 @@ def check_paths(place: RunPaths) -> None:
     if is_url(place.run):
         raise UsageError(f"{place.run!r}: finetune writes a directory of this machine; copy that to the object store")
     shown = one_line(place.run)
-    if inside(place.run, place.source) or (os.path.isdir(place.source) and inside(_parent(place.run), place.source)):
+    if is_within(place.run, place.source) or (
+        os.path.isdir(place.source) and is_within(_parent(place.run), place.source)
+    ):
         raise UsageError(f"{shown} lies within the data; give a directory elsewhere")
     if not os.path.isdir(_parent(place.run)):
         raise OutputError(f"cannot write {shown}: no such directory: {one_line(_parent(place.run))}, create it first")
@@ -301,9 +305,9 @@ def _finish(
             "split": [example.split for example in split.examples],
         },
     )
-    from xcli.evaluation.plots import history
+    from xcli.evaluation.plots import history_png
 
-    history(os.path.join(folder, HISTORY_PICTURE), rows)
+    write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows), overwrite=True)
     tuning.watch.scoring()
     outcome = _score(tuning, folder, preprocessing, place, options, precision, tuple(progress.rows))
     _publish(folder, place)

@@ -24,9 +24,12 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
 from xcli.core.records import PATH
 from xcli.core.text import one_line
-from xcli.evaluation.evaluate import SPLIT_CHOICES, check_folder, choose_split, inside, split_of, write_report
+from xcli.evaluation.evaluate import SPLIT_CHOICES, choose_split, split_of
 from xcli.evaluation.evaluate import evaluate as measure
+from xcli.evaluation.report import check_folder, is_within, write_report
+from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
+from xcli.models.spec import ModelSpec
 from xcli.sources.labelled import LABEL, read_labelled
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     options, pixels, spec = run_options(values), pixel_options(values), model_spec(ctx, values, include_top=True)
     data, folder = values["data"], values["output"]
     if folder is not None:
-        if inside(folder, data):
+        if is_within(folder, data):
             raise UsageError(f"{folder} lies in {data}, where it would be a class next time; give another directory")
         check_folder(folder, values["overwrite"])
     images = read_labelled(data, path_column=values["path_column"], label_column=values["label_column"])
