@@ -7,6 +7,6 @@ if not sys.flags.safe_path:
     # there may be imported in place of a library.
     del sys.path[0]
 
-from xcli.cli import main
+from xcli.cli.main import main
 
 main()

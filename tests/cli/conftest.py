@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcli.cli import _run
 from xcli.cli.verbosity import Messages
 from xcli.core.process import NativeStderr
 
@@ -42,7 +41,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
     def run(*args: str | os.PathLike[str]) -> Result:
         monkeypatch.setattr(sys, "argv", ["xception", *map(os.fspath, args)])
         capfdbinary.readouterr()
-        code = _run(Messages())
+        code = run(Messages())
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = capfdbinary.readouterr()

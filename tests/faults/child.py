@@ -92,6 +92,6 @@ def install(fault: str) -> None:
 if __name__ == "__main__":
     install(sys.argv[1])
     sys.argv = ["xception", *sys.argv[2:]]
-    from xcli.cli import main
+    from xcli.cli.main import main
 
     sys.exit(main())

@@ -67,7 +67,7 @@ def main() -> None:
 
     xcli.outputs.save._Saver._count = count  # type: ignore[method-assign]
     sys.argv = ["xception", *arguments]
-    from xcli.cli import main as command
+    from xcli.cli.main import main as command
 
     sys.exit(command())
 

@@ -24,7 +24,7 @@ from tests.thorough import thorough
 pytest.importorskip("ray", reason="needs the ray extra")
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "4")
-LAUNCHER = (sys.executable, "-P", "-c", "from xcli.cli import main; main()")
+LAUNCHER = (sys.executable, "-P", "-c", "from xcli.cli.main import main; main()")
 """As `xception` starts, which is a script in another directory than the current one."""
 ON_CLUSTER = (*SMALL, "--runner", "ray", "--part-rows", "5")
 

@@ -1,15 +1,6 @@
-"""The command line: one group, thin commands, and the one place where errors become exit codes."""
+"""The command line: one group of thin commands."""
 
 from __future__ import annotations
-
-import errno
-import logging
-import os
-import signal
-import sys
-import traceback
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -20,16 +11,10 @@ from xcli.cli.commands.finetune import finetune
 from xcli.cli.commands.info import info
 from xcli.cli.commands.merge import merge
 from xcli.cli.commands.verify import verify
-from xcli.cli.completion import VARIABLE, complete
-from xcli.cli.verbosity import Messages, message_arguments, messages_of
-from xcli.core.errors import ExitCode, Terminated, XcliError
+from xcli.cli.verbosity import message_arguments
 from xcli.core.version import __version__
 
-if TYPE_CHECKING:
-    from types import FrameType
-
 PROGRAM = "xception"
-log = logging.getLogger("xcli")
 
 
 @click.group(
@@ -46,106 +31,17 @@ log = logging.getLogger("xcli")
 def cli(ctx: click.Context) -> None:
     """Classify and embed directories of images with the Xception network.
 
-    Every image ends as exactly one row, in the order of the sources: its status is `ok`, or `error` with the reason.
+    Every image gets exactly one row, in the order of the sources. Its status is `ok`, or `error` with the reason.
 
     \b
     xception classify ./photos                      a table on the terminal
     xception classify ./photos -o labels.csv        or a file: .csv, .parquet, .jsonl
-    xception features ./photos -o features.parquet  one vector of 2048 numbers an image
-    xception info ./photos                          what is in there, before a long run
+    xception features ./photos -o features.parquet  a vector of 2048 numbers for each image
+    xception info ./photos                          what is in the directory, before a long run
 
-    Every option can be set by the environment, as XCEPTION_<COMMAND>_<OPTION>.
+    Every option can also be set by an environment variable, XCEPTION_<COMMAND>_<OPTION>.
     """
 
 
 for command in (classify, evaluate, features, finetune, info, merge, verify):
     cli.add_command(command)
-
-
-def main() -> NoReturn:
-    """Runs the command line and ends the process with one of the documented exit codes."""
-    _open_missing_streams()
-    messages = Messages()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup says so of SIGHUP
-            signal.signal(number, _terminate)
-    code = _run(messages)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError) as error:
-            if stream is sys.stdout and code == ExitCode.OK and not isinstance(error, BrokenPipeError):
-                code = _fail(messages, f"cannot write to standard output: {error}", ExitCode.OUTPUT)
-            # The reader has gone; Python would complain about it once more on its way out.
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    # Not sys.exit: threads that hang in a dead mount, or in TensorFlow, would be waited for.
-    os._exit(code)
-
-
-def _open_missing_streams() -> None:
-    """Gives descriptors 0 to 2 something to stand for where the caller has closed them."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # Takes the lowest number that is free: this one. Rows must not vanish into a standard output that is
-            # closed, so that one is not for writing; messages may.
-            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
-
-
-def _terminate(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated(signal.Signals(number))
-
-
-def _run(messages: Messages) -> int:
-    try:
-        if VARIABLE in os.environ:
-            return ExitCode.OK if complete(cli, PROGRAM, messages) else ExitCode.USAGE
-        # Not cli.main(): it would turn a closed pipe into exit code 1.
-        with cli.make_context(PROGRAM, sys.argv[1:], obj=messages) as ctx:
-            return int(cli.invoke(ctx))
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.USAGE
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except XcliError as error:
-        return _fail(messages, str(error), error.exit_code)
-    except BrokenPipeError:
-        return ExitCode.OK
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(messages, "interrupted (SIGINT)", ExitCode.SIGINT)
-    except Terminated as error:
-        return _fail(messages, f"terminated ({error.number.name})", 128 + error.number)
-    except OSError as error:
-        if error.errno not in _OUTPUT_FAILURES:
-            return _bug(messages, error)
-        return _fail(messages, f"cannot write to standard output: {error.strerror}", ExitCode.OUTPUT)
-    except Exception as error:  # noqa: BLE001 - the boundary: what is left is a bug, and is said to be one
-        return _bug(messages, error)
-
-
-_OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-
-
-def _bug(messages: Messages, error: Exception) -> int:
-    advice = "" if messages.debug else "; run it again with --debug and report what that prints"
-    return _fail(messages, f"a bug in xception: {type(error).__name__}: {error}{advice}", ExitCode.BUG)
-
-
-def _fail(messages: Messages, text: str, code: int) -> int:
-    if not log.handlers:  # the command did not come as far as to set them up
-        messages.log_file = None
-        messages.apply()
-    if messages.debug:
-        with suppress(OSError):
-            traceback.print_exc(file=sys.stderr)
-    log.error("error: %s", text)
-    return code
-
-
-__all__ = ["cli", "main", "messages_of"]

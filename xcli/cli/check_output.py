@@ -5,11 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from xcli.checks.findings import Findings
-from xcli.cli.help import OUTPUT, F, option
-from xcli.cli.options import source_options
+from xcli.cli.help import OUTPUT, F, fold, path
 from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.sources.options import SourceOptions
@@ -23,14 +20,9 @@ if TYPE_CHECKING:
 
 def report_argument(function: F) -> F:
     """The option `--report`."""
-    declare = option(
-        "--report",
-        section=OUTPUT,
-        metavar="FILE",
-        type=click.Path(),
-        help="Every finding as a line of JSON, not only the first of them; replaced if it exists.",
-    )
-    return declare(function)
+    text = "Write all findings to FILE as lines of JSON; an existing FILE is replaced."
+    decorated: F = path("--report", OUTPUT, "FILE", text)(function)
+    return decorated
 
 
 def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:
@@ -46,7 +38,7 @@ def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:
     Raises:
         UsageError: filters were given without anything to narrow down.
     """
-    options = source_options(values)
+    options = fold(SourceOptions, values)
     if options.sources or options.manifest is not None:
         return options
     if options != SourceOptions(path_column=options.path_column):

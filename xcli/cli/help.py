@@ -1,15 +1,20 @@
-"""How options are declared: each under a heading of the help."""
+"""How options are declared: each under a heading of the help, with the default that its dataclass holds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from xcli.core.records import default
+
 F = TypeVar("F", bound=Callable[..., Any])
+Options = TypeVar("Options")
+Decorator = Callable[[Any], Any]
 
 SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, TRAINING, RUN, CLUSTER, MESSAGES = (
     "Input",
@@ -23,6 +28,9 @@ SECTIONS = INPUT, OUTPUT, MODEL, PIXELS, TRAINING, RUN, CLUSTER, MESSAGES = (
 )
 """Headings of the help, in the order in which they stand there."""
 
+FILE = click.Path()
+COUNT = click.IntRange(min=1)
+
 
 class Option(click.Option):
     """An option that stands under a heading of its own in the help."""
@@ -32,7 +40,7 @@ class Option(click.Option):
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """Without the range of numbers: the error message names it to those who leave it."""
+        """Leaves out the range of numbers: the error message names it to those who leave it."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         return extra
@@ -51,7 +59,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help groups its options, and which shows its usage errors with a hint at the help."""
+    """A command whose help groups its options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, records in option_records(ctx).items():
@@ -69,12 +77,57 @@ def option_records(ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
     return {section: sections[section] for section in sorted(sections, key=SECTIONS.index)}
 
 
-def option(*names: str, section: str, **attributes: Any) -> Callable[[F], F]:
-    """`click.option` under a heading."""
-    return click.option(*names, cls=Option, section=section, **attributes)
+def option(names: str, section: str, text: str, *, of: type | None = None, **attributes: Any) -> Decorator:
+    """Declares an option.
+
+    Args:
+        names: its names, separated by spaces.
+        section: the heading of the help under which it stands.
+        text: its help.
+        of: the dataclass whose field of the same name holds the default, which the help then shows.
+        attributes: as for `click.option`.
+    """
+    declared = names.split()
+    if of is not None:
+        field = declared[-1].partition("/")[0].lstrip("-").replace("-", "_")
+        attributes |= {"default": default(of, field), "show_default": True}
+    return click.option(*declared, cls=Option, section=section, help=text, **attributes)
 
 
-def stack(decorators: list[Callable[[F], F]], function: F) -> F:
+def flag(names: str, section: str, text: str) -> Decorator:
+    """Declares an option without a value."""
+    return option(names, section, text, is_flag=True)
+
+
+def choice(names: str, section: str, choices: Any, text: str, **attributes: Any) -> Decorator:
+    """Declares an option with a fixed set of values."""
+    return option(names, section, text, type=click.Choice(choices), **attributes)
+
+
+def path(names: str, section: str, metavar: str, text: str, **attributes: Any) -> Decorator:
+    """Declares an option whose value is a path or a URL."""
+    return option(names, section, text, metavar=metavar, type=FILE, **attributes)
+
+
+def number(names: str, section: str, metavar: str, kind: Any, text: str, **attributes: Any) -> Decorator:
+    """Declares an option whose value is a number, or another type with a metavar."""
+    return option(names, section, text, metavar=metavar, type=kind, **attributes)
+
+
+def stack(decorators: list[Decorator], function: F) -> F:
+    """Applies decorators so that options stand in the help in the order of the list."""
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def fold(kind: type[Options], values: dict[str, Any], **fixed: Any) -> Options:
+    """Makes a dataclass of options from a command's values.
+
+    Args:
+        kind: the dataclass; a field that is neither in `values` nor in `fixed` keeps its default.
+        values: the values of a command by parameter name; they stay as they are.
+        fixed: fields that the command decides itself.
+    """
+    chosen = {one.name: values[one.name] for one in fields(kind) if one.name in values}  # type: ignore[arg-type]
+    return kind(**chosen | fixed)

@@ -7,9 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.help import INPUT, MODEL, OUTPUT, PIXELS, RUN, F, option, stack
+from xcli.cli.help import (
+    COUNT,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    PIXELS,
+    RUN,
+    Decorator,
+    F,
+    choice,
+    flag,
+    fold,
+    number,
+    option,
+    path,
+    stack,
+)
 from xcli.cli.verbosity import messages_of
-from xcli.core.records import default
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
@@ -33,7 +48,7 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]
 
 
 class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
-    """`auto`, or a positive number; auto is None."""
+    """`auto`, which becomes None, or a positive number."""
 
     name = "batch size"
 
@@ -48,195 +63,147 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
 
 
 def source_arguments(function: F) -> F:
-    """The sources and what narrows them down; `source_options(values)` folds them."""
+    """The sources and what narrows them down; `fold(SourceOptions, values)` takes them."""
     sources = click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
     return stack([sources], source_filters(function))
 
 
 def source_filters(function: F) -> F:
-    """What is said of the sources besides their names, for commands that take those by an option `sources`."""
+    """What can be said of the sources besides their names."""
     return stack(
         [
-            option("-0", "--null", section=INPUT, is_flag=True, help="With -: names end in NUL (find -print0)."),
-            option(
+            flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
+            path(
                 "--manifest",
-                section=INPUT,
-                metavar="FILE",
-                type=click.Path(),
-                help="A CSV or Parquet table of paths; its other columns are carried into the output.",
+                INPUT,
+                "FILE",
+                "Read the paths from a CSV or Parquet table; its other columns are copied into the output.",
             ),
             option(
-                "--path-column",
-                section=INPUT,
-                metavar="NAME",
-                default=default(SourceOptions, "path_column"),
-                show_default=True,
-                help="The manifest's column of paths.",
+                "--path-column", INPUT, "Column of the manifest that holds the paths.", metavar="NAME", of=SourceOptions
             ),
-            option(
+            flag(
                 "--escaped-paths",
-                section=INPUT,
-                is_flag=True,
-                help=r"Paths in the manifest are escaped as in our output (\xNN, \\).",
+                INPUT,
+                r"The manifest's paths are escaped as in the path column of our tables (\xNN, \\).",
             ),
-            option(
+            flag(
                 "--archives",
-                section=INPUT,
-                is_flag=True,
-                help="List .tar, .tar.gz, .tar.zst and .zip files found in directories too, not only those named.",
+                INPUT,
+                "Also read .tar, .tar.gz, .tar.zst and .zip files found in directories, not only those named.",
             ),
-            option("--include", section=INPUT, metavar="GLOB", multiple=True, help="Only these, of what is found."),
-            option("--exclude", section=INPUT, metavar="GLOB", multiple=True, help="Not these, of what is found."),
+            option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
             option(
-                "--limit",
-                section=INPUT,
-                metavar="N",
-                type=click.IntRange(0, sys.maxsize),
-                help="At most N images, the first.",
+                "--exclude",
+                INPUT,
+                "Leave out files and directories that match GLOB. Repeatable.",
+                metavar="GLOB",
+                multiple=True,
             ),
-            option(
+            number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
+            number(
                 "--shard",
-                section=INPUT,
-                metavar="I/N",
-                type=ShardType(),
-                help="Only the I-th of N parts, by a stable hash of the path (I from 1 to N).",
+                INPUT,
+                "I/N",
+                ShardType(),
+                "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap.",
             ),
         ],
         function,
     )
 
 
-def source_options(values: dict[str, Any]) -> SourceOptions:
-    """Takes what `source_arguments` declared out of a command's values."""
-    return SourceOptions(
-        **{name: values.pop(name) for name in ("sources", "null", "manifest", "path_column", "escaped_paths")},
-        archives=values.pop("archives"),
-        **{name: values.pop(name) for name in ("include", "exclude", "limit", "shard")},
-    )
+def model_arguments(
+    *, classes: bool, labels: bool = True, seed: str = "Seed of the random weights."
+) -> Callable[[F], F]:
+    """The model; `model_spec(values)` folds it.
 
-
-def model_arguments(*, classes: bool, labels: bool = True) -> Callable[[F], F]:
-    """The model; `model_spec(values)` folds it. `classes` and `labels` are for commands that have a use for them."""
-    decorators: list[Callable[[Any], Any]] = [
-        option(
+    Args:
+        classes, labels: whether the command has a use for `--classes` and `--labels`.
+        seed: the help of `--seed`.
+    """
+    decorators = [
+        path(
             "--model",
-            section=MODEL,
-            metavar="PATH",
-            type=click.Path(),
-            help="A .keras file with an Xception in it, or a directory made by finetune, instead of --weights.",
+            MODEL,
+            "PATH",
+            "Use a directory that finetune made, or a .keras file that contains an Xception, instead of --weights.",
         ),
-        option(
+        path(
             "--weights",
-            section=MODEL,
-            metavar="imagenet|none|PATH",
-            default=default(ModelSpec, "weights"),
-            show_default=True,
-            type=click.Path(),
-            help="ImageNet weights, random ones, or an HDF5 weights file.",
+            MODEL,
+            "imagenet|none|PATH",
+            "ImageNet weights, random weights, or an HDF5 weights file.",
+            of=ModelSpec,
         ),
     ]
     if classes:
-        decorators.append(
-            option(
-                "--classes",
-                section=MODEL,
-                metavar="N",
-                type=click.IntRange(min=1),
-                help="Number of classes; needed only with --weights none.",
-            )
-        )
+        decorators.append(number("--classes", MODEL, "N", COUNT, "Number of classes; needed only with --weights none."))
     if labels:
-        decorators.append(
-            option(
-                "--labels",
-                section=MODEL,
-                metavar="FILE",
-                type=click.Path(),
-                help="Class names: one a line, or JSON.",
-            )
-        )
+        decorators.append(path("--labels", MODEL, "FILE", "Class names: a text file with one on each line, or JSON."))
     decorators += [
-        option(
+        number(
             "--image-size",
-            section=MODEL,
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Side of the network's input in pixels [default: 299, or what the model file says].",
+            MODEL,
+            "N",
+            COUNT,
+            "Width and height of the network's input in pixels [default: 299, or the model file's].",
         ),
-        option(
+        choice(
             "--input-range",
-            section=MODEL,
-            type=click.Choice(INPUT_RANGES),
-            help="What a foreign model was fed: [-1, 1], [0, 1] or [0, 255].",
+            MODEL,
+            INPUT_RANGES,
+            "Pixel range that the --model file expects: [-1, 1], [0, 1] or [0, 255].",
         ),
-        option(
-            "--weights-dir",
-            section=MODEL,
-            metavar="DIR",
-            type=click.Path(),
-            envvar="XCEPTION_WEIGHTS_DIR",
-            help="Look here first for the ImageNet weights.",
-        ),
-        option("--offline", section=MODEL, is_flag=True, help="Never download anything."),
-        option(
-            "--seed",
-            section=MODEL,
-            metavar="N",
-            type=click.IntRange(min=0),
-            default=default(ModelSpec, "seed"),
-            show_default=True,
-            help="Of the random weights.",
-        ),
+        path("--weights-dir", MODEL, "DIR", "Look for the ImageNet weights here first.", envvar="XCEPTION_WEIGHTS_DIR"),
+        flag("--offline", MODEL, "Never use the network to download weights."),
+        number("--seed", MODEL, "N", click.IntRange(min=0), seed, of=ModelSpec),
     ]
     return lambda function: stack(decorators, function)
 
 
 def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> ModelSpec:
-    """Takes what `model_arguments` declared out of a command's values; `fixed` is what the command decides itself."""
-    names = ("model", "weights", "classes", "labels", "image_size", "input_range", "weights_dir", "offline", "seed")
-    chosen = {name: values.pop(name) for name in names if name in values}
-    return ModelSpec(**chosen, progress=messages_of(ctx).level >= 0 and sys.stderr.isatty(), **fixed)
+    """Folds what `model_arguments` declared; `fixed` is what the command decides itself."""
+    progress = messages_of(ctx).level >= 0 and sys.stderr.isatty()
+    return fold(ModelSpec, values, **{"pooling": None, "progress": progress} | fixed)
 
 
 def pixel_arguments(function: F) -> F:
     """From file to pixels; `pixel_options(values)` folds them."""
     return stack(
         [
-            option(
+            choice(
                 "--resize",
-                section=PIXELS,
-                type=click.Choice(RESIZE_MODES),
-                help="Crop the centre, squash to a square, or pad [default: crop, or what goes with the model].",
+                PIXELS,
+                RESIZE_MODES,
+                "Crop the centre, squash to a square, or pad to a square [default: crop, or the model's own].",
             ),
-            option(
-                "--interpolation",
-                section=PIXELS,
-                type=click.Choice(INTERPOLATIONS),
-                help="Filter [default: bicubic, or what goes with the model].",
+            choice(
+                "--interpolation", PIXELS, INTERPOLATIONS, "Resampling filter [default: bicubic, or the model's own]."
             ),
-            option(
+            number(
                 "--crop-pct",
-                section=PIXELS,
-                metavar="SHARE",
-                type=float,
-                help=f"Share of the shorter side that crop keeps [default: {DEFAULT_CROP_PCT}].",
+                PIXELS,
+                "SHARE",
+                float,
+                f"Share of the resized image's shorter side that crop keeps [default: {DEFAULT_CROP_PCT}].",
             ),
-            option(
+            choice(
                 "--jpeg-shrink",
-                section=PIXELS,
-                type=click.Choice(["auto", "off"]),
+                PIXELS,
+                ["auto", "off"],
+                "auto decodes large JPEGs at reduced size, which is faster and changes pixels slightly.",
                 default="auto",
                 show_default=True,
-                help="Let large JPEGs be shrunk while they are decoded.",
             ),
-            option(
+            number(
                 "--max-pixels",
-                section=PIXELS,
-                metavar="N",
-                type=click.IntRange(min=1),
+                PIXELS,
+                "N",
+                COUNT,
+                "Refuse images with more than N pixels.",
                 default=DEFAULT_MAX_PIXELS,
                 show_default=True,
-                help="Refuse larger images.",
             ),
         ],
         function,
@@ -244,141 +211,97 @@ def pixel_arguments(function: F) -> F:
 
 
 def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Takes what `pixel_arguments` declared out of a command's values."""
+    """Returns what `pixel_arguments` declared, as arguments of `preprocessing_for`."""
     names = ("resize", "interpolation", "crop_pct", "max_pixels")
-    return {"jpeg_shrink": values.pop("jpeg_shrink") == "auto", **{name: values.pop(name) for name in names}}
+    return {"jpeg_shrink": values["jpeg_shrink"] == "auto", **{name: values[name] for name in names}}
 
 
 def run_arguments(function: F) -> F:
-    """Use of the machine; `run_options(values)` folds them, and `profile` stays in the command's values."""
-    batch_size = option(
-        "--batch-size",
-        section=RUN,
-        metavar="auto|N",
-        type=BatchSizeType(),
-        default="auto",
-        show_default=True,
-        help="Images in a batch.",
+    """Use of the machine; `fold(RunOptions, values)` takes them, and `profile` stays with the command."""
+    batch_size = number(
+        "--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True
     )
-    profile = option(
-        "--profile",
-        section=RUN,
-        is_flag=True,
-        help="Close with a table of where the time went, and what would help.",
-    )
-    precision = "Arithmetic; auto is float32 on a CPU and float16 on a GPU with tensor cores."
+    profile = flag("--profile", RUN, "At the end, print a table of where the time went.")
+    precision = "Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."
     return stack([batch_size, *machine_options(precision), profile], function)
 
 
-def machine_options(precision: str) -> list[Callable[[Any], Any]]:
-    """`--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
+def machine_options(precision: str) -> list[Decorator]:
+    """Declares `--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
     return [
-        option(
-            "--precision",
-            section=RUN,
-            type=click.Choice(PRECISIONS),
-            default=default(RunOptions, "precision"),
-            show_default=True,
-            help=precision,
-        ),
+        choice("--precision", RUN, PRECISIONS, precision, of=RunOptions),
         option(
             "--device",
-            section=RUN,
+            RUN,
+            "Where to compute. auto: all GPUs, or the CPU if there is none.",
             metavar="auto|cpu|gpu|gpu:I",
-            default=default(RunOptions, "device"),
-            show_default=True,
-            help="Where to compute; auto takes all GPUs, or the CPU where there is none.",
+            of=RunOptions,
         ),
-        option(
+        number(
             "--workers",
-            section=RUN,
-            metavar="N",
-            type=click.IntRange(1, MAX_WORKERS),
-            help="Images decoded at a time [default: one a processor].",
+            RUN,
+            "N",
+            click.IntRange(1, MAX_WORKERS),
+            "Images to decode at the same time [default: one per processor].",
         ),
-        option(
+        number(
             "--image-timeout",
-            section=RUN,
-            metavar="SECONDS",
-            type=click.FloatRange(0, MAX_TIMEOUT, min_open=True),
-            default=default(RunOptions, "image_timeout"),
-            show_default=True,
-            help="For reading and decoding one image.",
+            RUN,
+            "SECONDS",
+            click.FloatRange(0, MAX_TIMEOUT, min_open=True),
+            "Longest time to read and decode one image.",
+            of=RunOptions,
         ),
     ]
-
-
-def run_options(values: dict[str, Any]) -> RunOptions:
-    """Takes what `run_arguments` declared out of a command's values."""
-    return RunOptions(
-        **{name: values.pop(name) for name in ("batch_size", "precision", "device", "workers", "image_timeout")}
-    )
 
 
 def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
-    """Where the rows go; they stay in the command's values as `output`, `format` and `overwrite`."""
-    decorators: list[Callable[[Any], Any]] = [
-        option(
-            "-o",
-            "--output",
-            section=OUTPUT,
-            metavar="FILE|DIR/",
-            type=click.Path(),
-            help="The table: a file, a directory of Parquet parts, or - for standard output. Without it: a table on a "
-            "terminal, CSV on a pipe.",
+    """Where the rows go; `fold(SaveOptions, values)` takes how they are kept."""
+    decorators = [
+        path(
+            "-o --output",
+            OUTPUT,
+            "FILE|DIR/",
+            "Write the table to a file, to a directory of Parquet parts, or with - to standard output [default: a "
+            "table on a terminal, CSV on a pipe].",
         ),
-        option(
-            "--format",
-            section=OUTPUT,
-            type=click.Choice(formats),
-            help="Of the table [default: from the extension of FILE; csv on a pipe].",
+        choice(
+            "--format", OUTPUT, formats, "Format of the table [default: from the extension of FILE; csv on a pipe]."
         ),
-        option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists."),
-        option(
+        flag("--overwrite", OUTPUT, "Replace FILE or DIR if it exists."),
+        flag(
             "--csv-safe",
-            section=OUTPUT,
-            is_flag=True,
-            help="In CSV, put ' before texts that spreadsheets take for formulas; not to be undone.",
+            OUTPUT,
+            "In CSV, put an apostrophe before texts that a spreadsheet would take for formulas. Irreversible: such "
+            "files cannot be verified or merged.",
         ),
-        option(
+        path(
             "--errors-out",
-            section=OUTPUT,
-            metavar="FILE",
-            type=click.Path(),
-            help="Write the paths of the images that failed to FILE, each ended by NUL, for - -0.",
+            OUTPUT,
+            "FILE",
+            "Write the paths of the images that failed to FILE, each ended by NUL, to be read again with - -0.",
         ),
-        option(
+        number(
             "--max-errors",
-            section=OUTPUT,
-            metavar="N",
-            type=click.IntRange(0),
-            help="Stop once more than N images have failed; what was done is kept.",
+            OUTPUT,
+            "N",
+            click.IntRange(0),
+            "Stop once more than N images have failed. Finished rows are kept.",
         ),
-        option("--restart", section=OUTPUT, is_flag=True, help="Start over, whatever an earlier run has left."),
-        option("--retry-errors", section=OUTPUT, is_flag=True, help="Continuing, try images again that failed before."),
-        option(
-            "--part-rows",
-            section=OUTPUT,
-            metavar="N",
-            type=click.IntRange(1),
-            default=default(SaveOptions, "part_rows"),
-            show_default=True,
-            help="Rows after which work is on the disk for good.",
+        flag(
+            "--restart",
+            OUTPUT,
+            "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)",
         ),
-        option(
+        flag("--retry-errors", OUTPUT, "When an unfinished run is continued, try again the images that failed before."),
+        number("--part-rows", OUTPUT, "N", COUNT, "Save progress every N rows.", of=SaveOptions),
+        number(
             "--part-seconds",
-            section=OUTPUT,
-            metavar="S",
-            type=click.FloatRange(0, min_open=True),
-            default=default(SaveOptions, "part_seconds"),
-            show_default=True,
-            help="Or seconds, whichever comes first.",
+            OUTPUT,
+            "S",
+            click.FloatRange(0, min_open=True),
+            "Save progress every S seconds, if that comes first.",
+            of=SaveOptions,
         ),
     ]
     return lambda function: stack(decorators, function)
-
-
-def record_options(values: dict[str, Any]) -> SaveOptions:
-    """Takes what `output_arguments` declared about keeping and errors out of a command's values."""
-    names = ("part_rows", "part_seconds", "restart", "retry_errors", "max_errors", "errors_out", "csv_safe")
-    return SaveOptions(**{name: values.pop(name) for name in names}, features_out=values.pop("features_out", None))

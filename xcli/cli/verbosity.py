@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xcli.cli.help import MESSAGES, F, option, stack
+from xcli.cli.help import MESSAGES, F, option, path, stack
 
 
 class Messages:
@@ -99,20 +99,15 @@ def message_arguments(function: F) -> F:
     def log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
         messages_of(ctx).log_file = value or messages_of(ctx).log_file
 
-    shared: dict[str, Any] = {"section": MESSAGES, "expose_value": False, "is_eager": True}
+    shared: dict[str, Any] = {"expose_value": False, "is_eager": True}
     return stack(
         [
-            option("-v", "--verbose", count=True, callback=louder, help="Say more; twice, everything.", **shared),
-            option("-q", "--quiet", is_flag=True, callback=quieter, help="Only errors.", **shared),
-            option("--debug", is_flag=True, callback=debug, help="Show tracebacks.", **shared),
             option(
-                "--log-file",
-                metavar="FILE",
-                type=click.Path(),
-                callback=log_file,
-                help="Append all messages to FILE.",
-                **shared,
+                "-v --verbose", MESSAGES, "-v: more detail; -vv: debug output.", count=True, callback=louder, **shared
             ),
+            option("-q --quiet", MESSAGES, "Show only errors.", is_flag=True, callback=quieter, **shared),
+            option("--debug", MESSAGES, "Show a traceback with each error.", is_flag=True, callback=debug, **shared),
+            path("--log-file", MESSAGES, "FILE", "Append all messages to FILE.", callback=log_file, **shared),
         ],
         function,
     )

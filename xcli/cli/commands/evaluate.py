@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.display import Progress, open_console, show_profile, summary
-from xcli.cli.help import INPUT, OUTPUT, Command, F, option, stack
+from xcli.cli.help import INPUT, OUTPUT, Command, Decorator, F, choice, flag, fold, number, option, path, stack
 from xcli.cli.options import (
     model_arguments,
     model_spec,
     pixel_arguments,
     pixel_options,
     run_arguments,
-    run_options,
 )
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of
@@ -33,14 +32,13 @@ from xcli.models.spec import ModelSpec
 from xcli.sources.labelled import LABEL, read_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from xcli.core.records import ImageBatch
     from xcli.evaluation.evaluate import Evaluation
     from xcli.evaluation.metrics import Metrics
-    from xcli.inference.options import RunOptions
     from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import Sample
 
@@ -52,15 +50,14 @@ WORST = 20
 log = logging.getLogger("xcli")
 
 
-def label_columns() -> list[Callable[[Any], Any]]:
-    """The options that name the columns of a manifest of labelled images."""
+def label_columns() -> list[Decorator]:
+    """Declares the options that name the columns of a manifest of labelled images."""
     texts = (
-        ("--path-column", PATH, "The manifest's column of paths."),
-        ("--label-column", LABEL, "The manifest's column of labels."),
+        ("--path-column", PATH, "Column of the manifest that holds the paths."),
+        ("--label-column", LABEL, "Column of the manifest that holds the labels."),
     )
     return [
-        option(name, section=INPUT, metavar="NAME", default=column, show_default=True, help=text)
-        for name, column, text in texts
+        option(name, INPUT, text, metavar="NAME", default=column, show_default=True) for name, column, text in texts
     ]
 
 
@@ -68,45 +65,38 @@ def _label_columns(function: F) -> F:
     return stack(label_columns(), function)
 
 
-@click.command(cls=Command, short_help="How good a model is, on images whose classes are known.")
+@click.command(cls=Command, short_help="Measure the accuracy of a model on labelled images.")
 @click.argument("data", metavar="DATA", type=click.Path())
-@option(
+@choice(
     "--split",
-    section=INPUT,
-    type=click.Choice(SPLIT_CHOICES),
-    help="Which of the splits of DATA [default: test if there is one, else validation, else all].",
+    INPUT,
+    SPLIT_CHOICES,
+    "Which part of DATA to use [default: test if there is one, else validation, else all].",
 )
 @_label_columns
-@option(
-    "-o",
-    "--output",
-    section=OUTPUT,
-    metavar="DIR",
-    type=click.Path(),
-    help="Write metrics.json, per_class.csv, confusion_matrix.csv and .png, predictions.csv and mistakes.png to DIR.",
+@path(
+    "-o --output",
+    OUTPUT,
+    "DIR",
+    "Write metrics.json, per_class.csv, confusion_matrix.csv and .png, predictions.csv and mistakes.png to DIR.",
 )
-@option("--overwrite", section=OUTPUT, is_flag=True, help="Replace such files in DIR.")
-@option("--json", section=OUTPUT, is_flag=True, help="The metrics as JSON.")
-@option(
-    "--assert-top1",
-    section=OUTPUT,
-    metavar="X",
-    type=click.FloatRange(0, 1),
-    help="Exit with 6 if the top-1 accuracy is below X, from 0 to 1.",
-)
+@flag("--overwrite", OUTPUT, "Replace these files in DIR.")
+@flag("--json", OUTPUT, "Print the metrics as JSON.")
+@number("--assert-top1", OUTPUT, "X", click.FloatRange(0, 1), "Exit with 6 if the top-1 accuracy is below X (0 to 1).")
 @model_arguments(classes=True)
 @pixel_arguments
 @run_arguments
 @message_arguments
 @click.pass_context
 def evaluate(ctx: click.Context, /, **values: Any) -> int:
-    """Measure a model on labelled images: accuracies, figures by class, the confusion matrix, calibration.
+    """Measure a model on labelled images: accuracies, figures for each class, the confusion matrix, calibration.
 
-    DATA is a directory with a folder for each class; one with train/, validation/ (or val/) or test/ of such; or a
-    manifest, CSV or Parquet, with the columns path and label, and perhaps split. Names are those of the model's
-    classes or their wnids, in any case, with underscores or spaces; a name that it does not know is an error.
+    DATA is a directory with a folder for each class; or a directory with train/, validation/ (or val/) or test/, each
+    with a folder for each class; or a manifest (CSV or Parquet) with the columns path and label, and optionally split.
+    Folders and labels carry the names of the model's classes or their WordNet ids; case, and underscores instead of
+    spaces, do not matter. A name that the model does not know is an error.
 
-    Images that cannot be read are counted, and left out of the figures. All scores are held in memory: 4 bytes an
+    Images that cannot be read are counted and left out of the figures. All scores are kept in memory: 4 bytes for each
     image and class.
 
     \b
@@ -118,7 +108,8 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     """
     begin = time.monotonic()
     messages_of(ctx).apply()
-    options, pixels, spec = run_options(values), pixel_options(values), model_spec(ctx, values, include_top=True)
+    options, pixels = fold(RunOptions, values), pixel_options(values)
+    spec = model_spec(ctx, values, include_top=True)
     data, folder = values["data"], values["output"]
     if folder is not None:
         if is_within(folder, data):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from xcli.cli.cluster_run import cluster_arguments
-from xcli.cli.help import OUTPUT, Command, option
+from xcli.cli.help import OUTPUT, Command, choice, flag, fold, option
 from xcli.cli.options import (
     model_arguments,
     model_spec,
@@ -18,33 +18,24 @@ from xcli.cli.options import (
 )
 from xcli.cli.table_run import run_table
 from xcli.cli.verbosity import message_arguments
-from xcli.core.records import default
 from xcli.inference.tasks import FEATURE_TYPES, FeaturesTask
 from xcli.models.hdf5_weights import TOP
 from xcli.tables.formats import FEATURES_FORMATS
 
 
-@click.command(cls=Command, short_help="An embedding of each image.")
+@click.command(cls=Command, short_help="Compute an embedding (feature vector) of each image.")
 @source_arguments
 @output_arguments(FEATURES_FORMATS)
-@option(
+@choice(
     "--pooling",
-    section=OUTPUT,
-    type=click.Choice(["avg", "max", "none"]),
-    default=default(FeaturesTask, "pooling"),
-    show_default=True,
-    help="Of maps: their average or maximum, or the map itself (not in CSV).",
+    OUTPUT,
+    ["avg", "max", "none"],
+    "Average or maximum of each channel over the image; none keeps the whole map (not in CSV).",
+    of=FeaturesTask,
 )
-@option("--layer", section=OUTPUT, metavar="NAME", help="Take another layer's output; info --layers lists them.")
-@option(
-    "--dtype",
-    section=OUTPUT,
-    type=click.Choice(FEATURE_TYPES),
-    default=default(FeaturesTask, "dtype"),
-    show_default=True,
-    help="Type of the numbers.",
-)
-@option("--normalize", section=OUTPUT, is_flag=True, help="Scale each vector to unit length.")
+@option("--layer", OUTPUT, "Take the output of this layer; info --layers lists the names.", metavar="NAME")
+@choice("--dtype", OUTPUT, FEATURE_TYPES, "Type of the numbers.", of=FeaturesTask)
+@flag("--normalize", OUTPUT, "Scale each vector to unit length.")
 @model_arguments(classes=False, labels=False)
 @pixel_arguments
 @run_arguments
@@ -54,9 +45,10 @@ from xcli.tables.formats import FEATURES_FORMATS
 def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
 
-    SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (never unpacked to
-    disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs:// URL, a file at an
-    https:// URL, or - for a list of names on standard input; nothing at all is the current directory.
+    SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (read without
+    unpacking it to disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs://
+    URL, a file at an https:// URL, or - for a list of names on standard input. Without SOURCE, the current directory
+    is taken.
 
     \b
     Parquet: path, status, error, features (fixed-size list; a fixed-shape tensor for maps)
@@ -65,8 +57,7 @@ def features(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
     """
-    pooling = values.pop("pooling")
-    chosen = {name: values.pop(name) for name in ("layer", "dtype", "normalize")}
-    table = FeaturesTask(pooling=None if pooling == "none" else pooling, **chosen)
-    spec = model_spec(ctx, values, include_top=table.layer == TOP and values["model"] is None)
-    return run_table(ctx, "features", values, spec, table.for_model, FEATURES_FORMATS)
+    pooling = values["pooling"]
+    task = fold(FeaturesTask, values, pooling=None if pooling == "none" else pooling)
+    spec = model_spec(ctx, values, include_top=task.layer == TOP and values["model"] is None)
+    return run_table(ctx, values, spec, task.for_model, FEATURES_FORMATS)

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xcli.cli.commands.evaluate import label_columns, show
-from xcli.cli.help import INPUT, OUTPUT, PIXELS, RUN, TRAINING, Command, F, option, stack
+from xcli.cli.help import (
+    INPUT,
+    OUTPUT,
+    PIXELS,
+    RUN,
+    TRAINING,
+    Command,
+    F,
+    choice,
+    flag,
+    fold,
+    number,
+    option,
+    path,
+    stack,
+)
 from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
+from xcli.cli.table_request import command_line
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, Terminated
-from xcli.core.records import default
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.labelled import read_labelled
@@ -53,33 +66,18 @@ def _data_arguments(function: F) -> F:
         [
             click.argument("data", metavar="DATA", type=click.Path()),
             *label_columns(),
-            option(
+            number(
                 "--val-split",
-                section=INPUT,
-                metavar="SHARE",
-                type=click.FloatRange(0, 1, max_open=True),
-                default=default(Recipe, "val_split"),
-                show_default=True,
-                help="Share of each class to hold out for validation, where DATA has no such part; 0 holds out none.",
+                INPUT,
+                "SHARE",
+                click.FloatRange(0, 1, max_open=True),
+                "Share of each class to use for validation if DATA has no validation part; 0 uses none.",
+                of=Recipe,
             ),
-            option(
-                "-o",
-                "--output",
-                section=OUTPUT,
-                metavar="RUN",
-                type=click.Path(),
-                required=True,
-                help="The directory to make; --model RUN takes it everywhere.",
-            ),
-            option("--overwrite", section=OUTPUT, is_flag=True, help="Replace RUN if it exists."),
-            option("--restart", section=OUTPUT, is_flag=True, help="Start over, whatever an unfinished run has left."),
-            option(
-                "--tensorboard",
-                section=OUTPUT,
-                metavar="DIR",
-                type=click.Path(),
-                help="Write loss, accuracy and learning rate for TensorBoard to DIR.",
-            ),
+            path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
+            flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
+            flag("--restart", OUTPUT, "Discard an unfinished run and start again."),
+            path("--tensorboard", OUTPUT, "DIR", "Write loss, accuracy and learning rate to DIR for TensorBoard."),
         ],
         function,
     )
@@ -88,38 +86,31 @@ def _data_arguments(function: F) -> F:
 def _augmentation_arguments(function: F) -> F:
     return stack(
         [
-            option(
+            number(
                 "--views",
-                section=PIXELS,
-                metavar="N",
-                type=click.IntRange(1, MAX_VIEWS),
-                help="Views of each image, computed once and trained on in turn: plain, mirrored, then random ones "
-                f"[default: {BLOCK_VIEWS}, or {HEAD_VIEWS} with --unfreeze none].",
+                PIXELS,
+                "N",
+                click.IntRange(1, MAX_VIEWS),
+                "Variants of each training image, computed once: the image, its mirror image, then random crops with "
+                f"changed colours. Each epoch trains on one of them [default: {BLOCK_VIEWS}; {HEAD_VIEWS} with "
+                "--unfreeze none].",
             ),
-            option(
-                "--flip/--no-flip",
-                section=PIXELS,
-                default=default(Augmentation, "flip"),
-                show_default=True,
-                help="Mirror views left and right.",
-            ),
-            option(
+            option("--flip/--no-flip", PIXELS, "Mirror views left to right.", of=Augmentation),
+            number(
                 "--crop",
-                section=PIXELS,
-                metavar="SHARE",
-                type=click.FloatRange(0, 1, min_open=True),
-                default=default(Augmentation, "crop"),
-                show_default=True,
-                help="Least share of the area that random views keep; 1 crops nothing.",
+                PIXELS,
+                "SHARE",
+                click.FloatRange(0, 1, min_open=True),
+                "Smallest share of the image's area that a random crop keeps; 1 does not crop.",
+                of=Augmentation,
             ),
-            option(
+            number(
                 "--colour",
-                section=PIXELS,
-                metavar="SHARE",
-                type=click.FloatRange(0, 1, max_open=True),
-                default=default(Augmentation, "colour"),
-                show_default=True,
-                help="Most that brightness, contrast and saturation change in random views; 0 is not at all.",
+                PIXELS,
+                "SHARE",
+                click.FloatRange(0, 1, max_open=True),
+                "Largest change of brightness, contrast and saturation in random views: 0.3 is up to 30 %, 0 is none.",
+                of=Augmentation,
             ),
         ],
         function,
@@ -128,100 +119,106 @@ def _augmentation_arguments(function: F) -> F:
 
 def _training_arguments(function: F) -> F:
     epochs, rate = click.IntRange(1, MAX_EPOCHS), click.FloatRange(0, 1, min_open=True)
-    share = click.FloatRange(0, 1, max_open=True)
+    share, positive = click.FloatRange(0, 1, max_open=True), click.FloatRange(0, 100)
     return stack(
         [
-            option(
+            choice(
                 "--unfreeze",
-                section=TRAINING,
-                type=click.Choice(UNFREEZE),
+                TRAINING,
+                UNFREEZE,
+                "Train this block, those above it and the head; none trains the head alone, all the whole network.",
                 metavar="none|block14|...|block1|all",
-                default=default(Recipe, "unfreeze"),
-                show_default=True,
-                help="Train the head alone, or with it this block and those above.",
+                of=Recipe,
             ),
-            option(
+            number(
                 "--epochs",
-                section=TRAINING,
-                metavar="N",
-                type=epochs,
-                help=f"Of unfrozen blocks [default: {BLOCK_EPOCHS}] or of the head alone [default: {HEAD_EPOCHS}].",
+                TRAINING,
+                "N",
+                epochs,
+                f"Epochs of the unfrozen blocks [default: {BLOCK_EPOCHS}], or of the head alone [default: "
+                f"{HEAD_EPOCHS}].",
             ),
-            option(
+            number(
                 "--head-epochs",
-                section=TRAINING,
-                metavar="N",
-                type=epochs,
-                help=f"Of the head, before the blocks [default: {HEAD_EPOCHS}].",
+                TRAINING,
+                "N",
+                epochs,
+                f"Epochs of the head before the blocks are trained [default: {HEAD_EPOCHS}].",
             ),
-            option(
+            number(
                 "--learning-rate",
-                section=TRAINING,
-                metavar="R",
-                type=rate,
-                help=f"Highest, of the unfrozen blocks [default: {BLOCK_RATE:g}], or of the head alone "
+                TRAINING,
+                "R",
+                rate,
+                f"Highest learning rate of the unfrozen blocks [default: {BLOCK_RATE:g}], or of the head alone "
                 f"[default: {HEAD_RATE:g}].",
             ),
-            option(
+            number(
                 "--head-learning-rate",
-                section=TRAINING,
-                metavar="R",
-                type=rate,
-                help=f"Highest, of the head before the blocks [default: {HEAD_RATE:g}].",
+                TRAINING,
+                "R",
+                rate,
+                f"Highest learning rate of the head before the blocks are trained [default: {HEAD_RATE:g}].",
             ),
-            _number("--label-smoothing", "SHARE", share, "Share of the target that all classes have in common."),
-            _number("--dropout", "SHARE", share, "Share of the pooled features dropped in training."),
-            _number("--mixup", "ALPHA", click.FloatRange(0, 100), "How much pairs of examples are blended; 0 is not."),
-            _number("--weight-decay", "W", click.FloatRange(0, 100), "Decoupled weight decay (AdamW) of kernels."),
-            option(
+            number("--label-smoothing", TRAINING, "SHARE", share, "Label-smoothing factor.", of=Recipe),
+            number("--dropout", TRAINING, "SHARE", share, "Dropout rate before the head.", of=Recipe),
+            number(
+                "--mixup",
+                TRAINING,
+                "ALPHA",
+                positive,
+                "Strength of mixup: alpha of its beta distribution.",
+                of=Recipe,
+            ),
+            number("--weight-decay", TRAINING, "W", positive, "Weight decay of the kernels (AdamW).", of=Recipe),
+            choice(
                 "--class-weights",
-                section=TRAINING,
-                type=click.Choice(CLASS_WEIGHTS),
-                default=default(Recipe, "class_weights"),
-                show_default=True,
-                help="auto gives rare classes more weight, by the square root of their rarity.",
+                TRAINING,
+                CLASS_WEIGHTS,
+                "auto gives rare classes more weight: one over the square root of their frequency.",
+                of=Recipe,
             ),
             option(
                 "--calibrate/--no-calibrate",
-                section=TRAINING,
-                default=default(Recipe, "calibrate"),
-                show_default=True,
-                help="At the end, one temperature for all scores, by the validation images; no prediction changes.",
+                TRAINING,
+                "At the end, fit one temperature to the validation images, so that scores are calibrated. It changes "
+                "no prediction.",
+                of=Recipe,
             ),
-            _number("--batch-size", "N", click.IntRange(1, MAX_BATCH), "Examples in a step of training."),
-            _number(
-                "--patience", "N", click.IntRange(1, MAX_EPOCHS), "Epochs without a better one after which to stop."
+            number("--batch-size", TRAINING, "N", click.IntRange(1, MAX_BATCH), "Examples in each step.", of=Recipe),
+            number(
+                "--patience",
+                TRAINING,
+                "N",
+                click.IntRange(1, MAX_EPOCHS),
+                "Stop after N epochs without an improvement on the validation images.",
+                of=Recipe,
             ),
         ],
         function,
     )
 
 
-def _number(name: str, metavar: str, kind: Any, text: str) -> Any:
-    value = default(Recipe, name.removeprefix("--").replace("-", "_"))
-    return option(name, section=TRAINING, metavar=metavar, type=kind, default=value, show_default=True, help=text)
-
-
 def _machine_arguments(function: F) -> F:
     return stack(
         [
-            option(
+            path(
                 "--cache-dir",
-                section=RUN,
-                metavar="DIR",
-                type=click.Path(),
-                help="Where activations are kept for the next run [default: in the user's cache directory].",
+                RUN,
+                "DIR",
+                "Keep the activations of the frozen part below DIR for the next run [default: the user's cache "
+                "directory].",
             ),
-            option(
+            number(
                 "--cache-size",
-                section=RUN,
-                metavar="GIB",
-                type=click.FloatRange(0, min_open=True),
+                RUN,
+                "GIB",
+                click.FloatRange(0, min_open=True),
+                "Maximum size of the cache in GiB; the least recently used entries are removed.",
                 default=DEFAULT_CACHE_BYTES / GIB,
                 show_default=True,
-                help="That they may take there; those used longest ago are dropped.",
             ),
-            *machine_options("Arithmetic; auto is bfloat16 on a CPU with instructions for it, else as in classify."),
+            *machine_options("Arithmetic. auto: bfloat16 on a CPU that has instructions for it, else as in classify."),
         ],
         function,
     )
@@ -230,18 +227,23 @@ def _machine_arguments(function: F) -> F:
 @click.command(cls=Command, short_help="Train a classifier of your own on labelled images.")
 @_data_arguments
 @_training_arguments
-@model_arguments(classes=False, labels=False)
+@model_arguments(
+    classes=False,
+    labels=False,
+    seed="Seed of the split, the views, the order of examples, the new head and weights.",
+)
 @pixel_arguments
 @_augmentation_arguments
 @_machine_arguments
 @message_arguments
 @click.pass_context
 def finetune(ctx: click.Context, /, **values: Any) -> int:
-    """Train a classifier on labelled images: what is frozen is computed once, the rest in a few minutes.
+    """Train a classifier on labelled images. The frozen part of the network is computed only once.
 
-    DATA is a directory with a folder for each class; one with train/ and validation/ (or val/) of such; or a manifest,
-    CSV or Parquet, with the columns path and label, and perhaps split. A test/ beside them is only reported on, at the
-    end. Images that cannot be read are left out, and listed.
+    DATA is a directory with a folder for each class; or a directory with train/ and validation/ (or val/), each with a
+    folder for each class; or a manifest (CSV or Parquet) with the columns path and label, and optionally split. If
+    there is a test part, it is only used to report figures at the end. Images that cannot be read are left out and
+    listed.
 
     RUN/ holds the model (model.keras takes raw pixels and loads in plain Keras), its labels and preprocessing
     (labels.json, run.json), metrics.json, history.csv and .png, confusion_matrix.csv and .png, per_class.csv,
@@ -258,19 +260,19 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     begin = time.monotonic()
     messages = messages_of(ctx)
     messages.apply()
-    recipe, place = _recipe(values), _place(values)
-    pixels, spec = pixel_options(values), model_spec(ctx, values, include_top=False)
-    names = ("precision", "device", "workers", "image_timeout")
-    options = RunOptions(**{name: values.pop(name) for name in names})
-    check_paths(place)
-    data = read_labelled(place.source, path_column=values["path_column"], label_column=values["label_column"])
+    recipe = fold(Recipe, values, augmentation=fold(Augmentation, values))
+    paths, pixels = _paths(values), pixel_options(values)
+    # --batch-size is that of training; activations are computed in batches of the default size.
+    spec, options = model_spec(ctx, values, include_top=False), fold(RunOptions, values, batch_size=None)
+    check_paths(paths)
+    data = read_labelled(paths.source, path_column=values["path_column"], label_column=values["label_column"])
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
     _be_repeatable()
     model = load_model(spec)
     with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as course:
         try:
-            outcome = train(split, model, spec, preprocessing_for(model, **pixels), recipe, place, options, course)
+            outcome = train(split, model, spec, preprocessing_for(model, **pixels), recipe, paths, options, course)
         except (KeyboardInterrupt, Terminated):
             course.close()
             log.error("stopped; the same command goes on from the last epoch, and uses what the cache holds")
@@ -278,43 +280,15 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     return _close(outcome, time.monotonic() - begin)
 
 
-# It seeds more than what the shared help text names.
-next(
-    one for one in finetune.params if isinstance(one, click.Option) and one.name == "seed"
-).help = "Of the split, the views, the order, the new head, and random weights."
-
-
-def _recipe(values: dict[str, Any]) -> Recipe:
-    augmentation = Augmentation(**{name: values.pop(name) for name in ("flip", "crop", "colour")})
-    names = (
-        "unfreeze",
-        "views",
-        "val_split",
-        "epochs",
-        "head_epochs",
-        "learning_rate",
-        "head_learning_rate",
-        "label_smoothing",
-        "dropout",
-        "weight_decay",
-        "mixup",
-        "class_weights",
-        "batch_size",
-        "patience",
-        "calibrate",
-    )
-    return Recipe(augmentation=augmentation, seed=values["seed"], **{name: values.pop(name) for name in names})
-
-
-def _place(values: dict[str, Any]) -> RunPaths:
+def _paths(values: dict[str, Any]) -> RunPaths:
     return RunPaths(
-        source=values.pop("data"),
-        run=values.pop("output"),
-        cache_dir=values.pop("cache_dir"),
-        cache_bytes=int(values.pop("cache_size") * GIB),
-        overwrite=values.pop("overwrite"),
-        restart=values.pop("restart"),
-        command_line=shlex.join(["xception", *sys.argv[1:]]),
+        source=values["data"],
+        run=values["output"],
+        cache_dir=values["cache_dir"],
+        cache_bytes=int(values["cache_size"] * GIB),
+        overwrite=values["overwrite"],
+        restart=values["restart"],
+        command_line=command_line(),
     )
 
 
@@ -330,8 +304,8 @@ def _close(outcome: FineTuneResult, seconds: float) -> int:
     if outcome.metrics is None:
         log.warning("%s is there already, of the same data and settings; nothing to do", outcome.run)
         return ExitCode.OK
-    for path, reason in list(outcome.bad.items())[:SHOWN_BAD]:
-        log.warning("left out: %s: %s", path, reason)
+    for image, reason in list(outcome.bad.items())[:SHOWN_BAD]:
+        log.warning("left out: %s: %s", image, reason)
     if len(outcome.bad) > SHOWN_BAD:
         log.warning("left out: %d more, listed in predictions.csv", len(outcome.bad) - SHOWN_BAD)
     show(outcome.metrics, f"{outcome.run.rstrip('/')}/per_class.csv has them all")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.display import open_console
-from xcli.cli.help import INPUT, MODEL, OUTPUT, Command, option
-from xcli.cli.options import model_arguments, model_spec, source_arguments, source_options
+from xcli.cli.help import COUNT, INPUT, MODEL, OUTPUT, Command, choice, flag, fold, number, option
+from xcli.cli.options import model_arguments, model_spec, source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
-from xcli.core.records import default
 from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
@@ -23,6 +22,7 @@ from xcli.models.loader import load_model
 from xcli.models.spec import ModelSpec
 from xcli.models.summary import describe_network
 from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,35 +31,29 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
 
 
-@click.command(cls=Command, short_help="The model, its weights, this machine; a check of sources.")
+@click.command(cls=Command, short_help="Show the model, its weights and this machine; check sources.")
 @source_arguments
-@option(
+@number(
     "--max-pixels",
-    section=INPUT,
-    metavar="N",
-    type=click.IntRange(min=1),
+    INPUT,
+    "N",
+    COUNT,
+    "Count images with more than N pixels as unreadable.",
     default=DEFAULT_MAX_PIXELS,
     show_default=True,
-    help="Count larger images as unreadable.",
 )
-@option(
-    "--include-top/--no-include-top",
-    section=MODEL,
-    default=default(ModelSpec, "include_top"),
-    show_default=True,
-    help="With the classifier.",
-)
-@option("--pooling", section=MODEL, type=click.Choice(["avg", "max", "none"]), help="Of the network without its top.")
+@option("--include-top/--no-include-top", MODEL, "Describe the network with its classifier.", of=ModelSpec)
+@choice("--pooling", MODEL, ["avg", "max", "none"], "Pooling of the network without its classifier.")
 @model_arguments(classes=True)
-@option("--layers", section=OUTPUT, is_flag=True, help="List every layer: names for --layer, shapes, parameters.")
-@option("--json", section=OUTPUT, is_flag=True, help="Everything as JSON.")
+@flag("--layers", OUTPUT, "List every layer: its name for --layer, output shape and parameters.")
+@flag("--json", OUTPUT, "Print everything as JSON.")
 @message_arguments
 @click.pass_context
 def info(ctx: click.Context, /, **values: Any) -> int:
     """Describe the model, its weights and this machine; with sources, check them before a long run.
 
-    The model is the one that the loader would build from the same options. With SOURCE..., the header of every image
-    is read: how many there are, of which formats and sizes, and which cannot be read.
+    The model is the one that the same options give other commands. With SOURCE..., the header of every image is read
+    to count the images, their formats and sizes, and to name those that cannot be read.
 
     Exit status: 0, or 4 when a source holds images that cannot be read.
     """
@@ -67,17 +61,13 @@ def info(ctx: click.Context, /, **values: Any) -> int:
 
     messages = messages_of(ctx)
     messages.apply()
-    as_json, show_layers, max_pixels = values.pop("json"), values.pop("layers"), values.pop("max_pixels")
-    pooling = values.pop("pooling")
+    pooling = values["pooling"]
     checked = bool(values["sources"]) or values["manifest"] is not None
-    sources = source_options(values)
-    spec = model_spec(
-        ctx, values, include_top=values.pop("include_top"), pooling=None if pooling == "none" else pooling
-    )
+    spec = model_spec(ctx, values, pooling=None if pooling == "none" else pooling)
     found = None
     if checked:
-        with list_images(sources) as listing:
-            found = preflight(listing, max_pixels)
+        with list_images(fold(SourceOptions, values)) as listing:
+            found = preflight(listing, values["max_pixels"])
             found.skipped = dict(listing.skipped)
     quiet_libraries(debug=messages.debug)
     loaded = load_model(spec) if _needs_loading(spec) else None
@@ -90,10 +80,10 @@ def info(ctx: click.Context, /, **values: Any) -> int:
     }
     if found is not None:
         report["sources"] = found.as_dict()
-    if as_json:
+    if values["json"]:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _show(report, show_layers, found)
+        _show(report, values["layers"], found)
     return ExitCode.ROW_ERRORS if found is not None and found.failed else ExitCode.OK
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +11,9 @@ import click
 from xcli.checks.merge import Merged, MergeError, Shards
 from xcli.checks.merge import merge as join
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
-from xcli.cli.help import INPUT, OUTPUT, Command, option
+from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, path
 from xcli.cli.options import source_filters
+from xcli.cli.table_request import command_line
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
@@ -29,56 +28,48 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 
-@click.command(cls=Command, short_help="The outputs of --shard runs joined to one, and proven whole.")
+@click.command(
+    cls=Command,
+    short_help="Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
+)
 @click.argument("shards", metavar="SHARD...", nargs=-1, required=True, type=click.Path())
-@option(
-    "--source",
-    "sources",
-    section=INPUT,
-    metavar="SOURCE",
+@path(
+    "--source sources",
+    INPUT,
+    "SOURCE",
+    "A source that the runs were given. Repeat it for each, in the same order.",
     multiple=True,
-    type=click.Path(),
-    help="A source of the runs, as they were given it; again for each, in the same order.",
 )
 @source_filters
-@option(
-    "-o",
-    "--output",
-    section=OUTPUT,
-    metavar="FILE",
-    required=True,
-    type=click.Path(),
-    help="The whole table; - is standard output.",
-)
-@option(
+@path("-o --output", OUTPUT, "FILE", "Write the merged table to FILE; - is standard output.", required=True)
+@choice(
     "--format",
-    section=OUTPUT,
-    type=click.Choice(tuple(SINKS)),
-    help="Of the table [default: from the extension of FILE]; another than the shards' only if those are Parquet.",
+    OUTPUT,
+    tuple(SINKS),
+    "Format of the merged table [default: from the extension of FILE]. Only Parquet shards can be converted.",
 )
-@option("--overwrite", section=OUTPUT, is_flag=True, help="Replace FILE if it exists.")
-@option(
+@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@flag(
     "--mixed-machines",
-    section=OUTPUT,
-    is_flag=True,
-    help="Join even if device or batch size differ: values agree within the precision, not bit for bit.",
+    OUTPUT,
+    "Merge even if the runs differ in device or batch size; their values then agree only within the precision.",
 )
 @report_argument
 @message_arguments
 @click.pass_context
 def merge(ctx: click.Context, /, **values: Any) -> int:
-    """Join the outputs of runs with --shard, and prove that no image is missing and none is there twice.
+    """Merge the outputs of runs with --shard, and check that no image is missing or duplicated.
 
-    SHARD... are files that classify or features wrote, of one format; all must come from the same model, weights,
-    labels, preprocessing, precision and options. With --source (or --manifest) as the runs had it, rows are in the
-    order of the sources, and every source has exactly one row, or nothing is written; the file is then byte for byte
-    that of one run without --shard. Without, the shards are joined one behind the other in the order given, and only
-    what they say of themselves is checked. Filters (--include, --exclude, --archives, --limit) are those of the runs.
+    SHARD... are files of one format that classify or features wrote with the same model, weights, labels,
+    preprocessing, precision and options. Give --source (or --manifest) and filters (--include, --exclude, --archives,
+    --limit) as the runs had them: then every source must have exactly one row, rows are in the order of the sources,
+    and the file is byte-identical to that of one run without --shard. Without --source, the shards are appended to one
+    another in the order given, and only the counts that they record are checked.
 
-    Exit status: 0 joined, 2 usage, 5 output, 6 the shards do not fit together or do not cover the sources.
+    Exit status: 0 merged, 2 usage, 5 output, 6 the shards do not fit together or do not cover the sources.
     """
     messages_of(ctx).apply()
-    names = values.pop("shards")
+    names = values["shards"]
     sources = sources_if_given(values, "--source")
     target, overwrite = values["output"], values["overwrite"]
     parsed = parse_target(target)
@@ -96,8 +87,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     check_output(form, target, overwrite)
 
     def run(listing: Listing | None, findings: Findings) -> Merged:
-        line = shlex.join(["xception", *sys.argv[1:]])
-        return join(shards, listing, form, target, overwrite=overwrite, findings=findings, command_line=line)
+        return join(shards, listing, form, target, overwrite=overwrite, findings=findings, command_line=command_line())
 
     try:
         with reporting(values["report"]) as findings:

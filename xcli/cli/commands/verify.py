@@ -12,7 +12,7 @@ from xcli.checks.verify import Verdict
 from xcli.checks.verify import verify as check
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
 from xcli.cli.display import open_console
-from xcli.cli.help import OUTPUT, Command, option
+from xcli.cli.help import OUTPUT, Command, flag
 from xcli.cli.options import source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
@@ -26,34 +26,33 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 
-@click.command(cls=Command, short_help="Whether an output is whole and sound, and every source has its row.")
+@click.command(cls=Command, short_help="Check that a table is intact and that every source has its row.")
 @click.argument("table", metavar="OUT", type=click.Path())
 @source_arguments
-@option("--json", section=OUTPUT, is_flag=True, help="The findings as JSON.")
+@flag("--json", OUTPUT, "Print the findings as JSON.")
 @report_argument
 @message_arguments
 @click.pass_context
 def verify(ctx: click.Context, /, **values: Any) -> int:
-    """Check what classify or features wrote: columns, provenance, counts, every value, every path.
+    """Check a table that classify or features wrote: its columns, provenance, counts, values and paths.
 
-    OUT is the file (or the directory of parts). NaN and infinite values, scores that are no probabilities, error rows
-    that hold results, counts that FILE.meta.json has otherwise: all are findings. With SOURCE... (or --manifest), and
-    the filters and --shard of the run, every source must have its row and every row its source; without, paths that
-    occur twice are mentioned, for a source may be listed twice.
+    OUT is the file, or the directory of parts. The findings are NaN and infinite values, scores that are not
+    probabilities, error rows that hold results, and counts that differ from those in FILE.meta.json. Give SOURCE... (or
+    --manifest), the filters and --shard as the run had them: then every source must have its row and every row its
+    source. Without SOURCE, paths that occur twice are only mentioned, because a source may be listed twice.
 
     Exit status: 0 nothing is wrong, 2 usage, 6 something is.
     """
     messages_of(ctx).apply()
-    name, as_json = values.pop("table"), values.pop("json")
     sources = sources_if_given(values, "SOURCE")
-    reader = open_table(name)
+    reader = open_table(values["table"])
     with reporting(values["report"]) as findings:
         if sources is None:
             verdict = check(reader, None, findings)
         else:
             with list_images(sources) as listing:
                 verdict = check(reader, listing, findings)
-    if as_json:
+    if values["json"]:
         click.echo(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     else:
         _show(verdict)
