@@ -36,9 +36,9 @@ def nasty_tree():
     def top(): ...
 
     @top.command(cls=Command, short_help=NASTY, help=f"{NASTY}\n\n.dot\n\n'quote\n\n\b\n.verbatim\n'also\n\\e  -x\n")
-    @option("--nasty", section=INPUT, metavar="a|B:[C]", help=NASTY)
-    @option("--list", section=INPUT, help="- is standard output.")
-    @option("--secret", section=INPUT, hidden=True)
+    @option("--nasty", INPUT, NASTY, metavar="a|B:[C]")
+    @option("--list", INPUT, "- is standard output.")
+    @option("--secret", INPUT, "", hidden=True)
     def run(): ...
 
     @top.command(cls=Command, hidden=True)
