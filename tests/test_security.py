@@ -15,9 +15,9 @@ from rich.console import Console
 from xcli.cli import display
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
+from xcli.tables.csv import csv_fields, escape_formula_texts
 from xcli.tables.rows import classify_batch
 from xcli.tables.schema import classify_schema
-from xcli.tables.text import csv_fields, csv_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,11 +147,11 @@ def test_formulas_are_guarded() -> None:
         "\n=x",
     ]
     for kind in (pa.string(), pa.large_string()):
-        assert csv_safe(pa.array(cells, kind)).to_pylist() == guarded
-    assert csv_safe(pa.array(cells).dictionary_encode()).to_pylist() == guarded
-    assert csv_fields(csv_safe(pa.array(['="a",b']))).to_pylist() == ['"\'=""a"",b"']
+        assert escape_formula_texts(pa.array(cells, kind)).to_pylist() == guarded
+    assert escape_formula_texts(pa.array(cells).dictionary_encode()).to_pylist() == guarded
+    assert csv_fields(escape_formula_texts(pa.array(['="a",b']))).to_pylist() == ['"\'=""a"",b"']
 
 
 def test_numbers_are_no_formulas() -> None:
     for column in (pa.array([-1.5, None]), pa.array([-3]), pa.array([True])):
-        assert csv_safe(column) is column
+        assert escape_formula_texts(column) is column

@@ -16,7 +16,7 @@ from xcli.core.errors import ImageError, reason_of
 from xcli.core.records import ImageRef, RunCounts
 from xcli.sources.listing import list_images, shard_of
 from xcli.sources.options import SourceOptions
-from xcli.tables.formats import open_sink
+from xcli.tables.formats import create_table
 from xcli.tables.provenance import METADATA_KEY, write_meta
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
@@ -101,7 +101,7 @@ def write(path: Path | str, batch: pa.RecordBatch, made: dict[str, Any], *, meta
     """A file and its FILE.meta.json; the format is that of the extension."""
     format = Path(path).suffix[1:]
     metadata = {METADATA_KEY: json.dumps(made, sort_keys=True, ensure_ascii=False)}
-    with open_sink(format, str(path), batch.schema, metadata, overwrite=True) as sink:
+    with create_table(format, str(path), batch.schema, metadata, overwrite=True) as sink:
         sink.write(batch)
     if meta:
         write_meta(str(path), made | {"command_line": "xception", "images": counts_of(batch).as_dict()})

@@ -16,7 +16,7 @@ from xcli.checks.verify import Verdict, verify
 from xcli.core.records import ImageRef
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
-from xcli.tables.readers import open_table
+from xcli.tables.formats import open_table
 
 FORMATS = [("classify", "csv"), ("classify", "parquet"), ("classify", "jsonl")]
 FORMATS += [("features", "csv"), ("features", "parquet"), ("features", "npy")]

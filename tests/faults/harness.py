@@ -127,7 +127,7 @@ def run_with(fault: str, job: Job, folder: Path) -> Result:
 
 def paths_of(folder: Path, name: str) -> list[str]:
     """The column `path` of an output."""
-    from xcli.tables.readers import open_table
+    from xcli.tables.formats import open_table
 
     batches = open_table(str(folder / name)).batches(["path"])
     return [os.path.basename(path) for batch in batches for path in batch.column(0).to_pylist()]

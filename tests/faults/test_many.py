@@ -46,7 +46,7 @@ def run(source: Path, folder: Path, *options: str) -> tuple[list[tuple[int, floa
 
 @pytest.mark.skipif(not WHOLE, reason="takes minutes: make test-faults")
 def test_rows_are_exact_and_memory_is_flat(source: Path, tmp_path: Path) -> None:
-    from xcli.tables.readers import open_table
+    from xcli.tables.formats import open_table
 
     log, meta = run(source, tmp_path)
     assert meta["images"] == {"listed": IMAGES, "ok": IMAGES, "errors": {}, "skipped": {}, "resumed": 0}  # type: ignore[comparison-overlap]

@@ -16,7 +16,7 @@ from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
-from xcli.tables.encoders import write_table
+from xcli.tables.csv import write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def test_it_carries_labels_and_preprocessing(bundle: Path, loaded: LoadedModel) 
 
 
 def test_tables_are_csv(tmp_path: Path) -> None:
-    write_table(tmp_path, "x.csv", {"name": ["a,b", None], "value": [0.5, None], "count": [1, 2], "no": [None, None]})
+    write_csv(tmp_path, "x.csv", {"name": ["a,b", None], "value": [0.5, None], "count": [1, 2], "no": [None, None]})
     with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
             ["name", "value", "count", "no"],

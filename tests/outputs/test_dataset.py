@@ -17,7 +17,7 @@ from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.outputs.dataset import Dataset, check_directory
 from xcli.outputs.target import Directory, parse_target
-from xcli.tables.readers import open_table
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from pathlib import Path

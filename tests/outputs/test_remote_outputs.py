@@ -22,7 +22,7 @@ from xcli.outputs.dataset import check_directory
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.save import save
 from xcli.outputs.target import Directory, parse_target
-from xcli.tables.readers import open_table
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from xcli.outputs.save import save
 from xcli.outputs.target import parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
-from xcli.tables.readers import open_table
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

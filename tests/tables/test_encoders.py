@@ -16,8 +16,12 @@ import pytest
 
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.tables import encoders
-from xcli.tables.encoders import CsvSink, JsonlSink, NpySink, ParquetSink, rows_per_group
+from xcli.tables import base
+from xcli.tables.base import rows_per_group
+from xcli.tables.csv import CsvWriter
+from xcli.tables.jsonl import JsonlWriter
+from xcli.tables.npy import NpyWriter
+from xcli.tables.parquet import ParquetWriter
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -75,18 +79,18 @@ def features(values, errors=None, types=(), extra=None, dtype="float32"):
 
 def test_evil_paths_survive_every_format() -> None:
     schema, batch = classify(EVIL, [[1.0]] * len(EVIL), types=[("note", None)], extra=[(path,) for path in EVIL])
-    rows = read_csv(encode(CsvSink, schema, [batch]))
+    rows = read_csv(encode(CsvWriter, schema, [batch]))
     assert [row[0] for row in rows[1:]] == EVIL
     assert [row[-1] for row in rows[1:]] == EVIL
     assert {len(row) for row in rows} == {len(schema.names)}
-    table = pq.read_table(io.BytesIO(encode(ParquetSink, schema, [batch])))
+    table = pq.read_table(io.BytesIO(encode(ParquetWriter, schema, [batch])))
     assert table["path"].to_pylist() == table["note"].to_pylist() == EVIL
-    lines = encode(JsonlSink, schema, [batch]).decode().split("\n")
+    lines = encode(JsonlWriter, schema, [batch]).decode().split("\n")
     assert lines.pop() == ""
     assert [json.loads(line)["path"] for line in lines] == [json.loads(line)["note"] for line in lines] == EVIL
     schema, batch = features(np.zeros((len(EVIL), 2)), types=[("note", None)], extra=[(path,) for path in EVIL])
     companion = io.BytesIO()
-    encode(NpySink, schema, [batch], companion=companion)
+    encode(NpyWriter, schema, [batch], companion=companion)
     assert [row[-1] for row in read_csv(companion.getvalue())[1:]] == EVIL
 
 
@@ -100,7 +104,7 @@ def test_csv_text() -> None:
         types=[("say, what", None), ("ok", pa.bool_())],
         extra=[("", True), (None, None), ('x"y', False)],
     )
-    assert encode(CsvSink, schema, [batch]).decode() == (
+    assert encode(CsvWriter, schema, [batch]).decode() == (
         'path,status,error,label_1,index_1,score_1,label_2,index_2,score_2,"say, what",ok\n'
         'a b.jpg,ok,,class 0,0,0.92345,,,,"",true\n'
         '"c,d",error,empty: no bytes,,,,,,,,\n'
@@ -111,7 +115,7 @@ def test_csv_text() -> None:
 def test_csv_features_text() -> None:
     values = [[0.1, 1e-7, 1], [0, 0, 0], [np.nan, np.inf, 1 / 3]]
     schema, batch = features(values, errors=[None, BROKEN, None], types=[("n", None)], extra=[("z",)] * 3)
-    assert encode(CsvSink, schema, [batch]).decode() == (
+    assert encode(CsvWriter, schema, [batch]).decode() == (
         "path,status,error,f0,f1,f2,n\n"
         "0.jpg,ok,,0.1,1e-7,1,z\n"
         "1.jpg,error,empty: no bytes,,,,z\n"
@@ -125,7 +129,7 @@ def test_csv_numbers_are_exact_and_shortest(dtype: str) -> None:
     bits = rng.integers(0, 2 ** (16 if dtype == "float16" else 32), 4096, dtype="u2" if dtype == "float16" else "u4")
     values = np.nan_to_num(bits.view(dtype), posinf=1, neginf=-1).reshape(64, 64)
     schema, batch = features(values, dtype=dtype)
-    texts = [row[3:] for row in read_csv(encode(CsvSink, schema, [batch]))[1:]]
+    texts = [row[3:] for row in read_csv(encode(CsvWriter, schema, [batch]))[1:]]
     np.testing.assert_array_equal(np.array(texts).astype(np.float32), values.astype(np.float32))
     digits = [len(text.split("e")[0].replace(".", "").replace("-", "").strip("0")) for row in texts for text in row]
     best = [
@@ -137,10 +141,10 @@ def test_csv_numbers_are_exact_and_shortest(dtype: str) -> None:
 
 def test_csv_refuses_maps_and_names_like_its_own() -> None:
     with pytest.raises(UsageError, match="--pooling avg"):
-        CsvSink(io.BytesIO(), features_schema((2, 2, 3), "float32", []), {})
+        CsvWriter(io.BytesIO(), features_schema((2, 2, 3), "float32", []), {})
     with pytest.raises(SourceError, match="'f1'"):
-        CsvSink(io.BytesIO(), features_schema((2,), "float32", [("f1", None)]), {})
-    CsvSink(io.BytesIO(), features_schema((2,), "float32", [("f2", None)]), {})
+        CsvWriter(io.BytesIO(), features_schema((2,), "float32", [("f1", None)]), {})
+    CsvWriter(io.BytesIO(), features_schema((2,), "float32", [("f2", None)]), {})
 
 
 CARRIED = [
@@ -174,11 +178,11 @@ def test_carried_columns_of_any_type(data_type, value, text, plain) -> None:
     schema, batch = classify(
         ["a", "b"], [[1.0]] * 2, types=[("x", data_type)], extra=[(value,), (None,)], errors=[None, BROKEN]
     )
-    rows = read_csv(encode(CsvSink, schema, [batch]))
+    rows = read_csv(encode(CsvWriter, schema, [batch]))
     if text is not None:
         assert rows[1][-1] == text
     assert rows[2][-1] == ""
-    first, second = map(json.loads, encode(JsonlSink, schema, [batch]).decode().splitlines())
+    first, second = map(json.loads, encode(JsonlWriter, schema, [batch]).decode().splitlines())
     if plain is not None:
         assert first["x"] == plain
     assert second["x"] is None
@@ -194,7 +198,7 @@ def test_jsonl_text() -> None:
         min_score=0.2,
         label_type="both",
     )
-    assert encode(JsonlSink, schema, [batch]).decode() == (
+    assert encode(JsonlWriter, schema, [batch]).decode() == (
         '{"path": "ü.jpg", "status": "ok", "error": null, "predictions":'
         ' [{"label": "class 0", "wnid": "n0", "index": 0, "score": 0.92345}]}\n'
         '{"path": "b", "status": "error", "error": "empty: no bytes", "predictions": []}\n'
@@ -206,14 +210,15 @@ def test_jsonl_text() -> None:
 
 def test_jsonl_has_no_wnid_without_both_and_refuses_features() -> None:
     schema, batch = classify(["a"], [[0.5, 0.25]], label_type="wnid")
-    assert json.loads(encode(JsonlSink, schema, [batch]))["predictions"] == [{"label": "n0", "index": 0, "score": 0.5}]
+    (line,) = encode(JsonlWriter, schema, [batch]).splitlines()
+    assert json.loads(line)["predictions"] == [{"label": "n0", "index": 0, "score": 0.5}]
     with pytest.raises(UsageError, match="parquet"):
-        JsonlSink(io.BytesIO(), features_schema((2,), "float32", []), {})
+        JsonlWriter(io.BytesIO(), features_schema((2,), "float32", []), {})
 
 
 def test_parquet_file() -> None:
     schema, batch = classify(["a", "b", "a"], [[0.5], [0.25], [0.5]], errors=[None, BROKEN, None])
-    file = pq.ParquetFile(io.BytesIO(encode(ParquetSink, schema, [batch])))
+    file = pq.ParquetFile(io.BytesIO(encode(ParquetWriter, schema, [batch])))
     assert file.schema_arrow.equals(schema)
     assert file.read().equals(pa.Table.from_batches([batch]))
     assert json.loads(file.schema_arrow.metadata[b"xception"]) == {"tool": "é"}
@@ -228,7 +233,7 @@ def test_parquet_file() -> None:
 def test_parquet_features(dtype: str, shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).random((5, *shape)).astype(dtype)
     schema, batch = features(values, errors=[None, BROKEN, None, None, None], dtype=dtype)
-    file = pq.ParquetFile(io.BytesIO(encode(ParquetSink, schema, [batch])))
+    file = pq.ParquetFile(io.BytesIO(encode(ParquetWriter, schema, [batch])))
     assert file.schema_arrow.equals(schema)
     column = file.read().combine_chunks()["features"].chunk(0)
     storage = column.storage if len(shape) > 1 else column
@@ -257,7 +262,7 @@ def test_npy(tmp_path, dtype: str, shape: tuple[int, ...]) -> None:
         values, errors=[None, BROKEN, None, None, None], dtype=dtype, types=[("n", pa.int8())], extra=[(1,)] * 5
     )
     companion = io.BytesIO()
-    data = encode(NpySink, schema, [batch.slice(0, 2), batch.slice(2)], companion=companion)
+    data = encode(NpyWriter, schema, [batch.slice(0, 2), batch.slice(2)], companion=companion)
     (tmp_path / "x.npy").write_bytes(data)
     array = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert isinstance(array, np.memmap)
@@ -268,12 +273,12 @@ def test_npy(tmp_path, dtype: str, shape: tuple[int, ...]) -> None:
     rows = read_csv(companion.getvalue())
     assert rows[0] == ["path", "status", "error", "n"]
     assert [row[1] for row in rows[1:]] == ["ok", "error", "ok", "ok", "ok"]
-    assert encode(NpySink, schema, [batch]) == data  # without a companion
+    assert encode(NpyWriter, schema, [batch]) == data  # without a companion
 
 
 def test_npy_header_has_room_for_any_number_of_rows() -> None:
     schema = features_schema((10, 10, 2048), "float32", [])
-    sink = NpySink(io.BytesIO(), schema, {})
+    sink = NpyWriter(io.BytesIO(), schema, {})
     empty = sink._header()
     for rows in (1, 10**6, 2**63 - 1):
         sink._rows = rows
@@ -285,17 +290,17 @@ def test_npy_header_has_room_for_any_number_of_rows() -> None:
 
 def test_npy_refuses_tables_without_features() -> None:
     with pytest.raises(UsageError, match="features"):
-        NpySink(io.BytesIO(), classify_schema(1, "name", []), {})
+        NpyWriter(io.BytesIO(), classify_schema(1, "name", []), {})
 
 
-@pytest.mark.parametrize("kind", [CsvSink, ParquetSink, JsonlSink])
+@pytest.mark.parametrize("kind", [CsvWriter, ParquetWriter, JsonlWriter])
 def test_no_rows_give_a_valid_empty_table_of_predictions(kind) -> None:
     schema, batch = classify(["a"], [[1.0]])
     data = encode(kind, schema, [])
     assert encode(kind, schema, [batch.slice(0, 0)]) == data
-    if kind is CsvSink:
+    if kind is CsvWriter:
         assert data == b"path,status,error,label_1,index_1,score_1\n"
-    elif kind is JsonlSink:
+    elif kind is JsonlWriter:
         assert data == b""
     else:
         table = pq.read_table(io.BytesIO(data))
@@ -303,13 +308,13 @@ def test_no_rows_give_a_valid_empty_table_of_predictions(kind) -> None:
         assert table.num_rows == 0
 
 
-@pytest.mark.parametrize("kind", [CsvSink, ParquetSink, NpySink])
+@pytest.mark.parametrize("kind", [CsvWriter, ParquetWriter, NpyWriter])
 def test_no_rows_give_a_valid_empty_table_of_features(kind) -> None:
     schema = features_schema((3,), "float32", [])
     data = encode(kind, schema, [])
-    if kind is CsvSink:
+    if kind is CsvWriter:
         assert data == b"path,status,error,f0,f1,f2\n"
-    elif kind is NpySink:
+    elif kind is NpyWriter:
         assert np.load(io.BytesIO(data)).shape == (0, 3)
     else:
         table = pq.read_table(io.BytesIO(data))
@@ -335,12 +340,12 @@ def cuts(batch: pa.RecordBatch) -> list[list[pa.RecordBatch]]:
 
 @pytest.fixture
 def small_pieces(monkeypatch) -> None:
-    monkeypatch.setattr(encoders, "_GROUP_ROWS", 16)
-    monkeypatch.setattr(encoders, "_SLICE_VALUES", 64)
+    monkeypatch.setattr(base, "_GROUP_ROWS", 16)
+    monkeypatch.setattr(base, "_SLICE_VALUES", 64)
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("kind", [CsvSink, ParquetSink, JsonlSink])
+@pytest.mark.parametrize("kind", [CsvWriter, ParquetWriter, JsonlWriter])
 def test_predictions_have_the_same_bytes_however_they_came(kind) -> None:
     rng = np.random.default_rng(1)
     schema, batch = classify(
@@ -354,7 +359,7 @@ def test_predictions_have_the_same_bytes_however_they_came(kind) -> None:
     )
     results = {encode(kind, schema, pieces) for pieces in cuts(batch)}
     assert len(results) == 1
-    if kind is ParquetSink:
+    if kind is ParquetWriter:
         file = pq.ParquetFile(io.BytesIO(results.pop()))
         assert [file.metadata.row_group(i).num_rows for i in range(5)] == [16, 16, 16, 16, 3]
         assert file.read().equals(pa.Table.from_batches([batch]))
@@ -363,7 +368,7 @@ def test_predictions_have_the_same_bytes_however_they_came(kind) -> None:
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [(CsvSink, (5,)), (ParquetSink, (5,)), (ParquetSink, (2, 2, 3)), (NpySink, (5,)), (NpySink, (2, 2, 3))],
+    [(CsvWriter, (5,)), (ParquetWriter, (5,)), (ParquetWriter, (2, 2, 3)), (NpyWriter, (5,)), (NpyWriter, (2, 2, 3))],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_features_have_the_same_bytes_however_they_came(kind, shape: tuple[int, ...], dtype: str) -> None:
@@ -377,16 +382,16 @@ def test_pages_of_parquet_do_not_end_where_batches_do() -> None:
     schema, batch = features(values, [BROKEN if i % 50 == 7 else None for i in range(400)])
     ragged = [batch.slice(i, 3) for i in range(0, 400, 3)]
     later = batch.take(pa.array([0, 0, *range(400)])).slice(2)
-    whole = encode(ParquetSink, schema, [batch])
-    assert encode(ParquetSink, schema, ragged) == whole
-    assert encode(ParquetSink, schema, [later]) == whole
+    whole = encode(ParquetWriter, schema, [batch])
+    assert encode(ParquetWriter, schema, ragged) == whole
+    assert encode(ParquetWriter, schema, [later]) == whole
 
 
 def test_rows_reach_the_file_while_parquet_holds_at_most_a_group(monkeypatch) -> None:
-    monkeypatch.setattr(encoders, "_GROUP_ROWS", 16)
+    monkeypatch.setattr(base, "_GROUP_ROWS", 16)
     schema, batch = classify(["a"] * 40, [[1.0]] * 40)
     stream = io.BytesIO()
-    sink = ParquetSink(stream, schema, {})
+    sink = ParquetWriter(stream, schema, {})
     sink.write(batch.slice(0, 15))
     assert stream.tell() == 4
     sink.write(batch.slice(15))
@@ -399,14 +404,14 @@ def test_rows_reach_the_file_while_parquet_holds_at_most_a_group(monkeypatch) ->
 def test_an_abandoned_parquet_file_stays_without_a_footer() -> None:
     schema, batch = classify(["a"], [[1.0]])
     stream = io.BytesIO()
-    sink = ParquetSink(stream, schema, {})
+    sink = ParquetWriter(stream, schema, {})
     sink.write(batch)
     sink.abandon()
     del sink
     assert stream.getvalue() == b"PAR1"
 
 
-@pytest.mark.parametrize("kind", [CsvSink, ParquetSink, JsonlSink])
+@pytest.mark.parametrize("kind", [CsvWriter, ParquetWriter, JsonlWriter])
 def test_a_batch_of_another_schema_is_refused(kind) -> None:
     schema, _ = classify(["a"], [[1.0]])
     _, other = classify(["a"], [[1.0, 0.0]], top=2)
@@ -417,7 +422,7 @@ def test_a_batch_of_another_schema_is_refused(kind) -> None:
 def test_joining_wide_rows_does_not_mix_them_up() -> None:
     values = np.arange(300 * 700, dtype=np.float32).reshape(300, 700)
     schema, batch = features(values, [BROKEN if i in (0, 7, 299) else None for i in range(300)])
-    rows = read_csv(encode(CsvSink, schema, [batch]))[1:]
+    rows = read_csv(encode(CsvWriter, schema, [batch]))[1:]
     for i, row in enumerate(rows):
         expected = [""] * 700 if i in (0, 7, 299) else [str(int(value)) for value in values[i]]
         assert [row[0], *row[3:]] == [f"{i}.jpg", *expected]

@@ -15,7 +15,7 @@ import pytest
 
 from xcli.core.errors import ImageError, OutputError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, format_from_name, open_sink
+from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, create_table, format_from_name
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -69,9 +69,9 @@ def test_names_that_tell_no_format(path: str, allowed: tuple[str, ...], message:
 
 
 def test_formats() -> None:
-    assert {*CLASSIFY_FORMATS, *FEATURES_FORMATS} == set(SINKS)
+    assert {*CLASSIFY_FORMATS, *FEATURES_FORMATS} == set(FORMATS)
     with pytest.raises(UsageError, match="'xls'; give one of csv, parquet"):
-        open_sink("xls", "a.xls", table("c")[0], {}, False)
+        create_table("xls", "a.xls", table("c")[0], {}, False)
 
 
 @pytest.mark.parametrize(("format", "kind"), ALL)
@@ -79,7 +79,7 @@ def test_a_table_appears_at_the_end(tmp_path, format: str, kind: str) -> None:
     schema, batch = table(kind)
     target = tmp_path / f"out.{format}"
     expected = [target.name] + [f"{target.name}.csv"] * (format == "npy")
-    with open_sink(format, str(target), schema, {"xception": "{}"}, False) as out:
+    with create_table(format, str(target), schema, {"xception": "{}"}, False) as out:
         out.write(batch)
         out.write(batch)
         assert all(name.startswith(".") for name in os.listdir(tmp_path))
@@ -108,7 +108,7 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path, format: str, kind: s
     target = tmp_path / f"out.{format}"
     if overwrite:
         target.write_bytes(b"old")
-    with pytest.raises(Interrupted), open_sink(format, str(target), schema, {}, overwrite) as out:  # noqa: PT012
+    with pytest.raises(Interrupted), create_table(format, str(target), schema, {}, overwrite) as out:  # noqa: PT012
         out.write(batch)
         raise Interrupted
     gc.collect()  # pyarrow ends files when writers are collected
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, format: str, kind: st
     target = tmp_path / f"out.{format}"
     with (
         pytest.raises(OutputError, match=rf"{target}\S*: No space left on device$"),
-        open_sink(format, str(target), schema, {}, False) as out,
+        create_table(format, str(target), schema, {}, False) as out,
     ):
         out.write(batch)
     assert os.listdir(tmp_path) == []
@@ -137,14 +137,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, format: str, kind: st
 def test_a_full_device(format: str, kind: str) -> None:
     schema, batch = table(kind)
     message = r"^cannot write /dev/full: No space left on device$"
-    with pytest.raises(OutputError, match=message), open_sink(format, "/dev/full", schema, {}, False) as out:
+    with pytest.raises(OutputError, match=message), create_table(format, "/dev/full", schema, {}, False) as out:
         out.write(batch)
     gc.collect()
 
 
 def test_a_full_disk_in_the_middle_of_a_parquet_file(tmp_path, monkeypatch) -> None:
     schema, batch = table("c")
-    monkeypatch.setattr("xcli.tables.encoders._GROUP_ROWS", 3)
+    monkeypatch.setattr("xcli.tables.base._GROUP_ROWS", 3)
     written = []
 
     def full(self: object, data: bytes) -> int:
@@ -156,7 +156,7 @@ def test_a_full_disk_in_the_middle_of_a_parquet_file(tmp_path, monkeypatch) -> N
     monkeypatch.setattr("xcli.storage.streams.CheckedStream.write", full)
     with (
         pytest.raises(OutputError, match=r"^cannot write out: full$"),
-        open_sink("parquet", str(tmp_path / "out"), schema, {}, False) as out,
+        create_table("parquet", str(tmp_path / "out"), schema, {}, False) as out,
     ):
         out.write(batch)
     gc.collect()
@@ -169,9 +169,9 @@ def test_existing_files_are_refused_before_any_work(tmp_path, name: str) -> None
     schema, batch = table("f")
     (tmp_path / name).write_bytes(b"old")
     with pytest.raises(OutputError, match=rf"/{name} exists; pass --overwrite to replace it$"):
-        open_sink("npy", str(tmp_path / "out.npy"), schema, {}, False)
+        create_table("npy", str(tmp_path / "out.npy"), schema, {}, False)
     assert os.listdir(tmp_path) == [name]
-    with open_sink("npy", str(tmp_path / "out.npy"), schema, {}, True) as out:
+    with create_table("npy", str(tmp_path / "out.npy"), schema, {}, True) as out:
         out.write(batch)
     assert np.load(tmp_path / "out.npy").shape == (3, 2)
     assert len((tmp_path / "out.npy.csv").read_text().splitlines()) == 4
@@ -182,7 +182,7 @@ def test_files_that_appear_meanwhile_are_not_replaced(tmp_path, name: str) -> No
     schema, batch = table("f")
     with (  # noqa: PT012
         pytest.raises(OutputError, match=rf"/{name} exists"),
-        open_sink("npy", str(tmp_path / "out.npy"), schema, {}, False) as out,
+        create_table("npy", str(tmp_path / "out.npy"), schema, {}, False) as out,
     ):
         out.write(batch)
         (tmp_path / name).write_bytes(b"theirs")
@@ -194,7 +194,7 @@ def test_npy_needs_a_file(tmp_path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for target in (None, "-", "/dev/null", str(tmp_path / "fifo")):
         with pytest.raises(UsageError, match="give a file with -o"):
-            open_sink("npy", target, table("f")[0], {}, True)
+            create_table("npy", target, table("f")[0], {}, True)
 
 
 def test_what_a_format_cannot_hold_leaves_no_file(tmp_path) -> None:
@@ -207,12 +207,12 @@ def test_what_a_format_cannot_hold_leaves_no_file(tmp_path) -> None:
         ("npy", table("c")[0], UsageError),
     ]:
         with pytest.raises(error):
-            open_sink(format, target, schema, {}, False)
+            create_table(format, target, schema, {}, False)
         assert os.listdir(tmp_path) == []
 
 
 def test_discard_without_entering(tmp_path) -> None:
-    out = open_sink("parquet", str(tmp_path / "out"), table("c")[0], {}, False)
+    out = create_table("parquet", str(tmp_path / "out"), table("c")[0], {}, False)
     out.discard()
     assert os.listdir(tmp_path) == []
 
@@ -230,7 +230,7 @@ def test_rows_can_be_read_from_standard_output_as_they_come(monkeypatch) -> None
     stdout = Stdout()
     monkeypatch.setattr(sys, "stdout", stdout)
     schema, batch = table("c")
-    with open_sink("jsonl", None, schema, {}, False) as out:
+    with create_table("jsonl", None, schema, {}, False) as out:
         for n in (1, 2):
             out.write(batch)
             assert stdout.seen.getvalue().count(b"\n") == 3 * n
@@ -241,13 +241,13 @@ SCRIPT = """
 import sys
 import numpy as np
 from xcli.core.records import ImageRef
-from xcli.tables.formats import open_sink
+from xcli.tables.formats import create_table
 from xcli.tables.rows import features_batch
 from xcli.tables.schema import features_schema
 schema = features_schema((2048,), "float32", [])
 batch = features_batch(schema, [ImageRef("a", "a", b"")] * 64, [None] * 64, np.ones((64, 2048), np.float32))
 try:
-    with open_sink(sys.argv[1], "-", schema, {}, False) as out:
+    with create_table(sys.argv[1], "-", schema, {}, False) as out:
         for _ in range(int(sys.argv[2])):
             out.write(batch)
 except BrokenPipeError:

@@ -15,9 +15,8 @@ from tests.writtentables import BROKEN, HOSTILE, provenance, rows_of, values_of,
 from xcli.core.errors import CheckError, SourceError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
-from xcli.tables.formats import open_sink
+from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import METADATA_KEY, PROVENANCE_KEYS
-from xcli.tables.readers import open_table
 from xcli.tables.rows import features_batch
 from xcli.tables.schema import features_schema
 
@@ -111,7 +110,7 @@ def test_provenance_of_both_places(tmp_path: Path) -> None:
         assert reader.meta is not None
         assert {key: reader.meta[key] for key in PROVENANCE_KEYS} == made
         assert reader.provenance == (made if extension == "parquet" else None)
-        assert reader.kind == "classify"
+        assert reader.command == "classify"
 
 
 def test_tables_without_rows(tmp_path: Path) -> None:
@@ -229,7 +228,7 @@ def test_wide_rows_of_csv_are_read_in_small_batches(tmp_path: Path) -> None:
     schema = features_schema((2048,), "float32", [])
     values = values_of(ones, 2048)
     errors = [BROKEN if n % 50 == 0 else None for n in range(600)]
-    with open_sink("csv", str(tmp_path / "x.csv"), schema, {METADATA_KEY: "{}"}, False) as sink:
+    with create_table("csv", str(tmp_path / "x.csv"), schema, {METADATA_KEY: "{}"}, False) as sink:
         sink.write(features_batch(schema, ones, errors, values))
     reader = open_table(str(tmp_path / "x.csv"))
     start = 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from xcli.core.records import ImageRef
     from xcli.storage.streams import ByteStream
-    from xcli.tables.readers import Reader
+    from xcli.tables.base import TableReader
 
 MAX_SHOWN = 20
 """Examples that are kept of each finding; all are counted, and all go to the report."""
@@ -236,7 +236,7 @@ def _hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(digests, np.uint64)
 
 
-def paths_of(reader: Reader) -> Iterator[list[str | None]]:
+def paths_of(reader: TableReader) -> Iterator[list[str | None]]:
     """The `path` column of a table, a batch at a time.
 
     Raises:
@@ -246,7 +246,7 @@ def paths_of(reader: Reader) -> Iterator[list[str | None]]:
         yield batch.column(0).to_pylist()
 
 
-def names_of(readers: Iterable[Reader], rows: NDArray[np.int64]) -> Iterator[str]:
+def names_of(readers: Iterable[TableReader], rows: NDArray[np.int64]) -> Iterator[str]:
     """The paths of rows of tables one behind the other, by their sorted numbers; tables are read once more."""
     import numpy as np
 

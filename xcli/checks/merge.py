@@ -19,10 +19,9 @@ from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.listing import OTHER_SHARD
-from xcli.tables.encoders import rows_per_group
-from xcli.tables.formats import open_sink
+from xcli.tables.base import TableReader, rows_per_group
+from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import MACHINE_KEYS, NAMES_ONLY, differences, provenance_metadata, provenance_of, write_meta
-from xcli.tables.readers import Reader, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.sources.listing import Listing
-    from xcli.tables.jsonl_reader import JsonlReader
 
 MAX_RUNS = 256
 """Places where the rows of shards may break the order of the sources; what follows each is read on its own."""
@@ -95,9 +93,9 @@ class Shards:
         return self.readers[0].format
 
     @property
-    def kind(self) -> str:
+    def command(self) -> str:
         """`classify` or `features`."""
-        return self.readers[0].kind
+        return self.readers[0].command
 
     def check_format(self, format: str) -> None:
         """Refuses to write another format than the shards have, unless they are Parquet, which knows all types.
@@ -105,7 +103,7 @@ class Shards:
         Raises:
             UsageError: the format is another one.
         """
-        if format != self.format != "parquet":
+        if format != self.format and not self.readers[0].self_describing:
             raise UsageError(
                 f"the shards are {self.format}, which does not tell the types that {format} needs; "
                 f"merge them to {self.format} (shards in Parquet can become any format)"
@@ -114,7 +112,7 @@ class Shards:
     def _check_formats(self) -> None:
         first = self.readers[0]
         for other in self.readers[1:]:
-            for what, one, two in (("format", first.format, other.format), ("command", first.kind, other.kind)):
+            for what, one, two in (("format", first.format, other.format), ("command", first.command, other.command)):
                 if one != two:
                     raise _mixed(what, one, first, two, other)
 
@@ -144,23 +142,13 @@ class Shards:
         return provenance | mixed
 
     def _common_schema(self) -> Any:
-        if self.format == "jsonl":
-            self._widen()
         first = self.readers[0]
+        type(first).align(self.readers)
         for other in self.readers[1:]:
             if other.schema != first.schema:
                 one, two = _different_columns(first.schema, other.schema)
                 raise _mixed("the column", one, first, two, other)
         return first.schema
-
-    def _widen(self) -> None:
-        """Lines hold as many predictions as there are, and a shard of no rows does not say what it would carry."""
-        readers: list[JsonlReader] = self.readers  # type: ignore[assignment]
-        carried = next((reader.carried for reader in readers if reader.carried is not None), None)
-        top = max(reader.top for reader in readers)
-        wnids = any(reader.wnids for reader in readers)
-        for reader in readers:
-            reader.widen(top, wnids, carried if reader.carried is None else reader.carried)
 
 
 def _check_twice(names: Sequence[str]) -> None:
@@ -172,7 +160,7 @@ def _check_twice(names: Sequence[str]) -> None:
         seen[place] = name
 
 
-def _provenance(reader: Reader) -> dict[str, Any]:
+def _provenance(reader: TableReader) -> dict[str, Any]:
     found = reader.provenance or provenance_of(reader.meta or {})
     if not found:
         raise CheckError(
@@ -182,7 +170,7 @@ def _provenance(reader: Reader) -> dict[str, Any]:
     return found
 
 
-def _mixed(what: str, one: Any, first: Reader, two: Any, other: Reader) -> CheckError:
+def _mixed(what: str, one: Any, first: TableReader, two: Any, other: TableReader) -> CheckError:
     shown = [one_line(value) if isinstance(value, str) else json.dumps(value) for value in (one, two)]
     return CheckError(
         f"these are not shards of one run: {what} is {shown[0]} in {one_line(first.name)}, "
@@ -214,7 +202,7 @@ def merge(
     Args:
         shards: what to join.
         listing: all sources of the shards together, not begun; None joins them one behind the other, unproven.
-        format: a key of `SINKS`.
+        format: a key of `FORMATS`.
         target: a file; None or `-` is standard output.
         overwrite: whether existing files may be replaced.
         findings: gets what is wrong with the rows.
@@ -234,7 +222,7 @@ def merge(
         batches = _behind(shards, reports, findings)
     else:
         batches = _ordered(shards, _order(shards, reports, listing, findings), reports)
-    with open_sink(format, target, shards.schema, metadata, overwrite) as sink:
+    with create_table(format, target, shards.schema, metadata, overwrite) as sink:
         for batch in batches:
             sink.write(batch)
     report = _sum(shards.readers, reports, listing)
@@ -252,7 +240,7 @@ def merge(
     return Merged(report, len(shards.readers), ordered=listing is not None)
 
 
-def _check_complete(readers: Sequence[Reader]) -> None:
+def _check_complete(readers: Sequence[TableReader]) -> None:
     """Refuses what, by the `FILE.meta.json` of all, cannot be all the shards of one run."""
     shards = [(reader.meta or {}).get("shard") for reader in readers]
     parts = [shard.split("/") for shard in shards if isinstance(shard, str)]
@@ -287,7 +275,7 @@ def _order(shards: Shards, reports: Sequence[RunCounts], listing: Listing, findi
     return index.positions
 
 
-def _counted_paths(reader: Reader, report: RunCounts) -> Iterator[list[str | None]]:
+def _counted_paths(reader: TableReader, report: RunCounts) -> Iterator[list[str | None]]:
     for batch in reader.batches(STATUS_COLUMNS):
         count_rows(batch, report)
         yield batch.column(0).to_pylist()
@@ -298,7 +286,7 @@ def _refuse(findings: Findings) -> None:
         raise MergeError(findings.failures)
 
 
-def _sum(readers: Sequence[Reader], reports: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
+def _sum(readers: Sequence[TableReader], reports: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
     """The counts of all; what was skipped each shard has met for itself, so that is the most that one says."""
     total = RunCounts()
     skipped: dict[str, int] = {}
@@ -319,7 +307,7 @@ def _sum(readers: Sequence[Reader], reports: Sequence[RunCounts], listing: Listi
 class _Cursor:
     """The rows of a table from one on, taken by number."""
 
-    def __init__(self, reader: Reader, begin: int) -> None:
+    def __init__(self, reader: TableReader, begin: int) -> None:
         self._name = reader.name
         self._stream = reader.batches()
         self._rest: pa.RecordBatch | None = None
@@ -375,7 +363,7 @@ def _allow_open_files(tables: int) -> None:
 class _Run(NamedTuple):
     """Rows of a table that follow the order of the sources: `rows` of them from `begin`."""
 
-    reader: Reader
+    reader: TableReader
     begin: int
     rows: int
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.sources.listing import Listing
-    from xcli.tables.readers import Reader
+    from xcli.tables.base import TableReader
 
     Rows = NDArray[np.bool_]
 
@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         name: of the table.
-        kind: `classify` or `features`.
+        command: `classify` or `features`.
         width: predictions a row, or values a row of features.
         report: counts of the rows; `listed` is the number of sources, or of rows without them.
         sources: whether the rows were held against sources.
@@ -47,7 +47,7 @@ class Verdict:
     """
 
     name: str
-    kind: str
+    command: str
     width: int
     report: RunCounts = field(default_factory=RunCounts)
     sources: bool = False
@@ -64,7 +64,7 @@ class Verdict:
         return {
             "name": self.name,
             "passed": self.passed,
-            "kind": self.kind,
+            "kind": self.command,
             "rows": self.report.rows,
             "images": self.report.as_dict(),
             "sources": self.sources,
@@ -73,7 +73,7 @@ class Verdict:
         }
 
 
-def verify(reader: Reader, listing: Listing | None, findings: Findings) -> Verdict:
+def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> Verdict:
     """Checks a table.
 
     Args:
@@ -88,7 +88,7 @@ def verify(reader: Reader, listing: Listing | None, findings: Findings) -> Verdi
     schema = reader.schema
     shape = feature_shape(schema)
     width = prediction_count(schema) if shape is None else _product(shape)
-    verdict = Verdict(reader.name, reader.kind, width, sources=listing is not None)
+    verdict = Verdict(reader.name, reader.command, width, sources=listing is not None)
     verdict.provenance = reader.provenance or provenance_of(reader.meta or {})
     _check_provenance(reader, findings)
     sound = _check_schema(reader, verdict.provenance, findings)
@@ -109,7 +109,7 @@ def verify(reader: Reader, listing: Listing | None, findings: Findings) -> Verdi
     return verdict
 
 
-def match(index: RowIndex, readers: list[Reader], listing: Listing, findings: Findings) -> int:
+def match(index: RowIndex, readers: list[TableReader], listing: Listing, findings: Findings) -> int:
     """Holds rows against sources: what has no row, what has no source, what has too many; returns how many sources.
 
     Raises:
@@ -130,10 +130,10 @@ def _product(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def _check_provenance(reader: Reader, findings: Findings) -> None:
+def _check_provenance(reader: TableReader, findings: Findings) -> None:
     if reader.meta is None:
         findings.add("provenance", "missing FILE.meta.json", [f"{one_line(reader.name)}.meta.json"])
-    if reader.format == "parquet" and reader.provenance is None:
+    if reader.self_describing and reader.provenance is None:
         findings.add("provenance", "no provenance in the metadata of the Parquet file", [one_line(reader.name)])
     for where, found in (("FILE.meta.json", reader.meta), ("the Parquet metadata", reader.provenance)):
         if found is not None:
@@ -145,7 +145,7 @@ def _check_provenance(reader: Reader, findings: Findings) -> None:
         findings.add("provenance", "differences between the Parquet metadata and FILE.meta.json", names)
 
 
-def _check_schema(reader: Reader, provenance: dict[str, Any], findings: Findings) -> bool:
+def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Findings) -> bool:
     """Holds the columns against the contract, and what the options promise; says whether they have its types."""
     schema, options = reader.schema, _members(provenance, "options")
     shape = feature_shape(schema)
@@ -161,7 +161,7 @@ def _check_schema(reader: Reader, provenance: dict[str, Any], findings: Findings
             dtype = "float16" if str(column.value_type) == "halffloat" else "float32"
             carried = [(field.name, field.type) for field in list(schema)[4:]]
             expected = features_schema(shape, dtype, carried)  # type: ignore[arg-type]
-            if reader.format != "csv" and options.get("dtype", dtype) != dtype:
+            if reader.keeps_dtype and options.get("dtype", dtype) != dtype:
                 findings.add("schema", "columns of another type", [f"features: {dtype}, not {options['dtype']}"])
     except SourceError as error:
         findings.add("schema", "columns of no run", [str(error)])
@@ -171,7 +171,7 @@ def _check_schema(reader: Reader, provenance: dict[str, Any], findings: Findings
             findings.add("schema", "columns out of place", [f"{field_.name!r}, where {right.name!r} belongs"])
         elif field_.type != right.type:
             findings.add("schema", "columns of another type", [f"{field_.name}: {field_.type}, not {right.type}"])
-    if shape is None and reader.format != "jsonl":  # whose lines have as many as there are
+    if shape is None and not reader.omits_nulls:
         if isinstance(options.get("top"), int) and top > options["top"]:
             findings.add("schema", "columns of another number", [f"{top} predictions, not {options['top']}"])
         if options.get("label_type") in ("name", "wnid", "both") and both != (options["label_type"] == "both"):
@@ -184,7 +184,7 @@ def _members(value: dict[str, Any], key: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def check_counts(reader: Reader, report: RunCounts, findings: Findings) -> None:
+def check_counts(reader: TableReader, report: RunCounts, findings: Findings) -> None:
     """Holds the rows of a table against what its `FILE.meta.json` counts."""
     findings.add("counts", "counts of FILE.meta.json that the rows do not have", _count_differences(reader, report))
 
@@ -198,7 +198,7 @@ def count_rows(batch: pa.RecordBatch, report: RunCounts) -> None:
             report.errors[reason_of(error)] = report.errors.get(reason_of(error), 0) + 1
 
 
-def _count_differences(reader: Reader, report: RunCounts) -> list[str]:
+def _count_differences(reader: TableReader, report: RunCounts) -> list[str]:
     """Where `images` of FILE.meta.json and the rows differ, in words."""
     if reader.meta is None:
         return []
@@ -222,14 +222,14 @@ def _check_order(index: RowIndex, findings: Findings) -> None:
 class _Values:
     """The pass over the values."""
 
-    def __init__(self, reader: Reader, verdict: Verdict, findings: Findings) -> None:
+    def __init__(self, reader: TableReader, verdict: Verdict, findings: Findings) -> None:
         self._reader = reader
         self._report = verdict.report
         self._findings = findings
         options = _members(verdict.provenance, "options")
         self._min_score = options.get("min_score")
         self._raw = options.get("raw_scores") is True
-        self._top = prediction_count(reader.schema) if verdict.kind == "classify" else 0
+        self._top = prediction_count(reader.schema) if verdict.command == "classify" else 0
 
     def check(self, *, only_status: bool) -> None:
         for batch in self._reader.batches(STATUS_COLUMNS if only_status else None):
@@ -279,7 +279,7 @@ class _Values:
             predicted |= ~absent
             values = score.to_numpy(zero_copy_only=False)
             there = ok & ~absent
-            if self._min_score is None and self._reader.format != "jsonl":
+            if self._min_score is None and not self._reader.omits_nulls:
                 self._add("values", f"ok rows without a prediction {k}", batch, ok & absent)
             elif self._min_score is None and k == 1:
                 self._add("values", "ok rows without predictions", batch, ok & absent)

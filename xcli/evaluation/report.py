@@ -153,8 +153,8 @@ def _predictions(predictions: Sequence[Prediction]) -> pa.RecordBatch:
 
 
 def _write_csv(file: AtomicFile, rows: pa.RecordBatch) -> None:
-    from xcli.tables.encoders import CsvSink
+    from xcli.tables.csv import CsvWriter
 
-    sink = CsvSink(file.stream, rows.schema, {})
+    sink = CsvWriter(file.stream, rows.schema, {})
     sink.write(rows)
     sink.close()

@@ -25,8 +25,8 @@ from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, notes_name, open_notes, part_name, part_number
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import open_folder
+from xcli.tables.parquet import ParquetReader
 from xcli.tables.provenance import DATASET_META, SUCCESS, provenance_metadata
-from xcli.tables.readers import ParquetReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

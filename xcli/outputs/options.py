@@ -9,7 +9,7 @@ from xcli.core.errors import UsageError
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.outputs.target import Directory, File, Stream, parse_file
-from xcli.tables.formats import FEATURES_FORMATS, GUARDED_FORMATS, check_output
+from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, check_output
 
 if TYPE_CHECKING:
     from xcli.outputs.target import Target
@@ -22,7 +22,7 @@ class Output:
     Attributes:
         command: `classify` or `features`, for the provenance.
         target: where it goes.
-        format: a key of `SINKS`.
+        format: a key of `FORMATS`.
         overwrite: whether existing files may be replaced.
     """
 
@@ -110,5 +110,5 @@ def check_options(output: Output, options: SaveOptions) -> None:
         if second.real_name == target.real_name:
             raise UsageError(f"{target.name!r} would be both tables; give --features-out another name")
         formats.append(second.format(FEATURES_FORMATS, "parquet"))
-    if options.csv_safe and not set(GUARDED_FORMATS).intersection(formats):
+    if options.csv_safe and not set(CSV_SAFE_FORMATS).intersection(formats):
         raise UsageError(f"--csv-safe is for CSV, and the table is {output.format}")

@@ -17,7 +17,7 @@ from xcli.core.text import one_line
 from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage.streams import CheckedStream, write_errors
 from xcli.storage.temporary import unique_name
-from xcli.tables.encoders import ParquetSink
+from xcli.tables.parquet import ParquetWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ class PartWriter:
         # Whoever died at this number, or works at it in another process, has files of other names.
         self._scratch = folder.scratch(unique_name(f"_{part_name(number)}"))
         self._notes_scratch = folder.scratch(unique_name(notes_name(number)))
-        self._sink: ParquetSink | None = None
+        self._sink: ParquetWriter | None = None
         self._stream: CheckedStream | None = None
         self._notes: list[pa.RecordBatch] = []
 
@@ -104,7 +104,7 @@ class PartWriter:
     def _open(self, schema: pa.Schema) -> None:
         with write_errors(self._folder.name):
             self._stream = CheckedStream(open(self._scratch, "wb"), self._scratch)  # noqa: SIM115 - closed by finish
-        self._sink = ParquetSink(self._stream, schema, self._metadata)
+        self._sink = ParquetWriter(self._stream, schema, self._metadata)
 
     def finish(self, schema: pa.Schema | None = None) -> None:
         """Makes the part appear: its notes first, so that no part is ever without them.

@@ -24,15 +24,8 @@ from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder, key_of
 from xcli.outputs.target import Directory, File, Stream, other_settings
-from xcli.tables.formats import (
-    FEATURES_FORMATS,
-    GUARDED_FORMATS,
-    OutputFile,
-    check_output,
-    open_sink,
-)
+from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
 from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta, write_meta
-from xcli.tables.readers import open_table
 from xcli.tables.schema import split_features
 
 if TYPE_CHECKING:
@@ -165,8 +158,15 @@ class _StreamedRun(_Saver):
     def _open(self, schema: pa.Schema) -> AbstractContextManager[RowSink]:
         if self.show is not None:
             return self.show(schema)
-        output, guarded = self.output, self.options.csv_safe
-        return open_sink(output.format, output.target.name, schema, self._metadata(), output.overwrite, guarded=guarded)
+        output = self.output
+        return create_table(
+            output.format,
+            output.target.name,
+            schema,
+            self._metadata(),
+            output.overwrite,
+            escape_formulas=self.options.csv_safe,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +297,15 @@ class _KeptRun(_Saver):
         # must never stand beside an old file, so if one is replaced, `.meta.json` appears last.
         replaced = [table for table in tables if self.output.overwrite and table.file.exists()]
         with ExitStack() as stack:
-            sinks: list[OutputFile] = []
+            sinks: list[TableOutput] = []
             for table in tables:
-                sink = open_sink(
+                sink = create_table(
                     table.format,
                     table.file.name,
                     pa.schema([schema.field(name) for name in table.columns]),
                     self._metadata(),
                     self._may_replace(table, meta["fingerprint"]),
-                    guarded=self._guarded(table.format),
+                    escape_formulas=self._escapes_formulas(table.format),
                     exclusive=True,
                 )
                 stack.callback(sink.discard)
@@ -322,7 +322,7 @@ class _KeptRun(_Saver):
                 else:
                     self._write_meta(table, meta)
             try:
-                OutputFile.close(sinks)
+                TableOutput.close(sinks)
             except BaseException:
                 for table in tables:
                     with suppress(OutputError):
@@ -347,12 +347,12 @@ class _KeptRun(_Saver):
         """Whether a file there may be replaced: the user says so, or it is of this run, killed as it appeared."""
         return self.output.overwrite or table.file.holds(fingerprint)
 
-    def _guarded(self, format: str) -> bool:
-        return self.options.csv_safe and format in GUARDED_FORMATS
+    def _escapes_formulas(self, format: str) -> bool:
+        return self.options.csv_safe and format in CSV_SAFE_FORMATS
 
     def _write_meta(self, table: _Table, meta: dict[str, Any]) -> None:
-        guarded = {"csv_safe": True} if self._guarded(table.format) else {}
-        write_meta(table.file.name, meta | guarded, exclusive=True)
+        csv_safe = {"csv_safe": True} if self._escapes_formulas(table.format) else {}
+        write_meta(table.file.name, meta | csv_safe, exclusive=True)
 
 
 def say_finished(target: KeptTarget, options: SaveOptions) -> None:

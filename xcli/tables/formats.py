@@ -1,19 +1,25 @@
-"""Sinks: the formats by name, and tables joined to the files that they fill.
+"""The registry of file formats, and tables opened by name: `create_table` to write one, `open_table` to read one.
 
-The bytes of a format are the business of `xcli.tables.encoders`, names and the atomic appearance of files that of
-`xcli.storage.streams`.
+A format is one module that ends in its `Format`; it is registered by its entry in `FORMATS`, and by nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import UsageError
+from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
+from xcli.core.text import one_line
 from xcli.storage.atomic import commit, open_output
+from xcli.storage.directories import open_folder
 from xcli.storage.streams import is_direct
-from xcli.tables.encoders import CsvSink, JsonlSink, NpySink, ParquetSink, Sink
-from xcli.tables.provenance import META_SUFFIX
+from xcli.storage.urls import is_url, scheme_of
+from xcli.tables.csv import CSV
+from xcli.tables.jsonl import JSONL
+from xcli.tables.npy import NPY
+from xcli.tables.parquet import PARQUET, DatasetReader, is_part
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,38 +27,24 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.storage.directories import Folder
     from xcli.storage.streams import WritableFile
+    from xcli.tables.base import TableReader, TableWriter
 
-__all__ = [
-    "CLASSIFY_FORMATS",
-    "FEATURES_FORMATS",
-    "GUARDED_FORMATS",
-    "SINKS",
-    "OutputFile",
-    "Sink",
-    "check_output",
-    "format_from_name",
-    "open_sink",
-]
+FORMATS = {one.name: one for one in (CSV, PARQUET, JSONL, NPY)}
 
-SINKS: dict[str, type[Sink]] = {"csv": CsvSink, "parquet": ParquetSink, "jsonl": JsonlSink, "npy": NpySink}
-CLASSIFY_FORMATS = ("csv", "parquet", "jsonl")
-FEATURES_FORMATS = ("parquet", "csv", "npy")
-GUARDED_FORMATS = ("csv", "npy")
-"""Those with CSV in them."""
-
-_EXTENSIONS = {
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".npy": "npy",
-}
+CLASSIFY_FORMATS = tuple(name for name, one in FORMATS.items() if "classify" in one.commands)
+# Parquet is named first, since embeddings as text are large and slow.
+FEATURES_FORMATS = (
+    "parquet",
+    *(name for name, one in FORMATS.items() if "features" in one.commands and one is not PARQUET),
+)
+CSV_SAFE_FORMATS = tuple(name for name, one in FORMATS.items() if one.has_csv)
+"""Formats on which `--csv-safe` has an effect."""
 
 
 def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
-    """The format that a name's extension asks for, whatever its case.
+    """Returns the format that the extension of a name stands for, in upper or lower case.
 
     Args:
         path: the output as the user named it; None or `-` is standard output.
@@ -60,60 +52,63 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
         default: for standard output, pipes and devices.
 
     Raises:
-        UsageError: the extension tells no format, or one that this command does not write.
+        UsageError: the extension stands for no format, or for one that this command does not write.
     """
     extension = os.path.splitext(path or "")[1].lower()
-    known = _EXTENSIONS.get(extension)
+    known = next((name for name, one in FORMATS.items() if extension in one.extensions), None)
     if known is not None and known in allowed:
         return known
     if known is None and is_direct(path):
         return default
-    names = [next(ending for ending, name in _EXTENSIONS.items() if name == choice) for choice in allowed]
-    choices = f"end it in {', '.join(names[:-1])} or {names[-1]}, or give --format {'|'.join(allowed)}"
+    endings = [FORMATS[name].extensions[0] for name in allowed]
+    choices = f"end it in {', '.join(endings[:-1])} or {endings[-1]}, or give --format {'|'.join(allowed)}"
     if known is not None:
         raise UsageError(f"{path!r}: this command does not write {known}; {choices}")
     raise UsageError(f"{path!r}: the name does not tell the format; {choices}")
 
 
-class OutputFile:
-    """A sink and the files it fills. As a context manager it makes them appear at a normal end, and none otherwise."""
+class TableOutput:
+    """A table writer and its files.
 
-    def __init__(self, sink: Sink, files: Sequence[WritableFile]) -> None:
-        self._sink = sink
+    As a context manager it makes the files appear at a normal end, and none of them otherwise.
+    """
+
+    def __init__(self, writer: TableWriter, files: Sequence[WritableFile]) -> None:
+        self._writer = writer
         self._files = files
 
     @staticmethod
-    def close(outputs: Sequence[OutputFile]) -> None:
+    def close(outputs: Sequence[TableOutput]) -> None:
         """Makes the files of several tables appear, once the content of all is on the disk.
 
         Raises:
-            OutputError: one cannot be written; those that were new have been taken away again.
+            OutputError: one cannot be written; those that were new have been removed again.
         """
         for output in outputs:
-            output._sink.close()
+            output._writer.close()
         commit([file for output in outputs for file in output._files])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Takes a batch; what goes to a pipe can be read from it at once.
+        """Writes a batch; readers of a pipe get it at once.
 
         Raises:
             OutputError: it cannot be written.
             BrokenPipeError: the reader has gone.
         """
-        self._sink.write(batch)
+        self._writer.write(batch)
         for file in self._files:
             if file.direct:
                 file.stream.flush()
 
     def discard(self) -> None:
-        """Gives up: nothing appears, temporary files are removed."""
+        """Gives up: no file appears, temporary files are removed."""
         try:
-            self._sink.abandon()
+            self._writer.abandon()
         finally:
             for file in self._files:
                 file.discard()
 
-    def __enter__(self) -> OutputFile:
+    def __enter__(self) -> TableOutput:
         return self
 
     def __exit__(
@@ -129,66 +124,63 @@ class OutputFile:
             raise
 
 
-def open_sink(
+def create_table(
     format: str,
     target: str | None,
     schema: pa.Schema,
     metadata: Mapping[str, str],
     overwrite: bool,
     *,
-    guarded: bool = False,
+    escape_formulas: bool = False,
     exclusive: bool = False,
-) -> OutputFile:
-    """Opens a table for writing; whatever stands in its way is found now, before any work.
+) -> TableOutput:
+    """Opens a table for writing; what prevents that is found now, before any work.
 
     Args:
-        format: a key of `SINKS`.
+        format: a key of `FORMATS`.
         target: a file, or None or `-` for standard output.
-        schema: of the batches to come.
+        schema: of all batches.
         metadata: text by key, for formats that hold it.
         overwrite: whether existing files may be replaced.
-        guarded: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
+        escape_formulas: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
         exclusive: no other process writes this output; see `AtomicFile`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
-        SourceError: a carried column collides with one of the format.
+        SourceError: a carried column has the name of an output column.
         OutputError: a file exists, or cannot be written.
     """
-    if format not in SINKS:
-        raise UsageError(f"format is {format!r}; give one of {', '.join(SINKS)}")
-    kind = SINKS[format]
+    if format not in FORMATS:
+        raise UsageError(f"format is {format!r}; give one of {', '.join(FORMATS)}")
+    kind = FORMATS[format]
     if kind.needs_seek and is_direct(target):
         raise _needs_file(format)
-    if guarded and format not in GUARDED_FORMATS:
+    if escape_formulas and not kind.has_csv:
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
     files: list[WritableFile] = []
     try:
         files.append(open_output(target, overwrite, exclusive=exclusive))
-        sink: Sink
-        if kind is CsvSink:
-            sink = CsvSink(files[0].stream, schema, metadata, guarded=guarded)
-        elif kind.companion_suffix is None:
-            sink = kind(files[0].stream, schema, metadata)
-        else:
-            # The companion appears first: whoever sees the array can count on the table that explains its rows.
+        stream, companion = files[0].stream, None
+        if kind.companion_suffix is not None:
+            # The companion appears first: whoever sees the array can rely on the table that explains its rows.
             files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite, exclusive=exclusive))
-            sink = NpySink(files[1].stream, schema, metadata, companion=files[0].stream, guarded=guarded)
+            companion = files[0].stream
+        writer = kind.writer(stream, schema, metadata, companion=companion, escape_formulas=escape_formulas)
     except BaseException:
         for file in files:
             file.discard()
         raise
-    return OutputFile(sink, files)
+    return TableOutput(writer, files)
 
 
 def check_output(format: str, target: str | None, overwrite: bool) -> None:
-    """Finds out whether `open_sink` will be able to write there, before a model is loaded for nothing.
+    """Checks that `create_table` will be able to write there, before a model is loaded in vain.
 
     Raises:
         UsageError: the format cannot go to this target.
         OutputError: a file exists, or its directory cannot be written to.
     """
-    kind = SINKS[format]
+    kind = FORMATS[format]
     if is_direct(target):
         if kind.needs_seek:
             raise _needs_file(format)
@@ -203,3 +195,77 @@ def check_output(format: str, target: str | None, overwrite: bool) -> None:
 
 def _needs_file(format: str) -> UsageError:
     return UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")
+
+
+def open_table(name: str) -> TableReader:
+    """Opens a table that a run wrote; its format is recognized by its content.
+
+    Args:
+        name: a file of any format, a directory of Parquet parts, or the URL of either. A table in an object store is
+            first copied to a temporary directory, which lives as long as the reader.
+
+    Returns:
+        Its reader; no file stays open between two calls of `batches`.
+
+    Raises:
+        SourceError: there is no such file, or it cannot be opened.
+        CheckError: it is damaged, or no table of this program.
+    """
+    if not is_url(name):
+        return _open_at(name, name)
+    if scheme_of(name) == "http":
+        raise SourceError(f"cannot open {one_line(name)}: tables are read from this machine, from s3:// and from gs://")
+    try:
+        folder, path = _copy(name)
+    except OutputError as error:
+        raise SourceError(str(error)) from error
+    reader = _open_at(name, path)
+    reader.copies = folder
+    return reader
+
+
+def _copy(url: str) -> tuple[Folder, str]:
+    """Copies a table from an object store; returns the folder that owns the copies, and the table's path in it."""
+    folder = open_folder(url)
+    names = [one for one in folder.names() if is_part(one) or one in (DATASET_META, SUCCESS, DATASET_RUN)]
+    if names or url.endswith("/"):
+        paths = list(folder.each(folder.local, names))
+        if not paths:
+            raise _cannot_open(url, FileNotFoundError("there is nothing below it"))
+        return folder, os.path.dirname(paths[0])
+    base, _, leaf = url.rpartition("/")
+    folder = open_folder(base)
+    try:
+        path = folder.local(leaf)
+    except FileNotFoundError:
+        raise _cannot_open(url, FileNotFoundError("no such object")) from None
+    for suffix in (META_SUFFIX, *(one.companion_suffix for one in FORMATS.values() if one.companion_suffix)):
+        with contextlib.suppress(FileNotFoundError):
+            folder.local(leaf + suffix)
+    return folder, path
+
+
+def _open_at(name: str, path: str) -> TableReader:
+    """Opens the table that the user calls `name` and that is at `path` on this machine."""
+    try:
+        if os.path.isdir(path):
+            return DatasetReader(name, path)
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(name, error) from None
+    for one in FORMATS.values():
+        if one.reader.recognizes(head, name):
+            return one.reader(name, path)
+    *names, last = FORMATS
+    what = f"is neither {', '.join(names)} nor {last} as xception writes them" if head else "is empty"
+    raise CheckError(f"{one_line(name)} {what}")
+
+
+def _cannot_open(name: str, error: Exception) -> SourceError:
+    text = f"cannot open {one_line(name)}: {one_line(getattr(error, 'strerror', None) or str(error))}"
+    partial = name + ".partial"
+    with contextlib.suppress(ValueError, OutputError):
+        if bool(open_folder(partial).names()) if is_url(name) else os.path.isdir(partial):
+            text += f"; its run has not finished ({one_line(partial)} exists): the same command continues it"
+    return SourceError(text)

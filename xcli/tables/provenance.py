@@ -48,6 +48,9 @@ MACHINE_KEYS = frozenset({"device", "batch_size"})
 DATASET_META = "_meta.json"
 """The file of a directory of parts that corresponds to FILE.meta.json."""
 
+DATASET_RUN = "_run.json"
+"""This file is in a directory of parts while its run is not finished."""
+
 SUCCESS = "_SUCCESS"
 """This file is in a directory of parts once every source has its row."""
 

@@ -27,7 +27,7 @@ from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
-from xcli.tables.encoders import write_table
+from xcli.tables.csv import write_csv
 from xcli.tables.provenance import digest
 from xcli.training.activation_cache import ActivationCache, default_cache_dir
 from xcli.training.activations import ActivationExtractor
@@ -295,8 +295,8 @@ def _finish(
     keras_model = build_model(final, len(split.labels), preprocessing.size, tuning.base.scaling, recipe.dropout)
     write_bundle(folder, keras_model, split.labels, preprocessing, record)
     rows = [asdict(row) for row in progress.rows]
-    write_table(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
-    write_table(
+    write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
+    write_csv(
         folder,
         SPLIT_FILE,
         {

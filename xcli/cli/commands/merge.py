@@ -19,7 +19,7 @@ from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.target import Directory, parse_target
 from xcli.sources.listing import list_images
-from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, SINKS, check_output
+from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, check_output
 
 if TYPE_CHECKING:
     from xcli.checks.findings import Findings
@@ -74,10 +74,10 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     target, overwrite = values["output"], values["overwrite"]
     parsed = parse_target(target)
     shards = Shards(names, mixed_machines=values["mixed_machines"])
-    formats = CLASSIFY_FORMATS if shards.kind == "classify" else FEATURES_FORMATS
+    formats = CLASSIFY_FORMATS if shards.command == "classify" else FEATURES_FORMATS
     form = values["format"] or parsed.format(formats, shards.format)
     if form not in formats:
-        raise UsageError(f"{form} is no format of {shards.kind}; give one of {', '.join(formats)}")
+        raise UsageError(f"{form} is no format of {shards.command}; give one of {', '.join(formats)}")
     shards.check_format(form)
     _check_target(target, names)
     if isinstance(parsed, Directory):

@@ -18,7 +18,7 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.text import one_line
 from xcli.sources.listing import list_images
-from xcli.tables.readers import open_table
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +79,8 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     report, made = verdict.report, verdict.provenance
     errors = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.errors.items()))
     yield "table", verdict.name
-    unit = "predictions a row" if verdict.kind == "classify" else "values a row"
-    yield "holds", f"{verdict.kind}, {verdict.width:,} {unit}"
+    unit = "predictions a row" if verdict.command == "classify" else "values a row"
+    yield "holds", f"{verdict.command}, {verdict.width:,} {unit}"
     failed = f"{report.failed:,} error{'s' if report.failed != 1 else ''}" + (f" ({errors})" if errors else "")
     yield "rows", f"{report.rows:,}: {report.ok:,} ok, {failed}"
     if verdict.sources:

@@ -1,0 +1,260 @@
+"""What all file formats have in common: a writer from record batches to bytes, and a reader back.
+
+The bytes of a table depend on its rows alone, never on how they were cut into batches. Memory is bounded by a row group
+or a slice, never by the table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+from xcli.core.errors import CheckError
+from xcli.core.records import STATUS_COLUMNS
+from xcli.core.text import one_line
+from xcli.tables.provenance import META_SUFFIX, read_meta
+from xcli.tables.schema import FIRST_RESULT, feature_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from xcli.storage.directories import Folder
+    from xcli.storage.streams import ByteStream
+
+_GROUP_BYTES = 32 * 2**20
+_GROUP_ROWS = 65536
+_SLICE_VALUES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format, as `xcli.tables.formats` registers it.
+
+    Attributes:
+        writer: its writer.
+        reader: its reader.
+        extensions: of file names, in lower case; the first one is suggested to users.
+        commands: the commands whose tables it can hold: `classify`, `features`.
+        has_csv: whether `--csv-safe` has an effect on it.
+        needs_seek: whether it needs a regular file, since its writer goes back to the beginning.
+        companion_suffix: what the name of a second file ends in that belongs to each table; None for formats of a
+            single file.
+    """
+
+    writer: type[TableWriter]
+    reader: type[TableReader]
+    extensions: tuple[str, ...]
+    commands: tuple[str, ...]
+    has_csv: bool = False
+    needs_seek: bool = False
+    companion_suffix: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The value of `--format`."""
+        return self.reader.format
+
+
+class TableWriter(ABC):
+    """Writes the batches of one table to a stream.
+
+    Args:
+        stream: where the bytes go. It is neither flushed nor closed here.
+        schema: of every batch (`classify_schema` or `features_schema`).
+        metadata: text by key, for formats that can hold it; the provenance has the key `METADATA_KEY`.
+        companion: the stream of the second file, for formats that have one; None leaves it out.
+        escape_formulas: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
+
+    Raises:
+        UsageError: at construction, when the format cannot hold such a table.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        schema: pa.Schema,
+        metadata: Mapping[str, str],
+        *,
+        companion: ByteStream | None = None,
+        escape_formulas: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._metadata = metadata
+        self._companion = companion
+        self._escape_formulas = escape_formulas
+        self.schema = schema
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Writes a batch of any number of rows.
+
+        Raises:
+            ValueError: the batch has another schema.
+            OSError, OutputError: whatever the stream raises.
+        """
+        if not batch.schema.equals(self.schema):
+            raise ValueError(f"a batch of the schema\n{batch.schema}\nin a table of the schema\n{self.schema}")
+        if batch.num_rows:
+            self._write(batch)
+
+    @abstractmethod
+    def _write(self, batch: pa.RecordBatch) -> None: ...
+
+    def close(self) -> None:  # noqa: B027 - nothing to do where every batch is written at once
+        """Writes what remains: buffered rows, footers. Call it once, after the last batch."""
+
+    def abandon(self) -> None:  # noqa: B027 - likewise
+        """Gives up: nothing more goes to the stream, now or when this object is collected."""
+
+
+class TableReader(ABC):
+    """Reads one table as a stream of batches, value for value.
+
+    Parquet comes back with its types. Text formats know the types of our own columns; carried columns are text there,
+    as it stands in the file, so that the writer of the same format writes the same bytes again.
+
+    Args:
+        name: as the user gave it.
+        path: where the table is on this machine; None means `name` itself.
+
+    Attributes:
+        name: as the user gave it.
+        path: where the table is on this machine.
+        schema: of the batches.
+        provenance: the provenance in the file itself; None where it holds none.
+        meta: the content of `FILE.meta.json`; None where there is no such file.
+        copies: the folder with the copies of a table that is in an object store; they live as long as the reader.
+
+    Raises:
+        CheckError: at construction and while reading, when the file is damaged or is no table of this program.
+    """
+
+    format: ClassVar[str]
+    """Name of the format."""
+    magic: ClassVar[bytes]
+    """The bytes that a file of this format begins with."""
+    self_describing: ClassVar[bool] = False
+    """Whether the file holds the types of all columns, and the provenance."""
+    keeps_dtype: ClassVar[bool] = True
+    """Whether float16 features are read back as float16."""
+    omits_nulls: ClassVar[bool] = False
+    """Whether predictions that are null are left out of the file, and NaN is null."""
+
+    provenance: dict[str, Any] | None = None
+    copies: Folder | None = None
+
+    def __init__(self, name: str, path: str | None = None) -> None:
+        self.name = name
+        self.path = path or name
+        self.meta = read_meta(self.path + META_SUFFIX)
+        if (self.meta or {}).get("csv_safe") is True:
+            raise CheckError(
+                f"{one_line(name)} was written with --csv-safe, which changes texts irreversibly; "
+                "write the table without it, and a second one with it for the spreadsheet"
+            )
+        self.schema: pa.Schema = None
+
+    @classmethod
+    def recognizes(cls, head: bytes, name: str) -> bool:
+        """Returns whether a file is of this format.
+
+        Args:
+            head: its first 8 bytes, or all of it.
+            name: of the file.
+        """
+        return head.startswith(cls.magic)
+
+    @classmethod  # noqa: B027 - most formats have a header that tells all columns
+    def align(cls, readers: Sequence[Any]) -> None:
+        """Gives the readers of the shards of one run the same schema, where a file does not tell all columns."""
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Reads the rows from the first one on; may be called again.
+
+        Args:
+            columns: some of `STATUS_COLUMNS`; None means all columns of the table.
+
+        Raises:
+            CheckError: the file is damaged.
+        """
+        import pyarrow as pa
+
+        try:
+            yield from self._batches(columns)
+        except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+            raise self._damaged(str(error)) from error
+
+    @abstractmethod
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
+
+    def _damaged(self, reason: str) -> CheckError:
+        return CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {one_line(reason)[:500]}")
+
+    def _open(self) -> BinaryIO:
+        return open(self.path, "rb")
+
+    @property
+    def command(self) -> str:
+        """The command whose table this is: `classify` or `features`."""
+        return "classify" if feature_shape(self.schema) is None else "features"
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are read at a time, where that can be chosen: about 2 MiB, and at most 4,096."""
+        return max(1, rows_per_group(self.schema) // 16)
+
+    def _check_names(self, names: Sequence[str], features: str) -> None:
+        """Refuses tables that this program did not write.
+
+        Args:
+            names: of the columns.
+            features: name of the first column of features in this format.
+        """
+        first = list(names[FIRST_RESULT : FIRST_RESULT + 1])
+        if tuple(names[:FIRST_RESULT]) != STATUS_COLUMNS or first not in (["label_1"], [features]):
+            shown = one_line(", ".join(names[: FIRST_RESULT + 1]))
+            raise CheckError(f"{one_line(self.name)} is not a table of classify or features: its columns begin {shown}")
+        if len(set(names)) < len(names):
+            raise CheckError(f"{one_line(self.name)} has two columns of the same name")
+
+
+def rows_per_group(schema: pa.Schema) -> int:
+    """Returns the rows of a Parquet row group: about 32 MiB, and 1 to 65,536.
+
+    The number depends on the schema alone, so it is the same for every part and every run. 32 MiB of buffered rows fit
+    beside any model; 65,536 rows of predictions are enough for readers, which take a group at a time.
+    """
+    row = sum(_width(field.type) for field in schema)
+    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(row, 1)))
+
+
+def _width(data_type: pa.DataType) -> int:
+    """Returns the bytes of a value; a guess of 64 for types of variable length."""
+    import pyarrow as pa
+
+    if isinstance(data_type, pa.BaseExtensionType):
+        return _width(data_type.storage_type)
+    if isinstance(data_type, pa.FixedSizeListType):
+        return int(data_type.list_size) * _width(data_type.value_type)
+    try:
+        return -(-int(data_type.bit_width) // 8)
+    except ValueError:
+        return 64
+
+
+def slices(batch: pa.RecordBatch, values: int) -> Iterator[pa.RecordBatch]:
+    """Cuts a batch into slices of about a million values.
+
+    Args:
+        batch: any batch.
+        values: how many values a row has, or what it costs, in values.
+    """
+    return sliced(batch, max(1, _SLICE_VALUES // values))
+
+
+def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    """Cuts a batch into slices of so many rows; the last one may have fewer."""
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

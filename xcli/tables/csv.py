@@ -1,0 +1,248 @@
+"""CSV by RFC 4180 with `\\n` line ends, in UTF-8, always with a header.
+
+Quotes stand only around fields that need them. A null is an empty field, an empty text is `""`. Floats are the shortest
+text that gives the same float32. Features are the columns f0, f1, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from xcli.core.errors import UsageError
+from xcli.core.records import FEATURES
+from xcli.storage.atomic import AtomicFile, commit
+from xcli.tables.base import Format, TableReader, TableWriter, sliced, slices
+from xcli.tables.column_text import plain, to_text
+from xcli.tables.rows import features_array
+from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, PREDICTION_COLUMNS, feature_shape, name_collision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from xcli.storage.streams import ByteStream
+
+_FORMULA = r"^[=+\-@\t\r]"
+_NEEDS_QUOTES = r'[",\r\n]'
+_BLOCK_BYTES = 1 << 22  # no row may be longer, and a block is what is read at a time
+_MAX_LINE = 1 << 24
+
+
+class CsvWriter(TableWriter):
+    """Writes CSV. `escape_formulas` is irreversible."""
+
+    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+        import pyarrow as pa
+
+        super().__init__(stream, schema, metadata, **options)
+        shape = feature_shape(schema)
+        if shape is not None and len(shape) > 1:
+            raise UsageError("maps do not go to CSV; use parquet or npy, or --pooling avg")
+        self._width = shape[0] if shape else 0
+        names = list(schema.names)
+        if shape:
+            wide = _feature_names(self._width)
+            for name in set(wide).intersection(names):
+                raise name_collision(name)
+            names[FIRST_RESULT : FIRST_RESULT + 1] = wide
+        header = self._escaped(pa.array(names, pa.large_string()))
+        stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        for piece in slices(batch, max(self._width, 16)):
+            columns = [
+                _feature_fields(column) if self._width and i == FIRST_RESULT else csv_fields(self._escaped(column))
+                for i, column in enumerate(piece.columns)
+            ]
+            self._stream.write(_lines(columns))
+
+    def _escaped(self, column: pa.Array) -> pa.Array:
+        return escape_formula_texts(column) if self._escape_formulas else column
+
+
+def _feature_names(width: int) -> list[str]:
+    return [f"f{i}" for i in range(width)]
+
+
+def csv_fields(column: pa.Array) -> pa.Array:
+    """Converts a column of any type to fields: large_string[rows] without nulls."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = to_text(column)
+    special = pc.match_substring_regex(text, _NEEDS_QUOTES)
+    if pc.any(special).as_py():
+        quote, nothing = (pa.scalar(value, pa.large_string()) for value in ('"', ""))
+        doubled = pc.replace_substring(text, '"', '""')
+        text = pc.if_else(special, pc.binary_join_element_wise(quote, doubled, quote, nothing), text)
+    text = pc.if_else(pc.equal(text, ""), pa.scalar('""', pa.large_string()), text)
+    return pc.fill_null(text, "")
+
+
+def escape_formula_texts(column: pa.Array) -> pa.Array:
+    """Returns a column whose texts no spreadsheet takes for formulas; for use before `csv_fields`.
+
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it. This is
+    irreversible, for a text may have begun with an apostrophe before. Numbers and booleans are left alone, so that
+    negative numbers stay numbers.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = plain(column)
+    types = pa.types
+    if any(getattr(types, f"is_{kind}")(values.type) for kind in ("floating", "integer", "boolean", "decimal")):
+        return column
+    text = to_text(values)
+    apostrophe, nothing = (pa.scalar(value, pa.large_string()) for value in ("'", ""))
+    escaped = pc.binary_join_element_wise(apostrophe, text, nothing)
+    return pc.if_else(pc.match_substring_regex(text, _FORMULA), escaped, text)
+
+
+def _feature_fields(column: pa.Array) -> pa.Array:
+    """Converts `fixed_size_list<float>[n]` to n fields per row, joined, null ones empty: large_string[rows].
+
+    Rows times n must stay below 2**26: the joined text of all rows has 32-bit offsets.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    width = column.type.list_size
+    values = pc.fill_null(to_text(column.flatten()), "").cast(pa.string())
+    offsets = pa.array(np.arange(0, len(values) + 1, width, dtype=np.int32))
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, values), ",").cast(pa.large_string())
+
+
+def _lines(columns: list[pa.Array]) -> memoryview:
+    """Joins columns of fields (large_string without nulls) to the bytes of the lines."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    comma, end, nothing = (pa.scalar(value, pa.large_string()) for value in (",", "\n", ""))
+    lines = pc.binary_join_element_wise(pc.binary_join_element_wise(*columns, comma), end, nothing)
+    # The values of a string column lie one behind the other in memory: together they are the bytes of the file.
+    _, offsets, data = lines.buffers()
+    ends = memoryview(offsets).cast("q")
+    return memoryview(data)[ends[lines.offset] : ends[lines.offset + len(lines)]]
+
+
+def write_csv(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a CSV file of any columns in the way of all tables.
+
+    Args:
+        folder: the directory.
+        name: of the file, which is replaced.
+        columns: values by name; None is an empty field.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as pa
+
+    arrays = {key: pa.array(values) for key, values in columns.items()}
+    # A column of nothing but None has the type null, which the functions for texts do not take.
+    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
+    rows = pa.RecordBatch.from_pydict(arrays)
+    file = AtomicFile(str(Path(folder, name)), overwrite=True)
+    try:
+        CsvWriter(file.stream, rows.schema, {}).write(rows)
+        commit([file])
+    except BaseException:
+        file.discard()
+        raise
+
+
+class CsvReader(TableReader):
+    """Reads CSV of either command. An unquoted empty field is a null, `""` an empty text."""
+
+    format = "csv"
+    magic = b"path,"
+    keeps_dtype = False
+
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name, path)
+        try:
+            with self._open() as file:
+                self._header = self._read_header(file)
+                self._check_end(file)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise self._damaged(str(error)) from error
+        self.schema = self._make_schema()
+
+    def _read_header(self, file: BinaryIO) -> list[str]:
+        # Line by line: a name may hold a line end, and a header that never ends must not fill the memory.
+        lines = iter(lambda: file.readline(_MAX_LINE).decode(), "")
+        names = next(csv.reader(lines, strict=True), [])
+        self._check_names(names, "f0")
+        return names
+
+    def _check_end(self, file: BinaryIO) -> None:
+        """Refuses a last line without an end, which would be read as a row even if it was cut within a number."""
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            raise self._damaged("the last line has no line end; the file is truncated")
+
+    def _make_schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        names = self._header
+        self._width = 0
+        while names[FIRST_RESULT + self._width :][:1] == [f"f{self._width}"]:
+            self._width += 1
+        fields = []
+        for name in names:
+            is_prediction = not self._width and PREDICTION_COLUMN.fullmatch(name)
+            fields.append(pa.field(name, PREDICTION_COLUMNS[name.rpartition("_")[0]] if is_prediction else "string"))
+        if self._width:
+            features = pa.field(FEATURES, pa.list_(pa.float32(), self._width))
+            fields[FIRST_RESULT : FIRST_RESULT + self._width] = [features]
+        return pa.schema(fields)
+
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyarrow import csv as arrow_csv
+
+        types = {field.name: field.type for field in self.schema if field.name != FEATURES or not self._width}
+        types |= dict.fromkeys(_feature_names(self._width), pa.float32())
+        reader = arrow_csv.open_csv(
+            self.path,
+            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=types,
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                include_columns=None if columns is None else list(columns),
+            ),
+        )
+        with reader:
+            for batch in reader:
+                # Blocks are large for the sake of long rows; a batch of all the short rows of one would be too large.
+                for piece in sliced(batch, self.batch_rows):
+                    yield piece if columns is not None else self._assembled(piece)
+
+    def _assembled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Joins the columns f0, f1, ... to one."""
+        import numpy as np
+        import pyarrow as pa
+
+        columns = batch.columns
+        if self._width:
+            end = FIRST_RESULT + self._width
+            wide = batch.select(range(FIRST_RESULT, end))
+            flat = np.asarray(wide.to_tensor(null_to_nan=True, row_major=True)).reshape(-1)
+            mask = None
+            if any(column.null_count for column in wide.columns):
+                nulls = [column.is_null().to_numpy(zero_copy_only=False) for column in wide.columns]
+                mask = np.column_stack(nulls).ravel()
+            columns[FIRST_RESULT:end] = [features_array(self.schema.field(FIRST_RESULT).type, flat, mask)]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+CSV = Format(CsvWriter, CsvReader, (".csv",), ("classify", "features"), has_csv=True)

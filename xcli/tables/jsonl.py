@@ -1,0 +1,225 @@
+"""JSON lines of `classify`: one object per row, with its predictions as a list.
+
+Predictions that are null are left out. Numbers that JSON cannot express (NaN, infinities) are null.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import UsageError
+from xcli.core.records import STATUS_COLUMNS
+from xcli.tables.base import Format, TableReader, TableWriter, slices
+from xcli.tables.column_text import encode_json, nested_json, plain, to_text
+from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, has_wnids, prediction_columns, prediction_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from xcli.storage.streams import ByteStream
+
+_PREDICTIONS = "predictions"
+_MEMBERS = (*STATUS_COLUMNS, _PREDICTIONS)
+_EXTENSIONS = (".jsonl", ".ndjson")
+_IS_JSON = {b"xception": b"json"}
+"""Metadata of a carried column that holds JSON texts, as the reader gives it and the writer takes it."""
+_NOT_JSON_NUMBERS = frozenset({"nan", "inf", "-inf"})
+_ROW_VALUES = 128  # a row costs as much as so many values of CSV
+_MAX_LINE = 1 << 26
+
+
+class JsonlWriter(TableWriter):
+    """Writes JSON lines."""
+
+    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+        super().__init__(stream, schema, metadata, **options)
+        self._top = prediction_count(schema)
+        if not self._top:
+            raise UsageError("features do not go to JSON lines; use parquet, csv or npy")
+        self._keys = list(prediction_columns(wnids=has_wnids(schema)))
+        self._carried = [name for name in schema.names[FIRST_RESULT:] if not PREDICTION_COLUMN.fullmatch(name)]
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        for piece in slices(batch, _ROW_VALUES):
+            predictions = zip(*(self._predictions(piece, k) for k in range(1, self._top + 1)), strict=True)
+            columns: list[Iterable[str]] = [_members(piece, name, name) for name in STATUS_COLUMNS]
+            columns.append(f'"{_PREDICTIONS}": [{", ".join(filter(None, row))}]' for row in predictions)
+            columns += [_members(piece, name, name) for name in self._carried]
+            lines = ["{" + ", ".join(row) + "}\n" for row in zip(*columns, strict=True)]
+            self._stream.write("".join(lines).encode())
+
+    def _predictions(self, batch: pa.RecordBatch, k: int) -> Iterator[str]:
+        """Returns the k-th prediction of each row as an object; an empty text where there is none."""
+        members = zip(*(_members(batch, f"{key}_{k}", key) for key in self._keys), strict=True)
+        present = batch.column(f"index_{k}").is_valid().to_pylist()
+        for texts, here in zip(members, present, strict=True):
+            yield "{" + ", ".join(texts) + "}" if here else ""
+
+
+def _members(batch: pa.RecordBatch, column: str, key: str) -> Iterator[str]:
+    """Returns a column as members of JSON objects."""
+    prefix = encode_json(key) + ": "
+    values = batch.column(column)
+    is_json = batch.schema.field(column).metadata == _IS_JSON
+    texts = (text or "null" for text in values.to_pylist()) if is_json else _json_texts(values)
+    return (prefix + text for text in texts)
+
+
+def _json_texts(column: pa.Array) -> list[str]:
+    """Returns a column of any type as JSON values.
+
+    Booleans, integers and floats are literals (floats the shortest text of their own precision), nested types arrays
+    and objects, everything else a string.
+    """
+    import pyarrow as pa
+
+    types = pa.types
+    column = plain(column)
+    if types.is_nested(column.type):
+        return [nested_json(value) for value in column.to_pylist()]
+    values = to_text(column).to_pylist()
+    if types.is_floating(column.type):
+        return ["null" if value is None or value in _NOT_JSON_NUMBERS else value for value in values]
+    if types.is_integer(column.type) or types.is_boolean(column.type):
+        return ["null" if value is None else value for value in values]
+    return ["null" if value is None else encode_json(value) for value in values]
+
+
+class _Number(str):
+    """The text of a number: Arrow reads a float32 from it in one rounding, and it is written as it was read."""
+
+    __slots__ = ()
+
+
+_decode = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number).decode
+
+
+def _encode(value: Any) -> str:
+    """Encodes what `_decode` gave, as `JsonlWriter` writes it."""
+    if isinstance(value, _Number):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{encode_json(key)}: {_encode(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_encode, value)) + "]"
+    return encode_json(value)
+
+
+class JsonlReader(TableReader):
+    """Reads JSON lines; values of carried columns are JSON texts.
+
+    Attributes:
+        top: predictions of the row that has most, at least 1; the schema has so many.
+        wnids: whether predictions have a `wnid`.
+        carried: names of the carried columns; None in a file without rows, which does not tell.
+    """
+
+    format = "jsonl"
+    magic = b"{"
+    omits_nulls = True
+
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name, path)
+        self.top, self.wnids = 1, False
+        self.carried: list[str] | None = None
+        try:
+            self._find_columns()
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(str(error)) from error
+        self._set_schema()
+
+    @classmethod
+    def recognizes(cls, head: bytes, name: str) -> bool:
+        # A run of no images writes an empty file; all other formats have a header.
+        return super().recognizes(head, name) or (not head and name.lower().endswith(_EXTENSIONS))
+
+    @classmethod
+    def align(cls, readers: Sequence[JsonlReader]) -> None:
+        carried = next((reader.carried for reader in readers if reader.carried is not None), None)
+        top = max(reader.top for reader in readers)
+        wnids = any(reader.wnids for reader in readers)
+        for reader in readers:
+            reader.top, reader.wnids = top, wnids
+            reader.carried = carried if reader.carried is None else reader.carried
+            reader._set_schema()
+
+    def _find_columns(self) -> None:
+        """Looks at all lines, since no single row tells all columns; only the first line is parsed."""
+        for number, line in self._lines():
+            if self.carried is None:
+                names = list(_object(line))
+                if tuple(names[: len(_MEMBERS)]) != _MEMBERS:
+                    raise ValueError(f"line {number} does not begin with {', '.join(_MEMBERS)}")
+                self.carried = names[len(_MEMBERS) :]
+            # A quote within a text is escaped, so this never counts too few.
+            self.top = max(self.top, line.count(b'"score"'))
+            self.wnids = self.wnids or b'"wnid":' in line
+
+    def _set_schema(self) -> None:
+        import pyarrow as pa
+
+        columns = prediction_columns(wnids=self.wnids)
+        self._keys = columns.keys()
+        fields = [pa.field(name, pa.string()) for name in STATUS_COLUMNS]
+        fields += [pa.field(f"{key}_{k}", kind) for k in range(1, self.top + 1) for key, kind in columns.items()]
+        fields += [pa.field(name, pa.string(), metadata=_IS_JSON) for name in self.carried or ()]
+        self.schema = pa.schema(fields)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        with self._open() as file:
+            number = 0
+            while line := file.readline(_MAX_LINE):
+                number += 1
+                if not line.endswith(b"\n"):
+                    raise ValueError(f"line {number} has no line end; the file is truncated")
+                yield number, line
+
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        rows: list[list[Any]] = []
+        for number, line in self._lines():
+            try:
+                rows.append(self._row(_object(line), columns))
+            except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+                raise ValueError(f"line {number}: {error}") from error
+            if len(rows) == self.batch_rows:
+                yield self._batch(rows, columns)
+                rows = []
+        if rows:
+            yield self._batch(rows, columns)
+
+    def _row(self, members: dict[str, Any], columns: Sequence[str] | None) -> list[Any]:
+        if tuple(members) != (*_MEMBERS, *(self.carried or ())):
+            raise ValueError("its members are not those of the first line")
+        if columns is not None:
+            return [members[name] for name in columns]
+        row = [members[name] for name in STATUS_COLUMNS]
+        predictions = members[_PREDICTIONS]
+        if len(predictions) > self.top:
+            raise ValueError(f"{len(predictions)} predictions")
+        for prediction in predictions:
+            if prediction.keys() != self._keys:
+                raise ValueError(f"a prediction has the members {', '.join(prediction)}")
+            row += [prediction[key] for key in self._keys]
+        row += [None] * (len(self._keys) * (self.top - len(predictions)))
+        return row + [_encode(members[name]) for name in self.carried or ()]
+
+    def _batch(self, rows: list[list[Any]], columns: Sequence[str] | None) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        values = zip(*rows, strict=True)
+        arrays = [pa.array(column, pa.string()).cast(field.type) for column, field in zip(values, schema, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    value = _decode(line.decode())
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+JSONL = Format(JsonlWriter, JsonlReader, _EXTENSIONS, ("classify",))

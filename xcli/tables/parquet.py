@@ -1,0 +1,201 @@
+"""Parquet with zstd: files, and directories of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import CheckError
+from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
+from xcli.core.text import one_line
+from xcli.tables.base import Format, TableReader, TableWriter, rows_per_group
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, METADATA_KEY, SUCCESS, parse_meta, read_meta
+from xcli.tables.schema import FIRST_RESULT, feature_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from xcli.storage.streams import ByteStream
+
+_BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
+
+
+class _ClosableStream:
+    """The stream that pyarrow writes to. Once `shut` it drops all bytes.
+
+    pyarrow completes an unfinished file when its writer is collected, and that must not reach an abandoned stream.
+    """
+
+    closed = False
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.shut = False
+
+    def write(self, data: bytes) -> int:
+        if not self.shut:
+            self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+
+class ParquetWriter(TableWriter):
+    """Writes Parquet. The stream need not seek."""
+
+    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+        import pyarrow.parquet as pq
+
+        super().__init__(stream, schema, metadata, **options)
+        self.group_rows = rows_per_group(schema)
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in metadata.items()}
+        self._file_schema = schema.with_metadata(encoded or None)
+        self._output = _ClosableStream(stream)
+        # Names and class numbers repeat; paths, scores and features do not, and a dictionary would only cost time.
+        # Minima and maxima of single features are of no use.
+        features = feature_shape(schema) is not None
+        self._writer = pq.ParquetWriter(
+            self._output,
+            self._file_schema,
+            compression="zstd",
+            use_dictionary=[name for name in schema.names if _repeats(schema.field(name))] or False,
+            write_statistics=[name for i, name in enumerate(schema.names) if not (features and i == FIRST_RESULT)],
+        )
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        while self._rows + batch.num_rows >= self.group_rows:
+            cut = self.group_rows - self._rows
+            self._pending.append(batch.slice(0, cut))
+            self._write_group()
+            batch = batch.slice(cut)
+        if batch.num_rows:
+            self._pending.append(batch)
+            self._rows += batch.num_rows
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        # One chunk: pages end where chunks end, and the bytes must not depend on the batches.
+        table = pa.Table.from_batches(self._pending).combine_chunks()
+        self._pending = []
+        self._rows = 0
+        table = table.replace_schema_metadata(self._file_schema.metadata)
+        self._writer.write_table(table, row_group_size=self.group_rows)
+
+    def close(self) -> None:
+        if self._pending:
+            self._write_group()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        self._output.shut = True
+        self._pending = []
+        self._writer.close()
+
+
+def _repeats(field: pa.Field) -> bool:
+    """Returns whether equal values of a column are likely, so that a dictionary saves space."""
+    import pyarrow as pa
+
+    data_type = field.type
+    nested = pa.types.is_nested(data_type) or isinstance(data_type, pa.BaseExtensionType)
+    return field.name != PATH and not nested and not pa.types.is_floating(data_type)
+
+
+class ParquetReader(TableReader):
+    """Reads a Parquet file.
+
+    Attributes:
+        rows: number of rows, by the footer.
+    """
+
+    format = "parquet"
+    magic = b"PAR1"
+    self_describing = True
+
+    def __init__(self, name: str, path: str | None = None) -> None:
+        import pyarrow as pa
+
+        super().__init__(name, path)
+        try:
+            with self._parquet() as file:
+                schema, self.rows = file.schema_arrow, file.metadata.num_rows
+                text = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(str(error)) from error
+        self.provenance = None if text is None else parse_meta(text, name)
+        self.schema = schema.remove_metadata()
+        self._check_names(self.schema.names, FEATURES)
+        self._check_types()
+
+    def _check_types(self) -> None:
+        import pyarrow as pa
+
+        for name in STATUS_COLUMNS:
+            kind = self.schema.field(name).type
+            if kind != pa.string():
+                raise CheckError(f"{one_line(self.name)}: the column {name} is {kind}, not string")
+        column = self.schema.field(FIRST_RESULT).type
+        if self.schema.names[FIRST_RESULT] != FEATURES or isinstance(column, pa.FixedShapeTensorType):
+            return
+        if not pa.types.is_fixed_size_list(column):
+            raise CheckError(f"{one_line(self.name)}: {FEATURES} is {column}, not a list of fixed size or a tensor")
+        # Parquet has another name for the elements of a list, which a merged file would show.
+        field = pa.field(FEATURES, pa.list_(column.value_type, column.list_size))
+        self.schema = self.schema.set(FIRST_RESULT, field)
+
+    def _parquet(self) -> Any:
+        import pyarrow.parquet as pq
+
+        # Buffered, so that a column of a row group is never in memory as a whole.
+        return pq.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
+
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        with self._parquet() as file:
+            names = None if columns is None else list(columns)
+            for batch in file.iter_batches(self.batch_rows, columns=names, use_threads=False):
+                yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+
+
+def is_part(name: str) -> bool:
+    """Returns whether a name in a directory of parts is that of a part; what begins with `_` or `.` is not."""
+    return name.endswith(".parquet") and not name.startswith(("_", "."))
+
+
+class DatasetReader(TableReader):
+    """Reads a directory of Parquet parts, in the order of their names."""
+
+    format = "parquet"
+    self_describing = True
+
+    def __init__(self, name: str, path: str | None = None) -> None:
+        super().__init__(name.rstrip("/") or name, (path or name).rstrip("/") or path)
+        self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
+        there = os.listdir(self.path)
+        if DATASET_RUN in there and SUCCESS not in there:
+            raise CheckError(
+                f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
+            )
+        names = sorted(filter(is_part, there), key=os.fsencode)
+        self.parts = [ParquetReader(os.path.join(name, one), os.path.join(self.path, one)) for one in names]
+        if not self.parts:
+            raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
+        first = self.parts[0]
+        for part in self.parts[1:]:
+            if part.schema != first.schema or part.provenance != first.provenance:
+                what = "columns" if part.schema != first.schema else "provenance"
+                raise CheckError(f"{one_line(part.name)} and {one_line(first.name)} differ in their {what}")
+        self.schema, self.provenance = first.schema, first.provenance
+
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        for part in self.parts:
+            yield from part.batches(columns)
+
+
+PARQUET = Format(ParquetWriter, ParquetReader, (".parquet", ".pq"), ("classify", "features"))
