@@ -19,7 +19,7 @@ from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.target import Directory, parse_target
 from xcli.sources.listing import list_images
-from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, check_output
+from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, check_output
 
 if TYPE_CHECKING:
     from xcli.checks.findings import Findings
@@ -45,7 +45,7 @@ log = logging.getLogger("xcli")
 @choice(
     "--format",
     OUTPUT,
-    tuple(SINKS),
+    tuple(FORMATS),
     "Format of the merged table [default: from the extension of FILE]. Only Parquet shards can be converted.",
 )
 @flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
