@@ -14,7 +14,15 @@ from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STAT
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.provenance import PROVENANCE_KEYS, differences, provenance_of
-from xcli.tables.schema import classify_schema, feature_shape, features_schema, prediction_count
+from xcli.tables.schema import (
+    FIRST_RESULT,
+    classify_schema,
+    feature_shape,
+    features_schema,
+    has_wnids,
+    prediction_columns,
+    prediction_count,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,16 +158,16 @@ def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Fin
     schema, options = reader.schema, _members(provenance, "options")
     shape = feature_shape(schema)
     top = prediction_count(schema)
-    both = "wnid_1" in schema.names
+    both = has_wnids(schema)
     try:
         if shape is None:
-            own = 3 + top * (4 if both else 3)
+            own = FIRST_RESULT + top * len(prediction_columns(wnids=both))
             carried = [(field.name, field.type) for field in list(schema)[own:]]
             expected = classify_schema(top, "both" if both else "name", carried)
         else:
-            column = schema.field(3).type
+            column = schema.field(FIRST_RESULT).type
             dtype = "float16" if str(column.value_type) == "halffloat" else "float32"
-            carried = [(field.name, field.type) for field in list(schema)[4:]]
+            carried = [(field.name, field.type) for field in list(schema)[FIRST_RESULT + 1 :]]
             expected = features_schema(shape, dtype, carried)  # type: ignore[arg-type]
             if reader.keeps_dtype and options.get("dtype", dtype) != dtype:
                 findings.add("schema", "columns of another type", [f"features: {dtype}, not {options['dtype']}"])
@@ -302,7 +310,7 @@ class _Values:
         import numpy as np
         import pyarrow as pa
 
-        column = batch.column(3)
+        column = batch.column(FIRST_RESULT)
         storage = column.storage if isinstance(column.type, pa.BaseExtensionType) else column
         width = storage.type.list_size
         flat = storage.values.slice(storage.offset * width, len(storage) * width)

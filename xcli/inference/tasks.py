@@ -10,7 +10,7 @@ from xcli.core.records import FEATURES
 from xcli.models.architecture import check_pooling
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.rows import classify_batch, features_batch
-from xcli.tables.schema import classify_schema, features_schema
+from xcli.tables.schema import FIRST_RESULT, classify_schema, features_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +97,8 @@ class ClassifyTask:
         last = len(schema) - 1
         predictions = self._predictions(schema.remove(last), batch, results[0])
         alone = features_schema(results[1].shape[1:], "float32", ())
-        return predictions.append_column(
-            schema.field(last), features_batch(alone, batch.refs, batch.errors, results[1])[3]
-        )
+        features = features_batch(alone, batch.refs, batch.errors, results[1])
+        return predictions.append_column(schema.field(last), features[FIRST_RESULT])
 
     def _predictions(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
         import numpy as np

@@ -109,6 +109,26 @@ class TableWriter(ABC):
         """Gives up: nothing more goes to the stream, now or when this object is collected."""
 
 
+class LibraryStream:
+    """The stream of a writer, for libraries that expect a file object. Once `abandoned` it drops all bytes.
+
+    pyarrow, for one, completes an unfinished file when its writer is collected, and that must not reach the stream.
+    """
+
+    closed = False
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.abandoned = False
+
+    def write(self, data: bytes) -> int:
+        if not self.abandoned:
+            self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+
 class TableReader(ABC):
     """Reads one table as a stream of batches, value for value.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import CheckError
 from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.tables.base import Format, TableReader, TableWriter, rows_per_group
+from xcli.tables.base import Format, LibraryStream, TableReader, TableWriter, rows_per_group
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, METADATA_KEY, SUCCESS, parse_meta, read_meta
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from xcli.storage.streams import ByteStream
 
 _BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
-
-
-class _ClosableStream:
-    """The stream that pyarrow writes to. Once `shut` it drops all bytes.
-
-    pyarrow completes an unfinished file when its writer is collected, and that must not reach an abandoned stream.
-    """
-
-    closed = False
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-        self.shut = False
-
-    def write(self, data: bytes) -> int:
-        if not self.shut:
-            self._stream.write(data)
-        return len(data)
-
-    def flush(self) -> None: ...
 
 
 class ParquetWriter(TableWriter):
@@ -54,7 +34,7 @@ class ParquetWriter(TableWriter):
         self._rows = 0
         encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in metadata.items()}
         self._file_schema = schema.with_metadata(encoded or None)
-        self._output = _ClosableStream(stream)
+        self._output = LibraryStream(stream)
         # Names and class numbers repeat; paths, scores and features do not, and a dictionary would only cost time.
         # Minima and maxima of single features are of no use.
         features = feature_shape(schema) is not None
@@ -92,7 +72,7 @@ class ParquetWriter(TableWriter):
         self._writer.close()
 
     def abandon(self) -> None:
-        self._output.shut = True
+        self._output.abandoned = True
         self._pending = []
         self._writer.close()
 
