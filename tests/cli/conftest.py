@@ -41,7 +41,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
     def run(*args: str | os.PathLike[str]) -> Result:
         monkeypatch.setattr(sys, "argv", ["xception", *map(os.fspath, args)])
         capfdbinary.readouterr()
-        code = run(Messages())
+        code = run_command(Messages())
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = capfdbinary.readouterr()

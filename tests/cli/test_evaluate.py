@@ -199,8 +199,8 @@ def test_the_network_itself_by_wnid_and_name(invoke: Invoke, tmp_path: Path) -> 
 def test_usage_errors_and_help_need_no_libraries() -> None:
     heavy = "tensorflow", "keras", "numpy", "pyarrow", "PIL", "matplotlib"
     program = (
-        "import sys\nfrom xcli.cli.main import run\nfrom xcli.cli.verbosity import Messages\n"
-        f"code = run(Messages())\nfound = [name for name in {heavy!r} if name in sys.modules]\n"
+        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
+        f"code = run_command(Messages())\nfound = [name for name in {heavy!r} if name in sys.modules]\n"
         "print(code, found, file=sys.stderr)"
     )
     for args, code in ((["--help"], 0), ([], 2), (["x", "--split", "dev"], 2), (["/nowhere/at/all"], 2)):

@@ -41,8 +41,8 @@ LIGHT = [
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
     code = (
-        "import sys\nfrom xcli.cli.main import run\nfrom xcli.cli.verbosity import Messages\n"
-        f"sys.argv = ['xception', *{args!r}]\ncode = run(Messages())\n"
+        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
+        f"sys.argv = ['xception', *{args!r}]\ncode = run_command(Messages())\n"
         f"print('IMPORTED', code, sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -160,8 +160,8 @@ def test_no_tensorflow(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         ["verify", str(tmp_path / "x.parquet"), str(photos)],
     ):
         code = (
-            "import sys\nfrom xcli.cli.main import run\nfrom xcli.cli.verbosity import Messages\n"
-            f"sys.argv = ['xception', *{args!r}]\ncode = run(Messages())\n"
+            "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
+            f"sys.argv = ['xception', *{args!r}]\ncode = run_command(Messages())\n"
             "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -31,7 +31,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup says so of SIGHUP
             signal.signal(number, _terminate)
-    code = run(messages)
+    code = run_command(messages)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -63,7 +63,7 @@ def _terminate(number: int, _: FrameType | None) -> None:
     raise Terminated(signal.Signals(number))
 
 
-def run(messages: Messages) -> int:
+def run_command(messages: Messages) -> int:
     """Runs the command of `sys.argv`; returns its exit code."""
     try:
         if VARIABLE in os.environ:
