@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xcli.cli.main import run_command
 from xcli.cli.verbosity import Messages
 from xcli.core.process import NativeStderr
 
