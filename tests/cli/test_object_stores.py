@@ -14,7 +14,7 @@ from tests.cli.conftest import Invoke, save_photos
 from tests.objectstore import ObjectStore, WebServer
 from tests.sources.archives.test_listing import make
 from xcli.sources.locations import RemoteObject
-from xcli.storage.object_store import Content
+from xcli.storage.object_store.state import Content
 
 FAST = ("--weights", "none", "--image-size", "71", "--precision", "float32", "--batch-size", "4")
 

@@ -288,9 +288,9 @@ def test_what_is_found_before_a_model_is_loaded(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError("Access Denied")
 
-    from xcli.storage.uploads import WritableStore
+    from xcli.storage.object_store import open_writable_store
 
-    monkeypatch.setattr(WritableStore(s3.url("run"))._fs, "call_s3", refuse)
+    monkeypatch.setattr(open_writable_store(s3.url("run")).fs, "call_s3", refuse)
     for target in (s3.url("run.csv"), s3.url("run/")):
         with pytest.raises(OutputError, match="access is denied"):
             check_output_options(Output("features", parse_target(target), "parquet", False), SaveOptions())

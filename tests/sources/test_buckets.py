@@ -15,9 +15,10 @@ from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.listing import list_images, shard_of
 from xcli.sources.locations import RemoteObject
 from xcli.sources.options import SourceOptions
-from xcli.storage import object_store as stores
 from xcli.storage import urls as cloud
 from xcli.storage.local import LocalFile
+from xcli.storage.object_store import errors, open_store
+from xcli.storage.object_store import s3 as s3_store
 
 NAMES = (
     "a.jpg b.JPG notes.txt .hidden.jpg sub/e.jpg sub/deep/f.png sub/deep/g.gif sub/.secret/1.jpg sub/.secret/2.jpg "
@@ -63,7 +64,7 @@ def list_all(*sources: str, stdin: bytes = b"", **options: Any) -> tuple[list[Im
 def test_a_prefix_is_listed_like_a_directory(
     tree: Path, mirror: str, options: dict[str, Any], slash: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "PAGE", 3)
+    monkeypatch.setattr(s3_store, "PAGE", 3)
     there, skipped_there = list_all(mirror + slash, **options)
     here, skipped_here = list_all(f"{tree}{slash}", **options)
     assert here
@@ -111,7 +112,7 @@ def test_what_cannot_be_listed_is_refused_at_once(s3: ObjectStore, source: str, 
 
 def test_a_server_that_is_not_there_is_refused_at_once(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(cloud, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(errors, "_FIRST_WAIT", 0.01)
     forget()
     try:
         with pytest.raises(
@@ -138,15 +139,15 @@ def test_without_credentials_a_prefix_is_refused_at_once(
 
 
 def test_a_listing_that_breaks_off_is_a_row(s3: ObjectStore, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "PAGE", 4)
-    asked = stores._S3._page
+    monkeypatch.setattr(s3_store, "PAGE", 4)
+    asked = s3_store.S3Store._page
 
-    def fail(self: Any, head: str, more: dict[str, str]) -> dict[str, Any]:
-        if more:
+    def fail(self: Any, prefix: str, **options: Any) -> dict[str, Any]:
+        if options:
             raise PermissionError("Access Denied")
-        return asked(self, head, more)
+        return asked(self, prefix, **options)
 
-    monkeypatch.setattr(stores._S3, "_page", fail)
+    monkeypatch.setattr(s3_store.S3Store, "_page", fail)
     refs, _ = list_all(mirror + "/")
     assert [ref.error is None for ref in refs] == [True, True, False]
     assert refs[-1].path == mirror + "/"
@@ -154,10 +155,10 @@ def test_a_listing_that_breaks_off_is_a_row(s3: ObjectStore, mirror: str, monkey
 
 
 def test_only_as_many_pages_are_asked_for_as_are_wanted(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "PAGE", 2)
+    monkeypatch.setattr(s3_store, "PAGE", 2)
     pages = []
-    asked = stores._S3._page
-    monkeypatch.setattr(stores._S3, "_page", lambda *given: pages.append(given) or asked(*given))
+    asked = s3_store.S3Store._page
+    monkeypatch.setattr(s3_store.S3Store, "_page", lambda *given, **more: pages.append(given) or asked(*given, **more))
     with list_images(SourceOptions((mirror + "/",))) as listing:
         assert len(pages) == 1
         refs = iter(listing)
@@ -312,7 +313,7 @@ def test_another_store_is_listed_directory_by_directory(tree: Path) -> None:
         assert [ref.key for ref in there] == [ref.key for ref in here]
         assert skipped_there == skipped_here
         assert there[0].location.read(10) == b"a.jpg"  # type: ignore[union-attr]
-        assert there[0].location.state() == stores.look("memory://bucket/tree/a.jpg")  # type: ignore[union-attr]
+        assert there[0].location.state() == open_store("memory://bucket/tree/a.jpg").state()  # type: ignore[union-attr]
         assert str(list_all("memory://bucket/none.jpg")[0][0].error or "") == ""
         with pytest.raises(SourceError, match="no such object"):
             list_all("memory://bucket/none/")

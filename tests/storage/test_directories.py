@@ -168,7 +168,7 @@ def test_a_listing_of_several_pages(s3: ObjectStore, monkeypatch: pytest.MonkeyP
         s3.put(f"{prefix}/{number}", b"")
     s3.put(f"{prefix}/deeper/1", b"")
     s3.put(f"{prefix}/", b"")
-    monkeypatch.setattr("xcli.storage.uploads._PAGE", 3)
+    monkeypatch.setattr("xcli.storage.object_store.s3.PAGE", 3)
     folder = open_folder(s3.url(prefix))
     assert folder.names() == [*"0123456", "deeper"]
     folder.unlink(*"012345")
@@ -190,7 +190,7 @@ def test_a_store_that_refuses(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, 
         raise PermissionError("Access Denied")
 
     for name in ("call_s3", "put_file", "pipe_file", "cat_file", "get_file", "rm_file"):
-        monkeypatch.setattr(folder._store._fs, name, refuse)
+        monkeypatch.setattr(folder._store.fs, name, refuse)
     (tmp_path / "a").write_bytes(b"")
     calls = [
         folder.names,
@@ -211,22 +211,22 @@ def test_a_store_that_refuses(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, 
 def test_one_of_many_that_cannot_be_removed(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RemoteFolder(s3.url(s3.prefix()))
     answer = {"Errors": [{"Key": "b", "Code": "AccessDenied", "Message": "Access Denied"}]}
-    monkeypatch.setattr(folder._store._fs, "call_s3", lambda *_, **__: answer)
+    monkeypatch.setattr(folder._store.fs, "call_s3", lambda *_, **__: answer)
     with pytest.raises(OutputError, match=r"cannot remove s3://.*: access is denied \(AccessDenied: Access Denied\)"):
         folder.unlink("a", "b")
 
 
 def test_what_passes_is_tried_again(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RemoteFolder(s3.url(s3.prefix()))
-    put_file, failures = folder._store._fs.put_file, [TimeoutError("slow"), ConnectionError("broken")]
+    put_file, failures = folder._store.fs.put_file, [TimeoutError("slow"), ConnectionError("broken")]
 
     def put(*args: object, **options: object) -> None:
         if failures:
             raise failures.pop()
         put_file(*args, **options)
 
-    monkeypatch.setattr(folder._store._fs, "put_file", put)
-    monkeypatch.setattr("xcli.storage.urls._FIRST_WAIT", 0)
+    monkeypatch.setattr(folder._store.fs, "put_file", put)
+    monkeypatch.setattr("xcli.storage.object_store.errors._FIRST_WAIT", 0)
     fill(folder, "a", b"x")
     assert failures == []
     assert folder.read("a") == b"x"
@@ -251,7 +251,7 @@ def test_a_bug_is_not_taken_for_a_refusal(s3: ObjectStore, monkeypatch: pytest.M
     def stumble(*_: object, **__: object) -> None:
         raise AttributeError("a typing error")
 
-    monkeypatch.setattr(folder._store._fs, "call_s3", stumble)
+    monkeypatch.setattr(folder._store.fs, "call_s3", stumble)
     with pytest.raises(AttributeError):
         folder.names()
 

@@ -21,10 +21,12 @@ from xcli.outputs.resume import key_of
 from xcli.sources.archives import tar_stream as tarstreams
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
-from xcli.storage import object_store as stores
 from xcli.storage import readers as ranges
-from xcli.storage.readers import RemoteArchive, open_object
-from xcli.storage.urls import CloudError
+from xcli.storage.object_store import ObjectStore as Store
+from xcli.storage.object_store import open_store
+from xcli.storage.object_store.errors import StoreError
+from xcli.storage.object_store.state import ByteRange, Content
+from xcli.storage.readers import RemoteReader, open_object
 
 MEMBERS = {f"{number:02}.jpg": random.Random(number).randbytes(700 + 50 * number) for number in range(20)}
 MEMBERS["sub/x.png"] = random.Random(99).randbytes(9000)
@@ -53,18 +55,18 @@ def packed(form: str) -> bytes:
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[stores.Span]:
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[ByteRange]:
     """Blocks of 4 KiB; gives the ranges that are asked for."""
-    asked: list[stores.Span] = []
-    get = stores.get
+    asked: list[ByteRange] = []
+    get = Store.get
 
-    def note(url: str, limit: int, span: stores.Span | None = None) -> stores.Content:
+    def note(self: Store, limit: int, span: ByteRange | None = None) -> Content:
         assert span is not None
         asked.append(span)
-        return get(url, limit, span)
+        return get(self, limit, span)
 
     monkeypatch.setattr(ranges, "BLOCK", 4096)
-    monkeypatch.setattr(stores, "get", note)
+    monkeypatch.setattr(Store, "get", note)
     return asked
 
 
@@ -72,11 +74,11 @@ def list_all(*sources: str, **options: Any) -> list[ImageRef]:
     return list(list_images(SourceOptions(sources, **options)))
 
 
-def test_a_file_of_ranges(s3: ObjectStore, small_blocks: list[stores.Span]) -> None:
+def test_a_file_of_ranges(s3: ObjectStore, small_blocks: list[ByteRange]) -> None:
     data = random.Random(1).randbytes(30_000)
     url = s3.put(f"{s3.prefix()}/a.bin", data)
-    with RemoteArchive(url) as archive:
-        assert archive.stamp.size == 30_000
+    with RemoteReader(url) as archive:
+        assert archive.identity.size == 30_000
         for offset, count in ((0, 4), (4090, 10), (29_990, 100), (30_000, 5), (40_000, 5), (0, 30_000), (5, 0)):
             assert archive.read_at(offset, count) == data[offset : offset + count]
         with archive.stream() as file:
@@ -87,19 +89,19 @@ def test_a_file_of_ranges(s3: ObjectStore, small_blocks: list[stores.Span]) -> N
             assert file.read(3) == data[10:13]
 
 
-def test_blocks_are_asked_for_once_and_few_are_kept(s3: ObjectStore, small_blocks: list[stores.Span]) -> None:
+def test_blocks_are_asked_for_once_and_few_are_kept(s3: ObjectStore, small_blocks: list[ByteRange]) -> None:
     data = random.Random(2).randbytes(40 * 4096 + 7)
     url = s3.put(f"{s3.prefix()}/a.bin", data)
-    archive = RemoteArchive(url)
+    archive = RemoteReader(url)
     for offset in range(0, len(data), 1000):
         assert archive.read_at(offset, 1000) == data[offset : offset + 1000]
-        assert len(archive._blocks) <= ranges._KEPT
+        assert len(archive._blocks) <= ranges._CACHED_BLOCKS
     assert sorted(span.start for span in small_blocks) == list(range(0, len(data), 4096))
 
 
 @pytest.mark.parametrize("form", ["tar", "tar.gz", "tar.zst", "zip"])
 def test_members_are_those_of_the_archive_on_a_disk(
-    s3: ObjectStore, tmp_path: Path, form: str, small_blocks: list[stores.Span]
+    s3: ObjectStore, tmp_path: Path, form: str, small_blocks: list[ByteRange]
 ) -> None:
     (tmp_path / f"a.{form}").write_bytes(packed(form))
     url = s3.put(f"{s3.prefix()}/a.{form}", packed(form))
@@ -108,7 +110,7 @@ def test_members_are_those_of_the_archive_on_a_disk(
     assert [ref.key for ref in there] == [ref.key for ref in here]
     assert [ref.location.read(10_000) for ref in there] == list(IMAGES.values())  # type: ignore[union-attr]
     assert len({key_of(ref) for ref in there}) == len(there)
-    assert {ref.location.state() for ref in there} == {stores.look(url)}
+    assert {ref.location.state() for ref in there} == {open_store(url).state()}
 
 
 @pytest.mark.parametrize("form", ["tar", "tar.gz", "zip"])
@@ -123,7 +125,7 @@ def test_members_travel_without_their_bytes_and_can_be_read_again(s3: ObjectStor
         assert [ref.location.read(10_000) for _ in range(2)] == [data, data]  # type: ignore[union-attr]
 
 
-def test_a_plain_tar_is_fetched_once(s3: ObjectStore, small_blocks: list[stores.Span]) -> None:
+def test_a_plain_tar_is_fetched_once(s3: ObjectStore, small_blocks: list[ByteRange]) -> None:
     data = packed("tar")
     refs = list_all(s3.put(f"{s3.prefix()}/a.tar", data))
     assert [ref.location.read(10_000) for ref in refs] == list(IMAGES.values())  # type: ignore[union-attr]
@@ -132,7 +134,7 @@ def test_a_plain_tar_is_fetched_once(s3: ObjectStore, small_blocks: list[stores.
 
 
 def test_members_for_which_there_is_no_room_are_read_where_they_lie(
-    s3: ObjectStore, small_blocks: list[stores.Span], monkeypatch: pytest.MonkeyPatch
+    s3: ObjectStore, small_blocks: list[ByteRange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tarstreams, "MAX_CARRIED", 2000)
     monkeypatch.setattr(tarstreams, "MAX_PASSING", 8000)
@@ -145,7 +147,7 @@ def test_members_for_which_there_is_no_room_are_read_where_they_lie(
     assert [ref.location.remote for ref in refs] == [True] * len(refs)  # type: ignore[union-attr]
 
 
-def test_a_member_of_a_zip_is_one_request(s3: ObjectStore, small_blocks: list[stores.Span]) -> None:
+def test_a_member_of_a_zip_is_one_request(s3: ObjectStore, small_blocks: list[ByteRange]) -> None:
     refs = list_all(s3.put(f"{s3.prefix()}/a.zip", packed("zip")))
     del small_blocks[:]
     assert [ref.location.read(10_000) for ref in refs] == list(IMAGES.values())  # type: ignore[union-attr]
@@ -203,7 +205,7 @@ def test_an_archive_that_changes_gives_no_bytes_of_another(s3: ObjectStore) -> N
         refs[0].location.read(10_000)  # type: ignore[union-attr]
 
 
-def test_an_archive_on_a_web_server_with_ranges_or_without(web: WebServer, small_blocks: list[stores.Span]) -> None:
+def test_an_archive_on_a_web_server_with_ranges_or_without(web: WebServer, small_blocks: list[ByteRange]) -> None:
     web.files["/a.tar"] = packed("tar")
     url = f"{web.address}/a.tar"
     assert [ref.location.read(10_000) for ref in list_all(url)] == list(IMAGES.values())  # type: ignore[union-attr]
@@ -218,23 +220,23 @@ def test_an_archive_on_a_web_server_with_ranges_or_without(web: WebServer, small
 
 
 def test_opening_what_is_not_there(s3: ObjectStore) -> None:
-    with pytest.raises(CloudError, match="no such object"):
+    with pytest.raises(StoreError, match="no such object"):
         open_object(s3.url("gone.csv"))
 
 
 def test_a_manifest_that_breaks_off_is_a_row(
-    s3: ObjectStore, small_blocks: list[stores.Span], monkeypatch: pytest.MonkeyPatch
+    s3: ObjectStore, small_blocks: list[ByteRange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = "path\n" + "".join(f"{number:06}.jpg\n" for number in range(2000))
     url = s3.put(f"{s3.prefix()}/m.csv", lines.encode())
-    get = stores.get
+    get = Store.get
 
-    def fail(url: str, limit: int, span: stores.Span | None = None) -> stores.Content:
+    def fail(self: Store, limit: int, span: ByteRange | None = None) -> Content:
         if span is not None and span.start >= 8192:
-            raise CloudError("unreadable", "the line went dead")
-        return get(url, limit, span)
+            raise StoreError("unreadable", "the line went dead")
+        return get(self, limit, span)
 
-    monkeypatch.setattr(stores, "get", fail)
+    monkeypatch.setattr(Store, "get", fail)
     refs = list_all(manifest=url)
     assert 8192 // 11 - 2 <= len(refs) <= 8192 // 11 + 2
     assert [ref.error is None for ref in refs] == [True] * (len(refs) - 1) + [False]

@@ -28,11 +28,11 @@ PROBE = -1
 
 def portable(ref: ImageRef) -> ImageRef:
     """A reference as other machines can use it: they know a disk that they share by another number."""
-    stamp = getattr(ref.location, "stamp", None)
-    if not isinstance(stamp, FileIdentity) or stamp.device == ELSEWHERE:
+    identity = getattr(ref.location, "identity", None)
+    if not isinstance(identity, FileIdentity) or identity.device == ELSEWHERE:
         return ref
-    anywhere = stamp._replace(device=ELSEWHERE, inode=0)
-    return replace(ref, location=replace(ref.location, stamp=anywhere))  # type: ignore[type-var]
+    anywhere = identity._replace(device=ELSEWHERE, inode=0)
+    return replace(ref, location=replace(ref.location, identity=anywhere))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)

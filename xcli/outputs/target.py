@@ -132,9 +132,9 @@ class File(KeptTarget):
             UsageError: it is a URL where nothing can be written.
         """
         if self.remote:
-            from xcli.storage.uploads import WritableStore
+            from xcli.storage.object_store import open_writable_store
 
-            return WritableStore(self.name).exists()
+            return open_writable_store(self.name).exists()
         return os.path.lexists(self.name)
 
     def remove_meta(self) -> None:
@@ -144,9 +144,9 @@ class File(KeptTarget):
             OutputError: it cannot be removed.
         """
         if self.remote:
-            from xcli.storage.uploads import WritableStore
+            from xcli.storage.object_store import open_writable_store
 
-            WritableStore(self.meta_name).unlink("")
+            open_writable_store(self.meta_name).unlink("")
             return
         with write_errors(self.meta_name), suppress(FileNotFoundError):
             os.unlink(self.meta_name)
@@ -194,9 +194,9 @@ def parse_target(name: str | None) -> Target:
     if name.endswith("/"):
         return Directory(name)
     if is_url(name):
-        from xcli.storage.uploads import WritableStore
+        from xcli.storage.object_store import open_writable_store
 
-        return Directory(name) if WritableStore(name).has_below() else File(name)
+        return Directory(name) if open_writable_store(name).has_below() else File(name)
     return Directory(name) if os.path.isdir(name) else File(name)
 
 

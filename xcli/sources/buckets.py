@@ -18,14 +18,15 @@ from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.patterns import has_magic, split_glob
 from xcli.sources.references import file_ref, object_ref, unlisted_object_ref, url_problem
-from xcli.storage.urls import CloudError, NoBucket, as_image_error, open_place, scheme_of
+from xcli.storage.object_store.errors import NoBucketError, StoreError, as_image_error
+from xcli.storage.urls import open_url, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from xcli.core.records import ImageRef
     from xcli.sources.selection import Scope, Selection
-    from xcli.storage.object_store import Found
+    from xcli.storage.object_store.state import ListedObject
 
 _FIRST_ATTEMPTS = 3
 """Attempts at the first request for a source: nothing is lost yet, so a server that is not there is reported soon."""
@@ -49,7 +50,7 @@ def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef]:
         first = next(walk)
     except StopIteration:
         raise SourceError(f"the source '{escape_path(source)}' is a pattern, and matches no object") from None
-    except CloudError as error:
+    except StoreError as error:
         raise SourceError(f"cannot list '{escape_path(source)}': {error.message}") from None
 
     def refs() -> Iterator[ImageRef]:
@@ -79,7 +80,7 @@ def list_url(selection: Selection, url: str) -> Iterator[ImageRef]:
 def _rest(walk: Iterator[ImageRef | None], source: str) -> Iterator[ImageRef]:
     try:
         yield from (ref for ref in walk if ref is not None)
-    except CloudError as error:
+    except StoreError as error:
         problem = as_image_error(error)
         problem = ImageError(problem.reason, f"cannot list all of it: {problem.message}")
         yield file_ref(os.fsencode(source), error=problem)
@@ -91,7 +92,7 @@ def _walk(selection: Selection, source: str, *, literal: bool = False) -> Iterat
     Raises:
         SourceError: the URL cannot be a source.
     """
-    open_place(source)
+    open_url(source)
     web = scheme_of(source) == "http"
     if web and source.endswith("/"):
         raise SourceError(
@@ -119,7 +120,7 @@ def _named(selection: Selection, url: str, web: bool) -> Iterator[ImageRef | Non
 
 
 def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | None]:
-    from xcli.storage.object_store import pages
+    from xcli.storage.object_store import open_store
 
     key = url.partition("://")[2].partition("/")[2]
     if key and not key.endswith("/") and (ref := _object_at(url)) is not None:
@@ -128,7 +129,7 @@ def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | Non
     base = url if url.endswith("/") else url + "/"
     keys = _Keys(selection, base, b"")
     empty = True
-    for page in pages(base, attempts=_FIRST_ATTEMPTS):
+    for page in open_store(base).pages(attempts=_FIRST_ATTEMPTS):
         empty = empty and not page
         yield None
         yield from keys.take(page)
@@ -137,7 +138,7 @@ def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | Non
 
 
 def _glob(selection: Selection, source: str) -> Iterator[ImageRef | None]:
-    from xcli.storage.object_store import pages
+    from xcli.storage.object_store import open_store
 
     if has_magic(source.split("/")[2]):
         raise SourceError(f"the bucket of '{escape_path(source)}' is a pattern; name it")
@@ -149,19 +150,20 @@ def _glob(selection: Selection, source: str) -> Iterator[ImageRef | None]:
     keys = _Keys(selection, base, os.fsencode(base))
     begin = _BEFORE_MAGIC.match(components[0])
     assert begin is not None
-    for page in pages(base, begin[0], _FIRST_ATTEMPTS):
+    for page in open_store(base).pages(begin[0], _FIRST_ATTEMPTS):
         yield from keys.take(page)
 
 
 def _object_at(url: str) -> ImageRef | None:
     """Returns the reference to the object that a URL names, or None where there is none, or access is denied."""
-    from xcli.storage.object_store import look
+
+    from xcli.storage.object_store import open_store
 
     try:
-        return object_ref(url, look(url, _FIRST_ATTEMPTS))
-    except NoBucket:
+        return object_ref(url, open_store(url).state(_FIRST_ATTEMPTS))
+    except NoBucketError:
         raise
-    except CloudError as error:
+    except StoreError as error:
         if error.reason == "unreadable":
             raise
         return None
@@ -189,7 +191,7 @@ class _Keys:
         self._base, self._key = base, key
         self._levels = [_Level("", key, selection.start)]
 
-    def take(self, page: list[Found]) -> Iterator[ImageRef | None]:
+    def take(self, page: list[ListedObject]) -> Iterator[ImageRef | None]:
         """Lists some objects, with None for a match of the glob that gives no reference."""
         for found in page:
             *directories, name = found.name.split("/")
@@ -198,7 +200,7 @@ class _Keys:
             for directory in directories[depth:]:
                 yield from self._enter(directory)
             # Some programs make a directory as an empty object whose key ends in a slash.
-            placeholder = not name and (found.stamp is None or found.stamp.size == 0)
+            placeholder = not name and (found.state is None or found.state.size == 0)
             above = self._levels[-1].scope
             if above is not None and not placeholder:
                 yield from self._visit(above, found)
@@ -221,10 +223,10 @@ class _Keys:
         self._levels.append(_Level(name, key, scope if entered else None))
         return (None,) if scope is not None and scope.matched else ()
 
-    def _visit(self, above: Scope, found: Found) -> Iterable[ImageRef | None]:
+    def _visit(self, above: Scope, found: ListedObject) -> Iterable[ImageRef | None]:
         name, url = os.fsencode(found.name), self._base + found.name
         key = self._key + name
         scope = self._selection.step(above, name[name.rfind(b"/") + 1 :])
         if scope is None:
             return ()
-        return self._selection.file(scope, os.fsencode(url), key, lambda: object_ref(url, found.stamp, key))
+        return self._selection.file(scope, os.fsencode(url), key, lambda: object_ref(url, found.state, key))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, UsageError
-from xcli.storage.urls import CloudError, image_errors
+from xcli.storage.object_store.errors import StoreError, image_errors
 
 if TYPE_CHECKING:
     from xcli.core.records import FileState
@@ -52,15 +52,16 @@ class RemoteObject:
         Raises:
             ImageError: `missing`, `unreadable`, `empty` or `too-large`.
         """
-        from xcli.storage.object_store import get, too_large
+        from xcli.storage.object_store import open_store
+        from xcli.storage.object_store.state import too_large
 
         if self.size is not None and self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         with image_errors():
-            content = get(self.url, max_bytes)
+            content = open_store(self.url).get(max_bytes)
         if not content.data:
             raise ImageError("empty", "the object has zero bytes")
-        return content.data, content.stamp
+        return content.data, content.state
 
     def read(self, max_bytes: int) -> bytes:
         """Reads the object whole; see `fetch`."""
@@ -73,9 +74,9 @@ class RemoteObject:
 
 def state_of(url: str) -> FileState | None:
     """The state of an object now; None where it cannot be had."""
-    from xcli.storage.object_store import look
+    from xcli.storage.object_store import open_store
 
     try:
-        return look(url)
-    except (CloudError, UsageError):
+        return open_store(url).state()
+    except (StoreError, UsageError):
         return None

@@ -12,7 +12,8 @@ from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.storage.local import LocalFile
-from xcli.storage.urls import CloudError, is_url
+from xcli.storage.object_store.errors import StoreError
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,7 @@ def open_manifest(
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
     try:
         file = _open(name)
-    except CloudError as error:
+    except StoreError as error:
         raise SourceError(f"cannot open the manifest {shown}: {error.message}; give a CSV or Parquet file") from None
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None

@@ -10,7 +10,7 @@ from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
 from xcli.sources.locations import RemoteObject
 from xcli.storage.local import LocalFile
-from xcli.storage.urls import open_place
+from xcli.storage.urls import open_url
 
 if TYPE_CHECKING:
     from xcli.core.records import FileState
@@ -45,7 +45,7 @@ def unlisted_object_ref(url: str) -> ImageRef:
     problem = url_problem(url)
     if problem is not None:
         return file_ref(os.fsencode(url), error=problem)
-    open_place(url)
+    open_url(url)
     return object_ref(url, None)
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
+from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import CheckedStream, DirectFile, WritableFile, is_direct, write_error, write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
-from xcli.storage.uploads import WritableStore
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class ObjectFile(WritableFile):
     def __init__(self, target: str, overwrite: bool = False) -> None:
         self.name = target
         self._overwrite = overwrite
-        self._store = WritableStore(target)
+        self._store = open_writable_store(target)
         self._created = False
         self.check()
         self._directory = TemporaryDirectory(target)

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.storage.atomic import sync_directory
+from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
-from xcli.storage.uploads import WritableStore
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class RemoteFolder(Folder):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._store = WritableStore(name)
+        self._store = open_writable_store(name)
         self._scratch: TemporaryDirectory | None = None
         self._copies: dict[str, str] = {}
         self._making = threading.Lock()

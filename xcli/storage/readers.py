@@ -1,82 +1,170 @@
-"""An object of a store read like a file, from any position: what archives and manifests are read through.
+"""Random access to local files and to objects of a store, through one interface: for archives and manifests.
 
-An archive is listed from its beginning to its end, and most of its bytes are members that are wanted too. So it is
-fetched once, in large blocks, with the next ones under way while one is used: a request for every header and another
-for every member would be two for each image. A member that is read by itself, later, is one request.
+An archive is listed from its beginning to its end, and most of its bytes are members that are needed too. So
+`RemoteReader` fetches it once, in large blocks, and requests the next blocks while one is in use: a request for each
+header and each member would be two for every image. A single member, read later, is one request.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xcli.core.errors import ImageError
-from xcli.storage.local import ELSEWHERE, FileIdentity
-from xcli.storage.urls import CloudError, image_errors
+from xcli.storage.local import ELSEWHERE, FileIdentity, open_file
+from xcli.storage.object_store import open_store
+from xcli.storage.object_store.errors import StoreError, image_errors
+from xcli.storage.object_store.state import ByteRange
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from xcli.storage.object_store import Content
 
 BLOCK = 8 << 20
 """Bytes of a request for an archive that is read from beginning to end."""
 
 AHEAD = 3
-"""Blocks that are under way beyond the one in use."""
+"""Blocks that are requested beyond the one in use."""
 
-_KEPT = AHEAD + 3
+_CACHED_BLOCKS = AHEAD + 3
 
-_MOST_EXPECTED = 64 << 20
+_MAX_PREFETCH = 64 << 20
 
 MAX_WHOLE = 256 << 20
-"""How large an object may be of which its server gives no parts."""
+"""Greatest size of an object on a server that does not support range requests."""
+
+_BUFFER = 1 << 20
 
 
-class RemoteArchive:
-    """An object, open for reading at any position; the face of `xcli.sources.archives.members.OpenArchive`.
-
-    Args:
-        url: the object.
-        stamp: what it must be still, if it was listed before. Then single pieces are asked for.
+class Reader(ABC):
+    """A file or object that is open for reading at any position; a context manager.
 
     Attributes:
-        path: its URL.
-        stamp: its state.
-
-    Raises:
-        ImageError: it is not there, cannot be read, or has changed.
+        path: its path or URL.
+        identity: its size and modification time, and on a local disk its device and inode.
     """
 
-    def __init__(self, url: str, stamp: FileIdentity | None = None) -> None:
-        from xcli.storage.object_store import look
+    path: str
+    identity: FileIdentity
 
-        self.path = url
-        self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
-        self._last = -2  # the block that was used last
-        self._piece = (0, b"")
-        self._expected = 0  # where what will be read ends
-        self._whole: bytes | None = None
-        self._by_blocks = stamp is None
-        if stamp is None:
-            with image_errors():
-                found = look(url)
-            if found is None:
-                raise ImageError("unreadable", "the server does not say how large it is; copy it to this machine")
-            stamp = FileIdentity(ELSEWHERE, 0, found.size, found.mtime)
-        self.stamp = stamp
-
+    @abstractmethod
     def read_at(self, offset: int, count: int) -> bytes:
-        """Reads `count` bytes, or fewer where the object ends.
+        """Reads `count` bytes, or fewer at the end of the file.
 
         Raises:
             ImageError: `missing`, `unreadable` or `too-large`.
         """
-        count = min(count, self.stamp.size - offset)
+
+    @abstractmethod
+    def expect(self, offset: int, count: int) -> None:
+        """Announces that this part will be read in smaller pieces, so that one request can fetch all of it."""
+
+    @abstractmethod
+    def stream(self) -> io.BufferedReader:
+        """Returns a file object that begins at the start; its errors are OSError. Closing it does not close this."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the file and frees its buffers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_reader(path: str, identity: FileIdentity | None = None) -> Reader:
+    """Opens a local file or an object for reading at any position.
+
+    Args:
+        path: path or URL.
+        identity: what it was when it was listed.
+
+    Raises:
+        ImageError: it does not exist, cannot be read, is no regular file, or has changed since it was listed.
+    """
+    return RemoteReader(path, identity) if is_url(path) else LocalReader(path, identity)
+
+
+def open_object(url: str) -> io.BufferedReader:
+    """Opens an object as a file object that supports seeking; reading raises OSError.
+
+    Raises:
+        StoreError: it does not exist, or cannot be read.
+        UsageError: the packages for it are not installed.
+    """
+    try:
+        return RemoteReader(url).stream()
+    except ImageError as error:
+        raise StoreError("missing" if error.reason == "missing" else "unreadable", error.message) from error
+
+
+class LocalReader(Reader):
+    """A local file; see `open_reader`."""
+
+    def __init__(self, path: str, identity: FileIdentity | None = None) -> None:
+        self.path = path
+        self._descriptor, status = open_file(path)
+        self.identity = FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        same = identity is None or identity[-2:] == self.identity[-2:]
+        if not same or (identity is not None and identity.device != ELSEWHERE and identity != self.identity):
+            self.close()
+            raise _changed()
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        parts: list[bytes] = []
+        try:
+            while count > 0 and (data := os.pread(self._descriptor, count, offset)):
+                parts.append(data)
+                offset, count = offset + len(data), count - len(data)
+        except OSError as error:
+            raise ImageError("unreadable", error.strerror or str(error)) from error
+        except MemoryError as error:
+            raise ImageError("too-large", f"not enough memory to read its {count:,} bytes") from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def expect(self, offset: int, count: int) -> None:
+        """Does nothing: the system reads ahead by itself."""
+
+    def stream(self) -> io.BufferedReader:
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return io.BufferedReader(io.FileIO(self._descriptor, closefd=False), _BUFFER)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class RemoteReader(Reader):
+    """An object of a store; see `open_reader`. With an `identity` given, only the requested parts are fetched."""
+
+    def __init__(self, url: str, identity: FileIdentity | None = None) -> None:
+        self.path = url
+        self._store = open_store(url)
+        self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._last = -2  # number of the block that was used last
+        self._piece = (0, b"")  # offset and content of the part that was fetched last
+        self._expected = 0  # end of the part that was announced
+        self._whole: bytes | None = None
+        self._by_blocks = identity is None
+        if identity is None:
+            with image_errors():
+                found = self._store.state()
+            if found is None:
+                raise ImageError("unreadable", "the server does not say how large it is; copy it to this machine")
+            identity = FileIdentity(ELSEWHERE, 0, found.size, found.mtime)
+        self.identity = identity
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        count = min(count, self.identity.size - offset)
         if count <= 0:
             return b""
         if self._whole is not None:
@@ -94,87 +182,67 @@ class RemoteArchive:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def expect(self, offset: int, count: int) -> None:
-        """Says that so much will be read, in smaller parts: it is asked for at once."""
         self._expected = offset + count
 
     def _read_piece(self, offset: int, count: int) -> bytes:
         start, data = self._piece
         if not start <= offset <= offset + count <= start + len(data):
-            end = min(self._expected, self.stamp.size)
-            start, data = offset, self._fetch(offset, max(count, min(end - offset, _MOST_EXPECTED)))
+            end = min(self._expected, self.identity.size)
+            start, data = offset, self._fetch(offset, max(count, min(end - offset, _MAX_PREFETCH)))
             self._piece = start, data
         return data[offset - start : offset - start + count]
 
     def _block(self, number: int) -> bytes:
-        """A block, and the next ones begun where the reading goes forward."""
-        blocks = (self.stamp.size - 1) // BLOCK + 1
+        """Returns a block, after requesting the next ones too if blocks are read in order."""
+        blocks = (self.identity.size - 1) // BLOCK + 1
         ahead = AHEAD if number in (self._last, self._last + 1) and number > 0 else 0
         for wanted in range(number, min(number + ahead + 1, blocks)):
             if wanted not in self._blocks:
-                self._begin(wanted)
+                self._request(wanted)
         self._last = number
         self._blocks.move_to_end(number)
-        while len(self._blocks) > _KEPT:
+        while len(self._blocks) > _CACHED_BLOCKS:
             self._blocks.popitem(last=False)
         return self._blocks[number].result()
 
-    def _begin(self, number: int) -> None:
+    def _request(self, number: int) -> None:
         future: Future[bytes] = Future()
         self._blocks[number] = future
         start = number * BLOCK
 
         def fetch() -> None:
             try:
-                future.set_result(self._fetch(start, min(BLOCK, self.stamp.size - start)))
-            except BaseException as error:  # noqa: BLE001 - raised again where the block is wanted
+                future.set_result(self._fetch(start, min(BLOCK, self.identity.size - start)))
+            except BaseException as error:  # noqa: BLE001 - raised again where the block is used
                 future.set_exception(error)
 
         threading.Thread(target=fetch, name="xception-range", daemon=True).start()
 
     def _fetch(self, start: int, count: int) -> bytes:
-        from xcli.storage.object_store import Span, get
-
         with image_errors():
-            content = get(self.path, max(count, MAX_WHOLE), Span(start, count))
-        self._check(content)
+            content = self._store.get(max(count, MAX_WHOLE), ByteRange(start, count))
+        if content.state is not None and content.state != (self.identity.size, self.identity.modified):
+            raise _changed()
         if not content.whole:
             return content.data
-        # A server that knows no ranges has sent everything; it is asked once only.
+        # A server without range requests has sent everything, which is kept rather than requested again.
         self._whole = content.data
         return content.data[start : start + count]
 
-    def _check(self, content: Content) -> None:
-        # Positions out of the old object would give other bytes under a member's name.
-        found = content.stamp
-        if found is not None and found != (self.stamp.size, self.stamp.modified):
-            raise ImageError("unreadable", "the archive has changed since it was listed")
-
     def stream(self) -> io.BufferedReader:
-        """A file over the archive, from its beginning; errors are OSError. To close it leaves the archive open."""
         self._by_blocks = True
-        return io.BufferedReader(_Raw(self), BLOCK // 8)
+        return io.BufferedReader(_RawStream(self), BLOCK // 8)
 
     def close(self) -> None:
-        """Lets go of the blocks."""
         self._blocks.clear()
         self._piece, self._whole = (0, b""), None
 
-    def __enter__(self) -> RemoteArchive:
-        """Returns the archive, for `with`."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Lets go of the blocks."""
-        self.close()
+class _RawStream(io.RawIOBase):
+    """The unbuffered stream of a `RemoteReader`."""
 
-
-class _Raw(io.RawIOBase):
-    """A raw stream over an archive."""
-
-    def __init__(self, archive: RemoteArchive) -> None:
-        self._archive = archive
+    def __init__(self, reader: RemoteReader) -> None:
+        self._reader = reader
         self._position = 0
 
     def readable(self) -> bool:
@@ -184,7 +252,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.stamp.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._reader.identity.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
@@ -192,10 +260,10 @@ class _Raw(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        # No further than the block goes: what is there is not lost when the next one cannot be had.
+        # Not beyond the end of a block: its bytes are not lost when the next block cannot be fetched.
         count = min(len(buffer), BLOCK - self._position % BLOCK)
         try:
-            data = self._archive.read_at(self._position, count)
+            data = self._reader.read_at(self._position, count)
         except ImageError as error:
             raise OSError(errno.EIO, error.message) from error
         buffer[: len(data)] = data
@@ -203,14 +271,6 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
-def open_object(url: str) -> io.BufferedReader:
-    """Opens an object as a file that can be read and sought in; reading raises OSError.
-
-    Raises:
-        CloudError: it is not there, or cannot be read.
-        UsageError: packages are missing.
-    """
-    try:
-        return RemoteArchive(url).stream()
-    except ImageError as error:
-        raise CloudError("missing" if error.reason == "missing" else "unreadable", error.message) from error
+def _changed() -> ImageError:
+    """Returns the error for an archive in which the listed positions belong to other members."""
+    return ImageError("unreadable", "the archive has changed since it was listed")

@@ -138,9 +138,9 @@ def read_meta(name: str) -> dict[str, Any] | None:
         OutputError: the request to the object store failed.
     """
     if is_url(name):
-        from xcli.storage.uploads import WritableStore
+        from xcli.storage.object_store import open_writable_store
 
-        content = WritableStore(name).read("")
+        content = open_writable_store(name).read("")
         return None if content is None else parse_meta(content, name)
     try:
         with open(name, "rb") as file:

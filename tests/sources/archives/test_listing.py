@@ -27,13 +27,13 @@ from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.preflight import preflight
-from xcli.sources.archives import members
 from xcli.sources.archives import tar as tars
 from xcli.sources.archives import tar_stream as tarstreams
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.patterns import PathFilter
+from xcli.storage import readers
 from xcli.storage.local import LocalFile
 
 KINDS = ["tar", "tar.gz", "tgz", "tar.zst", "tzst", "zip"]
@@ -812,7 +812,7 @@ class TestTroubleOnTheWay:
 
     def test_a_plain_tar_that_shrinks_while_it_is_read(self, here, monkeypatch):
         (ref, *_) = listing(make("tar", THREE))
-        monkeypatch.setattr(members.OpenArchive, "read_at", lambda self, offset, count: b"bees")
+        monkeypatch.setattr(readers.LocalReader, "read_at", lambda self, offset, count: b"bees")
         with pytest.raises(ImageError, match="truncated: the archive ends after 4 of the member's 1,200 bytes"):
             ref.location.read(MAX_FILE_BYTES)
 

@@ -24,7 +24,6 @@ from xcli.sources.archives.members import (
     Entry,
     WholeArchive,
     is_archive_name,
-    open_archive,
 )
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import Luggage
@@ -32,13 +31,15 @@ from xcli.sources.archives.zip import zip_entries
 from xcli.sources.patterns import PathFilter, path_parts
 from xcli.sources.references import file_ref
 from xcli.storage.local import LocalFile
+from xcli.storage.readers import open_reader
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from xcli.sources.archives.members import Archive, Member
+    from xcli.sources.archives.members import Member
+    from xcli.storage.readers import Reader
 
 SEPARATOR = "::"
 """Between the path of an archive and the name of a member."""
@@ -72,7 +73,7 @@ class Archives:
         """
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         try:
-            with open_archive(os.fsdecode(archive)) as file:
+            with open_reader(os.fsdecode(archive)) as file:
                 for entry in _entries(file, self._luggage):
                     ref = self._ref(shown, key, entry)
                     if ref is not None:
@@ -156,7 +157,7 @@ class _Index:
         self._members: dict[bytes, Member | ImageError] = {}
         self._damage: ImageError | None = None
         try:
-            with open_archive(os.fsdecode(archive)) as file:
+            with open_reader(os.fsdecode(archive)) as file:
                 for entry in _entries(file, Luggage()):
                     if entry.kind != FILE:
                         problem = ImageError("not-a-file", f"it is a {entry.kind}, not a regular file")
@@ -178,7 +179,7 @@ def _take(entry: Entry) -> Member:
     return entry.take(False)
 
 
-def _entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
+def _entries(file: Reader, luggage: Luggage) -> Iterator[Entry]:
     if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
         return tar_entries(file, luggage)
     return zip_entries(file)

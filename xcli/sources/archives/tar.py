@@ -18,8 +18,9 @@ from xcli.sources.archives.tar_stream import open_stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.sources.archives.members import Archive, Kind
+    from xcli.sources.archives.members import Kind
     from xcli.sources.archives.tar_stream import Luggage, Stream
+    from xcli.storage.readers import Reader
 
 MAX_HEADER = 1 << 20
 """Bytes of one extended header; they hold names and times."""
@@ -29,7 +30,7 @@ _MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
 _MAX_NUMBER = 1 << 62
 
 
-def tar_entries(file: Archive, luggage: Luggage) -> Iterator[Entry]:
+def tar_entries(file: Reader, luggage: Luggage) -> Iterator[Entry]:
     """Lists a tar archive, compressed with gzip or Zstandard (told from the content) or not.
 
     Archives that were joined end to end are read as one, as with GNU tar's `--ignore-zeros`.

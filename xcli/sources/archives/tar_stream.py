@@ -19,14 +19,15 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import ImageError
-from xcli.sources.archives.members import Member, open_archive, too_large
+from xcli.sources.archives.members import Member, too_large
+from xcli.storage.readers import open_reader
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.sources.archives.members import Archive
     from xcli.storage.local import FileIdentity
+    from xcli.storage.readers import Reader
 
 MAX_CARRIED = 1 << 30
 """Bytes of members of compressed archives that one listing lets wait for their decoding."""
@@ -100,7 +101,7 @@ class TarMember(Member):
     archive: str
     offset: int
     size: int
-    stamp: FileIdentity
+    identity: FileIdentity
     carried: _Carried | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -114,7 +115,7 @@ class TarMember(Member):
             raise too_large(self.size, max_bytes)
         if self.carried is not None and (passed := self.carried.take()) is not None:
             return passed
-        with open_archive(self.archive, self.stamp) as file:
+        with open_reader(self.archive, self.identity) as file:
             data = file.read_at(self.offset, self.size)
         if len(data) < self.size:
             raise ImageError("truncated", f"the archive ends after {len(data):,} of the member's {self.size:,} bytes")
@@ -128,7 +129,7 @@ class PackedMember(Member):
     archive: str
     offset: int
     size: int
-    stamp: FileIdentity
+    identity: FileIdentity
     carried: _Carried = field(repr=False, compare=False)
 
     @property
@@ -146,7 +147,7 @@ class PackedMember(Member):
             raise ImageError(
                 "too-large", f"it lies {self.offset:,} bytes deep in a compressed archive; unpack the archive first"
             )
-        with open_archive(self.archive, self.stamp) as file:
+        with open_reader(self.archive, self.identity) as file:
             stream = _Packed(file, Luggage())
             stream.seek(self.offset)
             return stream.read_all(self.size)
@@ -173,7 +174,7 @@ _CUT_OFF = "the archive is cut off: it ends before the data that it announces"
 class _Plain:
     """A plain tar."""
 
-    def __init__(self, file: Archive, luggage: Luggage) -> None:
+    def __init__(self, file: Reader, luggage: Luggage) -> None:
         self._file, self._luggage = file, luggage
         self._passes = is_url(file.path)
         self.offset = 0
@@ -184,12 +185,12 @@ class _Plain:
         return data
 
     def seek(self, offset: int) -> None:
-        if offset > self._file.stamp.size:
+        if offset > self._file.identity.size:
             raise ImageError("truncated", _CUT_OFF)
         self.offset = offset
 
     def member(self, size: int, carry: bool) -> Member:
-        if self.offset + size > self._file.stamp.size:
+        if self.offset + size > self._file.identity.size:
             raise ImageError("truncated", _CUT_OFF)
         carried = None
         if carry and self._passes and size <= MAX_PASSING and self._luggage.has_room(size):
@@ -197,13 +198,13 @@ class _Plain:
             if len(data) < size:
                 raise ImageError("truncated", _CUT_OFF)
             carried = self._luggage.pack(data)
-        return TarMember(self._file.path, self.offset, size, self._file.stamp, carried)
+        return TarMember(self._file.path, self.offset, size, self._file.identity, carried)
 
 
 class _Packed:
     """A compressed tar, unpacked as it is read."""
 
-    def __init__(self, file: Archive, luggage: Luggage) -> None:
+    def __init__(self, file: Reader, luggage: Luggage) -> None:
         self._file, self._luggage = file, luggage
         # Not closed: what is open is the archive's, and what else they hold goes with them.
         self._source = file.stream()
@@ -233,7 +234,7 @@ class _Packed:
     def member(self, size: int, carry: bool) -> Member:
         start = self.offset
         data = self.read_all(size) if carry and self._luggage.has_room(size) else None
-        return PackedMember(self._file.path, start, size, self._file.stamp, self._luggage.pack(data))
+        return PackedMember(self._file.path, start, size, self._file.identity, self._luggage.pack(data))
 
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -268,7 +269,7 @@ def _decompressing() -> Iterator[None]:
         raise ImageError("corrupt", f"the archive is damaged: {text}") from error
 
 
-def open_stream(file: Archive, luggage: Luggage) -> Stream:
+def open_stream(file: Reader, luggage: Luggage) -> Stream:
     """Begins to read a tar; whether it is compressed is told from its content.
 
     Args:

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, open_archive, too_large
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, too_large
+from xcli.storage.readers import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.sources.archives.members import Archive, Kind
+    from xcli.sources.archives.members import Kind
     from xcli.storage.local import FileIdentity
+    from xcli.storage.readers import Reader
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -47,13 +49,13 @@ class ZipMember(Member):
     size: int
     method: int
     crc: int
-    stamp: FileIdentity
+    identity: FileIdentity
 
     def read(self, max_bytes: int) -> bytes:
         """Unpacks the member and verifies its checksum; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
-        with open_archive(self.archive, self.stamp) as file:
+        with open_reader(self.archive, self.identity) as file:
             file.expect(self.offset, _LOCAL.size + _MAX_LOCAL_EXTRA + self.packed)
             head = file.read_at(self.offset, _LOCAL.size)
             if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
@@ -64,7 +66,7 @@ class ZipMember(Member):
             raise ImageError("corrupt", "the member's checksum (CRC-32) is wrong")
         return data
 
-    def _unpack(self, file: Archive, start: int) -> bytes:
+    def _unpack(self, file: Reader, start: int) -> bytes:
         if self.method == _STORED:
             data = file.read_at(start, self.size)
         else:
@@ -78,7 +80,7 @@ class ZipMember(Member):
             raise ImageError("truncated", f"the member ends after {len(data):,} of {self.size:,} bytes")
         return data
 
-    def _unpacked(self, file: Archive, start: int) -> Iterator[bytes]:
+    def _unpacked(self, file: Reader, start: int) -> Iterator[bytes]:
         """Unpacks in pieces; refuses before it has unpacked more than one byte too many."""
         unpack = _Inflate() if self.method == _DEFLATED else _Bunzip()
         room, left = self.size + 1, self.packed
@@ -139,7 +141,7 @@ class _Directory(NamedTuple):
     wide: bool
 
 
-def zip_entries(file: Archive) -> Iterator[Entry]:
+def zip_entries(file: Reader) -> Iterator[Entry]:
     """Lists a zip archive.
 
     Args:
@@ -182,8 +184,8 @@ def _damage(reason: str, what: str) -> ImageError:
     return ImageError(reason, f"the archive is damaged: {what}")
 
 
-def _find_directory(file: Archive) -> _Directory:
-    length = file.stamp.size
+def _find_directory(file: Reader) -> _Directory:
+    length = file.identity.size
     if length == 0:
         raise ImageError("empty", "the archive has zero bytes")
     begin = max(0, length - _END.size - _MAX_COMMENT)
@@ -223,7 +225,7 @@ def _comment_end(tail: bytes, place: int) -> int:
     return place + _END.size + int.from_bytes(tail[place + _END.size - 2 : place + _END.size], "little")
 
 
-def _entry(file: Archive, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
+def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
     _, made_by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, _, _, _, mode, offset = fields
     # Without the flag names are in nobody knows which encoding: bytes, like names in a directory.
     name = tail[:name_length]
@@ -244,11 +246,11 @@ def _entry(file: Archive, directory: _Directory, fields: tuple[int, ...], tail: 
         error = too_large(size)
     elif method == _STORED and packed != size:
         error = ImageError("corrupt", f"it is stored as it is, in {packed:,} bytes for {size:,}")
-    elif offset + _LOCAL.size + packed > file.stamp.size:
+    elif offset + _LOCAL.size + packed > file.identity.size:
         error = ImageError("truncated", "its data lies beyond the end of the archive")
     if error is not None:
         return Entry(name, FILE, error=error)
-    member = ZipMember(file.path, offset, packed, size, method, crc, file.stamp)
+    member = ZipMember(file.path, offset, packed, size, method, crc, file.identity)
     return Entry(name, FILE, lambda carry: member)
 
 

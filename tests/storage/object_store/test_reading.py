@@ -1,9 +1,8 @@
-"""Requests to stores: a server of S3 and a web server, both on loopback."""
+"""Reading from stores: a server of S3 and a web server, both on loopback."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -15,52 +14,40 @@ from xcli.core.errors import ImageError, SourceError
 from xcli.sources.listing import list_images
 from xcli.sources.locations import RemoteObject, state_of
 from xcli.sources.options import SourceOptions
-from xcli.storage import object_store as stores
-from xcli.storage import urls as cloud
-from xcli.storage.object_store import Span, get, look, make_stamp, pages
-from xcli.storage.urls import CloudError
-
-TIME = datetime(2026, 11, 2, 10, 0, 0, 123_456, tzinfo=UTC)
-
-
-def test_a_state_is_the_same_whoever_tells_it() -> None:
-    stamp = make_stamp(7, TIME, '"abc"')
-    assert stamp is not None
-    assert stamp.size == 7
-    assert stamp.mtime // 10**9 == int(TIME.timestamp())
-    told = ["Mon, 02 Nov 2026 10:00:00 GMT", "2026-11-02T10:00:00.999Z", TIME.replace(tzinfo=None), TIME.timestamp()]
-    assert {make_stamp(7, time, tag) for time in told for tag in ('"abc"', "abc", 'W/"abc"')} == {stamp}
-
-
-def test_states_that_differ_are_told_apart() -> None:
-    given = [(7, TIME, "abc"), (8, TIME, "abc"), (7, TIME, "abd"), (7, TIME.replace(second=1), "abc"), (7, None, "abc")]
-    assert len({make_stamp(*one) for one in given}) == 5
-    assert make_stamp(None, TIME, "abc") is None
-    assert make_stamp(7, None, None) is None
-    assert make_stamp(7, "yesterday", "") is None
+from xcli.storage import urls
+from xcli.storage.object_store import errors, open_store
+from xcli.storage.object_store.errors import StoreError
+from xcli.storage.object_store.state import ByteRange
 
 
 def test_listing_head_and_get_agree(s3: ObjectStore) -> None:
     prefix = s3.prefix()
     url = s3.put(f"{prefix}/a.jpg", b"photograph")
-    (found,) = [found for page in pages(s3.url(f"{prefix}/")) for found in page]
+    (found,) = [found for page in open_store(s3.url(f"{prefix}/")).pages() for found in page]
     assert found.name == "a.jpg"
-    content = get(url, 100)
+    content = open_store(url).get(100)
     assert content.data == b"photograph"
-    assert found.stamp == look(url) == content.stamp == state_of(url) == get(url, 100, Span(2, 3)).stamp
-    assert found.stamp is not None
-    assert found.stamp.size == 10
+    assert (
+        found.state
+        == open_store(url).state()
+        == content.state
+        == state_of(url)
+        == open_store(url).get(100, ByteRange(2, 3)).state
+    )
+    assert found.state is not None
+    assert found.state.size == 10
     s3.put(f"{prefix}/a.jpg", b"photoGraph")
-    assert look(url) != found.stamp
+    assert open_store(url).state() != found.state
 
 
 def test_a_part_of_an_object(s3: ObjectStore, web: WebServer) -> None:
     web.files["/a"] = bytes(range(100))
     for url in (s3.put(f"{s3.prefix()}/a", bytes(range(100))), f"{web.address}/a"):
-        content = get(url, 5, Span(20, 5))
-        assert content == (bytes(range(20, 25)), look(url), False)
+        content = open_store(url).get(5, ByteRange(20, 5))
+        assert content == (bytes(range(20, 25)), open_store(url).state(), False)
     web.ranges = False
-    assert get(f"{web.address}/a", 100, Span(20, 5)) == (bytes(range(100)), look(f"{web.address}/a"), True)
+    store = open_store(f"{web.address}/a")
+    assert store.get(100, ByteRange(20, 5)) == (bytes(range(100)), store.state(), True)
 
 
 def test_an_object_is_read_with_one_request(s3: ObjectStore, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +55,7 @@ def test_an_object_is_read_with_one_request(s3: ObjectStore, web: WebServer, mon
     assert RemoteObject(f"{web.address}/a").read(10) == b"here"
     assert web.seen == [("GET", "/a", None)]
     url = s3.put(f"{s3.prefix()}/a", b"here")
-    fs = cloud.open_place(url).fs
+    fs = urls.open_url(url).fs
     calls, call = [], fs._call_s3
 
     async def count(method: str, *given: Any, **more: Any) -> Any:
@@ -83,7 +70,7 @@ def test_an_object_is_read_with_one_request(s3: ObjectStore, web: WebServer, mon
 def test_a_large_object_is_refused_unread(s3: ObjectStore, web: WebServer) -> None:
     web.files["/a"] = bytes(1000)
     for url in (s3.put(f"{s3.prefix()}/a", bytes(1000)), f"{web.address}/a"):
-        for location in (RemoteObject(url), RemoteObject(url, look(url))):
+        for location in (RemoteObject(url), RemoteObject(url, open_store(url).state())):
             with pytest.raises(ImageError, match="too-large: an object of 1,000 bytes; the limit is 999"):
                 location.read(999)
             assert len(location.read(1000)) == 1000
@@ -124,7 +111,7 @@ def test_the_bucket_of_an_object_may_be_missing(s3: ObjectStore) -> None:
     ],
 )
 def test_urls_that_lead_nowhere(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, url: str, reason: str) -> None:
-    monkeypatch.setattr(cloud, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "_FIRST_WAIT", 0.001)
     with pytest.raises(ImageError) as caught:
         RemoteObject(url).read(100)
     assert caught.value.reason == reason, caught.value
@@ -132,7 +119,7 @@ def test_urls_that_lead_nowhere(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_busy_web_server_is_asked_again(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloud, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(errors, "_FIRST_WAIT", 0.01)
     web.files["/a"] = b"here"
     web.failures = 2
     assert RemoteObject(f"{web.address}/a").read(10) == b"here"
@@ -140,7 +127,7 @@ def test_a_busy_web_server_is_asked_again(web: WebServer, monkeypatch: pytest.Mo
     web.failures = 100
     with pytest.raises(ImageError, match="unreadable: 503, message='Service Unavailable'"):
         RemoteObject(f"{web.address}/a").read(10)
-    assert len(web.seen) == 3 + cloud.ATTEMPTS
+    assert len(web.seen) == 3 + errors.ATTEMPTS
 
 
 class _Scripted(BaseHTTPRequestHandler):
@@ -170,7 +157,7 @@ def script(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append((server, handler))
-        monkeypatch.setattr(cloud, "_FIRST_WAIT", 0.01)
+        monkeypatch.setattr(errors, "_FIRST_WAIT", 0.01)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         forget()
         return f"127.0.0.1:{server.server_port}"
@@ -210,17 +197,17 @@ def test_a_bucket_that_may_not_be_listed_says_what_to_do(script: Callable[..., s
 
 
 def test_web_servers_have_no_listing(web: WebServer) -> None:
-    with pytest.raises(CloudError, match="web servers have no listing"):
-        next(stores.pages(f"{web.address}/"))
+    with pytest.raises(StoreError, match="web servers have no listing"):
+        next(open_store(f"{web.address}/").pages())
 
 
 def test_the_file_system_is_one_for_all_threads(s3: ObjectStore) -> None:
     found: list[Any] = []
-    threads = [Thread(target=lambda: found.append(cloud.open_place("s3://b/k").fs)) for _ in range(4)]
+    threads = [Thread(target=lambda: found.append(urls.open_url("s3://b/k").fs)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len({id(fs) for fs in found}) == 1
     assert found[0].retries == 1
-    assert cloud.open_place("s3://b/k/").path == "b/k"
+    assert urls.open_url("s3://b/k/").path == "b/k"

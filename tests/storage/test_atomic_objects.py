@@ -14,8 +14,8 @@ import pytest
 from tests.storage.test_directories import store_on_disk
 from xcli.core.errors import OutputError, UsageError
 from xcli.storage.atomic import ObjectFile, commit, open_output, write_atomically
+from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import WritableFile
-from xcli.storage.uploads import WritableStore
 from xcli.tables.provenance import write_meta
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ def test_an_object_that_appears_meanwhile_is_not_replaced(
 
 def patch_put(monkeypatch: pytest.MonkeyPatch, act: Callable[[Callable[[], None], dict[str, Any]], None]) -> None:
     """Puts something in the way of uploads: `act` is called with the upload, and the options that it has."""
-    fs = WritableStore("s3://any")._fs
+    fs = open_writable_store("s3://any").fs
     put_file = fs.put_file
 
     def put(local: str, path: str, *, mode: str = "overwrite") -> None:
         act(lambda: put_file(local, path, mode=mode), {"mode": mode})
 
     monkeypatch.setattr(fs, "put_file", put)
-    monkeypatch.setattr("xcli.storage.urls._FIRST_WAIT", 0)
+    monkeypatch.setattr("xcli.storage.object_store.errors._FIRST_WAIT", 0)
 
 
 @pytest.mark.parametrize("theirs", [None, b"other", b"mine, but longer"])
@@ -181,7 +181,7 @@ def test_what_a_killed_upload_has_left_goes(s3: ObjectStore, key: str, monkeypat
     monkeypatch.setattr("xcli.storage.atomic._MULTIPART_BYTES", 4)
     commit([opened(s3.url(key), overwrite=True)])
     assert s3.uploads() == [f"{key}.meta.json"]
-    WritableStore(s3.url(f"{key}.meta.json")).abort_uploads("")
+    open_writable_store(s3.url(f"{key}.meta.json")).abort_uploads("")
 
 
 def test_a_bucket_that_is_not_there(s3: ObjectStore) -> None:
@@ -216,20 +216,20 @@ def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     store_on_disk(root, monkeypatch)
     commit([opened(url)])
     assert (root / "bucket/some/out.csv").read_bytes() == b"mine"
-    assert [WritableStore(name).exists() for name in (url, "gs://bucket/some", "gs://bucket/no")] == [
+    assert [open_writable_store(name).exists() for name in (url, "gs://bucket/some", "gs://bucket/no")] == [
         True,
         False,
         False,
     ]
-    assert WritableStore("gs://bucket/some").has_below()
-    assert not WritableStore("gs://bucket/none").has_below()
+    assert open_writable_store("gs://bucket/some").has_below()
+    assert not open_writable_store("gs://bucket/none").has_below()
     with pytest.raises(OutputError, match="exists; pass --overwrite"):
         open_output(url, overwrite=False)
     file = opened(url, b"new", overwrite=True)
     commit([file])
     assert (root / "bucket/some/out.csv").read_bytes() == b"new"
-    WritableStore(url).unlink("")
-    WritableStore(url).unlink("")
+    open_writable_store(url).unlink("")
+    open_writable_store(url).unlink("")
     shutil.rmtree(root)
 
 
