@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from xcli.core.errors import UsageError
-from xcli.core.process import cpu_flags
+from xcli.core.process import cpu_flags, processor_count
 from xcli.core.tensorflow import choose_precision
-from xcli.inference.pipeline import default_workers
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 PACKAGES = (
@@ -35,7 +34,7 @@ def machine() -> dict[str, Any]:
     """The machine, as far as the figures depend on it; memory in GiB, `load` is the load average before the start."""
     return {
         "processor": processor(),
-        "cores": default_workers(),
+        "cores": processor_count(),
         "instruction_sets": {name: name in cpu_flags() for name in INSTRUCTION_SETS},
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),

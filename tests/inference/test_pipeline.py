@@ -18,12 +18,13 @@ import pytest
 
 from tests.imagefiles import encode, gradient, make_hostile_directory
 from xcli.core.errors import ImageError, XcliError
+from xcli.core.process import processor_count
 from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images import decoders
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.decoder_pool import MAX_ABANDONED, DecoderPool
-from xcli.inference.pipeline import PixelPipeline, default_workers
+from xcli.inference.pipeline import PixelPipeline
 from xcli.sources.archives.members import Member
 from xcli.storage.local import LocalFile
 
@@ -142,8 +143,8 @@ def test_the_middle_is_a_tf_data_dataset() -> None:
 
 
 def test_default_workers() -> None:
-    assert 1 <= default_workers() <= (os.cpu_count() or 1)
-    assert PixelPipeline(iter(()), P, batch_size=1)._workers == default_workers()
+    assert 1 <= processor_count() <= (os.cpu_count() or 1)
+    assert PixelPipeline(iter(()), P, batch_size=1)._workers == processor_count()
 
 
 def test_real_files(tmp_path: Path) -> None:

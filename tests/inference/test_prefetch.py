@@ -1,4 +1,4 @@
-"""Fetching ahead: order, how much is under way, and that nothing is lost when it ends early. No server is needed."""
+"""Prefetching: order, how much is under way, and that nothing is lost when it ends early. No server is needed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.records import FileState, ImageRef
-from xcli.inference import prefetch as readahead
-from xcli.inference.prefetch import Budget, Coming, ReadAhead, with_states
+from xcli.inference import prefetch
+from xcli.inference.prefetch import ByteBudget, ObjectPrefetcher, PrefetchedObject, with_states
 from xcli.sources.archives.members import Member
 from xcli.sources.locations import RemoteObject
 from xcli.storage.local import LocalFile
@@ -65,11 +65,11 @@ def threads() -> set[str]:
 def test_local_files_pass_through_without_a_thread() -> None:
     refs = [near("a"), near("b"), ImageRef("c", Far("c", bytes), b"", ImageError("missing", "gone"))]
     begun = iter(refs)
-    ahead = iter(ReadAhead(begun))
-    assert next(ahead) == (refs[0], None)
+    prefetcher = iter(ObjectPrefetcher(begun))
+    assert next(prefetcher) == (refs[0], None)
     assert next(begun) == refs[1]  # nothing was taken in advance
-    assert next(ahead) == (refs[2], None)
-    assert list(ahead) == []
+    assert next(prefetcher) == (refs[2], None)
+    assert list(prefetcher) == []
     assert not threads()
 
 
@@ -82,13 +82,13 @@ def test_the_order_is_kept_whatever_comes_first() -> None:
         return give
 
     refs = [near(str(number)) if number % 5 == 4 else far(str(number), slow(number)) for number in range(60)]
-    seen = list(ReadAhead(iter(refs)))
+    seen = list(ObjectPrefetcher(iter(refs)))
     assert [ref for ref, _ in seen] == refs
-    for ref, coming in seen:
-        assert (coming is None) == (not ref.location.remote)
-        if coming is not None:
-            assert coming.read(10) == ref.path.encode()
-            assert coming.stamp == FileState(1, 7)
+    for ref, prefetched in seen:
+        assert (prefetched is None) == (not ref.location.remote)
+        if prefetched is not None:
+            assert prefetched.read(10) == ref.path.encode()
+            assert prefetched.state == FileState(1, 7)
     wait_until(lambda: not threads())
 
 
@@ -109,33 +109,33 @@ def test_objects_are_fetched_side_by_side_and_not_too_far_ahead() -> None:
             listed.append(number)
             yield far(str(number), give)
 
-    ahead = ReadAhead(refs())
-    seen = iter(ahead)
+    prefetcher = ObjectPrefetcher(refs())
+    seen = iter(prefetcher)
     next(seen)
-    wait_until(lambda: len(under_way) == readahead.MAX_OBJECTS)
+    wait_until(lambda: len(under_way) == prefetch.MAX_OBJECTS)
     time.sleep(0.05)
-    assert len(under_way) == readahead.MAX_OBJECTS
-    assert len(listed) <= readahead.MAX_OBJECTS + 3
+    assert len(under_way) == prefetch.MAX_OBJECTS
+    assert len(listed) <= prefetch.MAX_OBJECTS + 3
     gate.set()
-    ahead.stop()
+    prefetcher.stop()
     wait_until(lambda: not threads())
     assert list(seen) == []
     assert len(under_way) < 100
 
 
 def test_bytes_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readahead, "MAX_BYTES", 1000)
+    monkeypatch.setattr(prefetch, "MAX_BYTES", 1000)
     sizes = [300, 300, 300, 300, 1001, 10, 900, 900, 50]
-    ahead = ReadAhead(iter([far(str(size), lambda size=size: bytes(size), size) for size in sizes]))  # type: ignore[misc]
+    prefetcher = ObjectPrefetcher(iter([far(str(size), lambda size=size: bytes(size), size) for size in sizes]))  # type: ignore[misc]
     held = []
-    for number, (_, coming) in enumerate(ahead):
-        assert coming is not None
+    for number, (_, prefetched) in enumerate(prefetcher):
+        assert prefetched is not None
         time.sleep(0.01)
-        held.append(ahead._budget.held)
-        assert len(coming.read(2000)) == sizes[number]
+        held.append(prefetcher._budget.used)
+        assert len(prefetched.read(2000)) == sizes[number]
     assert max(held) <= 1000
     assert max(held) >= 900
-    assert ahead._budget.held == 0
+    assert prefetcher._budget.used == 0
 
 
 def test_what_is_larger_than_was_known_is_fetched_when_it_is_wanted() -> None:
@@ -148,15 +148,15 @@ def test_what_is_larger_than_was_known_is_fetched_when_it_is_wanted() -> None:
                 raise ImageError("too-large", "more than that")
             return bytes(100)
 
-    budget = Budget(1000)
-    coming = Coming(Grown("a", bytes, size=50), budget)
-    assert coming.admit()
-    coming.fetch()
-    assert budget.held == 0
-    assert coming.read(10_000) == bytes(100)
+    budget = ByteBudget(1000)
+    prefetched = PrefetchedObject(Grown("a", bytes, size=50), budget)
+    assert prefetched.reserve()
+    prefetched.fetch()
+    assert budget.used == 0
+    assert prefetched.read(10_000) == bytes(100)
     assert calls == [50, 10_000]
-    huge = Coming(Grown("a", bytes, size=2000), budget)
-    assert not huge.admit()
+    huge = PrefetchedObject(Grown("a", bytes, size=2000), budget)
+    assert not huge.reserve()
     with pytest.raises(ImageError, match="too-large"):
         huge.read(99)
     assert huge.read(2000) == bytes(100)
@@ -169,8 +169,8 @@ def test_errors_come_with_the_bytes() -> None:
     def bug() -> bytes:
         raise ZeroDivisionError
 
-    ahead = ReadAhead(iter([far("a", fail), far("b", bug), far("c")]))
-    (_, first), (_, second), (_, third) = ahead
+    prefetcher = ObjectPrefetcher(iter([far("a", fail), far("b", bug), far("c")]))
+    (_, first), (_, second), (_, third) = prefetcher
     assert first is not None
     assert second is not None
     assert third is not None
@@ -179,7 +179,7 @@ def test_errors_come_with_the_bytes() -> None:
     with pytest.raises(ZeroDivisionError):
         second.read(10)
     assert third.read(10) == b"c"
-    assert ahead._budget.held == 0
+    assert prefetcher._budget.used == 0
     with pytest.raises(XcliError):
         third.read(10)
 
@@ -191,10 +191,10 @@ def test_a_listing_that_fails_does_so_after_what_it_gave() -> None:
         yield far("c")
         raise XcliError("broken")
 
-    ahead = iter(ReadAhead(refs()))
-    assert [next(ahead)[0].path for _ in range(3)] == ["a", "b", "c"]
+    prefetcher = iter(ObjectPrefetcher(refs()))
+    assert [next(prefetcher)[0].path for _ in range(3)] == ["a", "b", "c"]
     with pytest.raises(XcliError, match="broken"):
-        next(ahead)
+        next(prefetcher)
     wait_until(lambda: not threads())
 
 
@@ -206,10 +206,10 @@ def test_a_listing_that_waits_does_not_keep_back_what_is_there() -> None:
         more.wait(5)
         yield far("b")
 
-    seen = iter(ReadAhead(refs()))
-    _, coming = next(seen)
-    assert coming is not None
-    assert coming.read(10) == b"a"
+    seen = iter(ObjectPrefetcher(refs()))
+    _, prefetched = next(seen)
+    assert prefetched is not None
+    assert prefetched.read(10) == b"a"
     more.set()
     assert [ref.path for ref, _ in seen] == ["b"]
 
@@ -227,17 +227,17 @@ def test_bytes_that_nobody_wants_are_let_go() -> None:
         kept.append(weakref.ref(data))
         return data
 
-    budget = Budget(1000)
-    early, late = (Coming(Far(name, give, size=10), budget) for name in "ab")
-    assert early.admit()
-    assert late.admit()
+    budget = ByteBudget(1000)
+    early, late = (PrefetchedObject(Far(name, give, size=10), budget) for name in "ab")
+    assert early.reserve()
+    assert late.reserve()
     early.drop()
     gate.set()
     early.fetch()
     late.fetch()
-    assert budget.held == 10
+    assert budget.used == 10
     late.drop()
-    assert budget.held == 0
+    assert budget.used == 0
     gc.collect()
     assert [one() for one in kept] == [None, None]
 
@@ -249,8 +249,8 @@ def test_stopping_frees_who_waits() -> None:
         gate.wait(5)
         return b"x"
 
-    ahead = ReadAhead(iter([far(str(number), give) for number in range(100)]))
-    seen = [coming for (_, coming), _ in zip(ahead, range(readahead.MAX_OBJECTS + 5), strict=False)]
+    prefetcher = ObjectPrefetcher(iter([far(str(number), give) for number in range(100)]))
+    seen = [prefetched for (_, prefetched), _ in zip(prefetcher, range(prefetch.MAX_OBJECTS + 5), strict=False)]
     failed: list[Exception] = []
 
     def read() -> None:
@@ -262,11 +262,11 @@ def test_stopping_frees_who_waits() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    ahead.stop()
+    prefetcher.stop()
     gate.set()
     reader.join(5)
     assert not reader.is_alive()
-    assert "not wanted any more" in str(failed[0])
+    assert "has been stopped" in str(failed[0])
     wait_until(lambda: not threads())
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.cluster.blocks import Done
 from xcli.cluster.worker import Agreement, Worker
 from xcli.core.errors import ClusterError, UsageError
+from xcli.core.process import processor_count
 from xcli.core.text import one_line
-from xcli.inference.pipeline import default_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +137,7 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
     if options.address is None:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-        settings |= {"address": "local", "num_cpus": default_workers(), "include_dashboard": False}
+        settings |= {"address": "local", "num_cpus": processor_count(), "include_dashboard": False}
     else:
         settings |= {"address": options.address}
     handlers = _handlers()

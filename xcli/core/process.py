@@ -145,3 +145,8 @@ def _writes_to(stream: IO[str] | None, number: int) -> bool:
         return stream is not None and stream.fileno() == number
     except (OSError, ValueError):  # a stream without a descriptor, or a closed one
         return False
+
+
+def processor_count() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

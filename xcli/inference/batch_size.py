@@ -1,4 +1,4 @@
-"""How many images a batch should have, by device and free memory."""
+"""Chooses the number of images in a batch from the device and its free memory."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from xcli.core.tensorflow import Precision
 
 CPU_BATCH, GPU_BATCH = 16, 128
-"""Images in a batch of 299 x 299; a CPU gains nothing from more, and a GPU little."""
+"""Images in a batch of 299 x 299; larger batches gain nothing on a CPU, and little on a GPU."""
 
 STREAMS = 2
-"""Batches computed at a time: while one waits (for memory, for its last thread, for a copy), the other computes."""
+"""Batches computed at a time on a device: while one waits (for memory, a copy, its last thread), the other computes."""
 
 _IMAGE_BYTES = 48 << 20
 """Peak memory of the activations of one 299 x 299 image in float32: input and output of the widest layers."""
 
 _SHARE = 0.5
-"""Of the free memory; the rest is for decoding, output, and everybody else."""
+"""Share of the free memory for activations; the rest is for decoding, output and other processes."""
 
 
 def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Precision = "float32") -> int:
-    """Images in a batch that keep a TensorFlow device busy and fit well within its free memory.
+    """Returns a number of images that keeps a TensorFlow device busy and fits well within its free memory.
 
     Args:
         device: name of a TensorFlow device.
-        image_size: side of the input, in pixels; larger images come in smaller batches.
+        image_size: side of the input, in pixels; larger images get smaller batches.
         precision: of the arithmetic.
     """
     on_cpu = device.startswith("/CPU")
@@ -46,7 +46,7 @@ def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Pre
 
 
 def _free_gpu_memory(device: str) -> int | None:
-    """Bytes that TensorFlow will let itself have on a GPU, less what it has."""
+    """Returns the bytes that TensorFlow may still allocate on a GPU; None where it does not say."""
     from tensorflow.python.client import device_lib
 
     name = f"/device:{device.lstrip('/')}"

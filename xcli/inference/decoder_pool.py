@@ -1,4 +1,4 @@
-"""Threads that read and decode images, where one that hangs can be left behind."""
+"""Threads that read and decode images, from which one that hangs can be left behind."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from xcli.core.records import Readable
 
-
 Decoder = Callable[["Readable", Preprocessing], "NDArray[np.uint8]"]
 
-
 MAX_ABANDONED = 16
-"""Threads given up on (still reading from a dead mount, say) before the run stops."""
+"""Number of abandoned threads (still reading from a dead mount, say) beyond which the run stops."""
+
+_TIMED_OUT = object()
 
 
 class DecoderPool:
-    """Runs decodes in threads of its own, so that one that hangs can be left behind.
+    """Decodes images in threads of its own, so that one that hangs can be abandoned.
 
     Args:
-        decode: what to run.
+        decode: reads and decodes one image.
         timeout: seconds for one image; after that its thread is abandoned and the image is an error.
         max_abandoned: how many threads may hang at the same time.
 
@@ -51,18 +51,18 @@ class DecoderPool:
 
         Args:
             location, preprocessing: for `decode`.
-            before: called in the same thread, before it.
+            before: called in the same thread, before `decode`.
 
         Raises:
-            XcliError: too many images before this one hang, or the pool is closed: it was not tried, so there is
-                nothing that could be said of it in a row.
+            XcliError: the image was not tried, so it must not get a row: too many images before it hang, or the pool
+                is closed.
             Exception: what else `decode` raised.
         """
         with self._lock:
             if self.failure is not None:
                 raise self.failure
             if self._closed:
-                raise XcliError("the images are not wanted any more")
+                raise XcliError("the run has been stopped")
             worker = self._idle.pop() if self._idle else _Worker(self)
 
         def task() -> NDArray[np.uint8]:
@@ -71,7 +71,7 @@ class DecoderPool:
             return self._decode(location, preprocessing)
 
         outcome = worker.submit(task, self._timeout)
-        if outcome is _HANGS:
+        if outcome is _TIMED_OUT:
             return self._abandon()
         with self._lock:
             if self._closed:
@@ -79,7 +79,7 @@ class DecoderPool:
             else:
                 self._idle.append(worker)
         if isinstance(outcome, ImageError):
-            # A new one: the traceback of the old one keeps the bytes of the file and its half-decoded pixels.
+            # A copy: the traceback of the original keeps the bytes of the file and its half-decoded pixels alive.
             return ImageError(outcome.reason, outcome.message)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -91,17 +91,17 @@ class DecoderPool:
             if self._abandoned > self._max_abandoned and self.failure is None:
                 self.failure = XcliError(
                     f"{self._abandoned} images at once did not answer within --image-timeout {self._timeout:g} s: "
-                    "is the storage they lie on still there?"
+                    "check whether their storage is still mounted"
                 )
         return ImageError("timeout", f"not read and decoded within {self._timeout:g} s")
 
     def returned(self) -> None:
-        """Called by an abandoned thread that came back after all."""
+        """Counts one abandoned thread less; called by one that has finished after all."""
         with self._lock:
             self._abandoned -= 1
 
     def close(self) -> None:
-        """Ends the threads that are idle now, and the others when they are done."""
+        """Ends the idle threads now, and the others when they have finished."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -109,29 +109,26 @@ class DecoderPool:
             worker.stop()
 
 
-_HANGS = object()
-
-
 class _Worker:
-    """One daemon thread and the single task it may be given at a time."""
+    """One daemon thread, which has at most one task at a time."""
 
     def __init__(self, pool: DecoderPool) -> None:
         self._pool = pool
         self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._given_up = False
+        self._abandoned = False
         threading.Thread(target=self._loop, name="xception-decode", daemon=True).start()
 
     def submit(self, task: Callable[[], NDArray[np.uint8]], timeout: float) -> Any:
-        """What a task returned or raised; `_HANGS` when it takes longer than `timeout` seconds.
+        """Returns what a task returned or raised, or `_TIMED_OUT` when it takes longer than `timeout` seconds.
 
-        After `_HANGS` the worker is of no more use.
+        After `_TIMED_OUT` the worker cannot be used again.
         """
         self._tasks.put(task)
         left = timeout
         while left > 0:
-            # In slices: a process that was suspended (Ctrl-Z, a scheduler) has lost no more than one of them.
+            # In slices, so that a process that was suspended (Ctrl-Z, a scheduler) loses no more than one of them.
             part = min(left, 1.0)
             try:
                 return self._results.get(timeout=part)
@@ -139,8 +136,8 @@ class _Worker:
                 left -= part
         with self._lock:
             if self._results.empty():
-                self._given_up = True
-                return _HANGS
+                self._abandoned = True
+                return _TIMED_OUT
         return self._results.get()
 
     def stop(self) -> None:
@@ -153,7 +150,7 @@ class _Worker:
             except BaseException as error:  # noqa: BLE001 - raised again by the pool, or a row
                 outcome = error
             with self._lock:
-                if self._given_up:
+                if self._abandoned:
                     break
                 self._results.put(outcome)
             del task, outcome  # an idle thread would keep the last image alive

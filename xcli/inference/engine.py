@@ -1,4 +1,4 @@
-"""The engine: a forward pass traced once for a static batch, uint8 in, with memory back-off."""
+"""The engine: a forward pass traced once for a static batch of uint8 pixels, on one device or on several."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ class Engine:
     """A forward function traced once for a static batch, called with numpy arrays, from any number of threads.
 
     The batch shape never changes (a short batch is padded with zeros and cut), so an image's result does not depend
-    on where in the run it stands, nor on its neighbours. The one exception: where the device runs out of memory, the
-    shape is halved, for good, and the batch in hand is computed again in pieces.
+    on its place in the run, nor on its neighbours. The one exception: when the device runs out of memory, the shape is
+    halved for the rest of the run, and the current batch is computed again in pieces.
 
     Args:
-        forward: from uint8[batch_size, size, size, 3] to one float32 tensor an output.
+        forward: maps uint8[batch_size, size, size, 3] to one float32 tensor for each output.
         size: side of the input, in pixels.
         batch_size: images in a batch.
-        device: TensorFlow device that computes.
-        embedded: put the constants into the graph: a later start and about 3 % more speed on a CPU; the same results.
+        device: name of a TensorFlow device.
+        embedded: put the constants into the graph, which delays the start and gives about 3 % more speed on a CPU; the
+            results are the same.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Engine:
         spec = tf.TensorSpec((batch_size, self.size, self.size, 3), tf.uint8)
 
         def on_device(pixels: Any) -> Sequence[Any]:
-            # A graph knows nothing of the device it is traced under, unless told inside; `constant` asks it.
+            # Tracing does not pass the surrounding device on to the graph; `constant` needs it too.
             with tf.device(self.device):
                 return self._forward(pixels)
 
@@ -69,12 +70,12 @@ class Engine:
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of one image's result, an output each."""
+        """Shape of one image's result, for each output."""
         return tuple(tuple(shape[1:]) for shape in self._traced.function.output_shapes)
 
     @property
     def computed_batch_size(self) -> int:
-        """Images computed at a time: `batch_size`, or less once the device has run out of memory."""
+        """Images computed at a time: `batch_size`, or fewer after the device has run out of memory."""
         return self._traced.batch_size
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
@@ -104,7 +105,7 @@ class Engine:
                 if not _is_out_of_memory(error):
                     raise
                 reason = error.message.partition("\n")[0]
-            # Outside of the handler, whose traceback would keep this attempt's tensors.
+            # Outside of the handler, whose traceback would keep the tensors of this attempt alive.
             self._back_off(traced, reason)
 
     def _run(self, traced: _Traced, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
@@ -125,7 +126,7 @@ class Engine:
         return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
 
     def _back_off(self, failed: _Traced, reason: str) -> None:
-        """Halves the batch that is computed at a time, unless another thread has done it since `failed` was tried."""
+        """Halves the number of images computed at a time, unless another thread has done so since `failed` was used."""
         with self._lock:
             if self._traced is not failed:
                 return
@@ -135,20 +136,20 @@ class Engine:
                     "use --device cpu, a smaller --image-size or a lower --precision"
                 )
             batch_size = failed.batch_size // 2
-            log.warning("out of memory with %d images at a time; going on with %d", failed.batch_size, batch_size)
+            log.warning("out of memory with %d images at a time; continuing with %d", failed.batch_size, batch_size)
             self._traced = _Traced(self._trace(batch_size), batch_size)
 
 
 @dataclass(frozen=True, slots=True)
 class _Traced:
-    """The function for one shape; replaced as a whole, so that threads see both or neither."""
+    """The function for one shape; replaced as a whole, so that threads see a consistent pair."""
 
     function: Any
     batch_size: int
 
 
 def _is_out_of_memory(error: Any) -> bool:
-    """Whether TensorFlow, XLA or cuDNN means that; the latter two do not say it by the type of the error."""
+    """Returns whether memory ran out; XLA and cuDNN report it with other types of errors than TensorFlow."""
     if isinstance(error, load_tensorflow().errors.ResourceExhaustedError):
         return True
     signs = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED")
@@ -156,7 +157,7 @@ def _is_out_of_memory(error: Any) -> bool:
 
 
 class Engines:
-    """Engines that compute the same, each with its own copy of the weights.
+    """One engine for each device of a machine, each with its own copy of the weights.
 
     Args:
         forward, size, batch_size, embedded: see `Engine`.
@@ -164,7 +165,7 @@ class Engines:
 
     Attributes:
         batch_size: images in a batch.
-        output_shapes: shape of one image's result, an output each.
+        output_shapes: shape of one image's result, for each output.
     """
 
     def __init__(
@@ -178,5 +179,5 @@ class Engines:
 
     @property
     def streams(self) -> list[Engine]:
-        """One entry a thread: while one batch of a device waits (for a copy, say), its other one computes."""
+        """One entry for each thread: while one batch of a device waits (for a copy, say), its other one computes."""
         return self._engines * STREAMS

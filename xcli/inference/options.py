@@ -41,4 +41,4 @@ class RunOptions:
 
 
 LONG_RUN = 5000
-"""Images from which on an engine that starts three seconds later and runs 2 to 3 % faster is the better one."""
+"""Number of images from which an engine that starts three seconds later and runs 2 to 3 % faster pays off."""

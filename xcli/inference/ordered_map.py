@@ -1,4 +1,4 @@
-"""Batches computed several at a time, by one engine or by several, and handed on in order."""
+"""Applies functions to items in several threads, and returns the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class _Done(Generic[Item, Result]):
-    """What became of one number: an item with its result, a failure, or (none of them) the end."""
+    """The outcome of one number: an item with its result, a failure, or (neither) the end of the items."""
 
     number: int
     pair: tuple[Item, Result] | None = None
@@ -24,31 +24,30 @@ class _Done(Generic[Item, Result]):
 
 
 class OrderedMap(Generic[Item, Result]):
-    """Threads that take items from one iterator, whichever is free, and compute a result of each; to be iterated once.
+    """Results of functions that run in threads, in the order of the items; to be iterated once.
 
-    Iterating gives (item, result) in the order of the items, and raises what the iterator or a computation raised,
-    after the results of all items before. Between the iterator and the consumer there is never more than one item a
-    thread, and one.
+    Iterating gives (item, result) and raises what `items` or a function raised, after the results of all items before.
+    At most one item a thread, and one more, is taken before the consumer asks for it.
 
     Args:
-        items: taken lazily, by one thread at a time.
-        computes: one a thread, which calls nothing else; the same function may be there several times.
-        stop: called when the consumer wants no more; it makes a waiting `items` end.
+        items: taken lazily, by one thread at a time; the next free thread gets the next item.
+        functions: one for each thread; the same function may be given several times.
+        stop: called when the consumer stops; it makes a waiting `items` end.
     """
 
     def __init__(
-        self, items: Iterator[Item], computes: Sequence[Callable[[Item], Result]], stop: Callable[[], None]
+        self, items: Iterator[Item], functions: Sequence[Callable[[Item], Result]], stop: Callable[[], None]
     ) -> None:
-        self._items, self._computes, self._stop = items, computes, stop
+        self._items, self._functions, self._stop = items, functions, stop
         self._turn = threading.Lock()
         self._taken = 0
         self._ended = False
-        self._room = threading.Semaphore(len(computes) + 1)
+        self._room = threading.Semaphore(len(functions) + 1)
         self._done: queue.SimpleQueue[_Done[Item, Result]] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[tuple[Item, Result]]:
-        for compute in self._computes:
-            threading.Thread(target=self._work, args=(compute,), name="xception-stream", daemon=True).start()
+        for function in self._functions:
+            threading.Thread(target=self._work, args=(function,), name="xception-stream", daemon=True).start()
         early: dict[int, _Done[Item, Result]] = {}
         number = 0
         try:
@@ -68,10 +67,10 @@ class OrderedMap(Generic[Item, Result]):
         finally:
             self._ended = True
             self._stop()
-            for _ in self._computes:
+            for _ in self._functions:
                 self._room.release()
 
-    def _work(self, compute: Callable[[Item], Result]) -> None:
+    def _work(self, function: Callable[[Item], Result]) -> None:
         while True:
             self._room.acquire()
             with self._turn:
@@ -90,7 +89,7 @@ class OrderedMap(Generic[Item, Result]):
                     self._done.put(_Done(number, failure=error))
                     return
             try:
-                self._done.put(_Done(number, (item, compute(item))))
+                self._done.put(_Done(number, (item, function(item))))
             except BaseException as error:  # noqa: BLE001 - likewise
                 self._done.put(_Done(number, failure=error))
             del item

@@ -2,26 +2,26 @@
 
     refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
 
-References and errors stay in Python and only numbers and pixels travel. Ahead of the batch in the consumer's hands
-there are at most four batches, and images on their way: twice as many as `workers`. Bytes out of object stores are
-fetched ahead of that (`xcli.inference.prefetch`).
+References and errors stay in Python; only numbers and pixels pass through TensorFlow. Beyond the batch that the
+consumer holds, at most four batches are ready, and twice as many images as `workers` are being decoded. The bytes of
+objects in stores are fetched before that (`xcli.inference.prefetch`).
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
+from xcli.core.process import processor_count
 from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.decoders import load_decoders
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.decoder_pool import Decoder, DecoderPool
 from xcli.inference.options import DEFAULT_TIMEOUT
-from xcli.inference.prefetch import Coming, ReadAhead
+from xcli.inference.prefetch import ObjectPrefetcher, PrefetchedObject
 from xcli.inference.profiler import Profile, timed
 
 if TYPE_CHECKING:
@@ -31,25 +31,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def default_workers() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class PixelPipeline:
     """Batches of decoded images, in the order of the references; to be iterated once.
 
     Args:
         refs: the references; consumed lazily, in a thread of tf.data.
-        preprocessing: what to make of each image.
+        preprocessing: how images become pixels.
         batch_size: images in a batch; the last one may have fewer.
-        workers: decodes at a time.
+        workers: number of images decoded at a time.
         timeout: seconds for one image.
-        decode: reads and decodes one image (for tests).
-        profile: clocks to count the listing and the decodes on.
+        decode: reads and decodes one image; tests replace it.
+        profile: counts the time of listing and decoding.
 
-    Iterating raises what the iteration of `refs` raised, after all that it gave before; what `decode` raised other
-    than ImageError; and XcliError when too many images hang. Every reference is in exactly one batch.
+    Iterating raises what the iteration of `refs` raised, after the batches before; what `decode` raised other than
+    ImageError; and XcliError when too many images hang. Every reference is in exactly one batch.
     """
 
     def __init__(
@@ -64,28 +59,28 @@ class PixelPipeline:
         profile: Profile | None = None,
     ) -> None:
         self._preprocessing, self._batch_size = preprocessing, batch_size
-        self._workers = workers or default_workers()
+        self._workers = workers or processor_count()
         self._profile = profile or Profile(self._workers)
-        self._refs = ReadAhead(timed(refs, self._profile, "listing"))
+        self._refs = ObjectPrefetcher(timed(refs, self._profile, "listing"))
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, ImageRef] = {}
-        self._coming: dict[int, Coming] = {}
+        self._prefetched: dict[int, PrefetchedObject] = {}
         self._errors: dict[int, ImageError] = {}
-        self._stamps: dict[int, FileState] = {}
+        self._states: dict[int, FileState] = {}
         self._failure: BaseException | None = None
         self._listing_failure: Exception | None = None
         self._stopped = threading.Event()
         self._room = threading.Semaphore(1)
-        """Acquired for a batch to wait for the consumer, released when it is taken."""
+        """Acquired before a batch is computed for the consumer, released when the consumer takes it."""
 
     def _numbers(self) -> Iterator[int]:
         try:
-            for number, (ref, coming) in enumerate(self._refs):
+            for number, (ref, prefetched) in enumerate(self._refs):
                 if self._stopped.is_set():
                     return
                 self._pending[number] = ref
-                if coming is not None:
-                    self._coming[number] = coming
+                if prefetched is not None:
+                    self._prefetched[number] = prefetched
                 yield number
         except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
             self._listing_failure = error
@@ -94,17 +89,17 @@ class PixelPipeline:
         import numpy as np
 
         number = int(number)
-        ref, coming = self._pending[number], self._coming.pop(number, None)
+        ref, prefetched = self._pending[number], self._prefetched.pop(number, None)
         try:
             with self._profile.stage("decode"):
-                if coming is not None:
-                    outcome = self._load_coming(number, coming)
+                if prefetched is not None:
+                    outcome = self._load_prefetched(number, prefetched)
                 else:
                     outcome = ref.error or self._pool.run(
-                        ref.location, self._preprocessing, lambda: self._stamp(number, ref.location.state())
+                        ref.location, self._preprocessing, lambda: self._note_state(number, ref.location.state())
                     )
         except BaseException as error:
-            # TensorFlow makes a text of it.
+            # TensorFlow passes on only its text.
             self._failure = self._failure or error
             raise
         if isinstance(outcome, ImageError):
@@ -112,20 +107,20 @@ class PixelPipeline:
             return np.zeros((self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
         return outcome
 
-    def _load_coming(self, number: int, coming: Coming) -> NDArray[np.uint8] | ImageError:
+    def _load_prefetched(self, number: int, prefetched: PrefetchedObject) -> NDArray[np.uint8] | ImageError:
         try:
-            return self._pool.run(coming, self._preprocessing)
+            return self._pool.run(prefetched, self._preprocessing)
         finally:
-            coming.drop()
-            # A store says with the bytes what state they are of; of a file it is looked up just before.
-            self._stamp(number, coming.stamp)
+            prefetched.drop()
+            # A store sends the state with the bytes; that of a file is looked up just before it is read.
+            self._note_state(number, prefetched.state)
 
-    def _stamp(self, number: int, stamp: FileState | None) -> None:
-        if stamp is not None:
-            self._stamps[number] = stamp
+    def _note_state(self, number: int, state: FileState | None) -> None:
+        if state is not None:
+            self._states[number] = state
 
     def dataset(self) -> Any:
-        """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors are kept aside."""
+        """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors stay in Python."""
         tf = load_tensorflow()
         load_decoders()
         size = self._preprocessing.size
@@ -137,7 +132,7 @@ class PixelPipeline:
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
-        # The waiting threads of `map` do no work of their own; keeping them apart leaves TensorFlow's to the engine.
+        # The threads of `map` only wait for decoders; a pool of their own leaves TensorFlow's to the engine.
         options.threading.private_threadpool_size = self._workers + 2
         numbers = tf.data.Dataset.from_generator(self._numbers, output_signature=tf.TensorSpec((), tf.int64))
         decoded = numbers.map(load, num_parallel_calls=self._workers, deterministic=True)
@@ -161,7 +156,7 @@ class PixelPipeline:
             self.stop()
 
     def stop(self) -> None:
-        """Ends the iteration early, from any thread; who waits for a batch gets no more."""
+        """Ends the iteration early, from any thread."""
         self._stopped.set()
         self._refs.stop()
         self._pool.close()
@@ -184,4 +179,4 @@ class PixelPipeline:
     def _batch(self, numbers: list[int], pixels: NDArray[np.uint8]) -> ImageBatch:
         refs = tuple(self._pending.pop(number) for number in numbers)
         errors = tuple(self._errors.pop(number, None) for number in numbers)
-        return ImageBatch(refs, pixels, errors, tuple(self._stamps.pop(number, None) for number in numbers))
+        return ImageBatch(refs, pixels, errors, tuple(self._states.pop(number, None) for number in numbers))

@@ -1,9 +1,9 @@
-"""References to rows: the pixels, the engines, the table; the same in every process that computes rows.
+"""Computes rows from references, in the same way in every process that does.
 
-    references --> PixelPipeline --> Engines, two batches a device --> table --> rows
+    references --> PixelPipeline --> Engines, two batches a device --> Task --> rows
 
-Which references these are, and what becomes of the rows, is the business of the caller: `xcli.inference.run` for one
-machine, `xcli.cluster.worker` for one of many.
+The caller chooses the references and stores the rows: `xcli.inference.run` on one machine, `xcli.cluster.worker` on
+each machine of a cluster.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.process import processor_count
 from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engines
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
-from xcli.inference.pipeline import PixelPipeline, default_workers
+from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.profiler import Profile
 
 if TYPE_CHECKING:
@@ -40,21 +41,21 @@ if TYPE_CHECKING:
     from xcli.sources.manifests import ExtraColumn
 
 
-def _begun(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-    """The same batches, once the first of them is there, and others are on their way."""
+def _with_first_ready(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """Waits for the first batch, while others are being decoded, and returns all of them."""
     return chain([first], batches) if (first := next(batches, None)) is not None else batches
 
 
 @dataclass(slots=True)
 class Predictor:
-    """What computes rows: `choose`, `start`, then `rows`, as often as wanted.
+    """Computes rows: call `choose`, then `start`, then `rows` any number of times.
 
     Attributes:
         model: the loaded model.
         task: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
-        devices, precision: what was chosen; after `choose`. Devices are of one kind, and each has an engine.
+        devices, precision: set by `choose`. The devices are of one kind, and each gets an engine.
     """
 
     model: LoadedModel
@@ -67,10 +68,10 @@ class Predictor:
     _schema: Any = None
 
     def choose(self) -> int:
-        """Chooses devices and precision; returns the number of images that a batch should have.
+        """Chooses devices and precision, and returns the number of images in a batch.
 
         Raises:
-            UsageError: an option does not go with the machine.
+            UsageError: this machine cannot do what the options ask for.
         """
         self.devices = choose_devices(self.options.device)
         self.precision = choose_precision(self.options.precision, self.devices[0])
@@ -79,16 +80,16 @@ class Predictor:
     def start(
         self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, optimize_for_throughput: bool = False
     ) -> pa.Schema:
-        """Traces the engines, and returns the schema of the rows; `choose` comes first.
+        """Traces the engines and returns the schema of the rows; call `choose` before.
 
         Args:
             batch_size: images in a batch.
-            extra_columns: those that are carried from a manifest.
-            optimize_for_throughput: whether there is so much to do that engines which start later and run faster pay.
+            extra_columns: columns of a manifest that are copied to the output.
+            optimize_for_throughput: accept a later start of the engines for more speed.
 
         Raises:
-            UsageError: an option does not go with the model.
-            ModelError: the model cannot compute this table.
+            UsageError: an option does not fit the model.
+            ModelError: the model cannot do this task.
         """
         forward = self.task.forward(self.model)
         apply_precision(self.precision)
@@ -106,18 +107,18 @@ class Predictor:
         profile: Profile | None = None,
         turn: AbstractContextManager[Any] | None = None,
     ) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        """Batches and their rows, in the order of the references; `start` comes first.
+        """Yields batches and their rows, in the order of the references; call `start` before.
 
         Args:
             refs: taken lazily, in another thread.
-            profile: where to note how the time is spent.
-            turn: is held while the engines are used; images are decoded ahead before that.
+            profile: records how the time is spent.
+            turn: entered while the engines are used; the first images are decoded before that.
 
         Raises:
             XcliError: too many images hang.
         """
         assert self._engines is not None, "start() comes first"
-        workers = self.options.workers or default_workers()
+        workers = self.options.workers or processor_count()
         profile = profile or Profile(workers)
         profile.workers = workers
         pipeline = PixelPipeline(
@@ -128,12 +129,12 @@ class Predictor:
             timeout=self.options.image_timeout,
             profile=profile,
         )
-        computes = [partial(self._compute, engine, profile) for engine in self._engines.streams]
+        functions = [partial(self._compute, engine, profile) for engine in self._engines.streams]
         batches = iter(pipeline)
         if turn is not None:
-            batches = _begun(batches)
+            batches = _with_first_ready(batches)
         with turn or nullcontext():
-            for batch, results in OrderedMap(batches, computes, pipeline.stop):
+            for batch, results in OrderedMap(batches, functions, pipeline.stop):
                 with profile.stage("output", len(batch.refs)):
                     yield batch, self.task.rows(self._schema, batch, results)
 
@@ -146,7 +147,7 @@ class Predictor:
             return engine(batch.pixels)
 
     def provenance(self, command: str) -> dict[str, Any]:
-        """What made the rows: everything that they depend on and nothing else (no times); after `start`."""
+        """Returns everything that the rows depend on, and nothing else (no times); call `start` before."""
         assert self._engines is not None, "start() comes first"
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},

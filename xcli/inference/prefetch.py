@@ -1,10 +1,10 @@
-"""Objects of stores fetched ahead of their decoding: a request takes some fifty milliseconds, a decode fewer.
+"""Objects of stores fetched before their turn to be decoded: a request takes some 50 ms, longer than a decode.
 
-    refs --(one thread)--> queue, in order --> the pipeline
-              \\--> requests, some threads --> bytes, waiting for their turn
+    references --(one thread)--> queue, in order --> the pipeline
+                    \\--> requests, in up to 32 threads --> bytes, kept until their turn
 
-Only what lies in an object store goes this way; a listing without such passes through untouched. How much is under way
-depends on the store, not on this machine's processors.
+Only references to object stores are handled here; a listing without any passes through untouched. The number of
+requests depends on the store, not on this machine's processors.
 """
 
 from __future__ import annotations
@@ -37,212 +37,221 @@ MAX_BYTES = 256 << 20
 
 _SHARE = MAX_BYTES // MAX_OBJECTS
 
-_PATIENCE = 0.5
-"""Seconds after which a thread that waits looks whether it still should."""
+_POLL_SECONDS = 0.5
+"""How often a waiting thread checks whether the iteration has been stopped."""
 
 
-class Coming:
-    """An object on its way: a location like the one that it stands for, but its bytes are given once.
+class PrefetchedObject:
+    """An object that is fetched early: a location like the one it stands for, whose bytes can be read once.
 
     Args:
-        location: what is to be fetched.
-        budget: what its bytes count against.
+        location: what to fetch.
+        budget: limits the bytes that are being fetched or kept.
     """
 
-    def __init__(self, location: Location, budget: Budget) -> None:
+    def __init__(self, location: Location, budget: ByteBudget) -> None:
         self._location, self._budget = location, budget
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self._counted = 0
+        self._reserved = 0
         self._dropped = False
-        self._later = False
+        self._on_demand = False
         self._data: bytes | None = None
         self._error: BaseException | None = None
-        self._read: FileState | None = None
+        self._state: FileState | None = None
 
-    def admit(self) -> bool:
-        """Waits until there is room; says whether to `fetch` it. To be called in the order in which they are read."""
+    def reserve(self) -> bool:
+        """Waits for room in the budget; must be called in the order in which the objects are read.
+
+        Returns:
+            Whether to call `fetch`. A larger object than the budget is fetched only by `read`.
+        """
         size = self._location.size
-        # An object of unknown size counts for its share, and is not fetched ahead if it has more.
-        self._counted = _SHARE if size is None else size
-        if self._counted > self._budget.limit:
-            self._counted = 0
-            self._leave()
+        # An object of unknown size gets an equal share, and is not fetched early if it turns out to be larger.
+        self._reserved = _SHARE if size is None else size
+        if self._reserved > self._budget.limit:
+            self._reserved = 0
+            self._fetch_on_demand()
             return False
-        self._budget.take(self._counted)
+        self._budget.take(self._reserved)
         return True
 
     def fetch(self) -> None:
-        """Fetches the bytes; what goes wrong is for who reads them."""
+        """Fetches the bytes; an error is kept for `read`."""
         try:
-            data, stamp = self._location.fetch(min(self._counted, MAX_FILE_BYTES))
+            data, state = self._location.fetch(min(self._reserved, MAX_FILE_BYTES))
         except ImageError as error:
-            # Larger than it was when it was listed, or than its share.
+            # Larger than when it was listed, or than its share.
             if error.reason == "too-large":
-                self._leave()
+                self._fetch_on_demand()
             else:
                 self._finish(error=error.with_traceback(None))
-        except BaseException as error:  # noqa: BLE001 - raised again where the bytes are wanted
+        except BaseException as error:  # noqa: BLE001 - raised again by read()
             self._finish(error=error)
         else:
-            self._finish(data, stamp)
+            self._finish(data, state)
 
     def _finish(
-        self, data: bytes | None = None, stamp: FileState | None = None, error: BaseException | None = None
+        self, data: bytes | None = None, state: FileState | None = None, error: BaseException | None = None
     ) -> None:
         with self._lock:
-            self._read, self._error = stamp, error
+            self._state, self._error = state, error
             self._data = None if self._dropped else data
-            self._count(len(self._data or b""))
+            self._reserve_only(len(self._data or b""))
         self._done.set()
 
-    def _leave(self) -> None:
-        """Leaves the fetching to who wants the bytes, one a decoder as with files."""
+    def _fetch_on_demand(self) -> None:
+        """Leaves the request to `read`, which runs in a decoder's thread, as it does for files."""
         with self._lock:
-            self._later = True
-            self._count(0)
+            self._on_demand = True
+            self._reserve_only(0)
         self._done.set()
 
-    def _count(self, size: int) -> None:
-        self._budget.give(self._counted - size)
-        self._counted = size
+    def _reserve_only(self, size: int) -> None:
+        self._budget.give_back(self._reserved - size)
+        self._reserved = size
 
     def read(self, max_bytes: int) -> bytes:
-        """Waits for the bytes and gives them, once.
+        """Waits for the bytes and returns them, once.
 
         Raises:
-            ImageError: as its location does.
+            ImageError: the object cannot be read, or has more bytes.
+            XcliError: the run has been stopped, or the bytes have been returned already.
         """
         self._done.wait()
-        if self._later:
-            data, self._read = self._location.fetch(max_bytes)
+        if self._on_demand:
+            data, self._state = self._location.fetch(max_bytes)
             return data
         with self._lock:
             taken, self._data = self._data, None
-            self._count(0)
+            self._reserve_only(0)
         if self._error is not None:
             raise self._error
         if taken is None:
-            raise XcliError("the images are not wanted any more")
+            raise _stopped()
         return taken
 
     @property
-    def stamp(self) -> FileState | None:
-        """The state of what was read; where nothing was, that of the listing, if it has been listed."""
-        if self._read is not None:
-            return self._read
+    def state(self) -> FileState | None:
+        """The state of what was read; where nothing was read, that of the listing, if there is one."""
+        if self._state is not None:
+            return self._state
         return self._location.stamp if isinstance(self._location, RemoteObject) else self._location.state()
 
     def drop(self) -> None:
-        """The bytes are not wanted any more, whether they are there or still to come."""
+        """Releases the bytes, whether they have arrived or not."""
         with self._lock:
             self._dropped, self._data = True, None
             if self._done.is_set():
-                self._count(0)
+                self._reserve_only(0)
 
     def cancel(self) -> None:
-        """Nobody will fetch it."""
-        self._finish(error=XcliError("the images are not wanted any more"))
+        """Lets `read` fail instead of waiting: there will be no request."""
+        self._finish(error=_stopped())
 
 
-class Budget:
-    """Bytes that are under way or waiting.
+def _stopped() -> XcliError:
+    return XcliError("the run has been stopped")
+
+
+class ByteBudget:
+    """A limit to the bytes that are being fetched or kept.
 
     Args:
-        limit: the most that there may be; where there are none, one object of any size may come.
+        limit: the most that there may be; while there are none, one object of any size is let through.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.used = 0
         self._closed = False
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Waits for so much room."""
+        """Waits until so many bytes are free, and takes them."""
         with self._changed:
-            self._changed.wait_for(lambda: self.held + size <= self.limit or not self.held or self._closed)
-            self.held += size
+            self._changed.wait_for(lambda: self.used + size <= self.limit or not self.used or self._closed)
+            self.used += size
 
-    def give(self, size: int) -> None:
-        """Gives so much back."""
+    def give_back(self, size: int) -> None:
+        """Frees so many bytes."""
         with self._changed:
-            self.held -= size
+            self.used -= size
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Lets nobody wait any more."""
+        """Ends all waiting, now and later."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
-class State:
-    """The state of an object, on its way."""
+class PrefetchedState:
+    """The state of an object, looked up early."""
 
     def __init__(self, location: RemoteObject) -> None:
         self._location = location
         self._done = threading.Event()
-        self._found: FileState | None = None
+        self._state: FileState | None = None
 
     def fetch(self) -> None:
-        """Asks for it."""
+        """Asks the store."""
         try:
-            self._found = self._location.state()
-        except Exception as error:  # noqa: BLE001 - that cannot be read either, and then a row says what is wrong
+            self._state = self._location.state()
+        except Exception as error:  # noqa: BLE001 - it cannot be read either, and its row will say why
             log.debug("%s: %s", one_line(self._location.url), one_line(str(error)))
         finally:
             self._done.set()
 
     def cancel(self) -> None:
-        """Nobody will ask for it."""
+        """Ends the waiting: there will be no request."""
         self._done.set()
 
     def wait(self) -> FileState | None:
-        """Waits for it; None where it cannot be had."""
+        """Waits for the answer; None where the state cannot be had."""
         self._done.wait()
-        return self._found
+        return self._state
 
 
-Work = TypeVar("Work", Coming, State)
+Work = TypeVar("Work", PrefetchedObject, PrefetchedState)
 
 
-class Ahead(ABC, Generic[Work]):
-    """References in their order, with work on some of them begun before their turn; to be iterated once.
+class Prefetcher(ABC, Generic[Work]):
+    """References in their order, with requests for some of them begun early; to be iterated once.
 
     Args:
-        refs: the references. From the first one that wants work on, they are consumed in a thread of this object's.
+        refs: the references. From the first one that needs a request, they are consumed in a thread of this object.
 
-    Iterating gives each reference and its work, or None. It raises what the iteration of `refs` raised, after all that
-    it gave before.
+    Iterating gives each reference and its request, or None. It raises what the iteration of `refs` raised, after all
+    the references before.
     """
 
     def __init__(self, refs: Iterator[ImageRef]) -> None:
         self._refs = refs
         self._ready: queue.Queue[tuple[ImageRef, Work | None] | BaseException | None] = queue.Queue(MAX_OBJECTS)
-        self._wanted: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._requested: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._threads = 0
         self._stopped = threading.Event()
 
     @abstractmethod
-    def wants(self, ref: ImageRef) -> bool:
-        """Whether there is work on a reference."""
+    def needs_request(self, ref: ImageRef) -> bool:
+        """Returns whether there is something to fetch for a reference."""
 
     @abstractmethod
     def begin(self, ref: ImageRef) -> Work:
-        """Its work, handed to `submit` unless it is to be left."""
+        """Creates the request, and hands it to `submit` unless it should not be made early."""
 
     def submit(self, work: Work) -> None:
-        """Has work done in one of the threads; first come, first served."""
-        self._wanted.put(work)
+        """Queues a request for the threads; first come, first served."""
+        self._requested.put(work)
         if self._threads < MAX_OBJECTS:
             self._threads += 1
             threading.Thread(target=self._work, name="xception-fetch", daemon=True).start()
 
     def __iter__(self) -> Iterator[tuple[ImageRef, Work | None]]:
-        """Begins."""
+        """Starts the iteration."""
         for ref in self._refs:
-            if not self.wants(ref):
+            if not self.needs_request(ref):
                 yield ref, None
                 continue
             threading.Thread(target=self._pull, args=(ref,), name="xception-listing", daemon=True).start()
@@ -252,7 +261,7 @@ class Ahead(ABC, Generic[Work]):
     def _pulled(self) -> Iterator[tuple[ImageRef, Work | None]]:
         while not self._stopped.is_set():
             try:
-                item = self._ready.get(timeout=_PATIENCE)
+                item = self._ready.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
             if item is None:
@@ -265,25 +274,25 @@ class Ahead(ABC, Generic[Work]):
         last: BaseException | None = None
         try:
             for ref in chain((first,), self._refs):
-                if not self._put((ref, self.begin(ref) if self.wants(ref) else None)):
+                if not self._put((ref, self.begin(ref) if self.needs_request(ref) else None)):
                     break
         except BaseException as error:  # noqa: BLE001 - raised again where the references are consumed
             last = error
         self._put(last)
         for _ in range(self._threads):
-            self._wanted.put(None)
+            self._requested.put(None)
 
     def _put(self, item: tuple[ImageRef, Work | None] | BaseException | None) -> bool:
         while not self._stopped.is_set():
             try:
-                self._ready.put(item, timeout=_PATIENCE)
+                self._ready.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True
         return False
 
     def _work(self) -> None:
-        while (work := self._wanted.get()) is not None:
+        while (work := self._requested.get()) is not None:
             if self._stopped.is_set():
                 work.cancel()
             else:
@@ -291,67 +300,70 @@ class Ahead(ABC, Generic[Work]):
             del work  # an idle thread would keep the last object alive
 
     def stop(self) -> None:
-        """Ends the iteration early, from any thread; what requests that are under way still bring is lost."""
+        """Ends the iteration early, from any thread; answers to requests under way are discarded."""
         self._stopped.set()
 
 
-class ReadAhead(Ahead[Coming]):
-    """References, those in object stores with their bytes on the way: what to read in the place of the location."""
+class ObjectPrefetcher(Prefetcher[PrefetchedObject]):
+    """References; for those in object stores, what to read in the place of their location."""
 
     def __init__(self, refs: Iterator[ImageRef]) -> None:
         super().__init__(refs)
-        self._budget = Budget(MAX_BYTES)
+        self._budget = ByteBudget(MAX_BYTES)
 
-    def wants(self, ref: ImageRef) -> bool:
-        """See `Ahead`."""
+    def needs_request(self, ref: ImageRef) -> bool:
+        """See `Prefetcher`."""
         return ref.error is None and ref.location.remote
 
-    def begin(self, ref: ImageRef) -> Coming:
-        """See `Ahead`."""
-        coming = Coming(ref.location, self._budget)
-        if coming.admit():
-            self.submit(coming)
-        return coming
+    def begin(self, ref: ImageRef) -> PrefetchedObject:
+        """See `Prefetcher`."""
+        prefetched = PrefetchedObject(ref.location, self._budget)
+        if prefetched.reserve():
+            self.submit(prefetched)
+        return prefetched
 
     def stop(self) -> None:
-        """See `Ahead`."""
+        """See `Prefetcher`."""
         super().stop()
         self._budget.close()
 
 
-class _LookAhead(Ahead[State]):
-    """References, with the state of some of the objects that were named without being listed."""
+class _StatePrefetcher(Prefetcher[PrefetchedState]):
+    """References; for some of the objects that were named without being listed, their state."""
 
-    def __init__(self, refs: Iterator[ImageRef], known: Callable[[ImageRef], bool]) -> None:
+    def __init__(self, refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) -> None:
         super().__init__(refs)
-        self._known = known
+        self._wanted = wanted
 
-    def wants(self, ref: ImageRef) -> bool:
-        """See `Ahead`."""
-        return isinstance(ref.location, RemoteObject) and ref.location.stamp is None and self._known(ref)
+    def needs_request(self, ref: ImageRef) -> bool:
+        """See `Prefetcher`."""
+        return isinstance(ref.location, RemoteObject) and ref.location.stamp is None and self._wanted(ref)
 
-    def begin(self, ref: ImageRef) -> State:
-        """See `Ahead`."""
+    def begin(self, ref: ImageRef) -> PrefetchedState:
+        """See `Prefetcher`."""
         assert isinstance(ref.location, RemoteObject)
-        state = State(ref.location)
+        state = PrefetchedState(ref.location)
         self.submit(state)
         return state
 
 
-def with_states(refs: Iterator[ImageRef], known: Callable[[ImageRef], bool]) -> Iterator[ImageRef]:
-    """The references, where objects that were named without being listed have their state looked up, many at a time.
+def with_states(refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) -> Iterator[ImageRef]:
+    """Looks up the state of objects that were named without being listed, many at a time.
 
     Args:
         refs: the references.
-        known: those whose state is wanted.
+        wanted: selects those whose state is needed.
+
+    Returns:
+        All references, in their order.
     """
-    ahead = _LookAhead(refs, known)
+    prefetcher = _StatePrefetcher(refs, wanted)
     try:
-        for ref, state in ahead:
+        for ref, state in prefetcher:
             if state is None:
                 yield ref
             else:
                 assert isinstance(ref.location, RemoteObject)
                 yield replace(ref, location=replace(ref.location, stamp=state.wait()))
     finally:
-        ahead.stop()
+        prefetcher.stop()

@@ -1,5 +1,4 @@
-"""What `xception info` tells: the network layer by layer, where weights are, what is on this machine, and a preflight
-of sources that reads headers only."""
+"""Checks of `xception info`: what this machine offers, and a preflight of sources that reads only image headers."""
 
 from __future__ import annotations
 
@@ -20,15 +19,14 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageRef
 
 MAX_LISTED = 20
-"""Unreadable files named one by one in a preflight; all are counted."""
+"""Number of unreadable files that a preflight names; all are counted."""
 
 
 def machine() -> dict[str, Any]:
-    """Processor, devices that TensorFlow sees, and image formats that can be decoded. Imports TensorFlow."""
-    from xcli.core.process import has_bfloat16
+    """Returns processors, GPUs and image formats that can be used here. Imports TensorFlow."""
+    from xcli.core.process import has_bfloat16, processor_count
     from xcli.core.tensorflow import load_tensorflow
     from xcli.images.decoders import supported_formats
-    from xcli.inference.pipeline import default_workers
 
     tf = load_tensorflow()
     gpus = []
@@ -38,7 +36,7 @@ def machine() -> dict[str, Any]:
             {"name": details.get("device_name", gpu.name), "compute_capability": details.get("compute_capability")}
         )
     return {
-        "processors": default_workers(),
+        "processors": processor_count(),
         "bfloat16": has_bfloat16(),
         "gpus": gpus,
         "image_formats": list(supported_formats()),
@@ -47,16 +45,16 @@ def machine() -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Preflight:
-    """What the headers of the sources' images say.
+    """Facts from the headers of all images.
 
     Attributes:
-        listed: images that a run would take.
-        formats: images by format.
+        listed: number of images that a run would take.
+        formats: number of images by format.
         bytes: sum of the sizes of the files.
         widths, heights: smallest, median and largest, in pixels.
-        errors: unreadable images by reason.
-        unreadable: path and error of the first of them.
-        skipped: directory entries that are not inputs, by reason.
+        errors: number of unreadable images by reason.
+        unreadable: path and error of the first `MAX_LISTED` of them.
+        skipped: number of directory entries that are not inputs, by reason.
     """
 
     listed: int = 0
@@ -74,13 +72,13 @@ class Preflight:
         return sum(self.errors.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        # Not asdict(): it makes pairs into keys of the counters.
+        """Returns the fields by name, for JSON."""
+        # Not asdict(): it turns the counters into pairs.
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"failed": self.failed}
 
 
 def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) -> Preflight:
-    """Reads the header of every image; bounded memory, some threads.
+    """Reads the header of every image, in several threads and bounded memory.
 
     Args:
         refs: the images; a `Listing`.
@@ -107,9 +105,9 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
 
 
 def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, tuple[str, int, int, int] | ImageError]]:
-    """Reads headers some threads at a time; gives paths and outcomes in order.
+    """Reads headers in several threads; yields paths and outcomes in order.
 
-    The window is small because members of compressed archives carry their bytes while they wait.
+    Few are read ahead, because members of compressed archives hold their bytes in memory.
     """
     threads = min(32, 4 * (os.cpu_count() or 1))
     waiting: deque[tuple[str, Future[tuple[str, int, int, int] | ImageError]]] = deque()
@@ -136,7 +134,7 @@ def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | Image
 
 
 def _spread(sizes: Counter[int]) -> tuple[int, int, int] | None:
-    """Smallest, median and largest."""
+    """Returns the smallest, the median and the largest size."""
     if not sizes:
         return None
     ordered = sorted(sizes)

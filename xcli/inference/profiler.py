@@ -1,4 +1,4 @@
-"""Where the time of a run goes: what it waited for, and how fast each stage is by itself."""
+"""Measures how a run spends its time: which stage it waited for, and how fast each stage is by itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 STAGES = ("listing", "decode", "engine", "output")
 _PRECEDENCE = ("engine", "output", "decode", "listing")
-"""A moment counts for the first of these that is at work in it: what comes before the engine only costs time while
-the engine stands idle."""
+"""A moment is counted for the first of these stages that is at work: the stages before the engine cost time only
+while the engine is idle."""
 
 _ADVICE = {
     "listing": "the listing of the sources: a faster file system, or a manifest of the paths",
@@ -30,9 +30,9 @@ class StageTimes:
 
     Attributes:
         stage: one of `STAGES`.
-        waited: seconds of the run that went by for this stage; over all stages they add up to the run's.
+        waited: seconds that the run spent waiting for this stage; all stages together add up to the run's.
         busy: seconds in which the stage was at work, alone or beside others.
-        rate: images a second that it would give if nothing else limited it; None where it did nothing.
+        rate: images a second if nothing else limited the stage; None where it did nothing.
     """
 
     stage: str
@@ -42,11 +42,11 @@ class StageTimes:
 
 
 class Profile:
-    """Clocks of a run's stages, from any number of threads.
+    """Measures the stages of a run, from any number of threads.
 
     Args:
-        workers: decodes at a time, for the rate of that stage.
-        clock: seconds that only go forward.
+        workers: images decoded at a time, for the rate of that stage.
+        clock: returns seconds that never go back.
     """
 
     def __init__(self, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +62,7 @@ class Profile:
 
     @contextmanager
     def stage(self, name: str, images: int = 1) -> Iterator[None]:
-        """A context in which a stage is at work on so many images."""
+        """Marks a stage as at work on so many images, for the duration of the context."""
         begin = self._change(name, 1)
         try:
             yield
@@ -73,7 +73,7 @@ class Profile:
             self.count(name, images)
 
     def count(self, name: str, images: int) -> None:
-        """Adds images that a stage is done with."""
+        """Adds images that a stage has finished."""
         with self._lock:
             self._images[name] += images
 
@@ -90,37 +90,37 @@ class Profile:
             for name, count in self._active.items():
                 if count:
                     self._busy[name] += passed
-            # With nobody at work, tf.data is putting a batch together.
+            # If no stage is at work, tf.data is assembling a batch.
             waiting = next((name for name in _PRECEDENCE if self._active[name]), "decode")
             self._waited[waiting] += passed
         self._last = now
 
     def finish(self) -> None:
-        """Stops the clock: what comes after the last row is not waited for by anybody."""
+        """Stops the clock, after the last row."""
         with self._lock:
             self._advance(self._clock())
             self._last = None
 
     def times(self) -> list[StageTimes]:
-        """The stages in the order of the data."""
+        """Returns the times of the stages, in the order of `STAGES`."""
         with self._lock:
             if self._last is not None:
                 self._advance(self._clock())
             found = []
             for name in STAGES:
-                # Decoders work side by side, each on an image of its own; the engine's streams share one device.
+                # Decoders work in parallel, each on an image of its own; the batches of the engine share one device.
                 seconds = self._work[name] / self.workers if name == "decode" else self._busy[name]
                 rate = self._images[name] / seconds if self._images[name] and seconds > 0 else None
                 found.append(StageTimes(name, self._waited[name], self._busy[name], rate))
             return found
 
     def bottleneck(self) -> str:
-        """The stage that the run waited for most, and what helps."""
+        """Returns the stage that the run waited for most, and what helps."""
         slowest = max(self.times(), key=lambda one: one.waited)
         return _ADVICE[slowest.stage]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: seconds and images a second by stage."""
+        """Returns seconds and images a second by stage, for JSON."""
         return {
             one.stage: {
                 "waited": round(one.waited, 3),
@@ -132,7 +132,7 @@ class Profile:
 
 
 def timed(items: Iterator[Any], profile: Profile, name: str) -> Iterator[Any]:
-    """The same items, with the time that each takes counted for a stage."""
+    """Yields the same items, and counts the time that each takes for a stage."""
     while True:
         with profile.stage(name, 0):
             item = next(items, _END)

@@ -1,10 +1,10 @@
-"""The run itself, on one machine: references to rows, with every one accounted for.
+"""A run on one machine: makes exactly one row of each reference, and counts them.
 
     listing --> Predictor --> rows
                            \\--> RunCounts
 
-A `Task` (`xcli.inference.tasks`) says what to compute and how its rows look. Where the rows go is the caller's
-business: a file, a terminal, a list.
+A `Task` (`xcli.inference.tasks`) says what to compute and what its rows look like. The caller decides where the rows
+go: a file, a terminal, a list.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 
 class EarlierRows(Protocol):
-    """Rows that an earlier run has finished.
+    """Rows that an earlier run has finished and that are still valid.
 
     Attributes:
-        ok: how many of those that still hold are no errors.
-        errors: number of those that are, by reason.
+        ok: number of rows with status `ok`.
+        errors: number of error rows by reason.
     """
 
     ok: int
     errors: dict[str, int]
 
     def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
-        """Takes all the references; gives those whose rows are not there yet."""
+        """Takes all references, and yields those without a row."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run, set up: `start` it, then take its `batches`, once.
+    """One run: call `start`, then iterate over `batches` once.
 
     Attributes:
         listing: the sources.
@@ -57,9 +57,9 @@ class Run:
         task: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
-        report: what became of the images so far.
-        profile: where the time goes.
-        predictor: what makes rows of images.
+        report: counts of the rows so far.
+        profile: records how the time is spent.
+        predictor: computes the rows.
     """
 
     listing: Listing
@@ -70,7 +70,7 @@ class Run:
     report: RunCounts = field(default_factory=RunCounts)
     profile: Profile = field(default_factory=Profile)
     predictor: Predictor = field(init=False)
-    _ahead: list[ImageRef] = field(default_factory=list)
+    _listed_early: list[ImageRef] = field(default_factory=list)
     _iterator: Iterator[ImageRef] | None = None
 
     def __post_init__(self) -> None:
@@ -80,60 +80,61 @@ class Run:
         """Chooses device, precision and batch shape, traces the engines, and returns the schema of the rows.
 
         Args:
-            pinned_batch_size: what an earlier run chose, where the options leave it open.
+            pinned_batch_size: the choice of an earlier run, for options that leave it open.
 
         Raises:
-            UsageError: an option does not go with the device or the model.
-            ModelError: the model cannot compute this table.
+            UsageError: an option does not fit the device or the model.
+            ModelError: the model cannot do this task.
         """
         default = self.predictor.choose()
         size = self.options.batch_size or pinned_batch_size or self._batch_size(default)
         return self.predictor.start(size, self.listing.extra_columns, optimize_for_throughput=self._is_long())
 
     def _batch_size(self, default: int) -> int:
-        """The default for the device, or the number of images in the whole run where that is smaller.
+        """Returns the default for the device, or the number of images in the whole run where that is smaller.
 
-        A shard counts the images of its siblings, so that its rows are those of the run in one piece.
+        A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
         """
-        return default if self._has(default) else max(1, self._listed())
+        return default if self._has_at_least(default) else max(1, self._listed())
 
     def _is_long(self) -> bool:
-        """Whether the run is known to be long enough for a later start of the engine to pay.
+        """Returns whether the run is known to be long enough for a later start of the engine to pay off.
 
-        Only where a look ahead costs next to nothing: no list that somebody types, no archive that must be unpacked.
+        References are counted only where that is cheap: not in a list that somebody types, nor in archives, which
+        would have to be unpacked.
         """
         options = self.listing.options
-        patient = (
+        cheap = (
             LIST_ON_STDIN not in (*options.sources, options.manifest)
             and not options.archives
             and not any(is_archive_name(os.fsencode(source)) for source in options.sources)
         )
-        return patient and self._has(LONG_RUN)
+        return cheap and self._has_at_least(LONG_RUN)
 
     def _listed(self) -> int:
-        return len(self._ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
+        return len(self._listed_early) + self.listing.skipped.get(OTHER_SHARD, 0)
 
-    def _has(self, count: int) -> bool:
-        """Whether the whole run, siblings of a shard included, has so many images; lists no more than that."""
+    def _has_at_least(self, count: int) -> bool:
+        """Returns whether the whole run, other shards included, has so many images; lists no more than that."""
         if self._iterator is None:
             self._iterator = iter(self.listing)
         while self._listed() < count:
             ref = next(self._iterator, None)
             if ref is None:
                 return False
-            self._ahead.append(ref)
+            self._listed_early.append(ref)
         return True
 
     def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        """The batches and their rows, in the order of the sources; `start` comes first.
+        """Yields the batches and their rows, in the order of the sources; call `start` before.
 
         Args:
-            earlier: rows that an earlier run has finished, and that this one passes over.
+            earlier: rows that an earlier run has finished; this run skips them.
 
         Raises:
-            XcliError: the listing fails, too many images hang, or rows and inputs do not agree in number.
+            XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.
         """
-        refs = chain(self._ahead, self._iterator or iter(self.listing))
+        refs = chain(self._listed_early, self._iterator or iter(self.listing))
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
             yield batch, rows
@@ -146,5 +147,5 @@ class Run:
         self.report.check(self.report.rows)
 
     def provenance(self, command: str) -> dict[str, Any]:
-        """What made the rows; see `Predictor.provenance`."""
+        """Returns everything that the rows depend on; see `Predictor.provenance`."""
         return self.predictor.provenance(command)

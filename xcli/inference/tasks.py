@@ -1,4 +1,4 @@
-"""What a run computes of each image, and how its rows look: `classify`, `features`, and both in one pass."""
+"""What a run computes for each image, and what its rows look like: `classify`, `features`, and both in one pass."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ FEATURE_TYPES = ("float32", "float16")
 
 
 class Task(Protocol):
-    """What a command computes of an image, and how its rows look."""
+    """What a command computes for an image, and what its rows look like."""
 
     def forward(self, model: LoadedModel) -> Forward:
-        """The function to compute."""
+        """Returns the function that the engine runs."""
 
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
-        """Columns, for results of these shapes an image and the carried columns `extra`."""
+        """Returns the columns, for results of these shapes for an image and the copied columns `extra`."""
 
     def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
-        """One row an image, for results float32[b, *shape], one of each shape."""
+        """Returns one row for each image, from results float32[b, *shape], one for each shape."""
 
     def settings(self) -> dict[str, Any]:
-        """Options that change rows, for provenance."""
+        """Returns the options that change rows, for provenance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class ClassifyTask:
     """The best classes of each image.
 
     Attributes:
-        model: it must have a classifier.
-        top: predictions a row; at most the number of classes.
+        model: must have a classifier.
+        top: predictions in a row; at most the number of classes.
         min_score: predictions below it are null.
         label_type: `name`, `wnid` or `both`.
-        raw_scores: leave the head's output as it is.
+        raw_scores: keep the output of the head, instead of turning it into probabilities.
         with_features: add the embedding, average-pooled, as a last column.
     """
 
@@ -107,7 +107,7 @@ class ClassifyTask:
         assert labels is not None, "scores() has refused a model without a classifier"
         missing = len(labels.names) - result.shape[1]
         if missing:
-            # A head of one unit, left raw, scores the second of two classes; there is no score of the first.
+            # The raw output of a head with one unit is a score of the second of two classes; the first has none.
             result = np.pad(result, ((0, 0), (missing, 0)), constant_values=-np.inf)
         names = labels.wnids if self.label_type == "wnid" else labels.names
         assert names is not None, "__post_init__ has refused labels without WordNet ids"
@@ -146,7 +146,7 @@ class FeaturesTask:
             raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
 
     def for_model(self, model: LoadedModel) -> FeaturesTask:
-        """This table, of any model."""
+        """Returns this task, which needs nothing of the model."""
         return self
 
     def forward(self, model: LoadedModel) -> Forward:
@@ -164,7 +164,7 @@ class FeaturesTask:
         (result,) = results
         if self.normalize:
             length = np.linalg.norm(result, axis=1, keepdims=True)
-            # A vector of zeros has no direction; it stays as it is.
+            # A vector of zeros has no direction and stays unchanged.
             result = (result / np.where(length > 0, length, 1)).astype(np.float32)
         return features_batch(schema, batch.refs, batch.errors, result)
 

@@ -15,12 +15,13 @@ from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.process import processor_count
 from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engines
 from xcli.inference.options import DEFAULT_TIMEOUT
 from xcli.inference.ordered_map import OrderedMap
-from xcli.inference.pipeline import PixelPipeline, default_workers
+from xcli.inference.pipeline import PixelPipeline
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP
 from xcli.training.activation_cache import fingerprint
@@ -177,7 +178,7 @@ class ActivationExtractor:
             (example.sample.ref for example in islice(examples, done, None)),
             self.preprocessing,
             batch_size=engines.batch_size,
-            workers=self.workers or default_workers(),
+            workers=self.workers or processor_count(),
             timeout=self.timeout,
             decode=view_decoder(self.augmentation, view, self.seed),
         )

@@ -11,9 +11,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, SourceError, UsageError
+from xcli.core.process import processor_count
 from xcli.core.text import join_names, one_line
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.inference.pipeline import default_workers
 from xcli.sources.labelled import TRAIN, VALIDATION
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
         except ImageError as error:
             return ImageError(error.reason, error.message)  # without the traceback, which keeps the bytes alive
 
-    with ThreadPoolExecutor(default_workers()) as pool:
+    with ThreadPoolExecutor(processor_count()) as pool:
         return list(pool.map(digest, samples))
 
 
