@@ -43,10 +43,10 @@ def square(number: int) -> np.ndarray:
     return np.full((4, 4, 3), number % 251, np.uint8)
 
 
-def decode(location: str, _: Preprocessing) -> np.ndarray:
+def decode(location: LocalFile, _: Preprocessing) -> np.ndarray:
     """An image that shows its number, after a time that differs from one to the next."""
-    time.sleep(int(location) * 7 % 5 / 2000)
-    return square(int(location))
+    time.sleep(int(location.path) * 7 % 5 / 2000)
+    return square(int(location.path))
 
 
 def pipeline(
@@ -126,9 +126,9 @@ def test_no_references() -> None:
 def test_decodes_run_in_parallel() -> None:
     meeting = threading.Barrier(4, timeout=20)
 
-    def together(location: str, _: Preprocessing) -> np.ndarray:
+    def together(location: LocalFile, _: Preprocessing) -> np.ndarray:
         meeting.wait()  # raises if the others do not come
-        return square(int(location))
+        return square(int(location.path))
 
     assert numbers(pipeline(map(ref, range(16)), together, workers=4)) == list(range(16))
 
@@ -166,8 +166,8 @@ TEXTS = ("plain", "Ünïcödé 🐈", "surrogate \udcff", "two\nlines", "nul \0 
 
 
 def test_errors_arrive_as_they_were() -> None:
-    def fail(location: str, _: Preprocessing) -> np.ndarray:
-        number = int(location)
+    def fail(location: LocalFile, _: Preprocessing) -> np.ndarray:
+        number = int(location.path)
         if number % 2:
             return square(number)
         raise ImageError("corrupt", TEXTS[number // 2])
@@ -186,8 +186,8 @@ def test_errors_arrive_as_they_were() -> None:
 def test_references_with_an_error_are_not_opened() -> None:
     opened = []
 
-    def note(location: str, p: Preprocessing) -> np.ndarray:
-        opened.append(int(location))
+    def note(location: LocalFile, p: Preprocessing) -> np.ndarray:
+        opened.append(int(location.path))
         return decode(location, p)
 
     errors = [ImageError("missing", text) for text in TEXTS]
@@ -208,7 +208,7 @@ def test_an_error_does_not_keep_the_file_in_memory() -> None:
         raise ImageError("corrupt", "bad") from ValueError(data)
 
     pool = DecoderPool(fail, timeout=10)
-    error = pool.run("", P)
+    error = pool.run(LocalFile(""), P)
     assert isinstance(error, ImageError)
     assert error.__traceback__ is None
     assert error.__cause__ is None
@@ -218,7 +218,7 @@ def test_an_error_does_not_keep_the_file_in_memory() -> None:
 
 def test_an_idle_thread_does_not_keep_the_image_in_memory() -> None:
     pool = DecoderPool(lambda _, __: np.zeros((4, 4, 3), np.uint8), timeout=10)
-    kept = weakref.ref(pool.run("", P))
+    kept = weakref.ref(pool.run(LocalFile(""), P))
     assert until(lambda: kept() is None)
     pool.close()
 
@@ -269,8 +269,8 @@ def test_an_exception_of_the_source_comes_after_what_it_gave(count: int) -> None
 def test_a_bug_in_decoding_surfaces_as_it_is(kind: type[BaseException]) -> None:
     error = kind("a bug")
 
-    def fail(location: str, p: Preprocessing) -> np.ndarray:
-        if location == "13":
+    def fail(location: LocalFile, p: Preprocessing) -> np.ndarray:
+        if location.path == "13":
             raise error
         return decode(location, p)
 
@@ -290,8 +290,8 @@ def test_pixels_of_another_kind_are_a_bug(wrong: Any) -> None:
 
 
 def test_a_decode_that_hangs_is_a_row_and_the_others_go_on(gate: threading.Event) -> None:
-    def hang(location: str, p: Preprocessing) -> np.ndarray:
-        if int(location) in (2, 3, 17):
+    def hang(location: LocalFile, p: Preprocessing) -> np.ndarray:
+        if int(location.path) in (2, 3, 17):
             gate.wait()
         return decode(location, p)
 
@@ -306,8 +306,8 @@ def test_a_decode_that_hangs_is_a_row_and_the_others_go_on(gate: threading.Event
 
 
 def test_too_many_that_hang_stop_the_run(gate: threading.Event) -> None:
-    def hang(location: str, p: Preprocessing) -> np.ndarray:
-        if int(location) >= 40:
+    def hang(location: LocalFile, p: Preprocessing) -> np.ndarray:
+        if int(location.path) >= 40:
             gate.wait()
         return decode(location, p)
 
@@ -330,21 +330,21 @@ def test_too_many_that_hang_at_the_very_end_are_said_too(gate: threading.Event) 
 def test_a_thread_that_comes_back_late_is_forgiven() -> None:
     gates = [threading.Event() for _ in range(3)]
 
-    def hang(location: str, _: Preprocessing) -> np.ndarray:
-        gates[int(location)].wait()
+    def hang(location: LocalFile, _: Preprocessing) -> np.ndarray:
+        gates[int(location.path)].wait()
         return square(0)
 
     pool = DecoderPool(hang, timeout=0.05, max_abandoned=1)
-    assert isinstance(pool.run("0", P), ImageError)
+    assert isinstance(pool.run(LocalFile("0"), P), ImageError)
     assert threads() == ["xception-decode"]
     gates[0].set()
     assert until(lambda: not threads())
-    assert isinstance(pool.run("1", P), ImageError)
+    assert isinstance(pool.run(LocalFile("1"), P), ImageError)
     assert pool.failure is None
-    assert isinstance(pool.run("2", P), ImageError)
+    assert isinstance(pool.run(LocalFile("2"), P), ImageError)
     assert pool.failure is not None, "two at once"
     with pytest.raises(XcliError) as caught:
-        pool.run("0", P)
+        pool.run(LocalFile("0"), P)
     assert caught.value is pool.failure
     gates[1].set()
     gates[2].set()
@@ -354,7 +354,7 @@ def test_a_thread_that_comes_back_late_is_forgiven() -> None:
 def test_threads_are_used_again() -> None:
     seen = set()
 
-    def note(location: str, p: Preprocessing) -> np.ndarray:
+    def note(location: LocalFile, p: Preprocessing) -> np.ndarray:
         seen.add(threading.get_ident())
         return decode(location, p)
 
@@ -374,8 +374,8 @@ def test_threads_end_when_the_consumer_leaves_early(gate: threading.Event) -> No
         for last in range(100_000):
             yield ref(last)
 
-    def slow(location: str, p: Preprocessing) -> np.ndarray:
-        if int(location) >= 4:
+    def slow(location: LocalFile, p: Preprocessing) -> np.ndarray:
+        if int(location.path) >= 4:
             started.set()
             gate.wait()
         return decode(location, p)
@@ -398,10 +398,10 @@ def test_threads_end_when_the_consumer_never_began() -> None:
 
 def test_a_closed_pool_decodes_no_more() -> None:
     pool = DecoderPool(decode, timeout=10)
-    pool.run("1", P)
+    pool.run(LocalFile("1"), P)
     pool.close()
     with pytest.raises(XcliError):
-        pool.run("2", P)
+        pool.run(LocalFile("2"), P)
     assert until(lambda: not threads())
 
 
@@ -501,7 +501,7 @@ def far(number: int, gate: threading.Event) -> ImageRef:
 
 
 def decode_far(location: Any, _: Preprocessing) -> np.ndarray:
-    return square(int(location) if isinstance(location, str) else int(location.read(10)))
+    return square(int(location.path) if isinstance(location, LocalFile) else int(location.read(10)))
 
 
 def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event) -> None:

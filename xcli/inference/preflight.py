@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
@@ -137,10 +137,4 @@ def _spread(sizes: Counter[int]) -> tuple[int, int, int] | None:
     """Returns the smallest, the median and the largest size."""
     if not sizes:
         return None
-    ordered = sorted(sizes)
-    return ordered[0], next(islice(_expanded(sizes, ordered), (sum(sizes.values()) - 1) // 2, None)), ordered[-1]
-
-
-def _expanded(sizes: Counter[int], ordered: list[int]) -> Iterator[int]:
-    for size in ordered:
-        yield from (size for _ in range(sizes[size]))
+    return min(sizes), median_low(sizes.elements()), max(sizes)
