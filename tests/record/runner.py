@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.record.masks import Masks, describe_files
 
-PATIENCE = 180
+PATIENCE = 600
 """Seconds after which a command that has not ended is killed."""
 
 UNRECORDED = ("in", ".home", "cache")
