@@ -229,4 +229,6 @@ class _Keys:
         scope = self._selection.step(above, name[name.rfind(b"/") + 1 :])
         if scope is None:
             return ()
-        return self._selection.file(scope, os.fsencode(url), key, lambda: object_ref(url, found.state, key))
+        return self._selection.file(
+            scope, os.fsencode(url), key, make_ref=lambda path, key, problem: object_ref(url, found.state, key)
+        )

@@ -198,7 +198,7 @@ class _Walk:
             is_directory, problem = look_at(path)
             kind = _DIRECTORY if is_directory else _FILE
         if kind == _FILE:
-            return self._selection.file(scope, path, key, lambda: file_ref(path, key, problem), problem)
+            return self._selection.file(scope, path, key, problem)
         below = _Level(path, key, scope, linked)
         error = self._open(below) if self._enters(below) else None
         if error is not None:

@@ -49,6 +49,11 @@ def shard_of(key: bytes, count: int) -> int:
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % count + 1
 
 
+def _is_in_other_shard(ref: ImageRef, number: int, count: int) -> bool:
+    # The images in a whole archive are divided among the shards where they are listed.
+    return not isinstance(ref.location, WholeArchive) and shard_of(ref.key, count) != number
+
+
 class Listing:
     """A listing in progress: iterate over it once for its references.
 
@@ -93,9 +98,7 @@ class Listing:
     def _iterate(self) -> Iterator[ImageRef]:
         shard = self.options.shard
         for ref in islice(self._refs, self.options.limit):
-            # The images in a whole archive are divided among the shards where they are listed.
-            whole = isinstance(ref.location, WholeArchive)
-            if shard is not None and not whole and shard_of(ref.key, shard[1]) != shard[0]:
+            if shard is not None and _is_in_other_shard(ref, *shard):
                 self.skipped[OTHER_SHARD] += 1
                 continue
             self.listed += 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.patterns import PathFilter, PathPattern, Positions
+from xcli.sources.references import file_ref
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from xcli.sources.archives.listing import Archives
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """Why an entry of a walk belongs to the listing.
 
     Attributes:
@@ -125,7 +124,12 @@ class Selection:
         return None if self._pattern is None or scope.whole else self._pattern.only_name(scope.positions)
 
     def file(
-        self, scope: Scope, path: bytes, key: bytes, make_ref: Callable[[], ImageRef], problem: ImageError | None = None
+        self,
+        scope: Scope,
+        path: bytes,
+        key: bytes,
+        problem: ImageError | None = None,
+        make_ref: Callable[[bytes, bytes, ImageError | None], ImageRef] = file_ref,
     ) -> Iterable[ImageRef | None]:
         """Lists a file, or the images in an archive.
 
@@ -133,8 +137,8 @@ class Selection:
             scope: its scope.
             path: its path or URL.
             key: its path relative to the source.
-            make_ref: makes its reference.
             problem: what is known to be wrong with it.
+            make_ref: makes its reference from path, key and problem.
 
         Returns:
             References; among them None if the file matches the glob.
@@ -145,15 +149,17 @@ class Selection:
             if self.path_filter.refuses_directory(key):
                 self.skipped["excluded"] += 1
                 return nothing
-            return (make_ref(),) if problem is not None else chain(nothing, self.archives.members(path, key))
+            if problem is None:
+                return chain(nothing, self.archives.members(path, key))
+            return (make_ref(path, key, problem),)
         # A link that cannot be followed may lead to a directory that the glob goes through: it must not be lost.
-        blocked = bool(scope.positions) and problem is not None and problem.reason == "unreadable"
-        if not (matched or blocked or scope.inherited):
-            return ()
+        blocked = problem is not None and problem.reason == "unreadable" and bool(scope.positions)
         named = matched or blocked
+        if not named and not scope.inherited:
+            return ()
         reason = self.path_filter.refuses_file(key, looks_like_image=named or has_image_extension(path))
         if reason is None:
-            return (make_ref(),)
+            return (make_ref(path, key, problem),)
         if reason == "not an image" and problem is not None and problem.reason != "not-a-file":
             reason = "broken symlink"  # it may have led to a directory of images
         self.skipped[reason] += 1
