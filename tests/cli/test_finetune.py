@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from tests.cli.conftest import Invoke, Result, clean_environment
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.storage.local import LocalFile
+from xcli.storage.locks import FileLock
 
 MODULE = importlib.import_module("xcli.cli.commands.finetune")  # the attribute of the package is the command
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}

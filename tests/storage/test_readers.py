@@ -22,8 +22,8 @@ from xcli.sources.archives import tar_stream as tarstreams
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage import readers as ranges
-from xcli.storage.object_store import ObjectStore as Store
 from xcli.storage.object_store import open_store
+from xcli.storage.object_store.base import ObjectStore as Store
 from xcli.storage.object_store.errors import StoreError
 from xcli.storage.object_store.state import ByteRange, Content
 from xcli.storage.readers import RemoteReader, open_object

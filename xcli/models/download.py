@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import WeightsError
 from xcli.core.version import __version__
 from xcli.storage.atomic import sync_directory
+from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,7 +244,7 @@ def _disk_errors(directory: Path) -> Iterator[None]:
     """Turns errors of the file system into one that names the directory."""
     try:
         yield
-    except (OSError, NotImplementedError) as error:  # the latter: filelock on a file system without locks
+    except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(
             f"cannot store a download in {str(directory)!r}: {reason}; make it writable or free space there"
@@ -253,14 +254,10 @@ def _disk_errors(directory: Path) -> Iterator[None]:
 @contextmanager
 def _exclusive(target: Path) -> Iterator[None]:
     """Holds the target's lock, which the kernel releases when a process is killed."""
-    from filelock import FileLock, Timeout
-
     lock = FileLock(target.with_name(target.name + ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not lock.acquire():
         log.info("waiting for another process to finish downloading %s", target)
-        lock.acquire()
+        lock.acquire(wait=True)
     try:
         yield
     finally:

@@ -19,7 +19,8 @@ from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.outputs.resume import state_columns, state_fields
-from xcli.storage.directories import HOLDER, open_folder
+from xcli.storage.directories import open_folder
+from xcli.storage.locks import HOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

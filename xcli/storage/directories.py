@@ -1,16 +1,14 @@
-"""Where parts live: a directory of this machine, or a prefix of an object store, both behind one face.
+"""Folders for the parts of an output: a local directory or a prefix of an object store, through one interface.
 
-A file of a `Folder` appears whole or not at all: it is written to a scratch file of this machine and then published,
-on a disk by fsync and rename, in an object store by an upload.
+A file of a `Folder` appears whole or not at all: it is written to a local temporary file and then published, on a disk
+by fsync and rename, in an object store by an upload.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import socket
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.storage.atomic import sync_directory
+from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
@@ -33,23 +32,17 @@ log = logging.getLogger("xcli")
 Value = TypeVar("Value")
 
 _REQUESTS = 16
-"""Made of an object store at a time."""
-
-HOLDER = b"process "
-"""How the content of a locked file begins: with who holds it."""
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Number of simultaneous requests of `RemoteFolder.each`."""
 
 
 class Folder(ABC):
     """A flat set of named files.
 
+    Every method raises OutputError when the disk or the server fails; its message names the folder.
+
     Attributes:
         name: as the user gave it, for messages.
-        remote: whether it is in an object store, where every look costs a request.
-
-    Raises:
-        OutputError: from every method, when the disk or the server fails; it names the folder.
+        remote: whether it is in an object store, where every access is a request.
     """
 
     remote: ClassVar[bool]
@@ -59,93 +52,93 @@ class Folder(ABC):
 
     @abstractmethod
     def make(self) -> bool:
-        """Makes the folder where it is not there; says whether that was so (in an object store: it has no files)."""
+        """Creates the folder if necessary; returns whether it was missing (in an object store: whether it is empty)."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of everything in it, sorted."""
+        """Returns the names of everything in it, sorted."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """The content of a small file; None where it is not there."""
+        """Reads a small file; returns None if it does not exist."""
 
     @abstractmethod
     def tail(self, name: str, length: int) -> bytes:
-        """The last so many bytes of a file, or all where it has fewer.
+        """Reads the last `length` bytes of a file, or all of a shorter one.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
         """
 
     @abstractmethod
     def local(self, name: str) -> str:
-        """Path of a file of this machine with that content: the file itself, or a copy that lives until `close`.
+        """Returns the path of a local file with that content: the file itself, or a copy that lives until `close`.
 
         Raises:
-            FileNotFoundError: it is not there; of a directory's file, only when that path is opened.
+            FileNotFoundError: it does not exist. For a local directory, only opening the path tells.
         """
 
     @abstractmethod
     def scratch(self, name: str) -> str:
-        """Path of a file of this machine to write to, that nobody takes for finished: in a directory, NAME.tmp."""
+        """Returns the path of a local file to write to, which is never taken for a finished one."""
 
     @abstractmethod
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
-        """Gives a complete scratch file its name, in place of an older one. The scratch file is gone then.
+        """Gives a complete scratch file its name, replacing an older file. The scratch file is gone afterwards.
 
         Args:
-            scratch: from `scratch`, closed.
-            name: the name to give it.
-            keep: it will be asked for with `local`, so that a copy on this machine is of use.
+            scratch: path from `scratch`; the file is closed.
+            name: the new name.
+            keep: keep a local copy, because `local` will be called for it.
         """
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Writes a small file, whole or not at all, in place of an older one; several processes may at once."""
+        """Writes a small file atomically, replacing an older one; several processes may do so at once."""
 
     @abstractmethod
     def unlink(self, *names: str) -> None:
-        """Removes those that are there; when the next call begins, all of them are gone."""
+        """Removes files, if they exist; all of them are gone when it returns."""
 
     @abstractmethod
     def lock(self, name: str, target: str) -> None:
-        """Keeps other processes away until `unlock` or the death of this one; makes the folder where it is not there.
+        """Locks the folder, which is created if necessary, until `unlock` or the end of this process.
 
-        An object store has no locks: there the user sees to it that one process writes a folder.
+        Object stores have no locks: there the user must make sure that only one process writes a folder.
 
         Args:
-            name: of the file that is locked, and that names its holder.
+            name: of the lock file, which names the process that holds the lock.
             target: the output, for the message.
 
         Raises:
-            OutputError: another process has it; the message says which.
+            OutputError: another process holds the lock; the message says which.
         """
 
     @abstractmethod
     def unlock(self) -> None:
-        """Lets others in; nothing happens where it is not locked."""
+        """Releases the lock, if it is held."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Takes the folder away where it is empty; without a complaint."""
+        """Removes the folder if it is empty; ignores errors."""
 
     @abstractmethod
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
-        """What a function gives for every name, in that order; in an object store several at a time."""
+        """Calls a function for every name and yields the results in order; with requests, several at a time."""
 
     def close(self) -> None:
-        """Unlocks, and removes scratch files and copies."""
+        """Releases the lock, and removes scratch files and local copies."""
         self.unlock()
 
 
 class LocalFolder(Folder):
-    """A directory."""
+    """A local directory."""
 
     remote = False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     def _path(self, name: str) -> str:
         return os.path.join(self.name, name)
@@ -209,43 +202,21 @@ class LocalFolder(Folder):
                 os.unlink(self._path(name))
 
     def lock(self, name: str, target: str) -> None:
-        path = self._path(name)
+        lock = FileLock(self._path(name))
         while self._lock is None:
             self.make()
-            with write_errors(self.name):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip() or "another process"
-                os.close(descriptor)
-                raise OutputError(
-                    f"{one_line(target)} is being written by {one_line(holder)}; wait for it, or give another -o"
-                ) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    os.close(descriptor)
-                    with write_errors(self.name):
-                        raise
-                log.warning("%s: this file system has no locks; make sure that one process writes it", self.name)
-            if self._is_still(path, descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                self._lock = descriptor
-            else:
-                os.close(descriptor)
-
-    @staticmethod
-    def _is_still(path: str, descriptor: int) -> bool:
-        """Whether the locked file has its name yet: a run that ends takes it away."""
-        try:
-            return os.path.samestat(os.stat(path), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
+            # A run that ends at this moment may remove the folder; then it is made again.
+            with write_errors(self.name), suppress(FileNotFoundError):
+                if not lock.acquire():
+                    raise OutputError(
+                        f"{one_line(target)} is being written by {one_line(lock.holder())}; wait for it, or give "
+                        "another -o"
+                    )
+                self._lock = lock
 
     def unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def remove(self) -> None:
@@ -257,25 +228,22 @@ class LocalFolder(Folder):
 
 
 class RemoteFolder(Folder):
-    """A prefix of an object store. What is written to it, and what is wanted of it, has a copy on this machine.
-
-    The copies are in a directory of their own (`xcli.storage.temporary`) until `close`.
-    """
+    """A prefix of an object store. Scratch files and local copies are in a temporary directory until `close`."""
 
     remote = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._store = open_writable_store(name)
-        self._scratch: TemporaryDirectory | None = None
+        self._directory: TemporaryDirectory | None = None
         self._copies: dict[str, str] = {}
         self._making = threading.Lock()
 
-    def _here(self, name: str) -> str:
+    def _local_path(self, name: str) -> str:
         with self._making:
-            if self._scratch is None:
-                self._scratch = TemporaryDirectory(self.name)
-            return os.path.join(self._scratch.path, name)
+            if self._directory is None:
+                self._directory = TemporaryDirectory(self.name)
+            return os.path.join(self._directory.path, name)
 
     def make(self) -> bool:
         return not self._store.has_below()
@@ -295,7 +263,7 @@ class RemoteFolder(Folder):
     def local(self, name: str) -> str:
         copy = self._copies.get(name)
         if copy is None:
-            copy, scratch = self._here(name), self.scratch(name + ".fetched")
+            copy, scratch = self._local_path(name), self.scratch(name + ".fetched")
             if not self._store.fetch(name, scratch):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
             os.replace(scratch, copy)
@@ -303,13 +271,13 @@ class RemoteFolder(Folder):
         return copy
 
     def scratch(self, name: str) -> str:
-        return self._here(name + ".tmp")
+        return self._local_path(name + ".tmp")
 
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
         self._store.upload(scratch, name)
         self._copies.pop(name, None)
         if keep:
-            self._copies[name] = self._here(name)
+            self._copies[name] = self._local_path(name)
             os.replace(scratch, self._copies[name])
         else:
             os.unlink(scratch)
@@ -328,10 +296,10 @@ class RemoteFolder(Folder):
         self._store.abort_uploads()
 
     def unlock(self) -> None:
-        """Nothing is locked."""
+        """Does nothing: there is no lock."""
 
     def remove(self) -> None:
-        """Nothing is to be done: a prefix without objects is gone."""
+        """Does nothing: a prefix without objects does not exist."""
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -340,13 +308,13 @@ class RemoteFolder(Folder):
     def close(self) -> None:
         super().close()
         self._copies.clear()
-        if self._scratch is not None:
-            self._scratch.close()
-            self._scratch = None
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
 
 
 def open_folder(target: str) -> Folder:
-    """The folder of a name; nothing is asked or made yet.
+    """Returns the folder of a name, without any access yet.
 
     Args:
         target: path of a directory, or URL of a prefix.

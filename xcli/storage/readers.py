@@ -20,7 +20,6 @@ from xcli.core.errors import ImageError
 from xcli.storage.local import ELSEWHERE, FileIdentity, open_file
 from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
-from xcli.storage.object_store.state import ByteRange
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -219,6 +218,8 @@ class RemoteReader(Reader):
         threading.Thread(target=fetch, name="xception-range", daemon=True).start()
 
     def _fetch(self, start: int, count: int) -> bytes:
+        from xcli.storage.object_store.state import ByteRange
+
         with image_errors():
             content = self._store.get(max(count, MAX_WHOLE), ByteRange(start, count))
         if content.state is not None and content.state != (self.identity.size, self.identity.modified):

@@ -1,8 +1,7 @@
-"""Directories of this machine for files on their way to an object store or from it; they go with their process."""
+"""Local temporary directories for files on their way to or from an object store; they do not outlive their process."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,11 +9,12 @@ import time
 import weakref
 from contextlib import suppress
 
+from xcli.storage.locks import lock_descriptor
 from xcli.storage.streams import write_errors
 
 _PREFIX = "xception-scratch-"
-_OLD = 3600.0
-"""Seconds after which a directory that nobody has locked is not one that is just being made."""
+_MIN_AGE = 3600.0
+"""Seconds: a younger directory without a lock may be one that another process is about to lock."""
 
 
 def unique_name(name: str) -> str:
@@ -23,24 +23,24 @@ def unique_name(name: str) -> str:
 
 
 class TemporaryDirectory:
-    """A directory below the one for temporary files (`TMPDIR`), until `close` or the end of this process.
+    """A directory in `TMPDIR`, until `close` or the end of this process.
 
-    It is locked. Those that are not belonged to processes that were killed, and are removed with the next.
+    It is locked. One without a lock belonged to a process that was killed, and is removed when the next is created.
 
     Args:
-        name: whose files these are, for messages.
+        name: of the output, for messages.
 
     Attributes:
         path: of the directory.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
 
     def __init__(self, name: str) -> None:
         parent = tempfile.gettempdir()
         with write_errors(f"{name} (in {parent} until it is whole)"):
-            _clear_away(parent)
+            _remove_abandoned(parent)
             self.path = tempfile.mkdtemp(prefix=_PREFIX)
         self._remover = weakref.finalize(self, _remove, self.path, _lock(self.path))
 
@@ -50,17 +50,14 @@ class TemporaryDirectory:
 
 
 def _lock(path: str) -> int | None:
-    """Locks a directory of this user's; None where another process has it, or the file system has no locks."""
-    try:
+    """Locks a directory; returns None if another process holds the lock, or the file system has no locks."""
+    with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with suppress(OSError):
+            if lock_descriptor(descriptor):
+                return descriptor
         os.close(descriptor)
-        return None
-    return descriptor
+    return None
 
 
 def _remove(path: str, descriptor: int | None) -> None:
@@ -69,14 +66,14 @@ def _remove(path: str, descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _clear_away(parent: str) -> None:
+def _remove_abandoned(parent: str) -> None:
     with os.scandir(parent) as entries:
         for entry in entries:
             if not entry.name.startswith(_PREFIX):
                 continue
             with suppress(OSError):
                 found = entry.stat(follow_symlinks=False)
-                if found.st_uid == os.getuid() and time.time() - found.st_mtime > _OLD:
+                if found.st_uid == os.getuid() and time.time() - found.st_mtime > _MIN_AGE:
                     descriptor = _lock(entry.path)
                     if descriptor is not None:
                         _remove(entry.path, descriptor)

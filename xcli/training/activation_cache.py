@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
+from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -103,8 +104,6 @@ class ActivationCache:
         Raises:
             OutputError: there is a directory of that name which this program has not made.
         """
-        from filelock import FileLock
-
         self._kept.add(key)
         with FileLock(self.folder / f"{key}{LOCK_SUFFIX}"):
             path = self.folder / key
@@ -167,19 +166,18 @@ class ActivationCache:
             total -= size
 
     def _drop(self, path: Path) -> None:
-        from filelock import FileLock, Timeout
-
-        lock = path.with_name(f"{path.name}{LOCK_SUFFIX}")
-        # One that another process is making right now is not old, whatever its date says.
-        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
-            if not _is_entry(path):
-                return
-            log.info("cache: removing %s, which was used longest ago", one_line(str(path)))
-            with suppress(OSError):
-                (path / ENTRY).unlink()
-            shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):
-                lock.unlink()
+        lock = FileLock(path.with_name(f"{path.name}{LOCK_SUFFIX}"))
+        # An entry that another process is computing now is in use, however old it looks.
+        with suppress(OSError):
+            try:
+                if lock.acquire() and _is_entry(path):
+                    log.info("cache: removing %s, which was used longest ago", one_line(str(path)))
+                    with suppress(OSError):
+                        (path / ENTRY).unlink()
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.unlink(lock.path)
+            finally:
+                lock.release()
 
     def size(self) -> int:
         """Bytes that all entries take."""

@@ -25,6 +25,7 @@ from xcli.models.bundle import BUNDLE_RECIPE, build_model, write_bundle
 from xcli.models.loader import load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.atomic import write_atomically
+from xcli.storage.locks import FileLock
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.csv import write_csv
@@ -241,14 +242,10 @@ def _settings(
 @contextmanager
 def _held(place: RunPaths) -> Iterator[str]:
     """The directory of checkpoints, for this process alone."""
-    from filelock import FileLock, Timeout
-
     folder = prepare_folder(place.partial, place.restart)
     lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(f"another process is at work on {one_line(place.run)}; wait for it") from None
+    if not lock.acquire():
+        raise OutputError(f"another process is at work on {one_line(place.run)}; wait for it")
     try:
         yield str(folder)
     finally:

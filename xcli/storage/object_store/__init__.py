@@ -6,11 +6,13 @@ Out: an `ObjectStore`; errors of reading as `StoreError`, of writing as OutputEr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from xcli.core.errors import UsageError
-from xcli.storage.object_store.base import ObjectStore
-from xcli.storage.object_store.s3 import S3Store
-from xcli.storage.object_store.web import WebStore
 from xcli.storage.urls import open_url, scheme_of
+
+if TYPE_CHECKING:
+    from xcli.storage.object_store.base import ObjectStore
 
 
 def open_store(url: str) -> ObjectStore:
@@ -19,6 +21,10 @@ def open_store(url: str) -> ObjectStore:
     Raises:
         UsageError: the packages for it are not installed, or the URL names no bucket.
     """
+    from xcli.storage.object_store.base import ObjectStore
+    from xcli.storage.object_store.s3 import S3Store
+    from xcli.storage.object_store.web import WebStore
+
     return {"s3": S3Store, "http": WebStore}.get(scheme_of(url), ObjectStore)(open_url(url))
 
 

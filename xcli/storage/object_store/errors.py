@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
-from random import uniform
 from typing import TYPE_CHECKING, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
@@ -98,6 +97,8 @@ def retry(
     Raises:
         StoreError: the error is permanent, or the last attempt failed.
     """
+    from random import uniform
+
     for number in range(1, attempts + 1):
         try:
             return call()

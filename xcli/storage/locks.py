@@ -1,0 +1,120 @@
+"""Locks on files against other processes of this machine, or of all machines that share a network file system.
+
+They are `flock` locks, which the kernel releases when a process ends, however it ends. The locked file names the
+process that holds the lock, so that a message can say whom to wait for.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Self
+
+from xcli.core.text import one_line
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+log = logging.getLogger("xcli")
+
+HOLDER = b"process "
+"""The beginning of a lock file: `process PID on HOST`."""
+
+_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class FileLock:
+    """An exclusive lock on a file; a context manager, which waits for the lock.
+
+    Args:
+        path: of the file, which is created if necessary and stays.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: bool = False) -> bool:
+        """Locks the file, and writes into it which process holds it.
+
+        On a file system without locks it warns and returns True: there the user must make sure that only one process
+        writes.
+
+        Args:
+            wait: wait while another process holds the lock.
+
+        Returns:
+            Whether the lock is held now.
+
+        Raises:
+            OSError: the file cannot be opened or locked.
+        """
+        while self._descriptor is None:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if not self._lock(descriptor, wait):
+                    return False
+                if self._is_current(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+        return True
+
+    def _lock(self, descriptor: int, wait: bool) -> bool:
+        try:
+            return lock_descriptor(descriptor, wait=wait)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            folder = one_line(os.path.dirname(self.path))
+            log.warning("%s: this file system has no locks; make sure that one process writes it", folder)
+            return True
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Says whether the locked file still has its name: a process that ends may remove it."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
+    def holder(self) -> str:
+        """Returns the name of the process that holds the lock: `process PID on HOST`."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(300).decode("utf-8", "replace").strip() or "another process"
+        except OSError:
+            return "another process"
+
+    def release(self) -> None:
+        """Releases the lock, if it is held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire(wait=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def lock_descriptor(descriptor: int, *, wait: bool = False) -> bool:
+    """Locks an open file or directory until it is closed; returns False if another process holds the lock.
+
+    Raises:
+        OSError: it cannot be locked.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
