@@ -15,7 +15,7 @@ import pytest
 
 from xcli.core.errors import ImageError, OutputError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, create_table, format_from_name
+from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, create_table, format_from_name, open_table
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -31,6 +31,29 @@ def table(kind: str):
         return schema, classify_batch(schema, REFS, ERRORS, scores, ["a", "b"])
     schema = features_schema((2,), "float32", [])
     return schema, features_batch(schema, REFS, ERRORS, np.ones((3, 2), np.float32))
+
+
+EVERY = [(name, command[0]) for name, one in FORMATS.items() for command in one.commands]
+
+
+@pytest.mark.parametrize(("form", "kind"), EVERY)
+def test_a_table_is_read_back_and_its_bytes_do_not_depend_on_the_batches(tmp_path, form: str, kind: str) -> None:
+    schema, batch = table(kind)
+    contents = []
+    for sizes in ([3], [1, 2], [1, 1, 1]):
+        name = str(tmp_path / f"{len(sizes)}{FORMATS[form].extensions[0]}")
+        with create_table(form, name, schema, {}, overwrite=False) as output:
+            for number, size in enumerate(sizes):
+                output.write(batch.slice(sum(sizes[:number]), size))
+        with open(name, "rb") as file:
+            contents.append(file.read())
+        reader = open_table(name)
+        assert reader.schema.equals(schema)
+        rows = [row for read in reader.batches() for row in read.to_pylist()]
+        assert rows[::2] == batch.to_pylist()[::2]
+        assert rows[1]["error"] == "empty: no bytes"
+        assert next(iter(reader.batches(["path"]))).schema.names == ["path"]
+    assert len(set(contents)) == 1
 
 
 @pytest.mark.parametrize(
