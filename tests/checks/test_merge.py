@@ -64,7 +64,7 @@ def test_shards_become_the_file_of_one_run(tmp_path: Path, photos: SourceOptions
     merged = join(shards[::-1], target, photos)
     assert same(target, whole)
     meta, expected = (json.loads(Path(name + ".meta.json").read_text()) for name in (target, whole))
-    assert meta["images"] == expected["images"] == merged.report.as_dict()
+    assert meta["images"] == expected["images"] == merged.counts.as_dict()
     assert [Path(one["file"]).name for one in meta["merged"]] == [Path(one).name for one in shards[::-1]]
     assert sum(one["rows"] for one in meta["merged"]) == 200
 
@@ -225,7 +225,7 @@ def test_where_a_file_lay_is_no_difference(tmp_path: Path, photos: SourceOptions
     _, shards = write_shards(tmp_path, "csv", "classify", photos, 2)
     (tmp_path / "other").mkdir()
     _, others = write_shards(tmp_path / "other", "csv", "classify", photos, 2, changes={"model__name": "elsewhere"})
-    assert join([shards[0], others[1]], str(tmp_path / "m.csv"), photos).report.rows == 200
+    assert join([shards[0], others[1]], str(tmp_path / "m.csv"), photos).counts.rows == 200
 
 
 def test_other_columns_formats_and_commands_are_refused(tmp_path: Path, photos: SourceOptions) -> None:
@@ -256,7 +256,7 @@ def test_empty_shards(tmp_path: Path) -> None:
     for command, extension in FORMATS:
         whole, shards = write_shards(tmp_path / "sub", extension, command, nothing, 2)
         target = str(tmp_path / "sub" / f"merged-{command}.{extension}")
-        assert join(shards, target, nothing).report.rows == 0
+        assert join(shards, target, nothing).counts.rows == 0
         assert same(target, whole)
 
 
@@ -277,7 +277,7 @@ def test_without_sources_one_stands_behind_the_other(tmp_path: Path, photos: Sou
     [
         (("1/3", "2/3", "3/3"), None),
         (("3/3", "1/3", "2/3"), None),
-        (("1/4", "2/4", "3/4"), "shards are missing: 4/4; give them too"),
+        (("1/4", "2/4", "3/4"), "shards are missing: 4/4; give every shard of the run once"),
         (("1/3", "2/3", "2/3"), "not the shards of one run, each once: 1/3, 2/3, 2/3"),
         (("1/3", "2/3", "3/4"), "not the shards of one run"),
         (("1/4", None, "2/4"), None),

@@ -61,8 +61,8 @@ def test_what_runs_write_passes(tmp_path: Path, command: str, extension: str) ->
     whole, shards = write_shards(tmp_path, extension, command, sources, 3)
     verdict = check(whole, sources)
     assert verdict.findings == []
-    assert verdict.report.rows == verdict.report.listed == 60 + len(HOSTILE)
-    assert verdict.report.failed > 0, "the case has error rows"
+    assert verdict.counts.rows == verdict.counts.listed == 60 + len(HOSTILE)
+    assert verdict.counts.failed > 0, "the case has error rows"
     assert check(whole).passed
     for k, shard in enumerate(shards, 1):
         assert check(shard, SourceOptions(sources.sources, shard=(k, 3))).findings == []
@@ -87,8 +87,8 @@ def test_a_row_that_is_missing_unknown_or_doubled(tmp_path: Path) -> None:
     )
     assert wrong(check(path, sources)) == {
         "sources without a row": [f"{folder}/b.jpg"],
-        "rows more than the sources list their path": [f"{folder}/a.jpg"],
-        "rows that no source has": ["x.jpg"],
+        "duplicate rows": [f"{folder}/a.jpg"],
+        "rows without a source": ["x.jpg"],
     }
     assert not check(path, sources).passed
     alone = check(path)
@@ -110,13 +110,13 @@ def test_rows_in_another_order_are_mentioned(tmp_path: Path) -> None:
 
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]
 SCORES: list[tuple[str, Change, str]] = [
-    ("nan", lambda b: changed(b, "score_2", 1, float("nan")), "ok rows with NaN as score 2"),
-    ("infinite", lambda b: changed(b, "score_1", 1, float("inf")), "ok rows with an infinite score 1"),
-    ("above", lambda b: changed(b, "score_1", 1, 1.5), "scores 1 outside 0 to 1"),
-    ("below", lambda b: changed(b, "score_3", 1, -0.5), "scores 3 outside 0 to 1"),
-    ("order", lambda b: changed(b, "score_1", 1, -0.0005), "scores 2 above the one before"),
-    ("null", lambda b: changed(b, "score_2", 1, None), "ok rows with NaN as score 2"),
-    ("label", lambda b: changed(b, "label_2", 1, None), "rows with half a prediction (2)"),
+    ("nan", lambda b: changed(b, "score_2", 1, float("nan")), "ok rows with NaN in score_2"),
+    ("infinite", lambda b: changed(b, "score_1", 1, float("inf")), "ok rows with an infinite score_1"),
+    ("above", lambda b: changed(b, "score_1", 1, 1.5), "rows with score_1 outside 0 to 1"),
+    ("below", lambda b: changed(b, "score_3", 1, -0.5), "rows with score_3 outside 0 to 1"),
+    ("order", lambda b: changed(b, "score_1", 1, -0.0005), "rows with score_2 above score_1"),
+    ("null", lambda b: changed(b, "score_2", 1, None), "ok rows with NaN in score_2"),
+    ("label", lambda b: changed(b, "label_2", 1, None), "rows with an incomplete prediction 2"),
     ("status", lambda b: changed(b, "status", 1, "fine"), "rows whose status is neither ok nor error"),
     ("error", lambda b: changed(b, "error", 1, "truncated: x"), "ok rows with an error"),
     ("reason", lambda b: changed(b, "error", 9, "x"), "error rows without a known reason"),
@@ -149,7 +149,7 @@ def test_raw_scores_may_be_anything_but_nan(tmp_path: Path) -> None:
 def test_nan_in_json_lines(tmp_path: Path) -> None:
     batch = changed(rows_of("classify", refs()), "score_3", 1, float("nan"))
     assert wrong(check(write(tmp_path / "x.jsonl", batch, provenance("classify")))) == {
-        "ok rows with NaN as score 3": [batch["path"][1].as_py()]
+        "ok rows with NaN in score_3": [batch["path"][1].as_py()]
     }
 
 
@@ -217,7 +217,7 @@ def test_columns_that_no_run_writes(tmp_path: Path) -> None:
     assert len(wrong(check(path))["columns out of place"]) == 2
     made = provenance("classify", options__top=2)
     path = write(tmp_path / "y.csv", rows_of("classify", refs(), top=3), made)
-    assert "columns of another number" in wrong(check(path))
+    assert "unexpected columns" in wrong(check(path))
 
 
 def test_examples_are_few_and_counted(tmp_path: Path) -> None:

@@ -1,30 +1,40 @@
-"""`xception merge`: the outputs of shards joined to the table that one run would have written.
+"""`xception merge`: joins the outputs of shards to the table that one run would have written.
 
-With the sources at hand every source has exactly one row, or nothing is written, and the rows are in the order of the
-sources. Each shard is in that order already, so that shards are read side by side, once, from the beginning to the end.
+With the sources given, every source has exactly one row and the rows are in the order of the sources, or nothing is
+written. Each shard is in that order already, so the shards are read side by side, once, from beginning to end.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.checks.findings import Finding, Findings, RowIndex
-from xcli.checks.verify import check_counts, count_rows, match, refusal
+from xcli.checks.findings import Finding, Findings, same_files_hint
+from xcli.checks.row_index import RowIndex, match_sources
+from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.base import TableReader, rows_per_group
 from xcli.tables.formats import create_table, open_table
-from xcli.tables.provenance import MACHINE_KEYS, NAMES_ONLY, differences, provenance_metadata, provenance_of, write_meta
+from xcli.tables.provenance import (
+    MACHINE_KEYS,
+    META_SUFFIX,
+    NAMES_ONLY,
+    differences,
+    provenance_metadata,
+    provenance_of,
+    write_meta,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -33,38 +43,39 @@ if TYPE_CHECKING:
     from xcli.sources.listing import Listing
 
 MAX_RUNS = 256
-"""Places where the rows of shards may break the order of the sources; what follows each is read on its own."""
+"""How often the rows of shards may break the order of the sources; the rows after each break are read on their own."""
 
 
 class MergeError(CheckError):
-    """Shards do not make one whole.
+    """The shards do not make one complete table.
 
     Attributes:
         findings: what is wrong.
     """
 
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__(str(refusal(findings)))
+    def __init__(self, findings: list[Finding], hint: str | None = None) -> None:
+        causes = [f"{finding.what}: {finding.count:,}" for finding in findings]
+        super().__init__("; ".join([*causes, *([hint] if hint else [])]))
         self.findings = findings
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was written.
+    """The result of `merge`.
 
     Attributes:
-        report: counts of the rows.
+        counts: of the rows.
         shards: number of files that were joined.
-        ordered: whether the rows are in the order of sources.
+        ordered: whether the rows are in the order of the sources.
     """
 
-    report: RunCounts
+    counts: RunCounts
     shards: int
     ordered: bool
 
 
 class Shards:
-    """Tables that belong together, opened and compared.
+    """Tables of one run, opened and compared.
 
     Args:
         names: as the user gave them.
@@ -73,55 +84,47 @@ class Shards:
     Attributes:
         readers: of the tables, in the order given.
         schema: of all of them.
-        provenance: what made the rows, without what is of one machine only where they differ in that.
+        provenance: of all of them; members that differ between machines are lists where they differ.
 
     Raises:
         SourceError: a file cannot be opened.
-        CheckError: a file is damaged, is there twice, or was not made by the same run as the first.
+        CheckError: a file is damaged, is given twice, or was not made by the same run as the first.
     """
 
     def __init__(self, names: Sequence[str], *, mixed_machines: bool = False) -> None:
-        _check_twice(names)
+        _check_distinct(names)
         self.readers = [open_table(name) for name in names]
-        self._check_formats()
+        first = self.readers[0]
+        for other in self.readers[1:]:
+            for what, one, two in (("format", first.format, other.format), ("command", first.command, other.command)):
+                if one != two:
+                    raise _not_one_run(what, one, first, two, other)
         self.provenance = self._common_provenance(mixed_machines)
         self.schema: pa.Schema = self._common_schema()
 
     @property
     def format(self) -> str:
-        """Of all the tables."""
+        """The format of all the tables."""
         return self.readers[0].format
 
     @property
     def command(self) -> str:
-        """`classify` or `features`."""
+        """The command that wrote the tables: `classify` or `features`."""
         return self.readers[0].command
 
     def check_format(self, format: str) -> None:
-        """Refuses to write another format than the shards have, unless they are Parquet, which knows all types.
+        """Refuses to convert shards of a format that does not hold the types of all columns.
 
         Raises:
-            UsageError: the format is another one.
+            UsageError: the output has another format, and the shards are of such a format.
         """
         if format != self.format and not self.readers[0].self_describing:
             raise UsageError(
-                f"the shards are {self.format}, which does not tell the types that {format} needs; "
-                f"merge them to {self.format} (shards in Parquet can become any format)"
+                f"the shards are {self.format}, which does not hold the types that {format} needs; "
+                f"merge them to {self.format} (only Parquet shards can be converted)"
             )
 
-    def _check_formats(self) -> None:
-        first = self.readers[0]
-        for other in self.readers[1:]:
-            for what, one, two in (("format", first.format, other.format), ("command", first.command, other.command)):
-                if one != two:
-                    raise _mixed(what, one, first, two, other)
-
     def _common_provenance(self, mixed_machines: bool) -> dict[str, Any]:
-        """Compares every shard with the first.
-
-        Where a model or label file lay does not matter beside its digest; device and batch size change values within
-        the stated precision, and differ only with the user's leave.
-        """
         first = self.readers[0]
         provenance = _provenance(first)
         values = {key: [provenance.get(key)] for key in MACHINE_KEYS}
@@ -130,11 +133,11 @@ class Shards:
                 if key in NAMES_ONLY:
                     continue
                 if key not in MACHINE_KEYS:
-                    raise _mixed(key, one, first, two, other)
+                    raise _not_one_run(key, one, first, two, other)
                 if not mixed_machines:
                     raise CheckError(
-                        f"{_mixed(key, one, first, two, other)}; the rows then agree within the precision, not bit for "
-                        "bit: pass --mixed-machines if that will do"
+                        f"{_not_one_run(key, one, first, two, other)}; their rows agree within the precision, but are "
+                        "not identical: pass --mixed-machines to merge them nevertheless"
                     )
                 if two not in values[key]:
                     values[key].append(two)
@@ -147,30 +150,31 @@ class Shards:
         for other in self.readers[1:]:
             if other.schema != first.schema:
                 one, two = _different_columns(first.schema, other.schema)
-                raise _mixed("the column", one, first, two, other)
+                raise _not_one_run("the column", one, first, two, other)
         return first.schema
 
 
-def _check_twice(names: Sequence[str]) -> None:
+def _check_distinct(names: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
-        place = os.path.realpath(name)
-        if place in seen:
-            raise CheckError(f"{one_line(name)} and {one_line(seen[place])} are the same file; give each shard once")
-        seen[place] = name
+        path = os.path.realpath(name)
+        if path in seen:
+            raise CheckError(f"{one_line(name)} and {one_line(seen[path])} are the same file; give each shard once")
+        seen[path] = name
 
 
 def _provenance(reader: TableReader) -> dict[str, Any]:
     found = reader.provenance or provenance_of(reader.meta or {})
     if not found:
+        name = one_line(reader.name)
         raise CheckError(
-            f"{one_line(reader.name)} has no provenance ({one_line(reader.name)}.meta.json is missing), "
-            "so nothing says that the same model made it"
+            f"{name} has no provenance ({name}{META_SUFFIX} is missing), so it cannot be checked that it was made by "
+            "the same model"
         )
     return found
 
 
-def _mixed(what: str, one: Any, first: TableReader, two: Any, other: TableReader) -> CheckError:
+def _not_one_run(what: str, one: Any, first: TableReader, two: Any, other: TableReader) -> CheckError:
     shown = [one_line(value) if isinstance(value, str) else json.dumps(value) for value in (one, two)]
     return CheckError(
         f"these are not shards of one run: {what} is {shown[0]} in {one_line(first.name)}, "
@@ -179,6 +183,7 @@ def _mixed(what: str, one: Any, first: TableReader, two: Any, other: TableReader
 
 
 def _different_columns(one: pa.Schema, other: pa.Schema) -> tuple[str | None, str | None]:
+    """Returns the first columns that differ; None for one that has no counterpart."""
     for mine, theirs in zip(one, other, strict=False):
         if mine != theirs:
             return f"{mine.name} ({mine.type})", f"{theirs.name} ({theirs.type})"
@@ -201,155 +206,161 @@ def merge(
 
     Args:
         shards: what to join.
-        listing: all sources of the shards together, not begun; None joins them one behind the other, unproven.
+        listing: all sources of the shards together, not yet iterated; None appends the shards to one another in the
+            order given, without a check against sources.
         format: a key of `FORMATS`.
         target: a file; None or `-` is standard output.
         overwrite: whether existing files may be replaced.
-        findings: gets what is wrong with the rows.
+        findings: receives what is wrong with the rows.
         command_line: for `FILE.meta.json`.
 
     Raises:
-        MergeError: a source has no row, or a row no source, or more than its source. Nothing is written.
-        CheckError: a shard is damaged, or does not have the rows that its `FILE.meta.json` counts. Nothing is written.
+        MergeError: a source has no row, or a row has no source, or is a duplicate. Nothing is written.
+        CheckError: a shard is damaged, or its rows differ from the counts in its `FILE.meta.json`. Nothing is written.
         SourceError: the listing fails.
         OutputError: the table cannot be written.
     """
     started = datetime.now(UTC)
-    reports = [RunCounts() for _ in shards.readers]
-    metadata = provenance_metadata(shards.provenance)
+    counts = [RunCounts() for _ in shards.readers]
     if listing is None:
-        _check_complete(shards.readers)
-        batches = _behind(shards, reports, findings)
+        problem = _incomplete(shards.readers)
+        if problem is not None:
+            raise CheckError(f"{problem}; give every shard of the run once")
+        batches = _appended(shards, counts, findings)
     else:
-        batches = _ordered(shards, _order(shards, reports, listing, findings), reports)
-    with create_table(format, target, shards.schema, metadata, overwrite) as sink:
+        batches = _in_source_order(shards, _positions(shards, counts, listing, findings), counts)
+    with create_table(format, target, shards.schema, provenance_metadata(shards.provenance), overwrite) as output:
         for batch in batches:
-            sink.write(batch)
-    report = _sum(shards.readers, reports, listing)
+            output.write(batch)
+    total = _total(shards.readers, counts, listing)
     meta = {
         "command_line": command_line,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "merged": [
             {"file": reader.name, "rows": one.rows, "command_line": (reader.meta or {}).get("command_line")}
-            for reader, one in zip(shards.readers, reports, strict=True)
+            for reader, one in zip(shards.readers, counts, strict=True)
         ],
-        "images": report.as_dict(),
+        "images": total.as_dict(),
     }
     write_meta(target, shards.provenance | meta)
-    return Merged(report, len(shards.readers), ordered=listing is not None)
+    return Merged(total, len(shards.readers), ordered=listing is not None)
 
 
-def _check_complete(readers: Sequence[TableReader]) -> None:
-    """Refuses what, by the `FILE.meta.json` of all, cannot be all the shards of one run."""
+def _incomplete(readers: Sequence[TableReader]) -> str | None:
+    """Says which shards are missing or given twice by their `FILE.meta.json`; None where that tells of no problem."""
     shards = [(reader.meta or {}).get("shard") for reader in readers]
     parts = [shard.split("/") for shard in shards if isinstance(shard, str)]
     if len(parts) < len(shards) or not all(len(part) == 2 and "".join(part).isdecimal() for part in parts):
-        return  # joined before, or made elsewhere: nothing is known
-    given, counts = [int(number) for number, _ in parts], {int(count) for _, count in parts}
-    count = max(counts)
-    missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in given]
-    if len(counts) > 1 or len(set(given)) < len(given):
-        raise CheckError(f"these are not the shards of one run, each once: {join_names(map(str, shards))}")
-    if missing:
-        raise CheckError(f"shards are missing: {join_names(missing)}; give them too")
+        return None  # merged before, or made elsewhere: nothing is known
+    given, totals = [int(number) for number, _ in parts], {int(total) for _, total in parts}
+    if len(totals) > 1 or len(set(given)) < len(given):
+        return f"these are not the shards of one run, each once: {join_names(map(str, shards))}"
+    (total,) = totals
+    missing = [f"{number}/{total}" for number in range(1, total + 1) if number not in given]
+    return f"shards are missing: {join_names(missing)}" if missing else None
 
 
-def _behind(shards: Shards, reports: Sequence[RunCounts], findings: Findings) -> Iterator[pa.RecordBatch]:
-    """The rows of all shards, one behind the other, counted."""
-    for reader, report in zip(shards.readers, reports, strict=True):
+def _appended(shards: Shards, counts: Sequence[RunCounts], findings: Findings) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of all shards, one shard after the other, and counts them."""
+    for reader, one in zip(shards.readers, counts, strict=True):
         for batch in reader.batches():
-            count_rows(batch, report)
+            count_rows(batch, one)
             yield batch
-        check_counts(reader, report, findings)
-    _refuse(findings)
-
-
-def _order(shards: Shards, reports: Sequence[RunCounts], listing: Listing, findings: Findings) -> NDArray[np.int64]:
-    """For each row the number of its source; counts the rows."""
-    index = RowIndex.of(map(_counted_paths, shards.readers, reports))
-    for reader, report in zip(shards.readers, reports, strict=True):
-        check_counts(reader, report, findings)
-    match(index, shards.readers, listing, findings)
-    _refuse(findings)
-    return index.positions
-
-
-def _counted_paths(reader: TableReader, report: RunCounts) -> Iterator[list[str | None]]:
-    for batch in reader.batches(STATUS_COLUMNS):
-        count_rows(batch, report)
-        yield batch.column(0).to_pylist()
-
-
-def _refuse(findings: Findings) -> None:
+        check_counts(reader, one, findings)
     if findings.failures:
         raise MergeError(findings.failures)
 
 
-def _sum(readers: Sequence[TableReader], reports: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
-    """The counts of all; what was skipped each shard has met for itself, so that is the most that one says."""
-    total = RunCounts()
-    skipped: dict[str, int] = {}
-    for reader, report in zip(readers, reports, strict=True):
-        total.ok += report.ok
-        for reason, count in report.errors.items():
-            total.errors[reason] = total.errors.get(reason, 0) + count
-        told = (reader.meta or {}).get("images") or {}
-        total.resumed += told.get("resumed", 0)
-        for reason, count in (told.get("skipped") or {}).items():
-            skipped[reason] = max(count, skipped.get(reason, 0))
+def _positions(shards: Shards, counts: Sequence[RunCounts], listing: Listing, findings: Findings) -> NDArray[np.int64]:
+    """Returns for each row the position of its source, and counts the rows."""
+    index = RowIndex(map(_counted_paths, shards.readers, counts))
+    for reader, one in zip(shards.readers, counts, strict=True):
+        check_counts(reader, one, findings)
+    match_sources(index, shards.readers, listing, findings)
+    if findings.failures:
+        raise MergeError(findings.failures, _incomplete(shards.readers) or same_files_hint(findings.failures))
+    return index.positions
+
+
+def _counted_paths(reader: TableReader, counts: RunCounts) -> Iterator[list[str | None]]:
+    for batch in reader.batches(STATUS_COLUMNS):
+        count_rows(batch, counts)
+        yield batch.column(0).to_pylist()
+
+
+def _total(readers: Sequence[TableReader], counts: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
+    """Adds the counts of all shards.
+
+    Every shard has skipped the same entries, so without a listing the largest of their counts holds.
+    """
+    total = RunCounts(ok=sum(one.ok for one in counts))
+    skipped: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for reader, one in zip(readers, counts, strict=True):
+        errors.update(one.errors)
+        stored = (reader.meta or {}).get("images") or {}
+        total.resumed += stored.get("resumed", 0)
+        skipped |= Counter(stored.get("skipped") or {})
+    total.errors = dict(errors)
     total.listed = total.rows
-    found: Mapping[str, int] = skipped if listing is None else listing.skipped
+    found = skipped if listing is None else listing.skipped
     total.skipped = {reason: count for reason, count in found.items() if reason != OTHER_SHARD}
     return total
 
 
-class _Cursor:
-    """The rows of a table from one on, taken by number."""
+class _Run(NamedTuple):
+    """Consecutive rows of a table that are in the order of the sources: `rows` of them from number `begin` on."""
 
-    def __init__(self, reader: TableReader, begin: int) -> None:
-        self._name = reader.name
-        self._stream = reader.batches()
-        self._rest: pa.RecordBatch | None = None
-        for _ in self.take(begin):
-            pass
-
-    def take(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The next rows, in batches that together have exactly so many."""
-        while rows:
-            if self._rest is None or not self._rest.num_rows:
-                self._rest = next(self._stream, None)
-                if self._rest is None:
-                    raise CheckError(f"{one_line(self._name)} has changed while it was read")
-            piece = self._rest.slice(0, rows)
-            self._rest = self._rest.slice(piece.num_rows)
-            rows -= piece.num_rows
-            yield piece
+    reader: TableReader
+    begin: int
+    rows: int
 
 
-def _ordered(shards: Shards, positions: NDArray[np.int64], reports: Sequence[RunCounts]) -> Iterator[pa.RecordBatch]:
-    """The rows of all shards in the order of the sources."""
+def _runs(shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCounts]) -> list[_Run]:
+    """Returns one run per shard; more for a table that was merged before without the sources."""
+    import numpy as np
+
+    runs: list[_Run] = []
+    first = 0
+    for reader, one in zip(shards.readers, counts, strict=True):
+        own = positions[first : first + one.rows]
+        first += one.rows
+        breaks = [0, *(np.flatnonzero(np.diff(own) < 0) + 1).tolist(), one.rows]
+        runs += [_Run(reader, begin, end - begin) for begin, end in pairwise(breaks)]
+    if len(runs) > len(shards.readers) + MAX_RUNS:
+        raise CheckError(
+            f"the rows break the order of the sources in {len(runs) - len(shards.readers):,} places; "
+            "give the sources in the order in which the runs had them"
+        )
+    return runs
+
+
+def _in_source_order(
+    shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCounts]
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of all shards in the order of the sources."""
     import numpy as np
     import pyarrow as pa
 
-    runs = _runs(shards, positions, reports)
-    _allow_open_files(len(runs))
-    source = np.empty(len(positions), np.int16)
-    source[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
-    cursors = [_Cursor(run.reader, run.begin) for run in runs]
+    runs = _runs(shards, positions, counts)
+    _raise_file_limit(len(runs))
+    run_of = np.empty(len(positions), np.int16)
+    run_of[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
+    cursors = [_Cursor(run) for run in runs]
     step = max(1, rows_per_group(shards.schema) // 4)
-    for start in range(0, len(source), step):
-        chunk = source[start : start + step]
-        counts = np.bincount(chunk, minlength=len(cursors))
-        pieces = [piece for number in np.flatnonzero(counts) for piece in cursors[number].take(int(counts[number]))]
-        # The pieces stand by cursor; within one, rows are in the order of the sources.
-        place = np.empty(len(chunk), np.int64)
-        place[np.argsort(chunk, kind="stable")] = np.arange(len(chunk))
-        yield pa.concat_batches(pieces).take(pa.array(place))
+    for start in range(0, len(run_of), step):
+        chunk = run_of[start : start + step]
+        numbers = np.bincount(chunk, minlength=len(cursors))
+        pieces = [piece for number in np.flatnonzero(numbers) for piece in cursors[number].take(int(numbers[number]))]
+        # The pieces are grouped by run; within a run, rows are in the order of the sources.
+        order = np.empty(len(chunk), np.int64)
+        order[np.argsort(chunk, kind="stable")] = np.arange(len(chunk))
+        yield pa.concat_batches(pieces).take(pa.array(order))
 
 
-def _allow_open_files(tables: int) -> None:
-    """Asks for as many open files as so many tables need, of which the usual limit allows a thousand."""
+def _raise_file_limit(tables: int) -> None:
+    """Raises the limit of open files, usually a thousand, to what so many tables need, if that is permitted."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -360,28 +371,24 @@ def _allow_open_files(tables: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class _Run(NamedTuple):
-    """Rows of a table that follow the order of the sources: `rows` of them from `begin`."""
+class _Cursor:
+    """Reads the rows of a run, any number at a time."""
 
-    reader: TableReader
-    begin: int
-    rows: int
+    def __init__(self, run: _Run) -> None:
+        self._name = run.reader.name
+        self._stream = run.reader.batches()
+        self._rest: pa.RecordBatch | None = None
+        for _ in self.take(run.begin):
+            pass
 
-
-def _runs(shards: Shards, positions: NDArray[np.int64], reports: Sequence[RunCounts]) -> list[_Run]:
-    """One a shard; more of a table that shards were merged to before, without the sources."""
-    import numpy as np
-
-    runs: list[_Run] = []
-    first = 0
-    for reader, report in zip(shards.readers, reports, strict=True):
-        own = positions[first : first + report.rows]
-        first += report.rows
-        breaks = [0, *(np.flatnonzero(np.diff(own) < 0) + 1).tolist(), report.rows]
-        runs += [_Run(reader, begin, end - begin) for begin, end in pairwise(breaks)]
-    if len(runs) > len(shards.readers) + MAX_RUNS:
-        raise CheckError(
-            f"the rows break the order of the sources in {len(runs) - len(shards.readers):,} places; "
-            "give the sources in the order in which the runs had them"
-        )
-    return runs
+    def take(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yields the next rows, in batches that together have exactly so many."""
+        while rows:
+            if self._rest is None or not self._rest.num_rows:
+                self._rest = next(self._stream, None)
+                if self._rest is None:
+                    raise CheckError(f"{one_line(self._name)} has changed while it was read")
+            piece = self._rest.slice(0, rows)
+            self._rest = self._rest.slice(piece.num_rows)
+            rows -= piece.num_rows
+            yield piece

@@ -1,15 +1,16 @@
-"""`xception verify`: whether a table is what a run promises, row by row, and whether every source has its row.
+"""`xception verify`: checks that a table is what a run writes, row by row, and that every source has its row.
 
 One pass over the values and one over the paths, a batch at a time.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xcli.checks.findings import Finding, Findings, RowIndex, names_of, paths_of
-from xcli.core.errors import CheckError, ImageError, SourceError, reason_of
+from xcli.checks.row_index import RowIndex, match_sources, paths_of, row_paths
+from xcli.core.errors import ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
@@ -31,33 +32,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from xcli.checks.findings import Finding, Findings
     from xcli.sources.listing import Listing
     from xcli.tables.base import TableReader
 
     Rows = NDArray[np.bool_]
 
-SCORE_SLACK = 1e-3
-"""How far a probability may lie outside [0, 1]: of half precision, whose softmax is rounded."""
+SCORE_TOLERANCE = 1e-3
+"""How far a probability may be outside [0, 1], since the softmax of half precision is rounded."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
         name: of the table.
         command: `classify` or `features`.
-        width: predictions a row, or values a row of features.
-        report: counts of the rows; `listed` is the number of sources, or of rows without them.
-        sources: whether the rows were held against sources.
-        findings: what is wrong, and warnings.
+        width: predictions per row, or values per row of features.
+        counts: of the rows; `listed` is the number of sources, or of rows if no sources were given.
+        sources: whether the rows were compared with sources.
+        findings: failures and warnings.
         provenance: what made the rows, as far as the file says.
     """
 
     name: str
     command: str
     width: int
-    report: RunCounts = field(default_factory=RunCounts)
+    counts: RunCounts = field(default_factory=RunCounts)
     sources: bool = False
     findings: list[Finding] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -68,13 +70,13 @@ class Verdict:
         return all(finding.warning for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the fields for JSON."""
         return {
             "name": self.name,
             "passed": self.passed,
             "kind": self.command,
-            "rows": self.report.rows,
-            "images": self.report.as_dict(),
+            "rows": self.counts.rows,
+            "images": self.counts.as_dict(),
             "sources": self.sources,
             "findings": [finding.as_dict() for finding in self.findings],
             "provenance": self.provenance,
@@ -86,71 +88,49 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
 
     Args:
         reader: of the table.
-        listing: what should have rows, not begun; None leaves the sources out.
-        findings: gets what is found.
+        listing: the sources that should have rows, not yet iterated; None checks the table alone.
+        findings: receives what is found.
 
     Raises:
-        CheckError: the file is damaged, so that there are no rows to check.
+        CheckError: the file is damaged, so there are no rows to check.
         SourceError: the listing fails.
     """
-    schema = reader.schema
-    shape = feature_shape(schema)
-    width = prediction_count(schema) if shape is None else _product(shape)
+    shape = feature_shape(reader.schema)
+    width = prediction_count(reader.schema) if shape is None else math.prod(shape)
     verdict = Verdict(reader.name, reader.command, width, sources=listing is not None)
     verdict.provenance = reader.provenance or provenance_of(reader.meta or {})
     _check_provenance(reader, findings)
     sound = _check_schema(reader, verdict.provenance, findings)
-    index = RowIndex.of([paths_of(reader)])
-    _Values(reader, verdict, findings).check(only_status=not sound)
-    check_counts(reader, verdict.report, findings)
-    verdict.report.listed = index.rows
+    index = RowIndex([paths_of(reader)])
+    _ValueChecks(reader, verdict, findings).run(only_status=not sound)
+    check_counts(reader, verdict.counts, findings)
     if listing is None:
+        verdict.counts.listed = index.rows
         again = index.repeated()
         if len(again):
-            what = "rows whose path has a row before (right only if the sources list it so often)"
-            findings.add("repeated", what, names_of([reader], again), warning=True)
+            what = "rows whose path occurs before (correct only if the sources list it as often)"
+            findings.add("repeated", what, row_paths([reader], again), warning=True)
     else:
-        verdict.report.listed = match(index, [reader], listing, findings)
-        verdict.report.skipped = {key: count for key, count in listing.skipped.items() if key != OTHER_SHARD}
+        verdict.counts.listed = match_sources(index, [reader], listing, findings)
+        verdict.counts.skipped = {key: count for key, count in listing.skipped.items() if key != OTHER_SHARD}
         _check_order(index, findings)
     verdict.findings = findings.all
     return verdict
 
 
-def match(index: RowIndex, readers: list[TableReader], listing: Listing, findings: Findings) -> int:
-    """Holds rows against sources: what has no row, what has no source, what has too many; returns how many sources.
-
-    Raises:
-        SourceError: the listing fails.
-    """
-    listed = index.match(listing, lambda path: findings.add("missing", "sources without a row", [path]))
-    unknown, surplus = index.unmatched()
-    if len(unknown):
-        findings.add("unknown", "rows that no source has", names_of(readers, unknown))
-    if len(surplus):
-        findings.add("duplicate", "rows more than the sources list their path", names_of(readers, surplus))
-    return listed
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    import math
-
-    return math.prod(shape)
-
-
 def _check_provenance(reader: TableReader, findings: Findings) -> None:
     if reader.meta is None:
-        findings.add("provenance", "missing FILE.meta.json", [f"{one_line(reader.name)}.meta.json"])
+        findings.add("provenance", "missing FILE.meta.json", [one_line(reader.name) + META_SUFFIX])
     if reader.self_describing and reader.provenance is None:
-        findings.add("provenance", "no provenance in the metadata of the Parquet file", [one_line(reader.name)])
-    for where, found in (("FILE.meta.json", reader.meta), ("the Parquet metadata", reader.provenance)):
+        findings.add("provenance", "files without provenance in their metadata", [one_line(reader.name)])
+    for where, found in (("FILE.meta.json", reader.meta), ("the file's metadata", reader.provenance)):
         if found is not None:
             absent = [key for key in PROVENANCE_KEYS if key not in found]
             findings.add("provenance", f"members missing in {where}", absent)
     if reader.meta is not None and reader.provenance is not None:
         differing = differences(reader.provenance, provenance_of(reader.meta))
         names = (f"{key}: {one!r} and {other!r}" for key, one, other in differing)
-        findings.add("provenance", "differences between the Parquet metadata and FILE.meta.json", names)
+        findings.add("provenance", "differences between the file's metadata and FILE.meta.json", names)
 
 
 def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Findings) -> bool:
@@ -172,50 +152,49 @@ def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Fin
             if reader.keeps_dtype and options.get("dtype", dtype) != dtype:
                 findings.add("schema", "columns of another type", [f"features: {dtype}, not {options['dtype']}"])
     except SourceError as error:
-        findings.add("schema", "columns of no run", [str(error)])
+        findings.add("schema", "unexpected columns", [str(error)])
         return False
-    for field_, right in zip(schema, expected, strict=True):
-        if field_.name != right.name:
-            findings.add("schema", "columns out of place", [f"{field_.name!r}, where {right.name!r} belongs"])
-        elif field_.type != right.type:
-            findings.add("schema", "columns of another type", [f"{field_.name}: {field_.type}, not {right.type}"])
+    for found, right in zip(schema, expected, strict=True):
+        if found.name != right.name:
+            findings.add("schema", "columns out of place", [f"{found.name!r} in place of {right.name!r}"])
+        elif found.type != right.type:
+            findings.add("schema", "columns of another type", [f"{found.name}: {found.type}, not {right.type}"])
     if shape is None and not reader.omits_nulls:
         if isinstance(options.get("top"), int) and top > options["top"]:
-            findings.add("schema", "columns of another number", [f"{top} predictions, not {options['top']}"])
-        if options.get("label_type") in ("name", "wnid", "both") and both != (options["label_type"] == "both"):
-            findings.add("schema", "columns of no run", [f"wnid_1 and the label type {options['label_type']}"])
+            findings.add("schema", "unexpected columns", [f"{top} predictions, not {options['top']}"])
+        label_type = options.get("label_type")
+        if label_type in ("name", "wnid", "both") and wnids != (label_type == "both"):
+            findings.add("schema", "unexpected columns", [f"wnid_1, with the label type {label_type}"])
     return bool(schema.equals(expected))
 
 
-def _members(value: dict[str, Any], key: str) -> dict[str, Any]:
+def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
     inner = value.get(key)
     return inner if isinstance(inner, dict) else {}
 
 
-def check_counts(reader: TableReader, report: RunCounts, findings: Findings) -> None:
-    """Holds the rows of a table against what its `FILE.meta.json` counts."""
-    findings.add("counts", "counts of FILE.meta.json that the rows do not have", _count_differences(reader, report))
+def check_counts(reader: TableReader, counts: RunCounts, findings: Findings) -> None:
+    """Compares the counts of a table's rows with those in its `FILE.meta.json`."""
+    if reader.meta is None:
+        return
+    stored, name = _object(reader.meta, "images"), one_line(reader.name)
+    found = {"listed": counts.rows, "ok": counts.ok, "errors": counts.errors}
+    differing = [
+        f"{name}: {key} is {stored.get(key)}, in the rows {here}"
+        for key, here in found.items()
+        if stored.get(key) != here
+    ]
+    findings.add("counts", "counts in FILE.meta.json that differ from the rows", differing)
 
 
-def count_rows(batch: pa.RecordBatch, report: RunCounts) -> None:
-    """Adds the rows of a batch to the counts; whatever is not ok counts as an error."""
+def count_rows(batch: pa.RecordBatch, counts: RunCounts) -> None:
+    """Adds the rows of a batch to the counts; a row that is not ok counts as an error."""
     for status, error in zip(batch.column(STATUS).to_pylist(), batch.column(ERROR).to_pylist(), strict=True):
         if status == OK_STATUS:
-            report.ok += 1
+            counts.ok += 1
         else:
-            report.errors[reason_of(error)] = report.errors.get(reason_of(error), 0) + 1
-
-
-def _count_differences(reader: TableReader, report: RunCounts) -> list[str]:
-    """Where `images` of FILE.meta.json and the rows differ, in words."""
-    if reader.meta is None:
-        return []
-    told = _members(reader.meta, "images")
-    found = {"listed": report.rows, "ok": report.ok, "errors": report.errors}
-    name = one_line(reader.name)
-    return [
-        f"{name}: {key} is {told.get(key)}, in the rows {here}" for key, here in found.items() if told.get(key) != here
-    ]
+            reason = reason_of(error)
+            counts.errors[reason] = counts.errors.get(reason, 0) + 1
 
 
 def _check_order(index: RowIndex, findings: Findings) -> None:
@@ -223,23 +202,23 @@ def _check_order(index: RowIndex, findings: Findings) -> None:
 
     positions = index.positions[index.positions >= 0]
     breaks = np.flatnonzero(np.diff(positions) < 0)
-    names = (f"behind row {row + 1}" for row in breaks)
+    names = (f"after row {row + 1}" for row in breaks)
     findings.add("order", "places where rows are not in the order of the sources", names, warning=True)
 
 
-class _Values:
-    """The pass over the values."""
+class _ValueChecks:
+    """The pass over the values of a table."""
 
     def __init__(self, reader: TableReader, verdict: Verdict, findings: Findings) -> None:
         self._reader = reader
-        self._report = verdict.report
+        self._counts = verdict.counts
         self._findings = findings
-        options = _members(verdict.provenance, "options")
+        options = _object(verdict.provenance, "options")
         self._min_score = options.get("min_score")
         self._raw = options.get("raw_scores") is True
         self._top = prediction_count(reader.schema) if verdict.command == "classify" else 0
 
-    def check(self, *, only_status: bool) -> None:
+    def run(self, *, only_status: bool) -> None:
         for batch in self._reader.batches(STATUS_COLUMNS if only_status else None):
             ok = self._check_status(batch)
             if only_status:
@@ -254,7 +233,7 @@ class _Values:
             self._findings.add(check, what, _paths(batch, rows))
 
     def _check_status(self, batch: pa.RecordBatch) -> Rows:
-        """Path, status and error; returns which rows are ok."""
+        """Checks the status columns; returns which rows are ok."""
         import numpy as np
 
         status = batch.column(STATUS).to_pylist()
@@ -262,53 +241,68 @@ class _Values:
         failed = np.array([text == ERROR_STATUS for text in status], bool)
         self._add("path", "rows without a path", batch, _nulls(batch.column(PATH)))
         self._add("status", "rows whose status is neither ok nor error", batch, ~(ok | failed))
-        silent = _nulls(batch.column(ERROR))
-        self._add("status", "ok rows with an error", batch, ok & ~silent)
-        reasons = [reason_of(text) for text in batch.column(ERROR).to_pylist()]
+        self._add("status", "ok rows with an error", batch, ok & ~_nulls(batch.column(ERROR)))
+        reasons = map(reason_of, batch.column(ERROR).to_pylist())
         known = np.array([reason in ImageError.REASONS for reason in reasons], bool)
         self._add("status", "error rows without a known reason", batch, failed & ~known)
-        count_rows(batch, self._report)
+        count_rows(batch, self._counts)
         return ok
 
     def _check_predictions(self, batch: pa.RecordBatch, ok: Rows) -> None:
         import numpy as np
 
-        before: Any = None
         predicted = np.zeros(batch.num_rows, bool)
+        previous = None
         for k in range(1, self._top + 1):
-            score = batch.column(f"score_{k}")
             absent = _nulls(batch.column(f"index_{k}"))
-            names = [f"label_{k}"] + ([f"wnid_{k}"] if f"wnid_{k}" in batch.schema.names else [])
-            torn = np.zeros(batch.num_rows, bool)
-            for name in names:
-                torn |= _nulls(batch.column(name)) != absent
-            unscored = _nulls(score) & ~absent  # in JSON lines, where NaN is null
-            self._add("values", f"rows with half a prediction ({k})", batch, torn | (~_nulls(score) & absent))
             predicted |= ~absent
-            values = score.to_numpy(zero_copy_only=False)
-            there = ok & ~absent
-            if self._min_score is None and not self._reader.omits_nulls:
-                self._add("values", f"ok rows without a prediction {k}", batch, ok & absent)
-            elif self._min_score is None and k == 1:
-                self._add("values", "ok rows without predictions", batch, ok & absent)
-            self._add("nan", f"ok rows with NaN as score {k}", batch, there & (np.isnan(values) | unscored))
-            with np.errstate(invalid="ignore"):
-                finite = there & np.isfinite(values)
-                if not self._raw:
-                    self._add("infinite", f"ok rows with an infinite score {k}", batch, there & np.isinf(values))
-                    outside = (values < -SCORE_SLACK) | (values > 1 + SCORE_SLACK)
-                    self._add("range", f"scores {k} outside 0 to 1", batch, finite & outside)
-                if self._min_score is not None:
-                    low = values < np.float32(self._min_score)
-                    self._add("range", f"scores {k} below --min-score", batch, finite & low)
-                if before is not None:
-                    self._add("order", f"scores {k} above the one before", batch, finite & (values > before))
-            before = values
+            self._check_presence(batch, ok, absent, k)
+            values = batch.column(f"score_{k}").to_numpy(zero_copy_only=False)
+            self._check_scores(batch, ok & ~absent, values, previous, k)
+            previous = values
         self._add("values", "error rows with predictions", batch, ~ok & predicted)
+
+    def _check_presence(self, batch: pa.RecordBatch, ok: Rows, absent: Rows, k: int) -> None:
+        """Checks which columns of the k-th prediction are null."""
+
+        unscored = _nulls(batch.column(f"score_{k}"))
+        incomplete = ~unscored & absent
+        for name in (f"label_{k}", f"wnid_{k}"):
+            if name in batch.schema.names:
+                incomplete |= _nulls(batch.column(name)) != absent
+        self._add("values", f"rows with an incomplete prediction {k}", batch, incomplete)
+        if self._min_score is None and not self._reader.omits_nulls:
+            self._add("values", f"ok rows without a prediction {k}", batch, ok & absent)
+        elif self._min_score is None and k == 1:
+            self._add("values", "ok rows without predictions", batch, ok & absent)
+
+    def _check_scores(self, batch: pa.RecordBatch, present: Rows, scores: Any, previous: Any, k: int) -> None:
+        """Checks the k-th scores, in the rows that have them.
+
+        Args:
+            batch: the rows.
+            present: which rows have a k-th prediction; in JSON lines, whose NaN is null, its score may be null.
+            scores: float32[b], NaN where null.
+            previous: the scores before, float32[b], or None for the first ones.
+            k: from 1.
+        """
+        import numpy as np
+
+        finite = present & np.isfinite(scores)
+        self._add("nan", f"ok rows with NaN in score_{k}", batch, present & np.isnan(scores))
+        with np.errstate(invalid="ignore"):
+            if not self._raw:
+                self._add("infinite", f"ok rows with an infinite score_{k}", batch, present & np.isinf(scores))
+                outside = (scores < -SCORE_TOLERANCE) | (scores > 1 + SCORE_TOLERANCE)
+                self._add("range", f"rows with score_{k} outside 0 to 1", batch, finite & outside)
+            if self._min_score is not None:
+                low = scores < np.float32(self._min_score)
+                self._add("range", f"rows with score_{k} below --min-score", batch, finite & low)
+            if previous is not None:
+                self._add("order", f"rows with score_{k} above score_{k - 1}", batch, finite & (scores > previous))
 
     def _check_features(self, batch: pa.RecordBatch, ok: Rows) -> None:
         import numpy as np
-        import pyarrow as pa
 
         column = batch.column(FIRST_RESULT)
         storage = column.storage if isinstance(column.type, pa.BaseExtensionType) else column
@@ -334,8 +328,3 @@ def _paths(batch: pa.RecordBatch, rows: Rows) -> Iterator[str]:
 
     column = batch.column(PATH)
     return (column[int(row)].as_py() or "" for row in np.flatnonzero(rows))
-
-
-def refusal(findings: list[Finding]) -> CheckError:
-    """The error that sums findings up: `sources without a row: 2; rows that no source has: 1`."""
-    return CheckError("; ".join(f"{finding.what}: {finding.count:,}" for finding in findings))

@@ -111,9 +111,9 @@ def _check_target(target: str, names: tuple[str, ...]) -> None:
 
 
 def _summary(merged: Merged) -> str:
-    numbers = ((merged.report.rows, "row"), (merged.shards, "shard"), (merged.report.failed, "error"))
+    numbers = ((merged.counts.rows, "row"), (merged.shards, "shard"), (merged.counts.failed, "error"))
     rows, shards, errors = (f"{number:,} {word}{'s' if number != 1 else ''}" for number, word in numbers)
-    return f"{rows} of {shards} ({merged.report.ok:,} ok, {errors}){_order(merged)}"
+    return f"{rows} of {shards} ({merged.counts.ok:,} ok, {errors}){_order(merged)}"
 
 
 def _order(merged: Merged) -> str:

@@ -76,15 +76,15 @@ def _show(verdict: Verdict) -> None:
 
 
 def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
-    report, made = verdict.report, verdict.provenance
-    errors = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.errors.items()))
+    counts, made = verdict.counts, verdict.provenance
+    errors = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.errors.items()))
     yield "table", verdict.name
     unit = "predictions a row" if verdict.command == "classify" else "values a row"
     yield "holds", f"{verdict.command}, {verdict.width:,} {unit}"
-    failed = f"{report.failed:,} error{'s' if report.failed != 1 else ''}" + (f" ({errors})" if errors else "")
-    yield "rows", f"{report.rows:,}: {report.ok:,} ok, {failed}"
+    failed = f"{counts.failed:,} error{'s' if counts.failed != 1 else ''}" + (f" ({errors})" if errors else "")
+    yield "rows", f"{counts.rows:,}: {counts.ok:,} ok, {failed}"
     if verdict.sources:
-        yield "sources", f"{report.listed:,}"
+        yield "sources", f"{counts.listed:,}"
     if made:
         tool, model = made.get("tool") or {}, made.get("model") or {}
         yield "made by", f"{tool.get('name')} {tool.get('version')}, {model.get('name')}"
@@ -93,7 +93,7 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 
 def _conclusion(verdict: Verdict) -> str:
-    rows = f"{verdict.report.rows:,} row{'s' if verdict.report.rows != 1 else ''}"
+    rows = f"{verdict.counts.rows:,} row{'s' if verdict.counts.rows != 1 else ''}"
     if not verdict.passed:
         wrong = sum(not finding.warning for finding in verdict.findings)
         return f"{rows}: {wrong} check{'s' if wrong != 1 else ''} failed"
