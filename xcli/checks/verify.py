@@ -14,7 +14,8 @@ from xcli.core.errors import ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
 from xcli.sources.listing import OTHER_SHARD
-from xcli.tables.provenance import PROVENANCE_KEYS, differences, provenance_of
+from xcli.tables.provenance import META_SUFFIX, PROVENANCE_KEYS, differences, provenance_of
+from xcli.tables.rows import flat_features
 from xcli.tables.schema import (
     FIRST_RESULT,
     classify_schema,
@@ -134,20 +135,17 @@ def _check_provenance(reader: TableReader, findings: Findings) -> None:
 
 
 def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Findings) -> bool:
-    """Holds the columns against the contract, and what the options promise; says whether they have its types."""
-    schema, options = reader.schema, _members(provenance, "options")
-    shape = feature_shape(schema)
-    top = prediction_count(schema)
-    both = has_wnids(schema)
+    """Compares the columns with those that a run writes; returns whether they have the right types."""
+    schema, options = reader.schema, _object(provenance, "options")
+    shape, top, wnids = feature_shape(schema), prediction_count(schema), has_wnids(schema)
+    own = 1 if shape is not None else top * len(prediction_columns(wnids=wnids))
+    carried = [(field.name, field.type) for field in list(schema)[FIRST_RESULT + own :]]
     try:
         if shape is None:
-            own = FIRST_RESULT + top * len(prediction_columns(wnids=both))
-            carried = [(field.name, field.type) for field in list(schema)[own:]]
-            expected = classify_schema(top, "both" if both else "name", carried)
+            expected = classify_schema(top, "both" if wnids else "name", carried)
         else:
-            column = schema.field(FIRST_RESULT).type
-            dtype = "float16" if str(column.value_type) == "halffloat" else "float32"
-            carried = [(field.name, field.type) for field in list(schema)[FIRST_RESULT + 1 :]]
+            is_half = str(schema.field(FIRST_RESULT).type.value_type) == "halffloat"
+            dtype = "float16" if is_half else "float32"
             expected = features_schema(shape, dtype, carried)  # type: ignore[arg-type]
             if reader.keeps_dtype and options.get("dtype", dtype) != dtype:
                 findings.add("schema", "columns of another type", [f"features: {dtype}, not {options['dtype']}"])
@@ -305,12 +303,11 @@ class _ValueChecks:
         import numpy as np
 
         column = batch.column(FIRST_RESULT)
-        storage = column.storage if isinstance(column.type, pa.BaseExtensionType) else column
-        width = storage.type.list_size
-        flat = storage.values.slice(storage.offset * width, len(storage) * width)
-        missing = np.repeat(_nulls(storage), width) | _nulls(flat)
-        values = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
-        missing = missing.reshape(-1, width)
+        flat = flat_features(column)
+        width = len(flat) // max(len(column), 1)
+        missing = np.repeat(_nulls(column), width) | _nulls(flat)
+        values = flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
+        missing = missing.reshape(len(column), width)
         nan = np.isnan(values) & ~missing
         self._add("values", "ok rows with null features", batch, ok & missing.any(1))
         self._add("nan", "ok rows with NaN", batch, ok & nan.any(1))
