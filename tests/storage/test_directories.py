@@ -144,6 +144,12 @@ def test_a_lock_keeps_others_out_of_a_directory(tmp_path: Path) -> None:
     other.close()
 
 
+def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "parts").symlink_to(tmp_path / "missing")
+    with pytest.raises(OutputError, match=r"cannot write .*/parts: No such file"):
+        LocalFolder(f"{tmp_path}/parts").lock("lock", "out.csv")
+
+
 def test_an_object_store_says_that_it_has_no_lock(s3: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "xcli")
     folder = open_folder(s3.url(s3.prefix()))

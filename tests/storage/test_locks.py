@@ -73,6 +73,14 @@ def test_a_file_that_was_removed_is_not_locked(tmp_path: Path, monkeypatch: pyte
     assert not FileLock(tmp_path / "lock").acquire()
 
 
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"content")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        FileLock(tmp_path / "lock").acquire()
+    assert (tmp_path / "precious").read_bytes() == b"content"
+
+
 def test_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -205,14 +205,17 @@ class LocalFolder(Folder):
         lock = FileLock(self._path(name))
         while self._lock is None:
             self.make()
-            # A run that ends at this moment may remove the folder; then it is made again.
-            with write_errors(self.name), suppress(FileNotFoundError):
-                if not lock.acquire():
-                    raise OutputError(
-                        f"{one_line(target)} is being written by {one_line(lock.holder())}; wait for it, or give "
-                        "another -o"
-                    )
-                self._lock = lock
+            with write_errors(self.name):
+                try:
+                    acquired = lock.acquire()
+                except FileNotFoundError:
+                    if os.path.lexists(self.name):
+                        raise
+                    continue  # a run that has just ended removed the folder
+            if not acquired:
+                holder = one_line(lock.holder())
+                raise OutputError(f"{one_line(target)} is being written by {holder}; wait for it, or give another -o")
+            self._lock = lock
 
     def unlock(self) -> None:
         if self._lock is not None:

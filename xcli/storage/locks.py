@@ -53,7 +53,8 @@ class FileLock:
             OSError: the file cannot be opened or locked.
         """
         while self._descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # A link is not followed: it could lead to any file, which would be overwritten with the holder's name.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
                 if not self._lock(descriptor, wait):
                     return False
