@@ -35,7 +35,7 @@ from xcli.cluster.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.cluster.blocks import Block
+    from xcli.cluster.blocks import Block, BlockResult
 
 BUCKET = "photographs"
 
@@ -43,9 +43,10 @@ BUCKET = "photographs"
 class Stub(Worker):
     """Writes a row an image, without a look at it."""
 
-    def _work(self, block: Block) -> dict[str, Any]:
+    def _work(self, block: Block) -> BlockResult:
         import pyarrow as pa
 
+        from xcli.cluster.blocks import BlockResult
         from xcli.outputs.part_files import PartWriter
         from xcli.outputs.resume import key_of
 
@@ -54,10 +55,10 @@ class Stub(Worker):
         rows = pa.RecordBatch.from_pydict({**columns, "error": pa.nulls(len(block.refs), pa.string())})
         if self._folder.read("_run.json") is None:
             self._folder.write("_run.json", json.dumps({"provenance": {"batch_size": 1}}).encode())
-        writer = PartWriter(self._folder, block.number, {}, {"block": block.digest})
+        writer = PartWriter(self._folder, block.number, {})
         writer.add(rows, [key_of(ref) for ref in block.refs], [None] * len(block.refs))
-        writer.finish()
-        return {"ok": len(block.refs)}
+        writer.finish(None, {"block": block.digest})
+        return BlockResult(block.number, ok=len(block.refs))
 
 
 def features(*arguments: str, environment: dict[str, str] | None = None) -> float:
@@ -140,7 +141,7 @@ def workers() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if b"MapWorker" in (entry / "cmdline").read_bytes() and b"ray::" in (entry / "cmdline").read_bytes():
+                if b"ray::_Actor" in (entry / "cmdline").read_bytes():
                     yield int(entry.name)
             except OSError:
                 continue
@@ -268,7 +269,8 @@ def drive(count: int) -> None:
     from xcli.inference.options import RunOptions
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.save import SaveOptions
+    from xcli.outputs.options import Output, SaveOptions
+    from xcli.outputs.target import Directory
     from xcli.sources.archives.listing import WholeArchives
     from xcli.sources.listing import list_images
     from xcli.sources.options import SourceOptions
@@ -279,8 +281,7 @@ def drive(count: int) -> None:
         listing = list_images(SourceOptions(("-",)), stdin=io.BytesIO(names.encode()), archives=WholeArchives)
         run = ClusterRun(
             listing,
-            "features",
-            f"{scratch}/out/",
+            Output("features", Directory(f"{scratch}/out/"), "parquet"),
             ModelSpec(weights="none", include_top=False),
             FeaturesTask().for_model,
             {},

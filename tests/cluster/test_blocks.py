@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import chain
 
 import pytest
 
-from xcli.cluster.blocks import PROBE, Block, Done, blocks_of
-from xcli.core.errors import ImageError
+from xcli.cluster.blocks import PROBE, Block, BlockResult, blocks_of
+from xcli.core.errors import ImageError, ModelError
 from xcli.core.records import ImageRef
 from xcli.sources.archives.members import WholeArchive
 from xcli.storage.local import LocalFile
-
-pytest.importorskip("pandas", reason="needs the ray extra")
 
 
 def ref(name: str) -> ImageRef:
@@ -52,17 +51,18 @@ def test_a_digest_stands_for_the_images() -> None:
     assert Block(0, (failed,)).digest != Block(0, (ref("a"),)).digest
 
 
-def test_blocks_and_results_travel() -> None:
+def test_blocks_and_results_can_be_pickled() -> None:
     carried = ImageRef("\\xff.jpg", LocalFile("\udcff.jpg"), b"\xff.jpg", ImageError("missing", "gone"), ("x", 1))
     block = Block(7, (carried, archive("x.tar")))
-    found = Block.of(block.to_frame())
+    found = pickle.loads(pickle.dumps(block))
     assert (found.number, found.digest) == (7, block.digest)
     assert found.refs[0].extra == ("x", 1)
     assert str(found.refs[0].error) == "missing: gone"
     assert found.refs[1] == block.refs[1]
-    done = Done(7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=("ModelError", "no"))
-    assert list(Done.of(done.to_frame())) == [done]
-    assert done.rows == 5
+    result = BlockResult(7, ok=3, errors={"empty": 2}, skipped={"hidden": 1}, failure=ModelError("no"))
+    found = pickle.loads(pickle.dumps(result))
+    assert (found.rows, found.errors, found.skipped) == (5, {"empty": 2}, {"hidden": 1})
+    assert (type(found.failure), str(found.failure), found.failure.exit_code) == (ModelError, "no", 3)
 
 
 def test_an_archive_is_read_by_its_members() -> None:

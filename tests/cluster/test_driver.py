@@ -15,14 +15,15 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.cluster import driver as distributed
-from xcli.cluster.blocks import Block, Done, portable
+from xcli.cluster.blocks import Block, BlockResult, machine_independent
 from xcli.cluster.driver import ClusterRun
-from xcli.cluster.ray_backend import ClusterOptions, Share, divide
-from xcli.cluster.worker import MAX_ATTEMPTS, Agreement, Worker
+from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, divide
+from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
 from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors, UsageError, XcliError
 from xcli.inference.options import RunOptions
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.spec import ModelSpec
+from xcli.outputs.options import Output
 from xcli.outputs.save import SaveOptions
 from xcli.outputs.target import Directory
 from xcli.sources.archives.listing import WholeArchives
@@ -31,8 +32,6 @@ from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.directories import LocalFolder
 from xcli.storage.local import ELSEWHERE
-
-pytest.importorskip("pandas", reason="needs the ray extra")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,18 +55,18 @@ class Fake:
         self.jobs: list[Job] = []
 
     def run_blocks(
-        self, blocks: list[Any], job: Job, share: Share, earlier: dict[str, Any] | None, worker: type
-    ) -> Iterator[Done]:
-        agreement = Agreement(earlier)
+        self, blocks: list[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type
+    ) -> Iterator[BlockResult]:
+        agreement = RunFingerprint(earlier)
         self.jobs.append(job)
-        workers = [worker(job, agreement) for _ in range(share.workers)]
-        for number, table in enumerate(reversed(blocks)):
+        workers = [worker(job, agreement) for _ in range(resources.workers)]
+        for number, block in enumerate(reversed(blocks)):
             if self.dies_after is not None and number == self.dies_after:
                 raise XcliError("the cluster is gone")
-            for done in Done.of(workers[number % len(workers)](table)):
-                if not done.resumed and done.failure is None and done.number >= 0:
-                    self.computed.append(done.number)
-                yield done
+            result = workers[number % len(workers)].compute(block)
+            if not result.resumed and result.failure is None and result.number >= 0:
+                self.computed.append(result.number)
+            yield result
 
 
 class StartedOnce(Worker):
@@ -76,17 +75,20 @@ class StartedOnce(Worker):
     engines: ClassVar[dict[Any, Any]] = {}
 
     def _ready(self) -> None:
-        key = (self._job.table.func if isinstance(self._job.table, partial) else str(self._job.table), self._job.spec)
-        if self._computation is None and key in self.engines and self.engines[key][0] == self._job.options:
-            self._computation, self._schema = self.engines[key][1:]
-            mine = self._fingerprint_of(self._computation, self._schema)
-            agreed = self._agreement.offer(mine)
+        key = (
+            self._job.make_task.func if isinstance(self._job.make_task, partial) else str(self._job.make_task),
+            self._job.spec,
+        )
+        if self._predictor is None and key in self.engines and self.engines[key][0] == self._job.options:
+            self._predictor, self._schema = self.engines[key][1:]
+            mine = self._fingerprint_of(self._predictor, self._schema)
+            agreed = self._run_fingerprint.offer(mine)
             assert agreed is not None
             self._check(agreed, mine)
             self._fingerprint = mine
             return
         super()._ready()
-        self.engines[key] = (self._job.options, self._computation, self._schema)
+        self.engines[key] = (self._job.options, self._predictor, self._schema)
 
 
 @pytest.fixture
@@ -94,14 +96,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     stand_in = Fake()
 
     class Nothing:
-        def __enter__(self) -> Share:
-            return Share(2, 1, 0)
+        def __enter__(self) -> WorkerResources:
+            return WorkerResources(2, 1, 0)
 
         def __exit__(self, *_: object) -> None:
             pass
 
     monkeypatch.setattr(distributed, "cluster", lambda options, use_gpus: Nothing())
-    monkeypatch.setattr(distributed, "stage_blocks", lambda blocks: [block.to_frame() for block in blocks])
+    monkeypatch.setattr(distributed, "stage_blocks", lambda blocks: list(blocks))
     monkeypatch.setattr(distributed, "run_blocks", stand_in.run_blocks)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # a worker sets it; this puts it back
     return stand_in
@@ -124,14 +126,12 @@ def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = Fals
     table = table or FeaturesTask().for_model
     return ClusterRun(
         listing,
-        "features",
-        Directory(f"{target}/"),
+        Output("features", Directory(f"{target}/"), "parquet", overwrite),
         SPEC,
         table,
         {},
         RunOptions(batch_size=2, device="cpu"),
         recording,
-        overwrite=overwrite,
         worker=StartedOnce,
     )
 
@@ -415,7 +415,7 @@ def test_a_run_with_too_many_parts_is_refused(
 
 
 def test_the_first_worker_that_is_ready_decides_the_batch() -> None:
-    agreement = Agreement(None)
+    agreement = RunFingerprint(None)
     assert agreement.offer(None) is None
     assert agreement.offer({"a": 1}) == {"a": 1}
     assert agreement.offer({"a": 2}) == {"a": 1}
@@ -423,14 +423,14 @@ def test_the_first_worker_that_is_ready_decides_the_batch() -> None:
 
 def test_a_block_that_workers_die_of_is_named(fake: Fake, photos: Path, tmp_path: Path) -> None:
     class Deadly(StartedOnce):
-        def __init__(self, job: Job, agreement: Agreement) -> None:
+        def __init__(self, job: Job, agreement: RunFingerprint) -> None:
             super().__init__(job, agreement)
             for _ in range(MAX_ATTEMPTS):
                 agreement.begin(2)
 
     run = make(tmp_path / "out", photos)
     run.worker = Deadly
-    with pytest.raises(XcliError, match=rf"died {MAX_ATTEMPTS} times .*4.jpg to .*5.jpg"):
+    with pytest.raises(XcliError, match=rf"killed a worker {MAX_ATTEMPTS} times .*4.jpg to .*5.jpg"):
         run.run()
 
 
@@ -439,10 +439,9 @@ def test_other_versions_and_places_are_refused(tmp_path: Path, fake: Fake, photo
     job = fake.jobs[0]
     for change, message in (({"version": "0"}, "has version"), ({"directory": "/no/such/place"}, "cannot enter")):
         values = {name: getattr(job, name) for name in job.__slots__} | change
-        (done,) = Done.of(Worker(type(job)(**values), Agreement(None))(Block(0, ()).to_frame()))
-        assert done.failure is not None
-        assert done.failure[0] == "UsageError"
-        assert message in done.failure[1]
+        result = Worker(type(job)(**values), RunFingerprint(None)).compute(Block(0, ()))
+        assert isinstance(result.failure, UsageError)
+        assert message in str(result.failure)
 
 
 # What each worker gets
@@ -451,18 +450,18 @@ def test_other_versions_and_places_are_refused(tmp_path: Path, fake: Fake, photo
 @pytest.mark.parametrize(
     ("nodes", "options", "expected"),
     [
-        ([(2, 0)], {}, Share(1, 2, 0)),
-        ([(16, 0), (16, 0), (8, 0)], {}, Share(5, 8, 0)),
-        ([(16, 0), (16, 0)], {"cpus": 4}, Share(8, 4, 0)),
-        ([(16, 0), (16, 0)], {"cpus": 4, "workers": 3}, Share(3, 4, 0)),
-        ([(16, 4), (8, 0)], {}, Share(4, 4, 1)),
-        ([(16, 4), (8, 0)], {"gpus": 0}, Share(3, 8, 0)),
-        ([(0, 0), (2, 0)], {}, Share(1, 2, 0)),
-        ([(2, 0), (64, 0), (64, 0)], {}, Share(2, 64, 0)),
-        ([(4, 1), (96, 12)], {}, Share(12, 8, 1)),
+        ([(2, 0)], {}, WorkerResources(1, 2, 0)),
+        ([(16, 0), (16, 0), (8, 0)], {}, WorkerResources(5, 8, 0)),
+        ([(16, 0), (16, 0)], {"cpus": 4}, WorkerResources(8, 4, 0)),
+        ([(16, 0), (16, 0)], {"cpus": 4, "workers": 3}, WorkerResources(3, 4, 0)),
+        ([(16, 4), (8, 0)], {}, WorkerResources(4, 4, 1)),
+        ([(16, 4), (8, 0)], {"gpus": 0}, WorkerResources(3, 8, 0)),
+        ([(0, 0), (2, 0)], {}, WorkerResources(1, 2, 0)),
+        ([(2, 0), (64, 0), (64, 0)], {}, WorkerResources(2, 64, 0)),
+        ([(4, 1), (96, 12)], {}, WorkerResources(12, 8, 1)),
     ],
 )
-def test_shares(nodes: list[tuple[int, int]], options: dict[str, int], expected: Share) -> None:
+def test_shares(nodes: list[tuple[int, int]], options: dict[str, int], expected: WorkerResources) -> None:
     machines = [{"CPU": float(cpu), "GPU": float(gpu)} for cpu, gpu in nodes]
     assert divide(machines, ClusterOptions(**options), use_gpus=True) == expected
 
@@ -482,9 +481,9 @@ def test_members_of_archives_are_read_on_other_machines(fake: Fake, photos: Path
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(photos / "0.jpg", "0.jpg")
     (ref,) = list_images(SourceOptions((f"{tmp_path}/a.tar::0.jpg",)), archives=WholeArchives)
-    elsewhere = portable(ref)
+    elsewhere = machine_independent(ref)
     assert isinstance(elsewhere.location, TarMember)
-    assert elsewhere.location.stamp.device == ELSEWHERE
+    assert elsewhere.location.identity.device == ELSEWHERE
     assert elsewhere.location.read(1 << 20) == (photos / "0.jpg").read_bytes()
     os.utime(tmp_path / "a.tar", ns=(1, 1))
     with pytest.raises(ImageError, match="has changed"):

@@ -11,7 +11,7 @@ from xcli.cli.display import Progress
 from xcli.cli.help import CLUSTER, COUNT, F, choice, number, option, stack
 from xcli.cli.table_request import command_line, is_given
 from xcli.cli.verbosity import messages_of
-from xcli.core.errors import Terminated, UsageError
+from xcli.core.errors import UsageError
 from xcli.core.process import hide_library_output
 from xcli.outputs.options import check_output_options
 from xcli.outputs.target import Directory
@@ -98,7 +98,7 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
     from xcli.cluster.ray_backend import ClusterOptions, require_ray
     from xcli.sources.archives.listing import WholeArchives
 
-    target = _check_request(ctx, request)
+    _check_request(ctx, request)
     messages = messages_of(ctx)
     hide_library_output(debug=messages.debug)
     require_ray()
@@ -111,28 +111,21 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
         with Progress(enabled=messages.level >= 0) as progress:
             run = ClusterRun(
                 listing,
-                request.output.command,
-                target,
+                request.output,
                 request.spec,
                 request.make_task,
                 request.pixels,
                 request.run,
                 request.save,
                 chosen,
-                overwrite=request.output.overwrite,
                 command_line=command_line(),
                 on_images=progress.count,
             )
-            try:
-                return run.report, run.run()
-            except (KeyboardInterrupt, Terminated):
-                kept = "" if run.published else "; the same command goes on from there"
-                log.error("stopped after %d images%s", run.report.rows, kept)
-                raise
+            return run.report, run.run()
 
 
-def _check_request(ctx: click.Context, request: TableRequest) -> Directory:
-    """Refuses what a run over a cluster cannot do; returns the directory of the dataset.
+def _check_request(ctx: click.Context, request: TableRequest) -> None:
+    """Refuses what a run over a cluster cannot do.
 
     Raises:
         UsageError: the request has something of the kind.
@@ -152,4 +145,3 @@ def _check_request(ctx: click.Context, request: TableRequest) -> Directory:
     if is_given(ctx, "part_seconds"):
         raise UsageError("--part-seconds is for one machine; with --runner ray a part has --part-rows images")
     check_output_options(request.output, request.save)
-    return target

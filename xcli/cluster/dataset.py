@@ -34,7 +34,7 @@ class SharedDataset(Dataset):
         """None: whether a part still holds is found out by those who would have to write it again."""
         return []
 
-    def agreed(self) -> dict[str, Any]:
+    def shared_fingerprint(self) -> dict[str, Any]:
         """The fingerprint that the writers of the parts have left.
 
         Raises:

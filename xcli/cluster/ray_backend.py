@@ -1,4 +1,4 @@
-"""Ray Data as the engine that brings blocks to workers: a cluster, what it has, and a run of blocks over it."""
+"""Ray: a cluster, the resources of its workers, and a pool of actors that compute blocks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import Done
-from xcli.cluster.worker import Agreement, Worker
+from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
 from xcli.core.errors import ClusterError, UsageError
 from xcli.core.process import processor_count
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from xcli.cluster.blocks import Block
+    from xcli.cluster.blocks import Block, BlockResult
     from xcli.cluster.worker import Job
 
 _CALLS, _IN_FLIGHT = 2, 3
-"""Blocks that a worker is at work on, one with the engine and one before or after it; and those that it has."""
+"""Blocks that a worker computes at the same time (one with the engine, one before or after), and that it is given."""
 
 _ENOUGH = 0.9
-"""Share of a cluster's processors or GPUs that a division should put to use."""
+"""WorkerResources of a cluster's processors or GPUs that the workers should use."""
 
 _QUIET = {
     "RAY_enable_metrics_collection": "0",
@@ -34,7 +34,7 @@ _QUIET = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
 }
-"""Settings of a cluster that lives as long as one run: nobody will look at its metrics."""
+"""Settings of a cluster that lives only for one run: nobody looks at its metrics."""
 
 log = logging.getLogger("xcli")
 
@@ -44,11 +44,11 @@ class ClusterOptions:
     """What a run may use of a cluster.
 
     Attributes:
-        address: of a cluster (`auto` or `HOST:PORT`); None starts one on this machine.
-        workers: engines; None is as many as there is room for.
-        cpus: processors of each; None is all of a machine, or those that go with a GPU; of machines that differ, a
-            size that leaves at most a tenth of the cluster without work.
-        gpus: GPUs of each; None is one where there are any.
+        address: that of a cluster (`auto` or `HOST:PORT`); None starts one on this machine.
+        workers: number of workers; None is as many as there is room for.
+        cpus: processors of each worker; None is all of a machine, or those that go with a GPU. If machines differ, it
+            is a number that leaves at most a tenth of the cluster unused.
+        gpus: GPUs of each worker; None is one if the cluster has GPUs.
     """
 
     address: str | None = None
@@ -58,11 +58,11 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What each worker gets, and how many there are.
+class WorkerResources:
+    """The number of workers, and what each of them gets.
 
     Attributes:
-        workers: engines.
+        workers: number of workers.
         cpus: processors of each.
         gpus: GPUs of each.
     """
@@ -73,37 +73,36 @@ class Share:
 
 
 def require_ray() -> Any:
-    """Ray, with its part for data.
+    """Returns the module of Ray.
 
     Raises:
         UsageError: it is not installed.
     """
     try:
         import ray
-        import ray.data
     except ImportError:
         raise UsageError("--runner ray needs Ray Data; install it with: pip install 'ray[data]'") from None
     return ray
 
 
-def divide(nodes: Iterable[dict[str, float]], options: ClusterOptions, *, use_gpus: bool) -> Share:
+def divide(nodes: Iterable[dict[str, float]], options: ClusterOptions, *, use_gpus: bool) -> WorkerResources:
     """Decides what each worker gets.
 
     Args:
-        nodes: resources of each machine, as Ray has them: `CPU`, `GPU`.
-        options: what the user said.
+        nodes: resources of each machine, as Ray names them: `CPU`, `GPU`.
+        options: what the user asked for.
         use_gpus: whether the engine may run on a GPU.
 
     Raises:
-        UsageError: no machine has what a worker is to have.
+        UsageError: no machine has the resources that a worker needs.
     """
     machines = [(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in nodes]
     gpus = options.gpus if options.gpus is not None else int(use_gpus and any(gpu for _, gpu in machines))
     able = [(cpu, gpu) for cpu, gpu in machines if cpu and gpu >= gpus]
     cpus = options.cpus
     if cpus is None:
-        # Whole machines: an engine makes good use of all processors, and the weights are there once. Where machines
-        # are of several sizes, a small one must not decide for the others: it is left out rather.
+        # Whole machines: an engine uses all processors well, and the weights are in memory once. If machines differ in
+        # size, a small one is left out rather than deciding for the others.
         choices = sorted({max(1, cpu * gpus // gpu) if gpus else cpu for cpu, gpu in able}, reverse=True) or [1]
         used = {choice: _room(able, choice, gpus) * (1 if gpus else choice) for choice in choices}
         cpus = next(choice for choice in choices if used[choice] >= _ENOUGH * max(used.values()))
@@ -114,17 +113,17 @@ def divide(nodes: Iterable[dict[str, float]], options: ClusterOptions, *, use_gp
             f"no machine of the cluster has {cpus} CPUs and {gpus} GPUs for a worker (they have: {have}); change "
             "--cpus-per-worker or --gpus-per-worker"
         )
-    return Share(min(options.workers or room, room), cpus, gpus)
+    return WorkerResources(min(options.workers or room, room), cpus, gpus)
 
 
 def _room(machines: list[tuple[int, int]], cpus: int, gpus: int) -> int:
-    """How many workers of such a size there is room for."""
+    """Returns how many workers of this size the machines have room for."""
     return sum(min(cpu // cpus, gpu // gpus if gpus else cpu) for cpu, gpu in machines)
 
 
 @contextmanager
-def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
-    """Connects to a cluster, or starts one, for the time of the context.
+def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResources]:
+    """Connects to a cluster, or starts one, while the context lasts.
 
     Raises:
         UsageError: Ray is not installed, the cluster cannot be reached, or has no room for a worker.
@@ -133,7 +132,6 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
     # Without this a worker that has no GPU would lose sight of its machine's, and Ray says so at every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it writes down all of it in files of its own
     if options.address is None:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
@@ -153,11 +151,15 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[Share]:
             signal.signal(number, handler)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        share = divide(nodes, options, use_gpus=use_gpus)
+        resources = divide(nodes, options, use_gpus=use_gpus)
         log.info(
-            "Ray: %d machines, %d workers of %d CPUs and %d GPUs", len(nodes), share.workers, share.cpus, share.gpus
+            "Ray: %d machines, %d workers of %d CPUs and %d GPUs",
+            len(nodes),
+            resources.workers,
+            resources.cpus,
+            resources.gpus,
         )
-        yield share
+        yield resources
     finally:
         ray.shutdown()
 
@@ -179,15 +181,15 @@ def _away_from_here() -> Iterator[None]:
 
 
 def _handlers() -> dict[int, Any]:
-    """This program's handlers of signals; none where they cannot be set, outside of the main thread."""
+    """Returns this program's signal handlers; none outside of the main thread, where they cannot be set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     return {number: handler for number, handler in found.items() if handler is not None}
 
 
-class _Spokesman(Agreement):
-    """Speaks for the agreement, which is an actor, in another process.
+class _FingerprintProxy(RunFingerprint):
+    """The run's fingerprint, which is kept by an actor in another process.
 
     Args:
         actor: its handle.
@@ -197,43 +199,45 @@ class _Spokesman(Agreement):
         self._actor = actor
 
     def offer(self, fingerprint: dict[str, Any] | None) -> dict[str, Any] | None:
+        """See `RunFingerprint`."""
         import ray
 
         found: dict[str, Any] | None = ray.get(self._actor.offer.remote(fingerprint))
         return found
 
     def begin(self, number: int) -> int:
+        """See `RunFingerprint`."""
         import ray
 
         return int(ray.get(self._actor.begin.remote(number)))
 
 
 def stage_blocks(blocks: Iterable[Block]) -> list[Any]:
-    """Puts blocks into the cluster's memory, one after the other; gives what Ray calls references to them."""
+    """Puts blocks into the cluster's memory, one after the other; returns Ray's references to them."""
     import ray
 
-    with _explained():
-        return [ray.put(block.to_frame()) for block in blocks]
+    with _ray_errors():
+        return [ray.put(block) for block in blocks]
 
 
 def run_blocks(
     blocks: list[Any],
     job: Job,
-    share: Share,
+    resources: WorkerResources,
     earlier: dict[str, Any] | None,
-    worker: Callable[..., Any] = Worker,
-) -> Iterator[Done]:
-    """Has blocks computed by workers all over the cluster.
+    worker: type = Worker,
+) -> Iterator[BlockResult]:
+    """Computes blocks with workers all over the cluster.
 
     Args:
-        blocks: the work, as `stage_blocks` gives it.
-        job: what to do.
-        share: what each worker gets.
-        earlier: fingerprint of an earlier run of which there are parts.
-        worker: the class whose objects compute (for tests).
+        blocks: the work, as `stage_blocks` returns it.
+        job: what the workers need to know.
+        resources: number and size of the workers.
+        earlier: fingerprint of an earlier run that has left parts.
+        worker: the class of the workers (for tests).
 
     Yields:
-        What came of each block, in the order in which they end; each block at least once.
+        The result of each block, in the order in which the blocks end; each block at least once.
 
     Raises:
         ClusterError: the cluster is lost.
@@ -241,36 +245,114 @@ def run_blocks(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    with _explained():
+    with _ray_errors():
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        agreement = _Spokesman(ray.remote(Agreement).options(num_cpus=0, scheduling_strategy=here).remote(earlier))
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        dataset = ray.data.from_pandas_refs(blocks).map_batches(
-            worker,
-            batch_size=None,
-            batch_format="pandas",
-            compute=ray.data.ActorPoolStrategy(
-                size=share.workers,
-                max_tasks_in_flight_per_actor=_IN_FLIGHT,
-                max_concurrent_calls_per_actor=_CALLS,
-                enable_true_multi_threading=True,
-            ),
-            fn_constructor_args=(job, agreement),
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
+        shared = ray.remote(RunFingerprint).options(num_cpus=0, scheduling_strategy=here).remote(earlier)
+        pool = _Workers(worker, (job, _FingerprintProxy(shared)), resources)
+    waiting = deque(blocks)
+    while waiting or pool.tasks:
+        with _ray_errors():
+            pool.submit(waiting)
+            results = pool.finished(waiting)
+        yield from results
+
+
+class _Workers:
+    """The workers of a run, as actors. One that dies is replaced, and its blocks are given to others.
+
+    Args:
+        kind: the class of the workers.
+        arguments: those of its constructor.
+        resources: number and size of the workers.
+
+    Attributes:
+        tasks: the actor and the block of each call whose result has not been fetched; the block of the first call of
+            an actor is None: it ends as soon as the actor is there.
+    """
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...], resources: WorkerResources) -> None:
+        import ray
+
+        self._arguments = arguments
+        self._actor = ray.remote(_Actor).options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_concurrency=_CALLS
         )
-        frames = iter(dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0))
-    while True:
-        with _explained():
-            frame = next(frames, None)
-        if frame is None:
+        self._kind = kind
+        self.tasks: dict[Any, tuple[Any, Any]] = {}
+        self._ready: list[Any] = []
+        self._deaths = 0
+        for _ in range(resources.workers):
+            self._start()
+
+    def _start(self) -> None:
+        # Blocks go only to actors that are there: one that waits for a machine may wait for ever.
+        actor: Any = self._actor.remote(self._kind, self._arguments)
+        self.tasks[actor.is_there.remote()] = (actor, None)
+
+    def submit(self, waiting: deque[Any]) -> None:
+        """Gives blocks to the workers that have room for them."""
+        busy = Counter(id(actor) for actor, _ in self.tasks.values())
+        for _ in range(_IN_FLIGHT):
+            for actor in self._ready:
+                if waiting and busy[id(actor)] < _IN_FLIGHT:
+                    busy[id(actor)] += 1
+                    block = waiting.popleft()
+                    self.tasks[actor.compute.remote(block)] = (actor, block)
+
+    def finished(self, waiting: deque[Any]) -> list[BlockResult]:
+        """Waits until a call has ended; returns the results, and puts the blocks of dead workers back."""
+        import ray
+
+        results = []
+        done, _ = ray.wait(list(self.tasks), num_returns=1)
+        for call in done:
+            actor, block = self.tasks.pop(call)
+            try:
+                result = ray.get(call)
+            except ray.exceptions.RayActorError as error:
+                if block is not None:
+                    waiting.appendleft(block)
+                self._replace(actor, error, started=block is not None)
+                continue
+            self._deaths = 0
+            if block is None:
+                self._ready.append(actor)
+            else:
+                results.append(result)
+        return results
+
+    def _replace(self, actor: Any, error: Exception, *, started: bool) -> None:
+        """Starts another worker in place of a dead one, unless workers do nothing but die.
+
+        Every call of a dead worker ends in the same error; only the first of them finds it among those that are ready.
+        """
+        if started and not any(one is actor for one in self._ready):
             return
-        yield from Done.of(frame)
+        self._deaths += 1
+        if self._deaths > MAX_ATTEMPTS:
+            raise error
+        self._ready = [one for one in self._ready if one is not actor]
+        self._start()
+
+
+class _Actor:
+    """A worker in a process of its own."""
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...]) -> None:
+        self._worker = kind(*arguments)
+
+    def is_there(self) -> None:
+        """Returns as soon as the process runs."""
+
+    def compute(self, block: Block) -> BlockResult:
+        """See `Worker.compute`."""
+        result: BlockResult = self._worker.compute(block)
+        return result
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """A context in which what Ray raises becomes an error of a line."""
+def _ray_errors() -> Iterator[None]:
+    """A context in which an exception of Ray becomes a `ClusterError` of one line."""
     import ray
 
     try:

@@ -1,8 +1,8 @@
-"""What runs on every machine of a Ray cluster: an engine that computes blocks, and writes their parts where it is.
+"""The worker that runs on the machines of a Ray cluster: it computes blocks with an engine and writes their parts.
 
-The rows are made by `xcli.inference.predictor`, as in a run on one machine. A part that is there already, of the same
-images in the same state, is left as it is, so a block may be computed again at any time: after the death of a worker,
-of its machine, or of the whole run.
+The rows are made by `xcli.inference.predictor`, as in a run on one machine. A part that is already there, for the same
+images in the same state, is kept. So a block can be computed again at any time: after a worker, its machine or the
+whole run was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import PROBE, Block, Done
+from xcli.cluster.blocks import PROBE, Block, BlockResult
 from xcli.core.errors import ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, RunCounts
 from xcli.core.text import one_line
@@ -30,7 +30,6 @@ from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import pandas as pd
     import pyarrow as pa
 
     from xcli.core.records import ImageRef
@@ -48,40 +47,40 @@ RUN_FILE = "_run.json"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a worker needs to know; it travels to all of them.
+    """Everything that a worker needs to know; it is sent to all of them.
 
     Attributes:
         command: `classify` or `features`.
         target: the dataset's directory: an absolute path, or a URL.
-        directory: where the run was started; relative paths are meant from there. None where there are none.
+        directory: the current directory of the driver, if there are relative paths; else None.
         spec: the model.
-        table: makes the table, for the loaded model.
+        make_task: makes the task for the loaded model.
         pixels: arguments of `preprocessing_for`.
-        options: use of the machine.
-        sources: what is listed; for the fingerprint, and for the members of archives.
-        extra_columns: those that are carried from a manifest.
-        images: number of images, as far as it was counted: no batch needs to be larger.
-        batch_size: that an earlier run had, whose options left it open.
-        long: whether there is so much to do that engines which start later and run faster pay.
+        options: how to use the machine.
+        sources: what is listed, for the fingerprint and for the members of archives.
+        extra_columns: columns that are copied from a manifest.
+        images: number of images, as far as they were counted; no batch needs to be larger.
+        batch_size: that of an earlier run, if the options leave it open.
+        optimize_for_throughput: whether the run is long enough for an engine that starts later and runs faster.
         part_rows: images in a block.
-        retry_errors: compute rows that are errors again.
+        retry_errors: compute error rows again.
         continues: whether an earlier run has left parts.
-        threads: processors that a worker has.
-        version: of this package, where the run was started.
+        threads: processors of a worker.
+        version: that of this package in the driver.
     """
 
     command: str
     target: str
     directory: str | None
     spec: ModelSpec
-    table: Callable[[LoadedModel], Task]
+    make_task: Callable[[LoadedModel], Task]
     pixels: dict[str, Any]
     options: RunOptions
     sources: SourceOptions
     extra_columns: tuple[ExtraColumn, ...]
     images: int
     batch_size: int | None
-    long: bool
+    optimize_for_throughput: bool
     part_rows: int
     retry_errors: bool
     continues: bool
@@ -90,14 +89,14 @@ class Job:
 
 
 MAX_ATTEMPTS = 10
-"""Times that a block is begun: more than that, and it is the block that workers die of."""
+"""Times that a block may be begun. If it is begun more often, the block itself is what kills the workers."""
 
 
-class Agreement:
-    """What all workers of a run share: its fingerprint, and how often each block was begun.
+class RunFingerprint:
+    """The fingerprint that all workers of a run share, and how often each block was begun.
 
     Args:
-        fingerprint: of an earlier run; else it is that of the first worker that is ready.
+        fingerprint: that of an earlier run; None leaves it to the first worker that is ready.
     """
 
     def __init__(self, fingerprint: dict[str, Any] | None) -> None:
@@ -105,58 +104,55 @@ class Agreement:
         self._begun: dict[int, int] = {}
 
     def offer(self, fingerprint: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Gives what was agreed on; where there is nothing yet, what is offered becomes that."""
+        """Returns the run's fingerprint; the first one offered becomes it."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint
         return self._fingerprint
 
     def begin(self, number: int) -> int:
-        """Takes note that a block is begun; says how often that was so."""
+        """Counts that a block is begun; returns how often it was."""
         self._begun[number] = self._begun.get(number, 0) + 1
         return self._begun[number]
 
 
 class Worker:
-    """Computes blocks; Ray Data makes one of each actor, and calls it from several threads.
+    """Computes blocks; a Ray actor calls it from several threads.
 
-    Blocks have the engine one after the other; while one has it, the next is decoded, and the part of the last one
-    written.
+    One block at a time uses the engine; meanwhile the next one is decoded, and the part of the last one is written.
 
     Args:
         job: what to do.
-        agreement: of the run, or what speaks for it in this process.
+        run_fingerprint: that of the run, or a proxy for it in this process.
     """
 
-    def __init__(self, job: Job, agreement: Agreement) -> None:
-        self._job, self._agreement = job, agreement
-        self._computation: Predictor | None = None
+    def __init__(self, job: Job, run_fingerprint: RunFingerprint) -> None:
+        self._job, self._run_fingerprint = job, run_fingerprint
+        self._predictor: Predictor | None = None
         self._fingerprint: dict[str, Any] = {}
         self._schema: Any = None
         self._notes: tuple[str, ...] = ()
         self._folder: Folder | None = None
         self._setting_up, self._turn = threading.Lock(), threading.Lock()
-        # TensorFlow would take all processors of the machine, and other workers' with them.
-        os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
 
-    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Computes the block in a table of one row; gives what came of it likewise."""
-        block = Block.of(table)
+    def compute(self, block: Block) -> BlockResult:
+        """Computes a block; an error that ends the run is in the result."""
         try:
             with self._setting_up:
                 self._enter()
-            done = self._work(block)
+            return self._work(block)
         except XcliError as error:
-            done = {"failure": (type(error).__name__, str(error))}
-        return Done(block.number, **done).to_frame()
+            return BlockResult(block.number, failure=error.with_traceback(None))
 
     def _enter(self) -> None:
-        """Makes this process one like that in which the run was started."""
+        """Makes this process like the driver: the same version, the same current directory."""
         from xcli.core.version import __version__
         from xcli.storage.directories import open_folder
 
         job = self._job
         if self._folder is not None:
             return
+        # Otherwise TensorFlow would use all processors of the machine, also those of other workers.
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
         where = socket.gethostname()
         if __version__ != job.version:
             raise UsageError(
@@ -172,33 +168,33 @@ class Worker:
                 ) from None
         self._folder = open_folder(job.target)
 
-    def _work(self, block: Block) -> dict[str, Any]:
-        found = None if block.number == PROBE else self._kept(block)
+    def _work(self, block: Block) -> BlockResult:
+        found = None if block.number == PROBE else self._finished_part(block)
         if found is not None:
             return found
         with self._setting_up:
             self._ready()
         if block.number == PROBE:
-            return {"fingerprint": digest(self._fingerprint), "notes": self._notes}
-        attempt = self._agreement.begin(block.number)
+            return BlockResult(PROBE, fingerprint=digest(self._fingerprint), notes=self._notes)
+        attempt = self._run_fingerprint.begin(block.number)
         if attempt > MAX_ATTEMPTS:
             ends = " to ".join(one_line(ref.path) for ref in (block.refs[0], block.refs[-1])) if block.refs else "none"
             raise ClusterError(
-                f"workers have died {MAX_ATTEMPTS} times over the same images ({ends}); find out which, leave it out "
-                "with --exclude, and run the same command again"
+                f"the same images killed a worker {MAX_ATTEMPTS} times ({ends}); find out which image it is, leave it "
+                "out with --exclude, and run the same command again"
             )
         if attempt > 1 or self._job.continues:
-            # Notes appear before their part: beside an older part of the same number they would speak for its rows.
+            # Notes appear before their part. Beside an older part of the same number they would describe wrong rows.
             assert self._folder is not None
             self._folder.unlink(part_name(block.number), notes_name(block.number))
         return self._compute(block)
 
-    # A part that is there
+    # A part that is already there
 
-    def _kept(self, block: Block) -> dict[str, Any] | None:
-        """What came of a block whose part is there and still holds, or None."""
+    def _finished_part(self, block: Block) -> BlockResult | None:
+        """Returns the result of a block whose part is there and still valid, or None."""
         assert self._folder is not None
-        agreed = self._agreement.offer(None)
+        agreed = self._run_fingerprint.offer(None)
         found = None if agreed is None else read_notes(self._folder, block.number)
         if agreed is None or found is None:
             return None
@@ -212,22 +208,21 @@ class Worker:
                 return None
         elif len(kept) != len(block.refs) or next(RowOrder(kept).rest(iter(block.refs)), None) is not None:
             return None
-        errors: dict[str, int] = {}
-        for reason in filter(None, map(kept.reason, range(len(kept)))):
-            errors[reason] = errors.get(reason, 0) + 1
-        return {
-            "ok": len(kept) - sum(errors.values()),
-            "errors": errors,
-            "skipped": json.loads(note["skipped"]),
-            "resumed": True,
-            "fingerprint": digest(agreed),
-        }
+        errors = Counter(filter(None, map(kept.reason, range(len(kept)))))
+        return BlockResult(
+            block.number,
+            ok=len(kept) - errors.total(),
+            errors=dict(errors),
+            skipped=json.loads(note["skipped"]),
+            resumed=True,
+            fingerprint=digest(agreed),
+        )
 
     # A part that is made
 
     def _ready(self) -> None:
-        """Loads the model and traces the engine, at the first block that needs it."""
-        if self._computation is not None:
+        """Loads the model and traces the engine for the first block that needs it."""
+        if self._predictor is not None:
             return
         from xcli.core.process import reuse_freed_memory
         from xcli.inference.predictor import Predictor
@@ -236,31 +231,33 @@ class Worker:
         job = self._job
         reuse_freed_memory()
         model = load_model(job.spec)
-        # One decoder a processor, of those that this worker has.
+        # One decoder for each processor of this worker.
         options = replace(job.options, workers=job.options.workers or job.threads)
-        computation = Predictor(model, job.table(model), preprocessing_for(model, **job.pixels), options)
-        default = computation.choose()
+        predictor = Predictor(model, job.make_task(model), preprocessing_for(model, **job.pixels), options)
+        default = predictor.choose()
         mine = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
-        agreed = self._agreement.offer(None)
+        agreed = self._run_fingerprint.offer(None)
         size = job.options.batch_size or (mine if agreed is None else agreed["provenance"]["batch_size"])
-        schema = computation.start(size, job.extra_columns, optimize_for_throughput=job.long)
-        fingerprint = self._fingerprint_of(computation, schema)
-        agreed = self._agreement.offer(fingerprint)
+        schema = self._start(predictor, size)
+        fingerprint = self._fingerprint_of(predictor, schema)
+        agreed = self._run_fingerprint.offer(fingerprint)
         assert agreed is not None
         if agreed["provenance"]["batch_size"] != size and job.options.batch_size is None:
-            # Another worker was quicker, and has more memory or less.
-            schema = computation.start(
-                agreed["provenance"]["batch_size"], job.extra_columns, optimize_for_throughput=job.long
-            )
-            fingerprint = self._fingerprint_of(computation, schema)
+            # Another worker was first, and chose by its own memory.
+            schema = self._start(predictor, agreed["provenance"]["batch_size"])
+            fingerprint = self._fingerprint_of(predictor, schema)
         self._check(agreed, fingerprint)
-        self._computation, self._fingerprint, self._schema = computation, fingerprint, schema
+        self._predictor, self._fingerprint, self._schema = predictor, fingerprint, schema
         self._notes = tuple(model.notes)
 
-    def _fingerprint_of(self, computation: Predictor, schema: pa.Schema) -> dict[str, Any]:
+    def _start(self, predictor: Predictor, batch_size: int) -> pa.Schema:
+        job = self._job
+        return predictor.start(batch_size, job.extra_columns, optimize_for_throughput=job.optimize_for_throughput)
+
+    def _fingerprint_of(self, predictor: Predictor, schema: pa.Schema) -> dict[str, Any]:
         job = self._job
         runner = {"name": "ray", "part_rows": job.part_rows}
-        provenance = computation.provenance(job.command)
+        provenance = predictor.provenance(job.command)
         fingerprint = fingerprint_of(provenance, job.sources, schema, "parquet", runner=runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
@@ -268,40 +265,34 @@ class Worker:
         hint = f", or machines differ (this one is {socket.gethostname()})"
         refuse_other_settings(self._job.target, agreed, fingerprint, hint)
 
-    def _compute(self, block: Block) -> dict[str, Any]:
-        assert self._computation is not None
+    def _compute(self, block: Block) -> BlockResult:
+        assert self._predictor is not None
         assert self._folder is not None
         text = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
         if self._folder.read(RUN_FILE) != text:
-            # Every worker would write the same; what else is there is of a run that is over.
+            # All workers write the same; any other content is that of an earlier run.
             self._folder.write(RUN_FILE, text)
         state = "" if block.archive is None else _state_of(block.refs[0])
         skipped = Counter[str]()
         refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
-        # Filled in before it is written: what is skipped in an archive is known at its end.
         note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
         metadata = provenance_metadata(self._fingerprint["provenance"])
-        writer = PartWriter(self._folder, block.number, metadata, note, keep=False)
+        writer = PartWriter(self._folder, block.number, metadata, keep=False)
         report = RunCounts()
         try:
-            for batch, rows in self._computation.rows(refs, turn=self._turn):
+            for batch, rows in self._predictor.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.states)
                 report.count(batch.errors)
-            note["skipped"] = json.dumps(skipped)
-            writer.finish(self._schema)
+            writer.finish(self._schema, note | {"skipped": json.dumps(skipped)})
         except BaseException:
             writer.abandon()
             raise
-        return {
-            "ok": report.ok,
-            "errors": report.errors,
-            "skipped": skipped,
-            "fingerprint": digest(self._fingerprint),
-            "notes": self._notes,
-        }
+        return BlockResult(
+            block.number, report.ok, report.errors, dict(skipped), False, digest(self._fingerprint), self._notes
+        )
 
     def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:
-        """The images of an archive, of those that this run is about; counts the others."""
+        """Yields the images of an archive that belong to this run, and counts the others."""
         archive, sources = block.archive, self._job.sources
         assert archive is not None
         archives = Archives(PathFilter(sources.include, sources.exclude), skipped)
@@ -313,6 +304,6 @@ class Worker:
 
 
 def _state_of(ref: ImageRef) -> str:
-    """The state of an archive's file as text."""
+    """Returns the state of an archive's file as text."""
     stamp = ref.location.state()
     return "" if stamp is None else f"{stamp.size} {stamp.mtime}"

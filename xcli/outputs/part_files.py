@@ -59,7 +59,6 @@ class PartWriter:
         folder: where the parts are; made already.
         number: of this part, from 0.
         metadata: of the Parquet file, text by key.
-        note: text by key, kept beside the notes.
         keep: the notes will be asked for in this process, so that a copy of them on this machine is of use.
 
     Raises:
@@ -71,12 +70,11 @@ class PartWriter:
         folder: Folder,
         number: int,
         metadata: Mapping[str, str],
-        note: Mapping[str, str] | None = None,
         *,
         keep: bool = True,
     ) -> None:
         self._keep = keep
-        self._folder, self.number, self._metadata, self._note = folder, number, metadata, note
+        self._folder, self.number, self._metadata = folder, number, metadata
         # Whoever died at this number, or works at it in another process, has files of other names.
         self._scratch = folder.scratch(unique_name(f"_{part_name(number)}"))
         self._notes_scratch = folder.scratch(unique_name(notes_name(number)))
@@ -106,11 +104,12 @@ class PartWriter:
             self._stream = CheckedStream(open(self._scratch, "wb"), self._scratch)  # noqa: SIM115 - closed by finish
         self._sink = ParquetWriter(self._stream, schema, self._metadata)
 
-    def finish(self, schema: pa.Schema | None = None) -> None:
+    def finish(self, schema: pa.Schema | None = None, note: Mapping[str, str] | None = None) -> None:
         """Makes the part appear: its notes first, so that no part is ever without them.
 
         Args:
-            schema: of the rows, for a part without any; None makes none then.
+            schema: that of the rows, for a part without any; None makes none then.
+            note: text by key, kept with the notes.
         """
         import pyarrow as pa
 
@@ -127,17 +126,17 @@ class PartWriter:
             self._sink.close()
             self._stream.close()
             with write_errors(self._folder.name):
-                self._write_notes()
+                self._write_notes(note)
             self._folder.publish(self._notes_scratch, notes_name(self.number), keep=self._keep)
             self._folder.publish(self._scratch, part_name(self.number))
         except BaseException:
             self.abandon()
             raise
 
-    def _write_notes(self) -> None:
+    def _write_notes(self, note: Mapping[str, str] | None) -> None:
         import pyarrow as pa
 
-        schema = self._notes[0].schema.with_metadata(None if self._note is None else dict(self._note))
+        schema = self._notes[0].schema.with_metadata(None if note is None else dict(note))
         with pa.ipc.new_file(self._notes_scratch, schema) as writer:
             for batch in self._notes:
                 writer.write_batch(batch)
