@@ -19,7 +19,7 @@ def ref(name: str) -> ImageRef:
 
 
 def archive(name: str) -> ImageRef:
-    return ImageRef(name, WholeArchive(name, b""), name.encode())
+    return ImageRef(name, WholeArchive(name), name.encode())
 
 
 def test_blocks_have_so_many_images_and_archives_are_blocks_of_their_own() -> None:
@@ -67,4 +67,4 @@ def test_blocks_and_results_can_be_pickled() -> None:
 
 def test_an_archive_is_read_by_its_members() -> None:
     with pytest.raises(NotImplementedError):
-        WholeArchive("x.tar", b"").read(1)
+        WholeArchive("x.tar").read(1)

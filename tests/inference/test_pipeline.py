@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -475,10 +475,9 @@ def test_leaving_and_interrupting_while_the_source_blocks(tmp_path: Path) -> Non
 class Far(Member):
     """An image that takes a while to come, whatever the number of processors; negative ones never do."""
 
-    archive: str
-    offset: int
-    gate: threading.Event
     size: int = 1
+    identity: None = None
+    gate: threading.Event = field(default_factory=threading.Event)
 
     @property
     def remote(self) -> bool:
@@ -497,7 +496,7 @@ class Far(Member):
 
 
 def far(number: int, gate: threading.Event) -> ImageRef:
-    return ImageRef(f"{number}.jpg", Far("a", number, gate), b"")
+    return ImageRef(f"{number}.jpg", Far("a", number, gate=gate), b"")
 
 
 def decode_far(location: Any, _: Preprocessing) -> np.ndarray:

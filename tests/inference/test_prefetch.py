@@ -25,10 +25,10 @@ from xcli.storage.local import LocalFile
 class Far(Member):
     """A location that takes a while to be read."""
 
-    archive: str
-    give: Callable[[], bytes]
-    size: int = 1
     offset: int = 0
+    size: int = 1
+    identity: None = None
+    give: Callable[[], bytes] = bytes
 
     @property
     def remote(self) -> bool:
@@ -44,7 +44,7 @@ class Far(Member):
 
 
 def far(name: str, give: Callable[[], bytes] | None = None, size: int = 1) -> ImageRef:
-    return ImageRef(name, Far(name, give or name.encode, size), name.encode())
+    return ImageRef(name, Far(name, give=give or name.encode, size=size), name.encode())
 
 
 def near(name: str) -> ImageRef:
@@ -63,7 +63,7 @@ def threads() -> set[str]:
 
 
 def test_local_files_pass_through_without_a_thread() -> None:
-    refs = [near("a"), near("b"), ImageRef("c", Far("c", bytes), b"", ImageError("missing", "gone"))]
+    refs = [near("a"), near("b"), ImageRef("c", Far("c", give=bytes), b"", ImageError("missing", "gone"))]
     begun = iter(refs)
     prefetcher = iter(ObjectPrefetcher(begun))
     assert next(prefetcher) == (refs[0], None)
@@ -228,7 +228,7 @@ def test_bytes_that_nobody_wants_are_let_go() -> None:
         return data
 
     budget = ByteBudget(1000)
-    early, late = (PrefetchedObject(Far(name, give, size=10), budget) for name in "ab")
+    early, late = (PrefetchedObject(Far(name, give=give, size=10), budget) for name in "ab")
     assert early.reserve()
     assert late.reserve()
     early.drop()

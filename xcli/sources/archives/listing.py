@@ -26,7 +26,7 @@ from xcli.sources.archives.members import (
     is_archive_name,
 )
 from xcli.sources.archives.tar import tar_entries
-from xcli.sources.archives.tar_stream import Luggage
+from xcli.sources.archives.tar_stream import CarryBudget
 from xcli.sources.archives.zip import zip_entries
 from xcli.sources.patterns import PathFilter, path_parts
 from xcli.sources.references import file_ref
@@ -58,7 +58,7 @@ class Archives:
     def __init__(self, path_filter: PathFilter, skipped: Counter[str]) -> None:
         self._filter = path_filter
         self._skipped = skipped
-        self._luggage = Luggage()
+        self._budget = CarryBudget()
         self._indexes: dict[bytes, _Index] = {}
 
     def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
@@ -74,7 +74,7 @@ class Archives:
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         try:
             with open_reader(os.fsdecode(archive)) as file:
-                for entry in _entries(file, self._luggage):
+                for entry in _entries(file, self._budget):
                     ref = self._ref(shown, key, entry)
                     if ref is not None:
                         yield ref
@@ -147,7 +147,7 @@ class WholeArchives(Archives):
 
     def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
         path = os.fsdecode(archive)
-        yield ImageRef(escape_path(path), WholeArchive(path, key), key or archive)
+        yield ImageRef(escape_path(path), WholeArchive(path, key=key), key or archive)
 
 
 class _Index:
@@ -158,7 +158,7 @@ class _Index:
         self._damage: ImageError | None = None
         try:
             with open_reader(os.fsdecode(archive)) as file:
-                for entry in _entries(file, Luggage()):
+                for entry in _entries(file, CarryBudget()):
                     if entry.kind != FILE:
                         problem = ImageError("not-a-file", f"it is a {entry.kind}, not a regular file")
                         self._members[entry.name] = problem
@@ -179,9 +179,9 @@ def _take(entry: Entry) -> Member:
     return entry.take(False)
 
 
-def _entries(file: Reader, luggage: Luggage) -> Iterator[Entry]:
+def _entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
     if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
-        return tar_entries(file, luggage)
+        return tar_entries(file, budget)
     return zip_entries(file)
 
 

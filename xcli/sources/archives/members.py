@@ -1,7 +1,7 @@
-"""Images within archives: what every kind of archive has in common.
+"""Images within archives: what tar and zip archives have in common.
 
-A `Member` is what an `ImageRef` carries instead of a path; it reads its own bytes, in whatever thread wants them.
-Nothing here or in `tars` and `zips` writes a file, follows a link of an archive, or uses a member's name as a path.
+A `Member` is the location of an image; it reads its own bytes, in whichever thread needs them. Nothing in this package
+writes a file, follows a link of an archive, or uses a member's name as a path.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState
 from xcli.images.formats import MAX_FILE_BYTES
+from xcli.sources.locations import RemoteObject
 from xcli.storage.local import FileIdentity, state_of_file
 from xcli.storage.urls import is_url
 
@@ -36,24 +37,25 @@ def is_archive_name(path: bytes) -> bool:
     return path.lower().endswith(ARCHIVE_EXTENSIONS)
 
 
+@dataclass(frozen=True, slots=True)
 class Member(ABC):
-    """An image within an archive.
+    """The `Location` of an image within an archive.
 
     Attributes:
         archive: path of the archive's file, or its URL.
-        offset: where in the archive the member is; with `archive` it tells members of one name apart.
-        size: its bytes.
+        offset: position of the member in the archive; together with `archive` it tells members of one name apart.
+        size: its size in bytes.
+        identity: what the archive's file was when it was listed.
     """
-
-    __slots__ = ()
 
     archive: str
     offset: int
     size: int
+    identity: FileIdentity | None
 
     @abstractmethod
     def read(self, max_bytes: int) -> bytes:
-        """Reads the member whole.
+        """Reads all bytes of the member.
 
         Args:
             max_bytes: larger members are refused; no more than that is ever unpacked.
@@ -77,33 +79,29 @@ class Member(ABC):
         return self.read(max_bytes), self.state()
 
     def state(self) -> FileState | None:
-        """The state of the archive, by which a change is noticed; None where it cannot be had."""
+        """See `Location`."""
         if not is_url(self.archive):
             return state_of_file(self.archive)
-        identity: FileIdentity | None = getattr(self, "identity", None)
-        if identity is not None:
-            return FileState(identity.size, identity.modified)
-        from xcli.sources.locations import state_of
-
-        return state_of(self.archive)
+        if self.identity is None:
+            return RemoteObject(self.archive).state()
+        return FileState(self.identity.size, self.identity.modified)
 
 
 @dataclass(frozen=True, slots=True)
 class WholeArchive(Member):
-    """The location of a reference that stands for all the images in an archive, to be listed where they are read.
+    """Stands for all the images in an archive, which are listed where they are read.
 
     Attributes:
-        archive: path of the archive's file.
-        key: its path relative to the source; empty if it is the source itself.
-        offset: 0.
+        key: the archive's path relative to the source; empty if it is the source itself.
     """
 
-    archive: str
-    key: bytes
     offset: int = 0
+    size: int = 0
+    identity: FileIdentity | None = None
+    key: bytes = b""
 
     def read(self, max_bytes: int) -> bytes:
-        """Never called: what is read is its members."""
+        """Is never called: only the members of the archive are read."""
         raise NotImplementedError("an archive is read by its members")
 
 
@@ -114,8 +112,8 @@ class Entry:
     Attributes:
         name: the member's name, as the archive has it.
         kind: `FILE`, `DIRECTORY`, `LINK` or `SPECIAL`.
-        take: gives the member; only of a `FILE` without an error, and only until the next entry is asked for. Its
-            argument says whether bytes that cannot be had again cheaply are to be read at once.
+        take: makes the member; only for a `FILE` without an error, and only until the next entry is requested. Its
+            argument says whether bytes that would be expensive to read again are to be read at once.
         error: why the member cannot be read, if that is known already.
     """
 
@@ -126,5 +124,5 @@ class Entry:
 
 
 def too_large(size: int, limit: int = MAX_FILE_BYTES) -> ImageError:
-    """The error of a member of `size` bytes."""
+    """Returns the error of a member of `size` bytes."""
     return ImageError("too-large", f"a member of {size:,} bytes; the limit is {limit:,}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xcli.sources.archives.members import Kind
-    from xcli.sources.archives.tar_stream import Luggage, Stream
+    from xcli.sources.archives.tar_stream import CarryBudget, TarStream
     from xcli.storage.readers import Reader
 
 MAX_HEADER = 1 << 20
@@ -30,14 +30,14 @@ _MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
 _MAX_NUMBER = 1 << 62
 
 
-def tar_entries(file: Reader, luggage: Luggage) -> Iterator[Entry]:
+def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
     """Lists a tar archive, compressed with gzip or Zstandard (told from the content) or not.
 
     Archives that were joined end to end are read as one, as with GNU tar's `--ignore-zeros`.
 
     Args:
         file: the archive.
-        luggage: what members of a compressed archive may carry.
+        budget: limits the bytes that members keep.
 
     Yields:
         Its members, in their order.
@@ -45,7 +45,7 @@ def tar_entries(file: Reader, luggage: Luggage) -> Iterator[Entry]:
     Raises:
         ImageError: the archive is damaged or ends too early, or is none; after the members before the damage.
     """
-    yield from _Parser(open_stream(file, luggage)).entries()
+    yield from _Parser(open_stream(file, budget)).entries()
 
 
 _EXTENSIONS = b"xXgLK"
@@ -67,7 +67,7 @@ class _Extended:
 class _Parser:
     """The headers of a tar, one after the other."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: TarStream) -> None:
         self._stream = stream
         self._members = 0
         self._zeros = 0  # blocks of them, since the last member

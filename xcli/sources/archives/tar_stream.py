@@ -1,22 +1,23 @@
-"""The bytes of tar archives: of plain ones by position, of compressed ones as a stream.
+"""The bytes of tar archives: plain ones by position, compressed ones as a stream.
 
-Members of a plain tar are read where they lie. Those of a compressed one cannot be: their bytes are read while the
-archive is listed and travel with the member, until it is read once; when more than `MAX_CARRIED` bytes are under way,
-or bytes are wanted a second time, the archive is unpacked again up to the member.
+Members of a plain tar are read at their position. Those of a compressed one cannot be: their bytes are read while the
+archive is listed and are kept with the member until it is read once. When more than `MAX_CARRIED` bytes are kept, or
+bytes are needed a second time, the archive is decompressed again up to the member.
 
-A plain tar in an object store is something of both. To list it is to fetch it, for its headers lie between the
-members; so members travel with their bytes, and nothing is fetched twice. Those that are large, that find no room, or
-that are wanted again are read where they lie.
+Listing a plain tar in an object store means fetching it, because its headers lie between the members. So the bytes of
+its members are kept with them too, and nothing is fetched twice. Members that are large, that exceed `MAX_CARRIED`, or
+that are needed again are read at their position.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
 from xcli.sources.archives.members import Member, too_large
@@ -26,23 +27,22 @@ from xcli.storage.urls import is_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.storage.local import FileIdentity
     from xcli.storage.readers import Reader
 
 MAX_CARRIED = 1 << 30
-"""Bytes of members of compressed archives that one listing lets wait for their decoding."""
+"""Bytes that all members of one listing may keep while they wait for their decoding."""
 
 MAX_AGAIN = 1 << 33
-"""How deep in a compressed archive a member may lie to be unpacked a second time."""
+"""Position in a compressed archive up to which a member is decompressed a second time."""
 
 MAX_PASSING = 8 << 20
-"""Size of the members of a plain tar in an object store up to which their bytes are taken along as they pass by."""
+"""Size up to which a member of a plain tar in an object store keeps its bytes."""
 
 _CHUNK = 1 << 20
 
 
 class _Carried:
-    """Bytes on their way from the listing to the decoder; `returned` is told when they are taken or given up."""
+    """Bytes between the listing and the decoder; reports to `returned` when they are taken or discarded."""
 
     __slots__ = ("_data", "_returned")
 
@@ -50,7 +50,7 @@ class _Carried:
         self._data, self._returned = data, returned
 
     def take(self) -> bytes | None:
-        """Gives the bytes, once; None after that, or if there never were any."""
+        """Returns the bytes, once; None after that, or if there never were any."""
         data, self._data = self._data, None
         if data is not None:
             self._returned.put(len(data))
@@ -58,11 +58,11 @@ class _Carried:
 
     @property
     def empty(self) -> bool:
-        """Whether there are no bytes, or none any more."""
+        """Whether there are no bytes, or no more."""
         return self._data is None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # To another process the member goes without them, and reads them where they lie.
+        # A member is sent to another process without the bytes, and reads them at their position there.
         return _nothing, ()
 
     def __del__(self) -> None:
@@ -73,24 +73,24 @@ def _nothing() -> _Carried:
     return _Carried(None, SimpleQueue())
 
 
-class Luggage:
-    """Keeps count of the bytes that members of compressed archives carry at the same time, in one listing."""
+class CarryBudget:
+    """Limits the bytes that members of archives keep at the same time, in one listing."""
 
     def __init__(self) -> None:
-        self._held = 0
-        # Decoders return bytes from their threads, and the garbage collector from anywhere: a lock could be held
-        # already by the thread that it interrupts. This queue allows both.
+        self._carried = 0
+        # Decoders return bytes from their threads, and the garbage collector at any moment, when the thread that it
+        # interrupts may hold a lock. This queue is safe for both.
         self._returned: SimpleQueue[int] = SimpleQueue()
 
     def has_room(self, size: int) -> bool:
-        """Says whether `size` more bytes may be carried; they always may when nothing else is."""
+        """Says whether `size` more bytes may be kept; they always may when no others are."""
         while not self._returned.empty():
-            self._held -= self._returned.get()
-        return self._held + size <= MAX_CARRIED or not self._held
+            self._carried -= self._returned.get()
+        return self._carried + size <= MAX_CARRIED or not self._carried
 
-    def pack(self, data: bytes | None) -> _Carried:
-        """Notes what a member carries. Bytes count until they are taken, or the member is given up."""
-        self._held += len(data or b"")
+    def carry(self, data: bytes | None) -> _Carried:
+        """Counts what a member keeps, until it is taken or the member is discarded."""
+        self._carried += len(data or b"")
         return _Carried(data, self._returned)
 
 
@@ -98,23 +98,19 @@ class Luggage:
 class TarMember(Member):
     """A member of a plain tar: `size` bytes at `offset`."""
 
-    archive: str
-    offset: int
-    size: int
-    identity: FileIdentity
     carried: _Carried | None = field(default=None, repr=False, compare=False)
 
     @property
     def remote(self) -> bool:
-        """See `Member.remote`: not while its bytes are with it."""
+        """See `Location`: False while the member keeps its bytes."""
         return is_url(self.archive) and (self.carried is None or self.carried.empty)
 
     def read(self, max_bytes: int) -> bytes:
-        """Gives the bytes that were carried, or reads them where they lie; see `Member.read`."""
+        """Returns the bytes that were kept, or reads them at their position; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
-        if self.carried is not None and (passed := self.carried.take()) is not None:
-            return passed
+        if self.carried is not None and (data := self.carried.take()) is not None:
+            return data
         with open_reader(self.archive, self.identity) as file:
             data = file.read_at(self.offset, self.size)
         if len(data) < self.size:
@@ -123,22 +119,18 @@ class TarMember(Member):
 
 
 @dataclass(frozen=True, slots=True)
-class PackedMember(Member):
-    """A member of a compressed tar: `size` bytes at `offset` of what the archive unpacks to."""
+class CompressedTarMember(Member):
+    """A member of a compressed tar: `size` bytes at `offset` of the decompressed archive."""
 
-    archive: str
-    offset: int
-    size: int
-    identity: FileIdentity
     carried: _Carried = field(repr=False, compare=False)
 
     @property
     def remote(self) -> bool:
-        """See `Member.remote`: unpacking it is work for a decoder, not a wait for a server."""
+        """See `Location`: decompressing takes a processor, so prefetching it is not worthwhile."""
         return False
 
     def read(self, max_bytes: int) -> bytes:
-        """Gives the bytes that were carried, and lets go of them; see `Member.read`."""
+        """Returns the bytes that were kept, and discards them; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         if (data := self.carried.take()) is not None:
@@ -148,37 +140,47 @@ class PackedMember(Member):
                 "too-large", f"it lies {self.offset:,} bytes deep in a compressed archive; unpack the archive first"
             )
         with open_reader(self.archive, self.identity) as file:
-            stream = _Packed(file, Luggage())
+            stream = _CompressedTar(file, CarryBudget())
             stream.seek(self.offset)
-            return stream.read_all(self.size)
+            return stream.read_exactly(self.size)
 
 
-class Stream(Protocol):
-    """What a tar is read from, from its beginning to its end."""
+class TarStream(ABC):
+    """A tar that is read from its beginning to its end.
 
-    offset: int
+    Attributes:
+        offset: the position in the decompressed archive.
+    """
 
+    def __init__(self, file: Reader, budget: CarryBudget) -> None:
+        self._file, self._budget = file, budget
+        self.offset = 0
+
+    @abstractmethod
     def read(self, count: int) -> bytes:
         """Reads `count` bytes, or fewer at the end."""
 
+    @abstractmethod
     def seek(self, offset: int) -> None:
-        """Goes forward; `truncated` if the end comes before."""
+        """Goes forward; raises `truncated` if the archive ends before."""
 
+    @abstractmethod
     def member(self, size: int, carry: bool) -> Member:
-        """Gives the member whose `size` bytes begin here; `truncated` if they are known not to be all there."""
+        """Makes the member whose `size` bytes begin here; raises `truncated` if it is known that some are missing."""
+
+    def read_exactly(self, count: int) -> bytes:
+        """Reads `count` bytes; raises `truncated` if there are fewer."""
+        data = self.read(count)
+        if len(data) < count:
+            raise _cut_off()
+        return data
 
 
-_CUT_OFF = "the archive is cut off: it ends before the data that it announces"
+def _cut_off() -> ImageError:
+    return ImageError("truncated", "the archive is cut off: it ends before the data that it announces")
 
 
-class _Plain:
-    """A plain tar."""
-
-    def __init__(self, file: Reader, luggage: Luggage) -> None:
-        self._file, self._luggage = file, luggage
-        self._passes = is_url(file.path)
-        self.offset = 0
-
+class _PlainTar(TarStream):
     def read(self, count: int) -> bytes:
         data = self._file.read_at(self.offset, count)
         self.offset += len(data)
@@ -186,65 +188,53 @@ class _Plain:
 
     def seek(self, offset: int) -> None:
         if offset > self._file.identity.size:
-            raise ImageError("truncated", _CUT_OFF)
+            raise _cut_off()
         self.offset = offset
 
     def member(self, size: int, carry: bool) -> Member:
-        if self.offset + size > self._file.identity.size:
-            raise ImageError("truncated", _CUT_OFF)
-        carried = None
-        if carry and self._passes and size <= MAX_PASSING and self._luggage.has_room(size):
-            data = self._file.read_at(self.offset, size)
-            if len(data) < size:
-                raise ImageError("truncated", _CUT_OFF)
-            carried = self._luggage.pack(data)
-        return TarMember(self._file.path, self.offset, size, self._file.identity, carried)
+        start, carried = self.offset, None
+        if start + size > self._file.identity.size:
+            raise _cut_off()
+        if carry and is_url(self._file.path) and size <= MAX_PASSING and self._budget.has_room(size):
+            carried = self._budget.carry(self.read_exactly(size))
+        return TarMember(self._file.path, start, size, self._file.identity, carried)
 
 
-class _Packed:
-    """A compressed tar, unpacked as it is read."""
-
-    def __init__(self, file: Reader, luggage: Luggage) -> None:
-        self._file, self._luggage = file, luggage
-        # Not closed: what is open is the archive's, and what else they hold goes with them.
+class _CompressedTar(TarStream):
+    def __init__(self, file: Reader, budget: CarryBudget) -> None:
+        super().__init__(file, budget)
+        # These are not closed: the open file belongs to the reader, and they hold nothing else.
         self._source = file.stream()
-        self._unpacked = _decompressed(self._source, file.read_at(0, 4))
-        self.offset = 0
+        self._decompressed = _decompressed(self._source, file.read_at(0, 4))
 
     def read(self, count: int) -> bytes:
         parts: list[bytes] = []
-        with _decompressing():
-            while count > 0 and (data := self._unpacked.read(count)):
+        with _explained():
+            while count > 0 and (data := self._decompressed.read(count)):
                 parts.append(data)
                 count -= len(data)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.offset += len(data)
         return data
 
-    def read_all(self, count: int) -> bytes:
-        data = self.read(count)
-        if len(data) < count:
-            raise ImageError("truncated", _CUT_OFF)
-        return data
-
     def seek(self, offset: int) -> None:
         while self.offset < offset:
-            self.read_all(min(_CHUNK, offset - self.offset))
+            self.read_exactly(min(_CHUNK, offset - self.offset))
 
     def member(self, size: int, carry: bool) -> Member:
         start = self.offset
-        data = self.read_all(size) if carry and self._luggage.has_room(size) else None
-        return PackedMember(self._file.path, start, size, self._file.identity, self._luggage.pack(data))
+        data = self.read_exactly(size) if carry and self._budget.has_room(size) else None
+        return CompressedTarMember(self._file.path, start, size, self._file.identity, self._budget.carry(data))
 
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_OTHER_PACKERS = ((b"BZh", "bzip2"), (b"\xfd7zX", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress"))
+_OTHER_COMPRESSIONS = ((b"BZh", "bzip2"), (b"\xfd7zX", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress"))
 
 
 def _decompressed(source: IO[bytes], magic: bytes) -> Any:
     if magic.startswith(_GZIP):
         return gzip.GzipFile(fileobj=source)
-    import pyarrow as pa  # it is needed for the tables anyway, and no Python before 3.14 has Zstandard
+    import pyarrow as pa  # a dependency already, while Python has Zstandard only from 3.14 on
 
     if not pa.Codec.is_available("zstd"):
         raise ImageError("unsupported", "this pyarrow was built without Zstandard; unpack the archive first")
@@ -252,8 +242,8 @@ def _decompressed(source: IO[bytes], magic: bytes) -> Any:
 
 
 @contextmanager
-def _decompressing() -> Iterator[None]:
-    """Turns what decompressors raise into what it means."""
+def _explained() -> Iterator[None]:
+    """Translates the exceptions of decompressors."""
     try:
         yield
     except EOFError as error:
@@ -269,20 +259,20 @@ def _decompressing() -> Iterator[None]:
         raise ImageError("corrupt", f"the archive is damaged: {text}") from error
 
 
-def open_stream(file: Reader, luggage: Luggage) -> Stream:
-    """Begins to read a tar; whether it is compressed is told from its content.
+def open_stream(file: Reader, budget: CarryBudget) -> TarStream:
+    """Begins to read a tar; its content tells whether it is compressed.
 
     Args:
         file: the archive.
-        luggage: what members of a compressed archive may carry.
+        budget: limits the bytes that members keep.
 
     Raises:
-        ImageError: `empty`, or `unsupported` for compression that is not read here.
+        ImageError: `empty`, or `unsupported` for another compression than gzip and Zstandard.
     """
     magic = file.read_at(0, 4)
     if not magic:
         raise ImageError("empty", "the archive has zero bytes")
-    for beginning, packer in _OTHER_PACKERS:
+    for beginning, name in _OTHER_COMPRESSIONS:
         if magic.startswith(beginning):
-            raise ImageError("unsupported", f"it is packed with {packer}; pack it with gzip or zstd, or unpack it")
-    return _Packed(file, luggage) if magic.startswith((_GZIP, _ZSTD)) else _Plain(file, luggage)
+            raise ImageError("unsupported", f"it is packed with {name}; pack it with gzip or zstd, or unpack it")
+    return _CompressedTar(file, budget) if magic.startswith((_GZIP, _ZSTD)) else _PlainTar(file, budget)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xcli.sources.archives.members import Kind
-    from xcli.storage.local import FileIdentity
     from xcli.storage.readers import Reader
 
 _END = struct.Struct("<4s4H2LH")
@@ -33,7 +32,7 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = (1 << 16) - 1
 _MAX_LOCAL_EXTRA = 1024  # a name and extensions of a local header that are longer cost a request more
-_CHUNK = 1 << 20
+_MAX_OVERHEAD = 1 << 20  # bytes of packed data beyond twice the size that a member is read with
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
@@ -43,13 +42,9 @@ _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 14: "LZMA", 93: "Zstandar
 class ZipMember(Member):
     """A member of a zip: its local header is at `offset`, `packed` bytes follow that unpack to `size`."""
 
-    archive: str
-    offset: int
     packed: int
-    size: int
     method: int
     crc: int
-    identity: FileIdentity
 
     def read(self, max_bytes: int) -> bytes:
         """Unpacks the member and verifies its checksum; see `Member.read`."""
@@ -62,73 +57,28 @@ class ZipMember(Member):
                 raise ImageError("corrupt", f"the archive has no member at byte {self.offset:,}")
             *_, name, extra = _LOCAL.unpack(head)
             data = self._unpack(file, self.offset + _LOCAL.size + name + extra)
+        if len(data) < self.size:
+            raise ImageError("truncated", f"the member ends after {len(data):,} of {self.size:,} bytes")
+        if len(data) > self.size:
+            raise ImageError("corrupt", f"the member unpacks to more than the {self.size:,} bytes it declares")
         if zlib.crc32(data) != self.crc:
             raise ImageError("corrupt", "the member's checksum (CRC-32) is wrong")
         return data
 
     def _unpack(self, file: Reader, start: int) -> bytes:
+        """Unpacks no more than one byte too many."""
         if self.method == _STORED:
-            data = file.read_at(start, self.size)
-        else:
-            try:
-                data = b"".join(self._unpacked(file, start))
-            except (zlib.error, OSError) as error:
-                raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
-            except MemoryError as error:
-                raise ImageError("too-large", f"not enough memory to unpack its {self.size:,} bytes") from error
-        if len(data) < self.size:
-            raise ImageError("truncated", f"the member ends after {len(data):,} of {self.size:,} bytes")
-        return data
-
-    def _unpacked(self, file: Reader, start: int) -> Iterator[bytes]:
-        """Unpacks in pieces; refuses before it has unpacked more than one byte too many."""
-        unpack = _Inflate() if self.method == _DEFLATED else _Bunzip()
-        room, left = self.size + 1, self.packed
-        while left > 0 and not unpack.ended and (packed := file.read_at(start, min(_CHUNK, left))):
-            start, left = start + len(packed), left - len(packed)
-            for part in unpack.feed(packed, room):
-                room -= len(part)
-                yield part
-                if room == 0:
-                    raise ImageError("corrupt", f"the member unpacks to more than the {self.size:,} bytes it declares")
-
-
-class _Inflate:
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
-
-    @property
-    def ended(self) -> bool:
-        return self._zlib.eof
-
-    def feed(self, packed: bytes, room: int) -> Iterator[bytes]:
-        """Unpacks at most `room` bytes, which must be positive: zlib takes 0 for no limit."""
-        while room > 0 and not self.ended:
-            part = self._zlib.decompress(packed, min(room, _CHUNK))
-            packed = self._zlib.unconsumed_tail
-            room -= len(part)
-            yield part
-            if not packed and len(part) < _CHUNK:
-                return
-
-
-class _Bunzip:
-    def __init__(self) -> None:
-        self._bz2 = bz2.BZ2Decompressor()
-
-    @property
-    def ended(self) -> bool:
-        return self._bz2.eof
-
-    def feed(self, packed: bytes, room: int) -> Iterator[bytes]:
-        """Unpacks at most `room` bytes."""
-        while room > 0 and not self.ended:
-            part = self._bz2.decompress(packed, min(room, _CHUNK))
-            packed = b""
-            room -= len(part)
-            yield part
-            if self._bz2.needs_input:
-                return
+            return file.read_at(start, self.size)
+        # Neither method makes data much longer, so that a wrong number in a header cannot fill the memory.
+        packed = file.read_at(start, min(self.packed, 2 * self.size + _MAX_OVERHEAD))
+        try:
+            if self.method == _DEFLATED:
+                return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self.size + 1)
+            return bz2.BZ2Decompressor().decompress(packed, self.size + 1)
+        except (zlib.error, OSError) as error:
+            raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
+        except MemoryError as error:
+            raise ImageError("too-large", f"not enough memory to unpack its {self.size:,} bytes") from error
 
 
 class _Directory(NamedTuple):
@@ -250,7 +200,7 @@ def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: b
         error = ImageError("truncated", "its data lies beyond the end of the archive")
     if error is not None:
         return Entry(name, FILE, error=error)
-    member = ZipMember(file.path, offset, packed, size, method, crc, file.identity)
+    member = ZipMember(file.path, offset, size, file.identity, packed, method, crc)
     return Entry(name, FILE, lambda carry: member)
 
 
