@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,11 @@ import click
 
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import Recipe
-from xcli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xcli.training.split import Example, Split
+    from xcli.training.split import Example
 
 
 def fold_of(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
@@ -47,51 +46,34 @@ def fold_of(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
     return [chosen[one.digest] for one in examples]
 
 
-@dataclass(slots=True)
-class Fold(TrainingSession):
-    """A run over some of the images of another, whose activations it takes."""
-
-    def take(self, whole: TrainingSession) -> None:
-        """In place of `prepare`."""
-        import numpy as np
-
-        from xcli.sources.labelled import TRAIN
-
-        self._views, self.bad = whole._views, whole.bad
-        good = [index for index, one in enumerate(self.images) if one.split == TRAIN and index not in self.bad]
-        self._train = self._places = np.array(good, np.int64)
-        self._check()
-
-
-def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
-    """Trains every fold; gives accuracy of the best and of the last epoch, and seconds, of each."""
+def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | None) -> list[dict[str, Any]]:
+    """Trains every fold; returns the accuracy of its best and of its last epoch, and its seconds."""
     from xcli.models.loader import load_model, preprocessing_for
     from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
-    from xcli.training.activation_cache import ActivationCache, default_cache_dir
+    from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, ActivationCache, default_cache_dir
     from xcli.training.activations import ActivationExtractor
     from xcli.training.base_model import read_base_model
+    from xcli.training.callbacks import Callbacks
     from xcli.training.checkpoints import Checkpoints
     from xcli.training.distribution import Replicas
-    from xcli.training.finetune import DEFAULT_CACHE_BYTES
     from xcli.training.freezing import cut_below
     from xcli.training.recipe import trained_dtype, training_precision
-    from xcli.training.session import Callbacks
+    from xcli.training.session import TrainingSession
     from xcli.training.split import split_images
+    from xcli.training.training_data import extract_activations
 
     spec = ModelSpec(weights=weights, include_top=False)
     model = load_model(spec)
     precision = training_precision("auto", "/CPU:0")
-    found = split_images(read_labelled(data), 0.0, recipe.seed)
+    found = split_images(read_labelled(source), 0.0, recipe.seed)
     examples = tuple(replace(one, split=TRAIN) for one in found.examples if one.split in (TRAIN, VALIDATION))
     base, replicas = read_base_model(model, spec), Replicas(["/CPU:0"])
 
-    def tuning(kind: type[TrainingSession], split: Split) -> Any:
-        return kind(split, base, recipe, trained_dtype(precision), replicas, Callbacks())
-
-    whole = tuning(TrainingSession, replace(found, examples=examples))
     cache = ActivationCache(cache_dir or default_cache_dir(), DEFAULT_CACHE_BYTES)
-    whole.prepare(
+    whole = extract_activations(
+        replace(found, examples=examples),
+        recipe.view_count,
         ActivationExtractor(
             model=model,
             cut=cut_below(recipe.unfreeze),
@@ -101,25 +83,26 @@ def run(data: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | No
             cache=cache,
             devices=("/CPU:0",),
             precision=precision,
-        )
+        ),
+        Callbacks(),
     )
     chosen, results = fold_of(examples, folds, recipe.seed), []
     for fold in range(folds):
         begin = time.monotonic()
         held = [VALIDATION if number == fold else TRAIN for number in chosen]
         parts = tuple(replace(one, split=part) for one, part in zip(examples, held, strict=True))
-        one = tuning(Fold, replace(found, examples=parts))
-        one.take(whole)
+        data = replace(whole, images=parts)
+        session = TrainingSession(recipe, base, data, trained_dtype(precision), replicas, Callbacks())
         with tempfile.TemporaryDirectory() as folder:
-            _, progress = one.train(Checkpoints(folder, {}), None)
-        last = progress.rows[-1].phase
-        course = [row.val_accuracy for row in progress.rows if row.phase == last]
+            _, state = session.train(Checkpoints(folder, {}))
+        last = state.rows[-1].phase
+        course = [row.val_accuracy for row in state.rows if row.phase == last]
         results.append(
             {
                 "images": chosen.count(fold),
                 "best": max(course),
                 "last": course[-1],
-                "head": max(row.val_accuracy for row in progress.rows if row.phase == progress.rows[0].phase),
+                "head": max(row.val_accuracy for row in state.rows if row.phase == state.rows[0].phase),
                 "seconds": time.monotonic() - begin,
             }
         )

@@ -188,16 +188,16 @@ def test_interrupted_and_continued_it_ends_in_the_same_model(
 ) -> None:
     command = ("finetune", data, "-o", scratch / "RUN", *options, *TRAINED, "--val-split", "0.25")
 
-    def interrupt(self: TrainingDisplay, row: Any, phase: Any) -> None:
-        if (row.phase, row.epoch) == ("blocks", 1):
+    def interrupt(self: TrainingDisplay, metrics: Any, phase: Any) -> None:
+        if (metrics.phase, metrics.epoch) == ("blocks", 1):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingDisplay, "epoch", interrupt)
+        patch.setattr(TrainingDisplay, "on_epoch_end", interrupt)
         stopped = invoke(*command)
     assert stopped.code == 130, stopped
-    assert "goes on from the last epoch" in stopped.err
-    assert "2 of 2 views from before" in stopped.err
+    assert "continues from the last epoch" in stopped.err
+    assert "2 of 2 sets of views were cached" in stopped.err
     assert not (scratch / "RUN").exists()
     other = invoke(*command, "--mixup", "0")
     assert other.code == 2, other
@@ -223,7 +223,7 @@ def test_from_a_bundle_with_other_classes_and_without_validation(
     rest = ("--cache-dir", tmp_path / "cache", "--val-split", "0", "--views", "1", "--tensorboard", board)
     result = invoke(*command, *rest)
     assert result.code == 0, result
-    assert "tells other classes apart: it gets a new head" in result.err
+    assert "it gets a new head" in result.err
     assert "these figures are of the training images" in result.err
     metrics = json.loads((scratch / "RUN" / "metrics.json").read_text())
     assert (metrics["split"], metrics["n"]) == ("train", 3)
@@ -277,7 +277,7 @@ def spoil(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "match"), [("data/RUN", "within the data"), ("no/RUN", "create it first"), ("file", "no directory")]
+    ("name", "match"), [("data/RUN", "is within the data"), ("no/RUN", "create it first"), ("file", "not a directory")]
 )
 def test_refuses_places_that_cannot_be_meant(invoke: Invoke, tmp_path: Path, name: str, match: str) -> None:
     save_colours(tmp_path / "data", 2)
@@ -293,7 +293,7 @@ def test_two_processes_do_not_make_one_run(invoke: Invoke, tmp_path: Path) -> No
     with FileLock(tmp_path / "RUN.partial" / ".lock"):
         result = invoke("finetune", tmp_path / "data", "-o", tmp_path / "RUN", *FAST, "--cache-dir", tmp_path / "c")
     assert result.code == 5, result
-    assert "another process is at work on" in result.err
+    assert "is being written by process " in result.err
 
 
 def test_a_directory_of_somebody_else_is_left_alone(invoke: Invoke, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The course of a training on standard error."""
+"""The progress of a training on standard error."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from xcli.cli import training_progress as courses
+from xcli.cli import training_progress as module
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.training.activation_cache import ActivationCache
-from xcli.training.trainer import EpochMetrics, Phase
+from xcli.training.callbacks import EpochMetrics
+from xcli.training.recipe import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,16 +30,16 @@ def row(epoch: int, val: float | None = 0.75) -> EpochMetrics:
     return EpochMetrics("head", epoch, 1e-3, 1.25, 0.5, None if val is None else 2 * val, val, 4.2)
 
 
-def follow(course: TrainingDisplay, cache: ActivationCache, val: float | None) -> None:
-    with course:
-        course.computing(12)
-        course.computed(12)
-        course.cached(0, 2, 3_000_000, cache)
-        course.phase(PHASE, 1)
+def follow(display: TrainingDisplay, cache: ActivationCache, val: float | None) -> None:
+    with display:
+        display.on_extraction_begin(12)
+        display.on_images_extracted(12)
+        display.on_extraction_end(0, 2, 3_000_000, cache)
+        display.on_phase_begin(PHASE, 1)
         for epoch in (2, 3):
-            course.step(1, 2)
-            course.epoch(row(epoch, val), PHASE)
-        course.scoring()
+            display.on_step_end(1, 2)
+            display.on_epoch_end(row(epoch, val), PHASE)
+        display.on_evaluation_begin()
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[io.Strin
     def show(stream: io.StringIO, enabled: bool, val: float | None = 0.75) -> str:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", stream)
-            patch.setattr(courses.log, "disabled", True)  # other tests of the process may have left its handlers
+            patch.setattr(module.log, "disabled", True)  # other tests of the process may have left its handlers
             follow(TrainingDisplay(enabled=enabled), ActivationCache(tmp_path, 1), val)
         return stream.getvalue()
 
@@ -70,19 +71,19 @@ def test_a_live_table_on_a_terminal(shown: Callable[..., str], monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "100")
     text = shown(Terminal(), True)
     assert "step 1 of 2" in text
-    assert "trying the finished model" in text
+    assert "evaluating the finished model" in text
     last = text.rsplit("epoch", 1)[1]
     assert "head 2/3" in last
     assert "head 3/3" in last
-    assert "trying" not in last
+    assert "evaluating" not in last
 
 
 def test_long_computations_are_reported_on_a_pipe_too(
     shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courses, "_REPORTS", 0.0)
-    assert shown(io.StringIO(), True).splitlines()[0] == "12 of 12 images, views counted each"
-    assert "12 of 12 images, views" not in shown(Terminal(), True)
+    monkeypatch.setattr(module, "_REPORTS", 0.0)
+    assert shown(io.StringIO(), True).splitlines()[0] == "12 of 12 views"
+    assert "12 of 12 views" not in shown(Terminal(), True)
 
 
 def test_no_validation_leaves_its_columns_empty(shown: Callable[..., str]) -> None:

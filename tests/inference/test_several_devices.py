@@ -21,16 +21,18 @@ from xcli.inference import predictor
 from xcli.inference.predictor import Predictor
 from xcli.training.freezing import cut_below
 from xcli.models.hdf5_weights import KERNEL, random_weights
-from xcli.inference.run import Run, RunOptions, preprocessing_for
-from xcli.models.loader import load_model
+from xcli.inference.options import RunOptions
+from xcli.inference.run import Run
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.training.optimizer import StepOptions, TrainStep
 from xcli.training.distribution import Replicas
 from xcli.core.tensorflow import load_tensorflow
-from xcli.sources.listing import SourceOptions, list_images
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
 from xcli.training.trainable import TrainableLayers
 from xcli.inference.tasks import FeaturesTask
-from xcli.training.trainer import Scorer
-from xcli.training.batches import RowSubset
+from xcli.training.trainer import Validator
+from xcli.training.batches import RowSubset, ValidationSet
 
 tf = load_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -77,7 +79,8 @@ def train(devices):
     state = stepper.state()
     again = TrainStep(tail, options, 0, replicas)
     again.restore(state)
-    scores = Scorer(TrainableLayers(cut, weights, 3), 4).scores(RowSubset(x[0], np.arange(5)), again.averaged())
+    data = ValidationSet(RowSubset(x[0], np.arange(5)), np.zeros(5, int))
+    scores = Validator(TrainableLayers(cut, weights, 3), data, 4).scores(again.averaged())
     return told, state, scores, {name: again.state()[name] for name in state}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.training import activation_cache as caching
-from xcli.training.activation_cache import ActivationCache, fingerprint
+from xcli.training.activation_cache import ActivationCache, entry_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_nothing_of_others_is_removed_or_written_to(tmp_path: Path, caplog: pyte
     assert not (inside / A).exists()
     assert [path for path in theirs if not path.is_file()] == []
     assert [record.getMessage() for record in caplog.records] == [
-        f"cache: removing {inside / A}, which was used longest ago"
+        f"cache: removing {inside / A}, the least recently used entry"
     ]
     for key in (C, D):
         with pytest.raises(OutputError, match="was not made by this program; choose another --cache-dir"):
@@ -121,6 +121,6 @@ def test_refuses_a_directory_that_cannot_be(tmp_path: Path) -> None:
         ActivationCache(tmp_path / "file", 1)
 
 
-def test_the_fingerprint_tells_descriptions_apart() -> None:
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+def test_different_descriptions_have_different_keys() -> None:
+    assert entry_key({"a": 1, "b": 2}) == entry_key({"b": 2, "a": 1})
+    assert entry_key({"a": 1}) != entry_key({"a": 2})

@@ -35,19 +35,19 @@ def test_steps_are_those_of_adam(keras: Any) -> None:
     ours = stepper()
     head = keras.layers.Dense(3)
     model = keras.Sequential([keras.Input((2048,)), head])
-    head.set_weights([ours.tail.variables[KERNEL].numpy(), ours.tail.variables[BIAS].numpy()])
+    head.set_weights([ours.layers.variables[KERNEL].numpy(), ours.layers.variables[BIAS].numpy()])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-7), loss, jit_compile=False)
     for _ in range(4):
         expected = model.train_on_batch(X, TARGETS)
         found, _ = ours.step(X, TARGETS, ONES, 1e-2)
         assert found / 6 == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
-    assert np.abs(ours.tail.variables[KERNEL].numpy() - head.get_weights()[0]).max() < 2e-4
+    assert np.abs(ours.layers.variables[KERNEL].numpy() - head.get_weights()[0]).max() < 2e-4
 
 
 def test_smoothing_weights_and_right_answers() -> None:
     plain = stepper()
-    logits = plain.tail.logits(X).numpy().astype(np.float64)
+    logits = plain.layers.logits(X).numpy().astype(np.float64)
     logarithms = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     importance = np.array([1, 2, 0, 1, 1, 0], np.float32)
     targets = TARGETS * 0.9 + 0.1 / 3
@@ -61,8 +61,8 @@ def test_padding_changes_nothing() -> None:
     one, other = stepper(), stepper()
     one.step(X[:4], TARGETS[:4], ONES[:4], 1e-2)
     other.step(X, TARGETS, np.array([1, 1, 1, 1, 0, 0], np.float32), 1e-2)
-    for name, variable in one.tail.variables.items():
-        assert np.abs(variable.numpy() - other.tail.variables[name].numpy()).max() < 1e-5
+    for name, variable in one.layers.variables.items():
+        assert np.abs(variable.numpy() - other.layers.variables[name].numpy()).max() < 1e-5
 
 
 def test_dropout_follows_from_the_seed_and_the_step() -> None:
@@ -77,24 +77,24 @@ def test_dropout_follows_from_the_seed_and_the_step() -> None:
 
 def test_the_average_follows_the_weights() -> None:
     one = stepper(average=0.9)
-    start = one.tail.variables[KERNEL].numpy()
+    start = one.layers.variables[KERNEL].numpy()
     one.step(X, TARGETS, ONES, 1e-2)
-    moved, average = one.tail.variables[KERNEL].numpy(), one.averaged()[KERNEL]
+    moved, average = one.layers.variables[KERNEL].numpy(), one.averaged()[KERNEL]
     assert np.allclose(average, 0.1 * start + 0.9 * moved, atol=1e-6)  # the first step keeps 1 / 10
     without = stepper()
     without.step(X, TARGETS, ONES, 1e-2)
-    assert np.array_equal(without.averaged()[KERNEL], without.tail.variables[KERNEL].numpy())
+    assert np.array_equal(without.averaged()[KERNEL], without.layers.variables[KERNEL].numpy())
 
 
 def test_weight_decay_shrinks_kernels_alone() -> None:
     plain, decayed = stepper(), stepper(weight_decay=0.5)
-    start = plain.tail.variables[KERNEL].numpy()
+    start = plain.layers.variables[KERNEL].numpy()
     for one in (plain, decayed):
-        one.tail.variables[BIAS].assign([1.0, 2.0, 3.0])
+        one.layers.variables[BIAS].assign([1.0, 2.0, 3.0])
         one.step(X, TARGETS, ONES, 1e-2)
-    difference = plain.tail.variables[KERNEL].numpy() - decayed.tail.variables[KERNEL].numpy()
+    difference = plain.layers.variables[KERNEL].numpy() - decayed.layers.variables[KERNEL].numpy()
     assert np.allclose(difference, 1e-2 * 0.5 * start, atol=1e-7)
-    assert np.array_equal(plain.tail.variables[BIAS].numpy(), decayed.tail.variables[BIAS].numpy())
+    assert np.array_equal(plain.layers.variables[BIAS].numpy(), decayed.layers.variables[BIAS].numpy())
 
 
 def test_a_state_that_is_restored_goes_on_as_if_nothing_had_happened() -> None:

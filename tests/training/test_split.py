@@ -78,7 +78,7 @@ def test_a_validation_part_that_is_there_stays(tmp_path: Path, caplog: pytest.Lo
     assert not found.made
     assert [len(found.part(part)) for part in ("train", "validation", "test")] == [6, 3, 1]
     assert found.shared == 3
-    assert "3 of the validation and test images are, byte for byte, training images too" in caplog.text
+    assert "3 of the validation and test images are byte-identical to training images" in caplog.text
 
 
 def test_a_test_part_is_not_split_off_from(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_one_image_a_class_cannot_be_split(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, "xcli"):
         found = split(tmp_path / "some")
     assert {one.sample.label for one in found.part("validation")} == {"b"}
-    assert "only one image each, so none for validation: 'a'" in caplog.text
+    assert "only one image, so none for validation: 'a'" in caplog.text
 
 
 def test_two_labels_for_the_same_bytes_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +121,7 @@ def test_two_labels_for_the_same_bytes_are_said(tmp_path: Path, caplog: pytest.L
     (root / "b" / "same.jpg").write_bytes(b"a 0")
     with caplog.at_level(logging.WARNING, "xcli"):
         split(root)
-    assert "1 images stand under more than one label" in caplog.text
+    assert "1 images have more than one label" in caplog.text
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])

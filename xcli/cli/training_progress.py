@@ -1,4 +1,4 @@
-"""The course of a training on standard error: a live table on a terminal, plain lines on a pipe."""
+"""The progress of a training on standard error: a live table on a terminal, plain lines on a pipe."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from xcli.training.session import Callbacks
+from xcli.training.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from xcli.training.activation_cache import ActivationCache
-    from xcli.training.trainer import EpochMetrics, Phase
+    from xcli.training.callbacks import EpochMetrics
+    from xcli.training.recipe import Phase
 
 _REDRAWS = 4
-"""A second, at most."""
+"""Updates of the live table in a second, at most."""
 
 _REPORTS = 30.0
-"""Seconds between two lines on activations, where there is no terminal for a bar."""
+"""Seconds between two lines about activations, if there is no terminal for a progress bar."""
 
 log = logging.getLogger("xcli")
 
 
 class TrainingDisplay(Callbacks):
-    """Shows a run while it is under way.
+    """Shows a fine-tuning while it runs.
 
     Args:
         enabled: whether anything is shown.
@@ -53,7 +54,7 @@ class TrainingDisplay(Callbacks):
         self.close()
 
     def close(self) -> None:
-        """Leaves the terminal as it should be; may be called twice."""
+        """Ends the bar, the table and the event file; may be called twice."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -66,28 +67,28 @@ class TrainingDisplay(Callbacks):
             self._writer.close()
             self._writer = None
 
-    def computing(self, images: int) -> None:
-        log.warning("computing the activations of %s images, views counted each", f"{images:,}")
+    def on_extraction_begin(self, images: int) -> None:
+        log.warning("computing the activations of %s views of images", f"{images:,}")
         self._images, self._total, self._reported = 0, images, time.monotonic()
         if self._live:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=images, unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=images, unit=" views", file=sys.stderr, dynamic_ncols=True, leave=False)
 
-    def computed(self, images: int) -> None:
+    def on_images_extracted(self, images: int) -> None:
         self._images += images
         if self._bar is not None:
             self._bar.update(images)
         elif self._enabled and time.monotonic() - self._reported >= _REPORTS:
             self._reported = time.monotonic()
-            self._say(f"{self._images:,} of {self._total:,} images, views counted each")
+            self._say(f"{self._images:,} of {self._total:,} views")
 
-    def cached(self, reused: int, views: int, size: int, cache: ActivationCache) -> None:
+    def on_extraction_end(self, reused: int, views: int, size: int, cache: ActivationCache) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         log.warning(
-            "activations: %.2f GB, %d of %d views from before; the cache holds %.2f GB in %s",
+            "activations: %.2f GB, %d of %d sets of views were cached; the cache holds %.2f GB in %s",
             size / 1e9,
             reused,
             views,
@@ -95,10 +96,10 @@ class TrainingDisplay(Callbacks):
             cache.folder,
         )
 
-    def phase(self, phase: Phase, done: int) -> None:
+    def on_phase_begin(self, phase: Phase, done: int) -> None:
         self._begin, self._done, self._epochs = time.monotonic(), 0, phase.epochs - done
         if done:
-            log.warning("continuing: %d epochs of the phase '%s' are kept from before", done, phase.name)
+            log.warning("continuing: %d epochs of the phase '%s' are done", done, phase.name)
         if self._live and self._display is None:
             from rich.console import Console
             from rich.live import Live
@@ -109,7 +110,7 @@ class TrainingDisplay(Callbacks):
         elif self._enabled and not self._live and not self._rows:
             self._say("  ".join(_HEADINGS))
 
-    def step(self, step: int, steps: int) -> None:
+    def on_step_end(self, step: int, steps: int) -> None:
         now = time.monotonic()
         if self._display is None or now - self._drawn < 1 / _REDRAWS:
             return
@@ -118,24 +119,24 @@ class TrainingDisplay(Callbacks):
         self._display.update(self._table(), refresh=True)
 
     def _left(self, done: float) -> str:
-        """The time that the phase still takes, if it is not stopped early."""
+        """Returns the time left in the phase, if it is not stopped early, as text."""
         if done <= 0:
             return ""
         seconds = (time.monotonic() - self._begin) / done * (self._epochs - done)
         return f", {int(seconds) // 60}:{int(seconds) % 60:02d} left at most"
 
-    def epoch(self, row: EpochMetrics, phase: Phase) -> None:
+    def on_epoch_end(self, metrics: EpochMetrics, phase: Phase) -> None:
         self._done += 1
         cells = (
-            f"{row.phase} {row.epoch}/{phase.epochs}",
-            f"{row.loss:.4f}",
-            f"{row.accuracy:.4f}",
-            "" if row.val_loss is None else f"{row.val_loss:.4f}",
-            "" if row.val_accuracy is None else f"{row.val_accuracy:.4f}",
-            f"{row.seconds:.1f}",
+            f"{metrics.phase} {metrics.epoch}/{phase.epochs}",
+            f"{metrics.loss:.4f}",
+            f"{metrics.accuracy:.4f}",
+            "" if metrics.val_loss is None else f"{metrics.val_loss:.4f}",
+            "" if metrics.val_accuracy is None else f"{metrics.val_accuracy:.4f}",
+            f"{metrics.seconds:.1f}",
         )
         self._rows.append(cells)
-        self._write_events(row)
+        self._write_events(metrics)
         if self._display is not None:
             self._status = self._left(self._done).removeprefix(", ")
             self._display.update(self._table(), refresh=True)
@@ -143,12 +144,12 @@ class TrainingDisplay(Callbacks):
             line = "  ".join(cell.rjust(len(heading)) for cell, heading in zip(cells, _HEADINGS, strict=True))
             self._say(line + self._left(self._done))
 
-    def scoring(self) -> None:
+    def on_evaluation_begin(self) -> None:
         if self._display is not None:
-            self._status = "trying the finished model"
+            self._status = "evaluating the finished model"
             self._display.update(self._table(), refresh=True)
         elif self._enabled:
-            log.warning("trying the finished model")
+            log.warning("evaluating the finished model")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -164,7 +165,7 @@ class TrainingDisplay(Callbacks):
             table.add_row(*cells)
         return table
 
-    def _write_events(self, row: EpochMetrics) -> None:
+    def _write_events(self, metrics: EpochMetrics) -> None:
         if self._tensorboard is None:
             return
         from xcli.core.tensorflow import load_tensorflow
@@ -172,15 +173,15 @@ class TrainingDisplay(Callbacks):
         tf = load_tensorflow()
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._tensorboard)
-        # tf.summary.scalar would need the TensorBoard package, which is for looking at the files, not for writing them.
+        # tf.summary.scalar needs the package tensorboard, which TensorFlow does not install; tf.summary.write does not.
         proto = tf.compat.v1.SummaryMetadata
         metadata = proto(plugin_data=proto.PluginData(plugin_name="scalars"))
         self._number += 1
         with self._writer.as_default(step=self._number):
             for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-                value = getattr(row, name)
+                value = getattr(metrics, name)
                 if value is not None:
-                    tf.summary.write(f"{row.phase}/{name}", tf.constant(value, tf.float32), metadata=metadata)
+                    tf.summary.write(f"{metrics.phase}/{name}", tf.constant(value, tf.float32), metadata=metadata)
         self._writer.flush()
 
 

@@ -1,9 +1,9 @@
-"""The cache of activations on the disk: one directory an entry, named by a fingerprint, bounded in size.
+"""The cache of activations on disk: a directory for each entry, and a limit for their total size.
 
-The cache is a sub-folder of its own, so that nothing else is in it. An entry is a directory of NumPy arrays and a
-description, `entry.json`, that appears last: without it an entry is one that was being made when its process died, and
-is continued. Nothing in the cache is needed: deleting it costs time. What carries no marker of this program is never
-removed and never written to, whatever its name is.
+The cache has a sub-folder of its own, which holds nothing else. An entry is a directory of NumPy arrays and a
+description, `entry.json`, which is written last: an entry without it was not finished, and is continued. The cache may
+be deleted at any time; the activations are then computed again. Directories without the marker file of this program are
+never removed or written to, whatever their names are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
+from xcli.storage.atomic import write_atomically
 from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -38,20 +39,21 @@ _CACHE_TAG = (
 )
 
 GIB = 1 << 30
+DEFAULT_CACHE_BYTES = 20 * GIB
 
 _SPARE_BYTES = 256 << 20
-"""Left free on the disk, for everybody else."""
+"""Left free on the disk for other programs."""
 
 
 def default_cache_dir() -> Path:
-    """The user's cache directory of this program; activations get a sub-folder of it."""
+    """Returns the user's cache directory of this program, in which activations have a sub-folder."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("xception"))
 
 
-def fingerprint(description: Mapping[str, Any]) -> str:
-    """The name of an entry: a digest of everything that its values depend on."""
+def entry_key(description: Mapping[str, Any]) -> str:
+    """Returns the name of an entry: a digest of everything that its values depend on."""
     return sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -59,8 +61,8 @@ class ActivationCache:
     """Entries in a directory.
 
     Args:
-        parent: the directory in which the cache has its sub-folder; both are made where they are missing.
-        limit: bytes that all entries together may take, those of the run in hand included.
+        parent: the directory in which the cache has its sub-folder; both are made if they do not exist.
+        limit: bytes that all entries together may take, including those of this run.
 
     Attributes:
         folder: the sub-folder.
@@ -84,7 +86,7 @@ class ActivationCache:
             raise OutputError(f"cannot use the cache {shown}: {error.strerror}; choose another --cache-dir") from error
 
     def description(self, key: str) -> dict[str, Any] | None:
-        """What a finished entry says of itself; None where there is none."""
+        """Returns the description of a complete entry, or None if there is none."""
         try:
             value = json.loads((self.folder / key / ENTRY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -92,49 +94,44 @@ class ActivationCache:
         return value if isinstance(value, dict) else None
 
     def touch(self, key: str) -> None:
-        """Marks an entry as used now, and as one that this run needs: it is not dropped to make room."""
+        """Marks an entry as used now, and as needed by this run, which therefore does not evict it."""
         self._kept.add(key)
         with suppress(OSError):
             os.utime(self.folder / key)
 
     @contextmanager
     def exclusive(self, key: str) -> Iterator[Path]:
-        """The directory of an entry, for this process alone to write; another that wants it waits.
+        """Locks an entry for this process to write, and gives its directory; other processes wait for the lock.
 
         Raises:
-            OutputError: there is a directory of that name which this program has not made.
+            OutputError: there is a directory of that name which this program did not make.
         """
         self._kept.add(key)
         with FileLock(self.folder / f"{key}{LOCK_SUFFIX}"):
             path = self.folder / key
             with suppress(FileExistsError):
                 path.mkdir()
-            # An empty directory may be one of ours whose process died before the marker was there.
+            # An empty directory may be an entry whose process was killed before it wrote the marker.
             if not _is_entry(path) and (path.is_symlink() or any(path.iterdir())):
                 raise OutputError(f"{one_line(str(path))} was not made by this program; choose another --cache-dir")
             (path / MARKER).touch()
             yield path
 
     def mark_complete(self, key: str, description: Mapping[str, Any]) -> None:
-        """Declares an entry whole; its files must be on the disk."""
-        path = self.folder / key
-        temporary = path / f".{ENTRY}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(description, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path / ENTRY)
+        """Writes the description of an entry, whose other files must be on disk."""
+        text = json.dumps(description, indent=1)
+        write_atomically(str(self.folder / key / ENTRY), text.encode(), overwrite=True, exclusive=True)
 
     def reserve(self, keys: Collection[str], size: int) -> None:
-        """Makes room for entries that are to come: drops those that were used longest ago.
+        """Makes room for the entries of this run by evicting those that were used least recently.
 
         Args:
-            keys: the entries that this run needs, whether they are there or not.
+            keys: the entries that this run needs, whether they exist or not.
             size: bytes of all of them together.
 
         Raises:
-            UsageError: they take more than the cache may have.
-            OutputError: the disk has no room for those that are still missing.
+            UsageError: they take more than the limit.
+            OutputError: the disk has no room for those that do not exist yet.
         """
         if size > self.limit:
             raise UsageError(
@@ -152,7 +149,7 @@ class ActivationCache:
             )
 
     def trim(self, limit: int) -> None:
-        """Drops the entries used longest ago until the others take at most `limit` bytes; those of this run stay."""
+        """Evicts the least recently used entries, except those of this run, until all others fit into `limit` bytes."""
         others = []
         for path in self._entries():
             if path.name not in self._kept:
@@ -162,16 +159,16 @@ class ActivationCache:
         for _, size, path in sorted(others, key=lambda one: one[0]):
             if total <= limit:
                 break
-            self._drop(path)
+            self._evict(path)
             total -= size
 
-    def _drop(self, path: Path) -> None:
+    def _evict(self, path: Path) -> None:
         lock = FileLock(path.with_name(f"{path.name}{LOCK_SUFFIX}"))
-        # An entry that another process is computing now is in use, however old it looks.
         with suppress(OSError):
             try:
+                # An entry that is locked is being written by another process, whatever its date says.
                 if lock.acquire() and _is_entry(path):
-                    log.info("cache: removing %s, which was used longest ago", one_line(str(path)))
+                    log.info("cache: removing %s, the least recently used entry", one_line(str(path)))
                     with suppress(OSError):
                         (path / ENTRY).unlink()
                     shutil.rmtree(path, ignore_errors=True)
@@ -180,22 +177,22 @@ class ActivationCache:
                 lock.release()
 
     def size(self) -> int:
-        """Bytes that all entries take."""
+        """Returns the bytes that all entries take."""
         return sum(map(_size, self._entries()))
 
     def _entries(self) -> list[Path]:
-        """The directories of all entries that this program has made."""
+        """Returns the directories of all entries that this program has made."""
         return [path for path in self.folder.iterdir() if _is_entry(path)]
 
 
 def _is_entry(path: Path) -> bool:
-    """Whether a directory is an entry that this program has made: by its name and by the marker in it."""
-    named = _KEY.fullmatch(path.name) is not None
-    return named and not path.is_symlink() and path.is_dir() and (path / MARKER).is_file()
+    """Tells by its name and its marker file whether a directory is an entry that this program has made."""
+    is_key = _KEY.fullmatch(path.name) is not None
+    return is_key and not path.is_symlink() and path.is_dir() and (path / MARKER).is_file()
 
 
 def _size(path: Path) -> int:
-    """Bytes of the files in a directory, as the disk counts them: a file with holes takes less than it is long."""
+    """Returns the bytes that the files of a directory take on disk; a file with holes takes less than its length."""
     total = 0
     with suppress(OSError):
         for entry in os.scandir(path):

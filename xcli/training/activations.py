@@ -1,8 +1,8 @@
-"""Activations at a cut of the network, of every image and view, computed once and read from memory-mapped files.
+"""Activations of images at a cut of the network, computed once for each view and read from memory-mapped files.
 
-What a view of the images gives is one entry of the cache (`xcli.training.activation_cache`): the pooled features,
-float32[n, 2048], and at a cut within the network its map, float16[n, h, w, c], or at the input the pixels, uint8[n,
-size, size, 3]. An entry that was begun is continued at the image where its process died.
+Each view of the images is an entry of the cache (`xcli.training.activation_cache`). It holds the pooled features,
+float32[n, 2048], and, unless the cut is at them, maps: float16[n, h, w, c] at a cut within the network, or the pixels,
+uint8[n, size, size, 3], at the input. An unfinished entry is continued with the first image that it lacks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from xcli.core.process import processor_count
 from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engines
-from xcli.inference.options import DEFAULT_TIMEOUT
+from xcli.inference.options import DEFAULT_TIMEOUT, LONG_RUN
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP
-from xcli.training.activation_cache import fingerprint
+from xcli.storage.atomic import write_atomically
+from xcli.training.activation_cache import entry_key
 from xcli.training.augmentation import Augmentation, view_decoder
 from xcli.training.freezing import PIXELS
 
@@ -41,29 +42,30 @@ if TYPE_CHECKING:
     from xcli.inference.engine import Engine
     from xcli.models.network import LoadedModel
     from xcli.training.activation_cache import ActivationCache
+    from xcli.training.callbacks import Callbacks
     from xcli.training.freezing import Cut
     from xcli.training.split import Example
 
 _FORMAT = 1
-"""Of the entries; a change of what they hold makes all older ones strangers."""
+"""Of the entries; to be raised when their contents change, so that older entries are not used."""
 
 _SYNC_BATCHES = 32
-"""Batches after which progress is on the disk."""
+"""Batches between two writes of the progress to disk."""
 
 _MAX_FLOAT16 = 65504.0
 POOLED, MAPS, PROGRESS = "pooled.npy", "maps.npy", "progress.json"
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The activations of one view of some images.
+class ViewActivations:
+    """The activations of one view of n images.
 
     Attributes:
-        pooled: float32[n, 2048], average-pooled features; zeros where there is an error.
-        maps: float16[n, h, w, c] at the cut, or uint8[n, size, size, 3] at the input; None where the cut is above.
-        errors: what is wrong with images, by number: `reason: message`.
-        reused: whether it was in the cache, whole.
-        size: bytes on the disk.
+        pooled: float32[n, 2048], average-pooled features; zeros for images with an error.
+        maps: float16[n, h, w, c] at the cut, or uint8[n, size, size, 3] at the input; None for a cut at the features.
+        errors: of the images that cannot be read, by index: `reason: message`.
+        reused: whether the entry was already complete in the cache.
+        size: bytes on disk.
     """
 
     pooled: NDArray[np.float32]
@@ -75,22 +77,19 @@ class View:
 
 @dataclass(slots=True)
 class ActivationExtractor:
-    """Computes views, or takes them from the cache.
+    """Computes activations, or takes them from the cache.
 
     Attributes:
-        model: the loaded model; only what lies below its pooling is used.
+        model: the loaded model; only the part below its pooling is used.
         cut: where it is cut.
         preprocessing: how images become pixels.
-        augmentation: what may change in views beyond the first.
+        augmentation: how views beyond the first differ.
         seed: of the augmentation.
         cache: where activations are kept.
         devices: that compute, of one kind.
         precision: of the arithmetic.
-        workers: decodes at a time.
+        workers: decodes at a time; None is one for each processor.
         timeout: seconds for one image.
-        long: whether there is so much to compute that an engine which starts later and runs faster pays.
-        on_batch: called with the number of images of each batch that was computed.
-        computed: images computed so far, views counted each.
     """
 
     model: LoadedModel
@@ -103,15 +102,12 @@ class ActivationExtractor:
     precision: Precision
     workers: int | None = None
     timeout: float = DEFAULT_TIMEOUT
-    long: bool = False
-    on_batch: Callable[[int], None] = lambda count: None
-    computed: int = 0
     _engines: Engines | None = field(default=None, init=False)
 
     def key(self, examples: Sequence[Example], view: int) -> str:
-        """Name of the entry for one view of these images."""
+        """Returns the key of the cache entry for one view of these images."""
         content = sha256("\n".join(_identity(example) for example in examples).encode()).hexdigest()
-        return fingerprint(
+        return entry_key(
             {
                 "format": _FORMAT,
                 "weights": self.model.digest,
@@ -125,12 +121,48 @@ class ActivationExtractor:
             }
         )
 
-    def view(self, examples: Sequence[Example], view: int) -> View:
-        """The activations of one view of images, in their order.
+    def extract(self, image_lists: Sequence[Sequence[Example]], callbacks: Callbacks) -> list[ViewActivations]:
+        """Returns the activations of several views, for which it reserves room in the cache.
+
+        Args:
+            image_lists: the images of view 0, of view 1, and so on.
+            callbacks: called during the computation.
+
+        Raises:
+            UsageError: the activations take more than the cache may.
+            OutputError: the cache cannot be written.
+            XcliError: too many images hang.
+        """
+        keys = [self.key(images, view) for view, images in enumerate(image_lists)]
+        image_size = self.cut.bytes_per_image(self.preprocessing.size)
+        self.cache.reserve(keys, image_size * sum(map(len, image_lists)))
+        complete = [self.cache.description(key) is not None for key in keys]
+        missing = sum(len(images) for images, known in zip(image_lists, complete, strict=True) if not known)
+        if missing:
+            callbacks.on_extraction_begin(missing)
+        views = [
+            self.view(images, view, callbacks.on_images_extracted, optimize_for_throughput=missing >= LONG_RUN)
+            for view, images in enumerate(image_lists)
+        ]
+        reused, size = sum(view.reused for view in views), sum(view.size for view in views)
+        callbacks.on_extraction_end(reused, len(views), size, self.cache)
+        return views
+
+    def view(
+        self,
+        examples: Sequence[Example],
+        view: int,
+        on_images: Callable[[int], None] = lambda count: None,
+        *,
+        optimize_for_throughput: bool = False,
+    ) -> ViewActivations:
+        """Returns the activations of one view of images, in their order.
 
         Args:
             examples: the images.
             view: its number; see `xcli.training.augmentation`.
+            on_images: called with the number of images of each batch that was computed.
+            optimize_for_throughput: use engines that take longer to start and run faster.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -140,40 +172,42 @@ class ActivationExtractor:
         found = self._stored(key, reused=True)
         if found is None:
             with self.cache.exclusive(key) as folder:
-                found = self._stored(key, reused=True)  # another process may have made it while this one waited
+                found = self._stored(key, reused=True)  # another process may have completed it in the meantime
                 if found is None:
-                    errors = self._compute(folder, examples, view)
+                    engines = self._start_engines(optimize_for_throughput)
+                    errors = self._compute(engines, folder, examples, view, on_images)
                     self.cache.mark_complete(key, {"images": len(examples), "errors": errors})
                     (folder / PROGRESS).unlink(missing_ok=True)
                     found = self._stored(key, reused=False)
-        assert found is not None, "finish() has declared it whole"
+        assert found is not None, "the entry was marked complete"
         self.cache.touch(key)
         return found
 
-    def _stored(self, key: str, reused: bool) -> View | None:
-        """A finished entry; None where there is none, or files of it are missing or cut short."""
+    def _stored(self, key: str, reused: bool) -> ViewActivations | None:
+        """Returns a complete entry, or None if there is none, or if files of it are missing or too short."""
         import numpy as np
 
         folder, description = self.cache.folder / key, self.cache.description(key)
         try:
             if description is None:
                 return None
-            pooled, *maps = (np.load(folder / name, mmap_mode="r") for name in self._names())
-            errors = {int(number): str(text) for number, text in description["errors"].items()}
+            pooled, *maps = (np.load(folder / name, mmap_mode="r") for name in self._arrays())
+            errors = {int(index): str(text) for index, text in description["errors"].items()}
             size = sum(entry.stat().st_size for entry in folder.iterdir())
         except (OSError, ValueError, KeyError, EOFError):
             return None
-        return View(pooled, maps[0] if maps else None, errors, reused, size)
+        return ViewActivations(pooled, maps[0] if maps else None, errors, reused, size)
 
-    def _compute(self, folder: Path, examples: Sequence[Example], view: int) -> dict[str, str]:
-        """Fills the arrays of an entry, from where an earlier process has left them."""
-        engines = self._started()
-        whole = all((folder / name).exists() for name in self._names())
+    def _compute(
+        self, engines: Engines, folder: Path, examples: Sequence[Example], view: int, on_images: Callable[[int], None]
+    ) -> dict[str, str]:
+        """Fills the arrays of an entry, from where an earlier process stopped; returns the errors by index."""
+        files = self._arrays()
+        done, errors = _read_progress(folder) if all((folder / name).exists() for name in files) else (0, {})
         arrays = [
-            _array(folder / name, (len(examples), *shape), dtype)
-            for name, shape, dtype in zip(self._names(), engines.output_shapes, self._types(), strict=True)
+            _open_array(folder / name, (len(examples), *shape), dtype)
+            for (name, dtype), shape in zip(files.items(), engines.output_shapes, strict=True)
         ]
-        done, errors = _progress(folder) if whole else (0, {})
         pipeline = PixelPipeline(
             (example.sample.ref for example in islice(examples, done, None)),
             self.preprocessing,
@@ -182,30 +216,28 @@ class ActivationExtractor:
             timeout=self.timeout,
             decode=view_decoder(self.augmentation, view, self.seed),
         )
-        computes = [partial(_computed, engine) for engine in engines.streams]
-        streams = OrderedMap(iter(pipeline), computes, pipeline.stop)
-        for number, (batch, results) in enumerate(streams, start=1):
-            stop = done + len(batch.refs)
+        computes = [partial(_run_engine, engine) for engine in engines.streams]
+        for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
+            bad = {done + row: str(error) for row, error in enumerate(batch.errors) if error is not None}
+            errors |= {str(index): text for index, text in bad.items()}
             for array, result in zip(arrays, results, strict=True):
-                array[done:stop] = _without_errors(batch, result)
-            errors |= {str(done + row): str(error) for row, error in enumerate(batch.errors) if error is not None}
-            done = stop
-            self.computed += len(batch.refs)
-            self.on_batch(len(batch.refs))
+                array[done : done + len(result)] = result
+                array[list(bad)] = 0
+            done += len(batch.refs)
+            on_images(len(batch.refs))
             if number % _SYNC_BATCHES == 0:
-                _flush(arrays)
-                _write_progress(folder, done, errors)
-        _flush(arrays)
+                _write_progress(folder, arrays, done, errors)
+        _write_progress(folder, arrays, done, errors)
         return errors
 
-    def _names(self) -> tuple[str, ...]:
-        return (POOLED,) if self.cut.tap is None else (POOLED, MAPS)
+    def _arrays(self) -> dict[str, str]:
+        """The dtype of each array of an entry, by the name of its file."""
+        if self.cut.tap is None:
+            return {POOLED: "float32"}
+        return {POOLED: "float32", MAPS: "uint8" if self.cut.tap == PIXELS else "float16"}
 
-    def _types(self) -> tuple[str, ...]:
-        return ("float32",) if self.cut.tap is None else ("float32", "uint8" if self.cut.tap == PIXELS else "float16")
-
-    def _started(self) -> Engines:
-        """The engines; traced at the first need, for a run that finds everything in the cache has none."""
+    def _start_engines(self, optimize_for_throughput: bool = False) -> Engines:
+        """Returns the engines, which are traced at the first call: a run that finds all in the cache needs none."""
         if self._engines is None:
             apply_precision(self.precision)
             self.model.network.prepare(self.precision)
@@ -214,7 +246,7 @@ class ActivationExtractor:
                 size=self.model.size,
                 batch_size=default_batch_size(self.devices[0], self.model.size, self.precision),
                 devices=self.devices,
-                embedded=self.long and kind_of(self.devices[0]) == "CPU",
+                embedded=optimize_for_throughput and kind_of(self.devices[0]) == "CPU",
             )
         return self._engines
 
@@ -232,7 +264,7 @@ class ActivationExtractor:
         return (pooled, tf.cast(maps, tf.float16))
 
 
-def _computed(engine: Engine, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
+def _run_engine(engine: Engine, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
     return engine(batch.pixels)
 
 
@@ -240,8 +272,8 @@ def _identity(example: Example) -> str:
     return example.digest or f"error {example.sample.ref.path} {example.error}"
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
-    """A memory-mapped array on the disk, made where there is none of this shape."""
+def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
+    """Opens a memory-mapped array, or makes it if there is none of this shape and dtype."""
     import numpy as np
 
     with suppress(OSError, ValueError, EOFError):
@@ -251,17 +283,8 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
-def _without_errors(batch: ImageBatch, result: NDArray[Any]) -> NDArray[Any]:
-    """Zeros where there is no image."""
-    bad = [row for row, error in enumerate(batch.errors) if error is not None]
-    if bad:
-        result = result.copy()
-        result[bad] = 0
-    return result
-
-
-def _progress(folder: Path) -> tuple[int, dict[str, str]]:
-    """How many images of an entry are done, and the errors among them."""
+def _read_progress(folder: Path) -> tuple[int, dict[str, str]]:
+    """Returns how many images of an entry are done, and the errors among them by index."""
     try:
         value = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         return int(value["done"]), dict(value["errors"])
@@ -269,12 +292,8 @@ def _progress(folder: Path) -> tuple[int, dict[str, str]]:
         return 0, {}
 
 
-def _write_progress(folder: Path, done: int, errors: dict[str, str]) -> None:
-    temporary = folder / f".{PROGRESS}"
-    temporary.write_text(json.dumps({"done": done, "errors": errors}), encoding="utf-8")
-    temporary.replace(folder / PROGRESS)
-
-
-def _flush(arrays: Sequence[Any]) -> None:
+def _write_progress(folder: Path, arrays: Sequence[Any], done: int, errors: dict[str, str]) -> None:
     for array in arrays:
         array.flush()
+    text = json.dumps({"done": done, "errors": errors})
+    write_atomically(str(folder / PROGRESS), text.encode(), overwrite=True, exclusive=True)

@@ -1,8 +1,8 @@
-"""Augmented views of images: flips, random crops and mild colour, the same for the same bytes, view and seed.
+"""Augmented views of images: flips, random crops and colour changes that follow from bytes, view number and seed.
 
-View 0 is the image as inference sees it. View 1 is that, mirrored (where flips are on). Each further view is a random
-crop of random shape from a square decoded somewhat larger, mirrored half the time, with brightness, contrast and
-saturation changed a little, in the manner of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+View 0 is the image as inference decodes it. View 1 is its mirror image, unless flips are off. Each further view is a
+random crop of random shape from a square that is decoded somewhat larger, mirrored half the time, with small changes of
+brightness, contrast and saturation, as in Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_VIEWS = 100
 
 _MAX_STRETCH = 0.85
-"""The crop's least ratio of width to height, and of height to width."""
+"""Smallest ratio of a crop's width to its height, and of its height to its width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Augmentation:
 
     Attributes:
         flip: mirror left and right.
-        crop: least share of the area that a random crop keeps, above 0; 1 is no crop.
-        colour: most that brightness, contrast and saturation change, as a share: 0.2 is from 0.8 to 1.2; 0 is none.
+        crop: smallest share of the area that a random crop keeps, above 0; 1 turns cropping off.
+        colour: largest change of brightness, contrast and saturation, as a share: 0.2 is from 0.8 to 1.2; 0 is none.
     """
 
     flip: bool = True
@@ -45,9 +45,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
-            raise UsageError(f"--crop is a share of the area, above 0 and up to 1; received {self.crop:g}")
+            raise UsageError(f"--crop must be above 0 and at most 1; received {self.crop:g}")
         if not 0 <= self.colour < 1:
-            raise UsageError(f"--colour is a share, from 0 to below 1; received {self.colour:g}")
+            raise UsageError(f"--colour must be from 0 to below 1; received {self.colour:g}")
 
     @property
     def varies(self) -> bool:
@@ -55,11 +55,11 @@ class Augmentation:
         return self.crop < 1 or self.colour > 0
 
     def distinct(self, views: int) -> int:
-        """How many of `views` views are worth having: without crops and colour there are two at most."""
+        """Returns how many of `views` views differ: without crops and colour changes at most two."""
         return views if self.varies else min(views, 2 if self.flip else 1)
 
     def describe(self, view: int, seed: int) -> dict[str, Any]:
-        """All that a view's pixels depend on besides the image and its preprocessing."""
+        """Returns everything that a view's pixels depend on, besides the image and its preprocessing."""
         if view == 0:
             return {"view": 0}
         if view == 1 and self.flip:
@@ -68,15 +68,15 @@ class Augmentation:
 
 
 def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
-    """A function that decodes one view of an image.
+    """Returns a function that decodes one view of an image.
 
     Args:
         augmentation: what may change.
         view: number of the view; 0 is the plain image.
-        seed: of the random numbers, which come of it, the view and the image's bytes.
+        seed: the random numbers follow from it, the view and the image's bytes.
 
     Returns:
-        A function of a location and a `Preprocessing`, that gives uint8[size, size, 3] and raises ImageError.
+        A function of a location and a `Preprocessing` that returns uint8[size, size, 3] and raises ImageError.
     """
 
     def decode(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -102,7 +102,7 @@ def random_view(
         data: the bytes of its file.
         preprocessing: as at inference.
         augmentation: what may change.
-        rng: where the random numbers come from.
+        rng: the source of random numbers.
 
     Returns:
         uint8[size, size, 3].
@@ -114,7 +114,7 @@ def random_view(
     from PIL import Image, ImageEnhance
 
     size = preprocessing.size
-    # Larger, and all of the shorter side: a crop of the margin that inference cuts off is a view as good as any.
+    # Random crops may include the margin that inference cuts off, so the square spans the whole shorter side.
     share = preprocessing.crop_pct if preprocessing.resize == "crop" else DEFAULT_CROP_PCT
     larger = replace(preprocessing, size=max(size, int(size / share)), crop_pct=1.0)
     try:
@@ -131,12 +131,12 @@ def random_view(
 
 
 def crop_window(side: int, least: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A random window (left, top, right, bottom), in pixels, of a square.
+    """Returns a random window (left, top, right, bottom), in pixels, of a square.
 
     Args:
         side: of the square, in pixels.
-        least: least share of its area that the window covers; 1 gives the whole square.
-        rng: where the random numbers come from.
+        least: smallest share of its area that the window covers; 1 gives the whole square.
+        rng: the source of random numbers.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Training examples as batches: the view of each image, the order and the mixing of every epoch, all from the seed."""
+"""Training examples in batches: the view of each image, the order and the mixup of each epoch follow from the seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RowSubset:
-    """Some rows of an array that may lie on the disk.
+    """Some rows of an array that may be on disk.
 
     Attributes:
         array: [n, ...].
-        rows: int64[m], numbers of rows.
+        rows: int64[m], indices of rows.
     """
 
     array: NDArray[Any]
     rows: NDArray[np.int64]
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows with these numbers, of the `m`; a copy."""
+        """Returns a copy of those of the m rows that have these indices."""
         import numpy as np
 
         return np.asarray(self.array[self.rows[numbers]])
@@ -35,14 +35,27 @@ class RowSubset:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Images to validate on.
+
+    Attributes:
+        x: activations at the cut, of m images.
+        classes: int64[m].
+    """
+
+    x: RowSubset
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of a fixed size; what is missing at the end of an epoch is padding without weight.
+    """A batch of a fixed size; the last one of an epoch is padded with examples without weight.
 
     Attributes:
         x: [b, ...] activations.
         targets: float32[b, classes], each a distribution.
         importance: float32[b]; 0 for padding.
-        count: examples that are none of the padding.
+        count: examples that are not padding.
     """
 
     x: NDArray[Any]
@@ -56,8 +69,8 @@ class TrainingSet:
     """Images in several views, with their classes.
 
     Attributes:
-        views: one `RowSubset` a view, all of the same m images.
-        usable: bool[views, m]: whether an image has that view; the first view it always has.
+        views: one `RowSubset` for each view, all of the same m images.
+        usable: bool[views, m]: whether an image has that view; all images have the first one.
         classes: int64[m].
         count: number of classes.
         weights: float32[classes], weight of an example of each class.
@@ -73,20 +86,20 @@ class TrainingSet:
         return len(self.classes)
 
     def steps(self, batch_size: int) -> int:
-        """Batches of one epoch."""
+        """Returns the number of batches of one epoch."""
         return -(-len(self) // batch_size)
 
     def epoch(self, number: int, batch_size: int, seed: int, mixup: float) -> Iterator[Batch]:
-        """The batches of one epoch: every image once, in one of its views, in an order at random.
+        """Yields the batches of one epoch: every image once, in one of its views, in random order.
 
-        Each image goes through its views in turn, from one of its own, so that after as many epochs as there are
-        views it has been seen in all of them.
+        Each image goes through its views in turn, beginning with a random one, so that all of its views have been used
+        after as many epochs as there are views.
 
         Args:
             number: of the epoch, from 0.
             batch_size: examples in a batch.
-            seed: all that is random follows from it and the number.
-            mixup: parameter of the beta distribution by which pairs of examples are mixed; 0 mixes nothing.
+            seed: all random numbers follow from it and the number of the epoch.
+            mixup: parameter of the beta distribution for blending pairs of examples; 0 turns mixup off.
         """
         import numpy as np
 
@@ -129,17 +142,17 @@ class TrainingSet:
 def apply_mixup(
     x: NDArray[Any], targets: NDArray[np.float32], count: int, rng: np.random.Generator, mixup: float
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Blends each of the first `count` examples with another, which has the smaller part.
+    """Blends each of the first `count` examples with another one, whose share is the smaller one.
 
     Args:
         x: [b, ...].
         targets: float32[b, classes].
-        count: examples that are none of the padding.
-        rng: where the random numbers come from.
+        count: examples that are not padding.
+        rng: the source of random numbers.
         mixup: parameter of the beta distribution of the shares.
 
     Returns:
-        The blends, in the type of `x` (of pixels rounded), and their targets.
+        The blends, in the dtype of `x` (pixels are rounded), and their targets.
     """
     import numpy as np
 
@@ -154,10 +167,9 @@ def apply_mixup(
 
 
 def balanced_weights(classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Weights that give rare classes a say: the square root of the inverse frequency, 1 on average over the examples.
+    """Returns class weights: the square root of the inverse frequency, scaled to a mean of 1 over the examples.
 
-    The full inverse makes a handful of images of one class as loud as hundreds of another, and trains to their
-    accidents; the root is a compromise.
+    The inverse frequency itself would give the few images of a rare class so much weight that they are overfitted.
 
     Args:
         classes: int64[m].

@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: one temperature for a classifier, fitted on images it was not trained on.
+"""Calibration: one temperature for a classifier, fitted on images that it was not trained on.
 
-Label smoothing and mixup leave a network too modest, long training makes it too sure. Dividing its logits by one number
-mends both and changes no prediction (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+Label smoothing and mixup make a network underconfident, long training makes it overconfident. Dividing its logits by
+one number corrects both and changes no prediction (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
 
 MIN_IMAGES = 50
-"""Images below which a temperature would say more of them than of the classifier."""
+"""With fewer images the temperature would be fitted to their noise."""
 
 _LEAST, _MOST = 0.2, 5.0
 
 
 def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
-    """The temperature, from 0.2 to 5, that makes the true classes most likely; 1 for too few images.
+    """Returns the temperature, from 0.2 to 5, that makes the true classes most likely; 1 if there are too few images.
 
     Args:
         scores: float32[m, classes], probabilities.
@@ -41,7 +41,7 @@ def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> 
         top = scaled.max(1)
         return float((top + np.log(np.exp(scaled - top[:, None]).sum(1)) - true * sharpness).mean())
 
-    # Convex in the inverse of the temperature: thirds close in on its one minimum.
+    # The loss is convex in the inverse temperature, so a ternary search finds its minimum.
     low, high = 1 / _MOST, 1 / _LEAST
     while high - low > 1e-4:
         one, other = low + (high - low) / 3, high - (high - low) / 3
@@ -50,7 +50,7 @@ def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> 
 
 
 def apply_temperature(weights: Weights, temperature: float) -> Weights:
-    """Weights whose classifier has its logits divided by a temperature."""
+    """Returns the weights with the logits of the classifier divided by a temperature."""
     import numpy as np
 
     return {

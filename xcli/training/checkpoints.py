@@ -1,7 +1,7 @@
-"""What a training run leaves on the disk after every epoch, so that another process can go on from there.
+"""Checkpoints: what a training writes to disk after every epoch, so that another process can continue it.
 
-Two kinds of file in one directory: arrays (`*.npz`, named by their epoch) and `state.json`, which names them. The state
-is replaced last, and atomically: at any moment it names files that are whole. No file holds code or pickled objects.
+A directory holds arrays (`*.npz`, named by epoch) and `state.json`, from which their names follow. The state is
+replaced last, and atomically, so that the files it needs are always complete. No file holds code or pickled objects.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from xcli.core.text import one_line
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.tables.provenance import differences
+from xcli.training.callbacks import EpochMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +29,44 @@ if TYPE_CHECKING:
 STATE = "state.json"
 
 
+@dataclass(slots=True)
+class TrainingState:
+    """How far a training has come; `state.json` holds it.
+
+    Attributes:
+        phase: number of the current phase.
+        epoch: number of its epochs that are done.
+        best_epoch: the best of them, from 1; 0 before the first.
+        best: accuracy and negative loss of the best epoch.
+        rows: the history.
+        temperature: divisor of the logits of the finished weights; 1 before the end.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    best_epoch: int = 0
+    best: tuple[float, float] = (-1.0, 0.0)
+    rows: list[EpochMetrics] = field(default_factory=list)
+    temperature: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns JSON's types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TrainingState:
+        """Reads what `as_dict` returned, after its way through JSON."""
+        rows = [EpochMetrics(**row) for row in value["rows"]]
+        accuracy, loss = value["best"]
+        return cls(**{**value, "rows": rows, "best": (accuracy, loss)})
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
         folder: the directory; it must exist.
-        settings: everything that the result depends on, in JSON's types; a run goes on only under the same.
+        settings: everything that the result depends on, in JSON's types; only a run with the same settings continues.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -40,10 +74,10 @@ class Checkpoints:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
 
     def load(self) -> dict[str, Any] | None:
-        """The state of an earlier process, or None where there is none.
+        """Returns the state that an earlier process has written, or None if there is none.
 
         Raises:
-            UsageError: the state is of a run with other settings; the message names them.
+            UsageError: it cannot be read, or is that of a run with other settings, which the message names.
         """
         path = self.folder / STATE
         try:
@@ -56,13 +90,13 @@ class Checkpoints:
         different = [name for name, _, _ in differences(found, self.settings)]
         if different:
             raise UsageError(
-                f"{one_line(str(self.folder))} holds a run begun with other settings ({', '.join(different)}): give "
-                "the same to go on with it, or --restart to start over"
+                f"{one_line(str(self.folder))} has an unfinished run with other settings ({', '.join(different)}): "
+                "give the same settings to continue it, or --restart to discard it"
             )
         return state
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """The arrays that a state names.
+        """Reads arrays by name from a file that the state needs.
 
         Raises:
             UsageError: they cannot be read.
@@ -77,7 +111,7 @@ class Checkpoints:
             raise self._damaged(path, error) from error
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Writes arrays; they count for nothing until a state names them.
+        """Writes arrays into a file, which is not used until a state that needs it is committed.
 
         Raises:
             OutputError: they cannot be written.
@@ -89,11 +123,11 @@ class Checkpoints:
         self._put(name, buffer.getbuffer())
 
     def commit(self, state: Mapping[str, Any], keep: set[str]) -> None:
-        """Makes a state the one to go on from, and removes arrays that it does not need.
+        """Replaces the state, and removes arrays that the new one does not need.
 
         Args:
             state: in JSON's types.
-            keep: names of arrays that the state needs.
+            keep: names of the files of arrays that the state needs.
 
         Raises:
             OutputError: it cannot be written.
@@ -110,12 +144,12 @@ class Checkpoints:
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(
-            f"{one_line(str(path))} cannot be read ({type(error).__name__}): --restart starts the training over"
+            f"{one_line(str(path))} cannot be read ({type(error).__name__}); --restart starts the training again"
         )
 
 
 def prepare_folder(path: str | Path, restart: bool) -> Path:
-    """The directory for a run's checkpoints: made, or emptied of an older run's.
+    """Makes the directory for a run's checkpoints, or empties it.
 
     Args:
         path: its name.
@@ -131,6 +165,6 @@ def prepare_folder(path: str | Path, restart: bool) -> Path:
         if restart and folder.is_dir():
             shutil.rmtree(folder)
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{one_line(str(path))} is a file, where a directory for checkpoints is needed: move it")
+            raise OutputError(f"{one_line(str(path))} must be a directory for checkpoints, but is a file: move it")
         folder.mkdir(exist_ok=True)
     return folder

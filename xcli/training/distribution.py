@@ -1,6 +1,6 @@
-"""Training on several devices at once: a copy of the weights on each, the examples of a batch divided among them.
+"""Training on one or several devices: each has a copy of the weights, and a batch is divided among them.
 
-With one device everything here passes through; with several, `tf.distribute.MirroredStrategy` keeps the copies alike.
+`tf.distribute.MirroredStrategy` keeps the copies alike; a single device has a strategy with the same methods.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ class Replicas:
     """The devices of a training.
 
     Args:
-        devices: TensorFlow devices of one kind; the first one also does what is not divided.
+        devices: TensorFlow devices of one kind.
 
     Attributes:
         count: number of devices.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
-        tf = load_tensorflow()
+        distribute = load_tensorflow().distribute
         self.count = len(devices)
-        self._device = devices[0]
-        self._strategy = tf.distribute.MirroredStrategy(list(devices)) if self.count > 1 else None
+        if self.count > 1:
+            self._strategy = distribute.MirroredStrategy(list(devices))
+        else:
+            self._strategy = distribute.OneDeviceStrategy(devices[0])
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Variables that are made within it have a copy on every device."""
-        if self._strategy is None:
-            device: AbstractContextManager[Any] = load_tensorflow().device(self._device)
-            return device
+        """Variables made within this scope have a copy on every device."""
         scope: AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
     def split_batch(self, array: NDArray[Any]) -> Any:
-        """The rows of a batch, shared out to the devices in order; a short batch is filled up with zeros.
+        """Divides the rows of a batch among the devices, in order; a batch that is too short is padded with zeros.
 
         Args:
             array: [b, ...].
@@ -49,39 +48,34 @@ class Replicas:
         import numpy as np
 
         tf = load_tensorflow()
-        if self._strategy is None:
-            return tf.constant(array)
         missing = -len(array) % self.count
         if missing:
             array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
         share = len(array) // self.count
-        return self._strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(
-                array[context.replica_id_in_sync_group * share : (context.replica_id_in_sync_group + 1) * share]
-            )
-        )
+
+        def own_share(context: Any) -> Any:
+            start = context.replica_id_in_sync_group * share
+            return tf.constant(array[start : start + share])
+
+        return self._strategy.experimental_distribute_values_from_function(own_share)
 
     def run(self, function: Callable[..., Any], *shares: Any) -> Any:
-        """Calls a function on every device with its share, within a traced function; gives the sums of its results.
+        """Calls a function on every device with its share and returns the sums of the results; in a traced function.
 
         Args:
-            function: of the shares, to a list of tensors.
-            shares: what `divided` gave.
+            function: takes the shares, and returns a list of tensors.
+            shares: what `split_batch` returned.
         """
-        if self._strategy is None:
-            return function(*shares)
         tf = load_tensorflow()
         found = self._strategy.run(function, args=shares)
         return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None) for one in found]
 
     def local_rows(self, whole: Any, rows: Any) -> Any:
-        """Of a tensor for the whole batch the rows of the device that asks; for within `run`.
+        """Returns the rows of a tensor for the whole batch that belong to the current device; within `run`.
 
         Args:
             whole: [b, ...].
             rows: number of rows of each device.
         """
-        if self._strategy is None:
-            return whole
         number = load_tensorflow().distribute.get_replica_context().replica_id_in_sync_group
         return whole[number * rows : (number + 1) * rows]

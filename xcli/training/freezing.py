@@ -1,4 +1,4 @@
-"""Where a network is cut for training: what lies below is computed once, what lies above is trained."""
+"""Freezing: where the network is cut. Layers below the cut are frozen and computed once, those above are trained."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 BLOCK_COUNT = 14
 
 UNFREEZE = ("none", *(f"block{number}" for number in range(BLOCK_COUNT, 0, -1)), "all")
-"""What can be trained besides the head, from nothing to everything; `block1` and `all` are the same."""
+"""What can be trained besides the head, from nothing to everything; `block1` and `all` mean the same."""
 
 PIXELS = "pixels"
-"""The cut below which nothing lies."""
+"""The cut at the input: nothing is frozen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A tensor of the network at which it is cut.
+    """The tensor at which the network is cut.
 
     Attributes:
         unfreeze: what is trained: one of `UNFREEZE`.
-        tap: name of the layer whose output is the cut; `pixels` for the input; None for the pooled features.
+        tap: name of the layer whose output it is; `pixels` for the input; None for the pooled features.
     """
 
     unfreeze: str
@@ -34,15 +34,14 @@ class Cut:
 
     @property
     def trained(self) -> tuple[Layer, ...]:
-        """The layers above the cut and below the pooling, in the order of the computation."""
+        """The layers between the cut and the pooling, in the order of computation."""
         if self.tap is None:
             return ()
         names = [layer.name for layer in layers()]
         return layers()[0 if self.tap == PIXELS else names.index(self.tap) + 1 :]
 
     def bytes_per_image(self, size: int) -> int:
-        """Bytes that the activations of one image take on the disk: float16 maps or uint8 pixels, and the pooled
-        features in float32.
+        """Returns the size on disk of one image's activations: float16 maps or uint8 pixels, and float32 features.
 
         Args:
             size: side of the input, in pixels.
@@ -57,13 +56,13 @@ class Cut:
 
 
 def cut_below(unfreeze: str) -> Cut:
-    """The cut below the first trained block.
+    """Returns the cut below the first trained block.
 
     Args:
-        unfreeze: one of `UNFREEZE`; a block stands for itself and all above it.
+        unfreeze: one of `UNFREEZE`; a block means this one and all above it.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is not one of these.
     """
     if unfreeze not in UNFREEZE:
         raise UsageError(f"--unfreeze takes none, block14 down to block1, or all; received {unfreeze!r}")

@@ -1,4 +1,4 @@
-"""What a user can say of a fine-tuning, with the defaults, and the phases of training that follow from it."""
+"""The recipe of a fine-tuning: its settings with their defaults, and the phases of training that they give."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from xcli.core.tensorflow import choose_precision
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.freezing import cut_below
 from xcli.training.optimizer import StepOptions
-from xcli.training.trainer import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xcli.core.tensorflow import Precision
 
 CLASS_WEIGHTS = ("none", "auto")
@@ -27,13 +28,38 @@ BLOCK_EPOCHS, BLOCK_RATE = 8, 3e-4
 """Defaults of the two phases."""
 
 HEAD_VIEWS, BLOCK_VIEWS = 2, 4
-"""Views of an image: for the head alone, and where blocks are trained too and have more to learn by heart."""
+"""Views of an image for the head alone, and if blocks are trained too, which would overfit fewer views."""
 
 _WARMUP = 1.0
 """Epochs over which the learning rate rises."""
 
 _AVERAGE = 0.99
-"""Decay of the running average of the weights, a step: it spans the last hundred steps."""
+"""Decay by step of the running average of the weights, which so spans about the last hundred steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training with one learning rate schedule.
+
+    Attributes:
+        name: `head` or `blocks`.
+        epochs: at most so many.
+        rate: highest learning rate.
+        warmup: epochs, which need not be whole, over which the rate rises to it.
+        patience: epochs without an improvement after which the phase ends.
+        batch_size: examples in a step.
+        mixup: see `TrainingSet.epoch`; 0 turns it off.
+        step: settings of a step.
+    """
+
+    name: str
+    epochs: int
+    rate: float
+    warmup: float
+    patience: int
+    batch_size: int
+    mixup: float = 0.0
+    step: StepOptions = field(default_factory=StepOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +68,20 @@ class Recipe:
 
     Attributes:
         unfreeze: what is trained besides the head; see `xcli.training.freezing`.
-        views: views of each image that are computed once and trained on in turn; None is the default.
+        views: views of each image, which are computed once and trained on in turn; None is the default.
         augmentation: how views differ.
-        val_split: share of each class to split off for validation, where the data have no such part.
-        epochs: of the unfrozen blocks, or of the head where nothing is unfrozen; None is the default of either.
+        val_split: share of each class to split off for validation, if the data have no validation part.
+        epochs: of the unfrozen blocks, or of the head if nothing is unfrozen; None is the default of either.
         head_epochs: of the head before the blocks; None is the default.
-        learning_rate: the highest of the unfrozen blocks, or of the head where nothing is unfrozen; None likewise.
-        head_learning_rate: the highest of the head before the blocks; None likewise.
-        label_smoothing: see `StepOptions`.
-        dropout: likewise.
-        weight_decay: likewise.
-        mixup: see `TrainingSet.epoch`; 0 mixes nothing.
+        learning_rate: the highest of the unfrozen blocks, or of the head if nothing is unfrozen; None is the default.
+        head_learning_rate: the highest of the head before the blocks; None is the default.
+        label_smoothing, dropout, weight_decay: see `StepOptions`.
+        mixup: see `TrainingSet.epoch`; 0 turns it off.
         class_weights: `auto` gives rare classes more weight (see `balanced_weights` in batches), `none` does not.
         batch_size: examples in a step.
-        patience: epochs without a better one after which a phase ends.
+        patience: epochs without an improvement after which a phase ends.
         calibrate: divide the logits by a temperature fitted on the validation images.
-        seed: of everything that is random.
+        seed: of all random numbers.
     """
 
     unfreeze: str = "block13"
@@ -80,42 +104,35 @@ class Recipe:
 
     def __post_init__(self) -> None:
         cut_below(self.unfreeze)
-        for name in ("label_smoothing", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} is a share from 0 to below 1; received {getattr(self, name):g}")
-        for name in ("learning_rate", "head_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} is above 0 and at most 1; received {value:g}")
-        for name in ("mixup", "weight_decay"):
-            if not 0 <= getattr(self, name) <= 100:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} is from 0 to 100; received {getattr(self, name):g}")
-        if self.views is not None and not 1 <= self.views <= MAX_VIEWS:
-            raise UsageError(f"--views is from 1 to {MAX_VIEWS}; received {self.views}")
-        for name in ("epochs", "head_epochs"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= MAX_EPOCHS:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} is from 1 to {MAX_EPOCHS}; received {value}")
+        self._require(("label_smoothing", "dropout"), lambda value: 0 <= value < 1, "from 0 to below 1")
+        self._require(("learning_rate", "head_learning_rate"), lambda value: 0 < value <= 1, "above 0 and at most 1")
+        self._require(("mixup", "weight_decay"), lambda value: 0 <= value <= 100, "from 0 to 100")
+        self._require(("views",), lambda value: 1 <= value <= MAX_VIEWS, f"from 1 to {MAX_VIEWS}")
+        self._require(("epochs", "head_epochs"), lambda value: 1 <= value <= MAX_EPOCHS, f"from 1 to {MAX_EPOCHS}")
         if self.class_weights not in CLASS_WEIGHTS:
-            raise UsageError(f"--class-weights is one of {', '.join(CLASS_WEIGHTS)}; received {self.class_weights!r}")
+            raise UsageError(
+                f"--class-weights must be one of {', '.join(CLASS_WEIGHTS)}; received {self.class_weights!r}"
+            )
         if self.unfreeze == "none" and (self.head_epochs is not None or self.head_learning_rate is not None):
             raise UsageError(
                 "--head-epochs and --head-learning-rate are for the head before unfrozen blocks; with --unfreeze none "
                 "give --epochs and --learning-rate"
             )
 
+    def _require(self, names: tuple[str, ...], valid: Callable[[float], bool], meaning: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not valid(value):
+                raise UsageError(f"--{name.replace('_', '-')} must be {meaning}; received {value:g}")
+
     @property
     def view_count(self) -> int:
-        """Views that are worth computing, the plain one included."""
+        """Number of views to compute, the plain one included."""
         views = self.views or (HEAD_VIEWS if self.unfreeze == "none" else BLOCK_VIEWS)
         return self.augmentation.distinct(views)
 
     def phases(self) -> tuple[Phase, ...]:
-        """The phases of training, in order: the head, and the unfrozen blocks with it."""
+        """Returns the phases of training, in order: the head alone, then the unfrozen blocks together with it."""
         if self.unfreeze == "none":
             return (self._phase(HEAD, self.epochs or HEAD_EPOCHS, self.learning_rate or HEAD_RATE),)
         head = self._phase(HEAD, self.head_epochs or HEAD_EPOCHS, self.head_learning_rate or HEAD_RATE)
@@ -126,7 +143,7 @@ class Recipe:
         return Phase(name, epochs, rate, _WARMUP, self.patience, self.batch_size, self.mixup, step)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; with the phases as they come out."""
+        """Returns JSON's types, with the number of views and the phases that result."""
         phases = [asdict(phase) for phase in self.phases()]
         return {**asdict(self), "views": self.view_count, "phases": phases}
 
@@ -134,8 +151,8 @@ class Recipe:
 def training_precision(request: str, device: str) -> Precision:
     """Resolves `--precision` for the frozen part.
 
-    As everywhere, except that `auto` is bfloat16 on a CPU with instructions for it: at twice the speed, the features
-    then differ from those of float32 by far less than those of one view differ from those of another.
+    `auto` is bfloat16 on a CPU with bfloat16 instructions, and otherwise as for other commands. It doubles the speed,
+    and the features differ from those of float32 by far less than those of two views of an image differ.
 
     Raises:
         UsageError: the device cannot compute in that precision.
@@ -146,8 +163,8 @@ def training_precision(request: str, device: str) -> Precision:
 
 
 def trained_dtype(precision: Precision) -> str:
-    """Type of the arithmetic in the trained layers: bfloat16 with bfloat16, else float32.
+    """Returns the dtype of the arithmetic in the trained layers: bfloat16 with bfloat16, else float32.
 
-    float16 would need its losses scaled; TF32 is float32 on a GPU that rounds its products.
+    float16 would need loss scaling; TF32 is float32 with rounded products.
     """
     return "bfloat16" if precision == "bfloat16" else "float32"

@@ -1,4 +1,4 @@
-"""Which images train and which validate: as the data say, or split off here, never the same bytes on both sides."""
+"""The split of a data set: given by the data, or made here so that the same bytes are never in both parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("xcli")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled image with its place.
+    """One labelled image and the part that it belongs to.
 
     Attributes:
         sample: the image and its label.
@@ -52,8 +52,8 @@ class Split:
         examples: in the order of the data.
         labels: class names, in the order of the model's outputs.
         made: whether the validation part was split off here.
-        shared: images of the validation or test part whose bytes stand in the training part too.
-        skipped: directory entries that are none of the images, by reason.
+        shared: number of images of the validation or test part whose bytes are also in the training part.
+        skipped: counts of directory entries that are not among the images, by reason.
     """
 
     examples: tuple[Example, ...]
@@ -63,29 +63,29 @@ class Split:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, split: str) -> tuple[Example, ...]:
-        """The images of one part, in the order of the data."""
+        """Returns the images of one part, in the order of the data."""
         return tuple(example for example in self.examples if example.split == split)
 
 
 def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
     """Puts every image into one part.
 
-    A validation part that the data have stays as it is, and so does a test part. Otherwise a share of each class is
-    split off: at least one image, and never the last, in an order that follows from the bytes of the images and the
-    seed alone, so that neither names nor the order of files matter. Images with the same bytes stay together.
+    Parts for validation and test that the data have are left as they are. If there is no validation part, a share of
+    each class is split off: at least one image, and never all. The choice depends only on the bytes of the images and
+    the seed, not on the names and the order of files. Images with the same bytes stay together.
 
     Args:
         data: the labelled images.
-        val_split: share of each class to split off, from 0 to below 1; 0 leaves no validation part.
+        val_split: share of each class to split off, from 0 to below 1; 0 makes no validation part.
         seed: of the choice.
 
     Raises:
         UsageError: the share is out of range.
-        SourceError: fewer than two classes, classes without images, a class that validation lacks, or nothing that
-            could be split off.
+        SourceError: there are fewer than two classes, a class has no images or none for validation, or no image can be
+            split off.
     """
     if not 0 <= val_split < 1:
-        raise UsageError(f"--val-split is a share from 0 to below 1; received {val_split:g}")
+        raise UsageError(f"--val-split must be from 0 to below 1; received {val_split:g}")
     _check_classes(data)
     given = any(sample.split == VALIDATION for sample in data.samples)
     digests = _digests(data.samples)
@@ -101,7 +101,7 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
     shared = _shared(examples)
     if shared:
         log.warning(
-            "%d of the validation and test images are, byte for byte, training images too: they flatter the figures",
+            "%d of the validation and test images are byte-identical to training images: the metrics will be too good",
             shared,
         )
     _warn_of_two_labels(examples)
@@ -113,7 +113,7 @@ def _known(found: str | ImageError) -> tuple[str | None, ImageError | None]:
 
 
 def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
-    """SHA-256 of each image's bytes, or why they cannot be read."""
+    """Returns the SHA-256 of each image's bytes, or why they cannot be read."""
 
     def digest(sample: Sample) -> str | ImageError:
         if sample.ref.error is not None:
@@ -121,7 +121,7 @@ def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
         try:
             return sha256(sample.ref.location.read(MAX_FILE_BYTES)).hexdigest()
         except ImageError as error:
-            return ImageError(error.reason, error.message)  # without the traceback, which keeps the bytes alive
+            return ImageError(error.reason, error.message)  # a traceback would keep the bytes in memory
 
     with ThreadPoolExecutor(processor_count()) as pool:
         return list(pool.map(digest, samples))
@@ -130,17 +130,17 @@ def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
 def _check_classes(data: LabelledImages) -> None:
     if data.empty:
         raise SourceError(
-            f"no images of the class{'es' if len(data.empty) > 1 else ''} {named(data.empty)}: "
+            f"no images of the class{'es' if len(data.empty) > 1 else ''} {quote_names(data.empty)}: "
             "add some, or remove the folder"
         )
     if len(data.labels) < 2:
         raise SourceError(
-            f"all images are of the one class {named(data.labels)}: a classifier needs two or more to tell apart"
+            f"all images are of the one class {quote_names(data.labels)}: a classifier needs two or more classes"
         )
     trained = {sample.label for sample in data.samples if sample.split in (None, TRAIN)}
     lacking = [label for label in data.labels if label not in trained]
     if lacking:
-        raise SourceError(f"no training images of {named(lacking)}: add some, or remove the class")
+        raise SourceError(f"no training images of {quote_names(lacking)}: add some, or remove the class")
 
 
 def _check_validation(data: LabelledImages) -> None:
@@ -148,23 +148,23 @@ def _check_validation(data: LabelledImages) -> None:
     lacking = [label for label in data.labels if label not in there]
     if lacking:
         raise SourceError(
-            f"the validation part has no images of {named(lacking)}: add some, or leave the validation part out "
-            "altogether to have one split off (--val-split)"
+            f"the validation part has no images of {quote_names(lacking)}: add some, or remove the validation part so "
+            "that one is split off (--val-split)"
         )
 
 
-def named(labels: Iterable[str]) -> str:
-    """Lists class names in a message."""
+def quote_names(labels: Iterable[str]) -> str:
+    """Quotes class names for a message, which shows the first ten."""
     return join_names(repr(one_line(label)) for label in labels)
 
 
 def _choose(
     data: LabelledImages, parts: Sequence[str], digests: Sequence[str | ImageError], share: float, seed: int
 ) -> set[int]:
-    """Numbers of the samples that validate."""
+    """Returns the indices of the samples for validation."""
     groups: dict[str, list[int]] = {}
     for index, (part, digest) in enumerate(zip(parts, digests, strict=True)):
-        # What cannot be read counts for nothing, and stays where it is.
+        # Images that cannot be read are not counted, and stay in their part.
         if part == TRAIN and isinstance(digest, str):
             groups.setdefault(digest, []).append(index)
     by_class: dict[str, list[str]] = {label: [] for label in data.labels}
@@ -176,7 +176,7 @@ def _choose(
         if len(members) < 2:
             alone.append(label)
             continue
-        # A hash of bytes and seed is an order at random that no release of numpy can change.
+        # Sorting by a hash of bytes and seed gives a random order that does not depend on the release of NumPy.
         members.sort(key=lambda digest: sha256(f"{seed}/{digest}".encode()).digest())
         wanted = max(1, math.floor(share * sum(len(groups[one]) for one in members) + 0.5))
         taken = 0
@@ -187,11 +187,11 @@ def _choose(
             taken += len(groups[digest])
     if not chosen:
         raise SourceError(
-            "no class has two different images, so none can be spared for validation: add images, or train without "
-            "a validation part (--val-split 0)"
+            "no class has two different images, so none can be used for validation: add images, or train without a "
+            "validation part (--val-split 0)"
         )
     if alone:
-        log.warning("only one image each, so none for validation: %s", named(alone))
+        log.warning("these classes have only one image, so none for validation: %s", quote_names(alone))
     return chosen
 
 
@@ -205,4 +205,4 @@ def _warn_of_two_labels(examples: Sequence[Example]) -> None:
     counts = Counter(digest for digest, _ in pairs)
     several = sum(count > 1 for count in counts.values())
     if several:
-        log.warning("%d images stand under more than one label with the very same bytes", several)
+        log.warning("%d images have more than one label: files with the same bytes are in different classes", several)

@@ -1,9 +1,9 @@
-"""The part of a network that is trained: the layers above the cut, average pooling, dropout and a dense softmax.
+"""The part of a network that is trained: the layers above the cut, average pooling and a dense softmax.
 
-Batch norms keep their moving statistics, trained or not: those of a few photographs are worse than ImageNet's, and an
-image's result then never depends on its batch. Their scale and shift are trained along. So a batch norm is a factor
-and a shift, and is folded into the convolution before it at every step (see `xcli.inference.engine`), which costs a
-product of the size of the kernel in place of one of the size of the map.
+Batch norms keep their moving statistics, because those of a few photographs are worse than ImageNet's, and because an
+image's result must not depend on its batch. Their scale and shift are trained. A batch norm is therefore an affine
+function, and is folded into the preceding convolution at every step, as in `xcli.models.folded`: that multiplies the
+kernel instead of the larger map.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 _STATISTICS = ("moving_mean", "moving_variance")
 
 _HEAD_SCALE = 0.01
-"""Standard deviation of a new head's weights: small, so that it begins by calling all classes alike."""
+"""Standard deviation of a new head's weights: small, so that at first all classes have similar scores."""
 
 
 class TrainableLayers:
-    """The trainable layers above a cut, with their head.
+    """The layers above a cut and the classifier on top of them (the head).
 
     Args:
         cut: where the network is cut.
-        weights: of the Xception, by `layer/variable`; with `predictions/...` the head starts from those.
+        weights: of the Xception, by `layer/variable`; the head starts from `predictions/...` if they hold it.
         classes: number of classes.
         dtype: of the arithmetic of the convolutions, `float32` or `bfloat16`; variables, pooling and head are float32.
-        scaling: factor and offset that make of [0, 255] what the network takes; for a cut at the input.
+        scaling: factor and offset that turn [0, 255] into the input range of the network; for a cut at the input.
         seed: of a new head.
 
     Attributes:
@@ -78,7 +78,7 @@ class TrainableLayers:
         self.variables[BIAS] = tf.Variable(weights.get(BIAS, np.zeros(classes)), dtype=tf.float32)
 
     def pooled(self, x: Any) -> Any:
-        """Pooled features float32[b, 2048].
+        """Returns pooled features float32[b, 2048].
 
         Args:
             x: activations at the cut: float16[b, h, w, c], uint8[b, size, size, 3] at the input, or pooled features.
@@ -96,11 +96,11 @@ class TrainableLayers:
         return pool(values[layers()[-1].name], "avg")
 
     def logits(self, pooled: Any) -> Any:
-        """Logits float32[b, classes] for pooled features float32[b, 2048]."""
+        """Returns logits float32[b, classes] of pooled features float32[b, 2048]."""
         return load_tensorflow().linalg.matmul(pooled, self.variables[KERNEL]) + self.variables[BIAS]
 
     def weights(self) -> Weights:
-        """The trained variables as arrays."""
+        """Returns the trained variables as arrays."""
         return {name: variable.numpy() for name, variable in self.variables.items()}
 
     def assign(self, weights: Mapping[str, NDArray[np.float32]]) -> None:

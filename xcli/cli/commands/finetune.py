@@ -34,9 +34,9 @@ from xcli.core.errors import ExitCode, Terminated
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.labelled import read_labelled
+from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
-from xcli.training.finetune import DEFAULT_CACHE_BYTES, RunPaths, check_paths
-from xcli.training.finetune import finetune as train
+from xcli.training.finetune import FineTuning
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
     BLOCK_EPOCHS,
@@ -49,12 +49,12 @@ from xcli.training.recipe import (
     MAX_EPOCHS,
     Recipe,
 )
+from xcli.training.run_directory import RunPaths, check_paths
 from xcli.training.split import split_images
 
 if TYPE_CHECKING:
     from xcli.training.finetune import FineTuneResult
 
-GIB = 1 << 30
 SHOWN_BAD = 10
 """Images left out that are named one by one."""
 
@@ -270,14 +270,15 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     quiet_libraries(debug=messages.debug)
     _be_repeatable()
     model = load_model(spec)
-    with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as course:
+    with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as display:
         try:
-            outcome = train(split, model, spec, preprocessing_for(model, **pixels), recipe, paths, options, course)
+            preprocessing = preprocessing_for(model, **pixels)
+            result = FineTuning(split, model, spec, preprocessing, recipe, paths, options, display).run()
         except (KeyboardInterrupt, Terminated):
-            course.close()
-            log.error("stopped; the same command goes on from the last epoch, and uses what the cache holds")
+            display.close()
+            log.error("stopped; the same command continues from the last epoch, and uses the cached activations")
             raise
-    return _close(outcome, time.monotonic() - begin)
+    return _close(result, time.monotonic() - begin)
 
 
 def _paths(values: dict[str, Any]) -> RunPaths:
@@ -293,26 +294,25 @@ def _paths(values: dict[str, Any]) -> RunPaths:
 
 
 def _be_repeatable() -> None:
-    """Has TensorFlow choose only operations that give the same bits every time: a continued run is to end in the
-    weights of an undisturbed one."""
+    """Makes TensorFlow deterministic, so that a continued run ends with the weights of an uninterrupted one."""
     from xcli.core.tensorflow import load_tensorflow
 
     load_tensorflow().config.experimental.enable_op_determinism()
 
 
-def _close(outcome: FineTuneResult, seconds: float) -> int:
-    if outcome.metrics is None:
-        log.warning("%s is there already, of the same data and settings; nothing to do", outcome.run)
+def _close(result: FineTuneResult, seconds: float) -> int:
+    if result.metrics is None:
+        log.warning("%s exists already, with the same data and settings; nothing to do", result.run)
         return ExitCode.OK
-    for image, reason in list(outcome.bad.items())[:SHOWN_BAD]:
+    for image, reason in list(result.bad.items())[:SHOWN_BAD]:
         log.warning("left out: %s: %s", image, reason)
-    if len(outcome.bad) > SHOWN_BAD:
-        log.warning("left out: %d more, listed in predictions.csv", len(outcome.bad) - SHOWN_BAD)
-    show(outcome.metrics, f"{outcome.run.rstrip('/')}/per_class.csv has them all")
-    images = ", ".join(f"{count:,} {name}" for name, count in outcome.counts.items() if count)
-    log.warning("%s: %s images, %d left out, in %.0f s", outcome.run, images, len(outcome.bad), seconds)
-    if outcome.split != "validation":
-        log.warning("there is no validation part: these figures are of the training images, and flatter the model")
-    if outcome.test is not None:
-        log.warning("test: top-1 %.4f of %d images", outcome.test.top1 or 0, outcome.test.n)
-    return ExitCode.ROW_ERRORS if outcome.bad else ExitCode.OK
+    if len(result.bad) > SHOWN_BAD:
+        log.warning("left out: %d more, listed in predictions.csv", len(result.bad) - SHOWN_BAD)
+    show(result.metrics, f"{result.run.rstrip('/')}/per_class.csv has them all")
+    images = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
+    log.warning("%s: %s images, %d left out, in %.0f s", result.run, images, len(result.bad), seconds)
+    if result.split != "validation":
+        log.warning("there is no validation part: these figures are of the training images, and too good")
+    if result.test is not None:
+        log.warning("test: top-1 %.4f of %d images", result.test.top1 or 0, result.test.n)
+    return ExitCode.ROW_ERRORS if result.bad else ExitCode.OK
