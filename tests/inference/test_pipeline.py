@@ -421,6 +421,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.pipeline import PixelPipeline
 from xcli.core.records import ImageRef
+from xcli.storage.local import LocalFile
 
 def pipeline(blocked):
     def refs():
