@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xcli.core.text import escape_path, join_names, one_line, unescape_path, valid_text
+from xcli.core.text import escape_path, join_names, one_line, short_text, unescape_path, valid_text
 
 NAMES = st.binary(min_size=1, max_size=40).map(lambda name: name.replace(b"\0", b"\\x"))
 
@@ -87,3 +87,9 @@ def test_joins_no_more_names_than_can_be_read() -> None:
     assert join_names([]) == ""
     assert join_names(["'a'", "'b'"]) == "'a', 'b'"
     assert join_names(map(str, range(30))).endswith("8, 9 and 20 more")
+
+
+def test_short_text() -> None:
+    assert short_text("a\nb\x1b[1mc") == "a b [1mc"
+    assert short_text("x" * 500) == "x" * 200 + "..."
+    assert short_text(ValueError("one\ntwo")) == "ValueError: one two"

@@ -17,7 +17,7 @@ from tests.networks import SIZE, config_of, layer_of, write_archive
 from xcli.core.errors import ExitCode, ModelError
 from xcli.models import keras_file as archive
 from xcli.models import keras_network as foreign
-from xcli.models.keras_file import open_archive, shown
+from xcli.models.keras_file import open_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -291,12 +291,6 @@ def test_names_in_a_file_cannot_write_to_the_terminal(config: Any, tmp_path: Pat
     config["config"]["layers"] = config["config"]["layers"][:1]
     config["config"]["name"] = "x\r\x1b[2Jy"
     assert "\x1b" not in refused(write_archive(str(tmp_path / "x.keras"), config), "not an Xception")
-
-
-def test_shown() -> None:
-    assert shown("a\nb\x1b[1mc") == "a b [1mc"
-    assert shown("x" * 500) == "x" * 200 + "..."
-    assert shown(ValueError("one\ntwo")) == "ValueError: one two"
 
 
 def test_what_is_for_training_is_dropped_unseen(original: Any, tmp_path: Path, canary: Path, nested_file: str) -> None:

@@ -263,8 +263,8 @@ def test_whole_models_in_the_old_format_are_refused_on_both_roads(keras: Any, tm
 def test_a_file_without_metadata_says_what_is_assumed(nested_file: str) -> None:
     loaded = load_model(model=nested_file)
     assert loaded.notes == (
-        f"{nested_file} says nothing of its preprocessing: assuming --input-range xception, and --resize squash "
-        "--interpolation nearest where they are not given",
+        f"{nested_file} records no preprocessing; using --input-range xception, and --resize squash --interpolation "
+        "nearest where you give no others. Override them if predictions look wrong",
     )
     assert (loaded.resize, loaded.interpolation, loaded.crop_pct) == ("squash", "nearest", None)
     assert (loaded.size, loaded.input_range, loaded.activation, loaded.output_name) == (
@@ -321,8 +321,8 @@ def headed(heads: Callable[[str], str]) -> Callable[[str], LoadedModel]:
 @pytest.mark.parametrize(
     ("kind", "note"),
     [
-        ("linear 5", r"is linear: scores are its softmax \(--raw-scores leaves them\)"),
-        ("linear 1", r"is linear: scores are its sigmoid \(--raw-scores leaves them\)"),
+        ("linear 5", r"outputs logits; applying softmax \(--raw-scores keeps the logits\)"),
+        ("linear 1", r"outputs logits; applying sigmoid \(--raw-scores keeps the logits\)"),
         ("sigmoid 1", None),
         ("pooled", None),
     ],
@@ -335,7 +335,7 @@ def test_says_what_it_makes_of_the_head(kind: str, note: str | None, headed: Cal
 
 
 def test_says_which_scores_are_left_as_they_are() -> None:
-    assert loader._head_notes("m", 5, "tanh") == ["the head of m ends in 'tanh': its scores are left as they are"]
+    assert loader._head_notes("m", 5, "tanh") == ["m ends in the activation 'tanh': its scores are not changed"]
     assert loader._head_notes("m", 5, "log_softmax") == loader._head_notes("m", 5, "linear")
     assert loader._head_notes("m", 5, "softmax") == loader._head_notes("m", None, "linear") == []
 
@@ -394,7 +394,7 @@ def test_one_unit_with_one_label_or_three(
     assert both is not None
     assert both.names == ("cat", "dog")
     labels.write_text("a\nb\nc\n")
-    with pytest.raises(LabelsError, match=r"has 3 labels, but .* has one unit, which tells two classes"):
+    with pytest.raises(LabelsError, match=r"has 3 labels, but .* has one output, which distinguishes two classes"):
         load_model(model=heads("sigmoid 1"), labels=str(labels))
 
 
@@ -529,7 +529,7 @@ def test_a_recipe_that_is_not_text_is_refused(bundle: Path) -> None:
 
 
 def test_other_directories_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no model directory: it has no model\.keras"):
+    with pytest.raises(ModelError, match=r"is not a model directory: it has no model\.keras"):
         load_model(model=str(tmp_path))
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(ModelError, match="SavedModel format, which carries code and is not loaded; convert it"):

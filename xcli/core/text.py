@@ -104,3 +104,10 @@ def join_names(names: Iterable[str], most: int = 10) -> str:
     shown = list(names)
     more = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
+
+
+def short_text(value: object) -> str:
+    """Text of a file or a library, as one short line without control characters."""
+    text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_keras, load_tensorflow
+from xcli.core.text import short_text
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.hdf5_weights import TOP, assign
-from xcli.models.keras_file import shown
 from xcli.models.network import AVG_POOL
 from xcli.models.xception import Xception
-from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 
 if TYPE_CHECKING:
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
     from xcli.images.preprocessing import Preprocessing
     from xcli.models.hdf5_weights import Weights
 
+BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
+"""The files of a bundle; `finetune` writes more files beside them, which are not read."""
 
 DROPOUT = "dropout"
 
 
 def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float, float], dropout: float) -> Any:
-    """The Keras model of a bundle: raw pixels in, probabilities out.
+    """Builds the Keras model of a bundle, from raw pixels to probabilities.
 
-    Its layers are those of `keras.applications.Xception`, by the same names, between a `Rescaling` and, behind the
-    average pooling, a dropout and the classifier `predictions`.
+    Between a `Rescaling` and the average pooling, a dropout and the classifier `predictions` it has the layers of
+    `keras.applications.Xception`, with the same names.
 
     Args:
         weights: of the Xception and the classifier, by `layer/variable`.
         classes: number of classes.
         size: side of the input, in pixels.
-        scaling: factor and offset for pixels of [0, 255].
-        dropout: share of the dropout, which acts in training only.
+        scaling: factor and offset for pixels in [0, 255].
+        dropout: rate of the dropout, which acts in training only.
 
     Returns:
         A `keras.Model` from float32[batch, size, size, 3] in [0, 255] to float32[batch, classes].
@@ -63,14 +65,14 @@ def write_bundle(
     preprocessing: Preprocessing,
     record: Mapping[str, Any],
 ) -> None:
-    """Writes what `--model RUN` reads: `model.keras`, `labels.json` and `run.json`.
+    """Writes the files that `--model RUN` reads: `model.keras`, `labels.json` and `run.json`.
 
     Args:
         folder: a directory; files in it are replaced.
-        model: what `build_model` returned.
+        model: returned by `build_model`.
         labels: class names, in the order of its outputs.
-        preprocessing: how images become its pixels.
-        record: what made it, for `run.json`, beside the preprocessing.
+        preprocessing: how images become the pixels of its input.
+        record: further members of `run.json`, beside the preprocessing.
 
     Raises:
         OutputError: a file cannot be written.
@@ -85,39 +87,35 @@ def write_bundle(
     path = Path(folder, BUNDLE_MODEL)
     with write_errors(str(path)):
         model.save(path)
-    write_json(Path(folder, BUNDLE_LABELS), {"labels": list(labels)})
-    write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": recipe})
+    _write_json(Path(folder, BUNDLE_LABELS), {"labels": list(labels)})
+    _write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": recipe})
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON for people to read too; the file appears whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    file = AtomicFile(str(path), overwrite=True)
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        file.stream.write(text.encode("utf-8", "backslashreplace"))
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
-
-
-BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
-"""What `xception finetune` leaves in a directory, as far as it is read here."""
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(str(path), text.encode("utf-8", "backslashreplace"), overwrite=True)
 
 
 def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:
-    """Preprocessing and label file of a directory that `xception finetune` made."""
+    """Reads a directory that `xception finetune` wrote.
+
+    Args:
+        path: the directory.
+        labels: a label file that replaces that of the directory.
+
+    Returns:
+        The preprocessing, empty where the directory does not say; and the path of the label file, None without one.
+
+    Raises:
+        ModelError: it is not such a directory, or its preprocessing cannot be read.
+    """
     if Path(path, "saved_model.pb").is_file():
         raise ModelError(
             f"{path} is in TensorFlow's SavedModel format, which carries code and is not loaded; convert it where you "
             "trust it: keras.models.load_model(DIRECTORY).save('model.keras'), with the Keras that saved it"
         )
     if not Path(path, BUNDLE_MODEL).is_file():
-        raise ModelError(f"{path} is no model directory: it has no {BUNDLE_MODEL}")
+        raise ModelError(f"{path} is not a model directory: it has no {BUNDLE_MODEL}")
     if labels is None and Path(path, BUNDLE_LABELS).is_file():
         labels = str(Path(path, BUNDLE_LABELS))
     recipe = Path(path, BUNDLE_RECIPE)
@@ -129,11 +127,11 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
     except OSError as error:
         raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"{recipe} is damaged: {shown(error)}") from error
+        raise ModelError(f"{recipe} is damaged: {short_text(error)}") from error
 
 
 def _checked_recipe(value: Any) -> dict[str, Any]:
-    """The preprocessing of a bundle; ValueError or KeyError where it is none."""
+    """Returns the preprocessing of a bundle; raises ValueError or KeyError where it is invalid."""
     from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing
 
     size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
@@ -143,6 +141,6 @@ def _checked_recipe(value: Any) -> dict[str, Any]:
         raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
     if input_range not in INPUT_RANGES:
         raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
-    # It checks the rest: its UsageError is a ValueError.
+    # This checks the rest; its UsageError is a ValueError.
     Preprocessing(size, value["resize"], value["interpolation"], DEFAULT_CROP_PCT if crop_pct is None else crop_pct)
     return dict(value)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
+from xcli.core.text import short_text
 from xcli.models.hdf5_weights import check_tree, require_file
 from xcli.models.keras2 import upgrade_keras2_config
 from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
@@ -118,7 +119,7 @@ class Archive:
         except OSError as error:
             raise ModelError(f"cannot unpack {self.path} to {folder}: {error.strerror or error}") from error
         except _DAMAGE as error:
-            raise ModelError(f"{self.path} is damaged: {shown(error)}") from error
+            raise ModelError(f"{self.path} is damaged: {short_text(error)}") from error
         try:
             check_tree(weights)
         except ModelError as error:
@@ -147,7 +148,7 @@ def open_archive(path: str) -> Archive:
                 one.backbone.update(names)
                 found += 1
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise ModelError(f"{path} has a configuration that Keras does not write ({shown(error)})") from error
+        raise ModelError(f"{path} has a configuration that Keras does not write ({short_text(error)})") from error
     if found != 1:
         raise ModelError(_not_xception(path, graph, found))
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
@@ -156,13 +157,6 @@ def open_archive(path: str) -> Archive:
             "a model with one of each is needed"
         )
     return Archive(path, graph, config)
-
-
-def shown(value: object) -> str:
-    """Text of a file or a library, as one short line without control characters."""
-    text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _read_config(path: str) -> Any:
@@ -178,9 +172,11 @@ def _read_config(path: str) -> Any:
     except FileNotFoundError as error:
         raise ModelError(f"no such model: {path}") from error
     except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror or shown(error)}") from error
+        raise ModelError(f"cannot read the model {path}: {error.strerror or short_text(error)}") from error
     except _DAMAGE as error:
-        raise ModelError(f"{path} is not a .keras model (a zip of {CONFIG} and {WEIGHTS}): {shown(error)}") from error
+        raise ModelError(
+            f"{path} is not a .keras model (a zip of {CONFIG} and {WEIGHTS}): {short_text(error)}"
+        ) from error
 
 
 def hdf5_advice(path: str) -> str:
@@ -198,9 +194,11 @@ def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
         raise ModelError(f"{path} would unpack to more than {MAX_MODEL_BYTES >> 30} GiB and is not loaded")
     for member in members:
         if member.file_size > max(_INFLATION_FLOOR, _MAX_INFLATION * member.compress_size):
-            raise ModelError(f"{path}: {shown(member.filename)!r} would unpack to far more than a model, so not loaded")
+            raise ModelError(
+                f"{path}: {short_text(member.filename)!r} would unpack to far more than a model, so not loaded"
+            )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ModelError(f"{path}: {shown(member.filename)!r} is compressed in a way that Keras does not use")
+            raise ModelError(f"{path}: {short_text(member.filename)!r} is compressed in a way that Keras does not use")
     if archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{path} has a configuration above {MAX_CONFIG_BYTES >> 20} MiB and is not loaded")
 
@@ -210,7 +208,7 @@ def _not_xception(path: str, graph: Graph, found: int) -> str:
         return f"{path} holds {found} Xception networks; a model with exactly one is needed"
     inner = max(graph.walk(), key=lambda one: len(one.nodes))
     return (
-        f"{path} holds {shown(inner.name)!r} ({len(inner.nodes)} layers), which is not an Xception; "
+        f"{path} holds {short_text(inner.name)!r} ({len(inner.nodes)} layers), which is not an Xception; "
         "only models with an Xception backbone can be used"
     )
 
@@ -225,7 +223,7 @@ def _safe(config: Any, path: str) -> dict[str, Any]:
         raise ModelError(f"{path} has a configuration that Keras does not write (no object)")
     kind = config.get("class_name")
     if not isinstance(kind, str) or kind not in MODELS:
-        raise ModelError(f"{path} holds {shown(kind)!r}, which is no functional or sequential model")
+        raise ModelError(f"{path} holds {short_text(kind)!r}, which is no functional or sequential model")
     stack: list[Any] = [config]
     while stack:
         item = stack.pop()
@@ -258,8 +256,8 @@ def _check_object(item: dict[str, Any], path: str) -> None:
         known = name in _OTHERS.get(module, ())
     if not known or item.get("registered_name") not in (None, name, config if name == "function" else None):
         what = f"{module}.{name}" if module else str(name)
-        extra = f" {shown(config)!r}" if name == "function" else ""
+        extra = f" {short_text(config)!r}" if name == "function" else ""
         raise ModelError(
-            f"{path} contains {shown(what)!r}{extra}, which is not among the layers that are loaded from files of "
+            f"{path} contains {short_text(what)!r}{extra}, which is not among the layers that are loaded from files of "
             "others; nothing of it was run"
         )

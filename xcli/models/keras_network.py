@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import Precision, load_keras, load_tensorflow
+from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import values_problem
-from xcli.models.keras_file import open_archive, shown
+from xcli.models.keras_file import open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class KerasNetwork:
                     found.setdefault(node.name, results[0])
             if len(late) == len(waiting):
                 raise ModelError(
-                    f"{self.path}: the layers {[shown(one[0].name) for one in late][:3]} wait for each other"
+                    f"{self.path}: the layers {[short_text(one[0].name) for one in late][:3]} wait for each other"
                 )
             waiting = late
         return [values[key] for key in graph.outputs]
@@ -217,11 +218,11 @@ def _load(folder: str, path: str) -> Any:
     except Exception as error:
         # Keras wraps what went wrong in the configurations of all the layers around it.
         cause = str(error).rpartition("Exception encountered: ")[2]
-        raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {shown(cause)}") from error
+        raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {short_text(cause)}") from error
     for warning in said:
-        log.debug("Keras on %s: %s", path, shown(warning.message))
+        log.debug("Keras on %s: %s", path, short_text(warning.message))
         if "freshly-initialized" in str(warning.message):
-            raise ModelError(f"{path} does not hold all of its weights: {shown(warning.message)}")
+            raise ModelError(f"{path} does not hold all of its weights: {short_text(warning.message)}")
     return model
 
 
@@ -279,7 +280,7 @@ def _constant(value: Mapping[str, Any]) -> Any:
         return slice(config["start"], config["stop"], config["step"])
     if value["class_name"] == "__ellipsis__":
         return Ellipsis
-    raise ModelError(f"a layer is called with a constant of kind {shown(value['class_name'])!r}")
+    raise ModelError(f"a layer is called with a constant of kind {short_text(value['class_name'])!r}")
 
 
 def _as_list(value: Any) -> list[Any]:

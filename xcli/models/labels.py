@@ -1,7 +1,7 @@
-"""Names of the classes that a model tells apart.
+"""Names of the classes of a model, and which class a name means.
 
-The ImageNet index ships with the package. Names can stand twice in it (crane, maillot): a class is identified by its
-wnid, or by its index.
+The ImageNet index is part of the package. Some names occur twice in it (crane, maillot): only its wnid or its index
+identifies a class.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Labels:
     """Class names in the order of the model's outputs.
 
     Attributes:
-        names: one name a class.
-        wnids: one WordNet identifier a class, where there are any.
-        source: where they come from, for provenance.
+        names: one for each class.
+        wnids: one WordNet identifier for each class; None where there are none.
+        source: path of the label file, `imagenet`, or `index` where the names are only numbers; for provenance.
     """
 
     names: tuple[str, ...]
@@ -46,14 +46,14 @@ class Labels:
 
 @cache
 def imagenet_labels() -> Labels:
-    """The 1,000 classes of ILSVRC-2012, with their wnids."""
+    """Returns the 1,000 classes of ILSVRC-2012, with their wnids."""
     text = resources.files("xcli").joinpath("data/imagenet_labels.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines()]
     return Labels(tuple(name for _, name in rows), tuple(wnid for wnid, _ in rows), "imagenet")
 
 
 def default_labels(classes: int) -> Labels:
-    """ImageNet's labels for 1,000 classes; otherwise the index as text."""
+    """Returns the labels of ImageNet for 1,000 classes, otherwise the index as text."""
     if classes == IMAGENET_CLASSES:
         return imagenet_labels()
     return Labels(tuple(str(index) for index in range(classes)))
@@ -63,12 +63,11 @@ def read_labels(path: str) -> Labels:
     """Reads class names from a file.
 
     Args:
-        path: a text file with one name a line (on every line, or on none, wnid and a tab before it); or JSON: a list of
-            names or of [wnid, name], an object of index to one of these, an object of name to index, or any of these
-            lists as `{"labels": ...}`.
+        path: a text file with one name on each line, or wnid, tab and name; or JSON: a list of names or of
+            [wnid, name], an object of index to one of these, an object of name to index, or `{"labels": LIST}`.
 
     Raises:
-        LabelsError: the file cannot be read, or is none of these.
+        LabelsError: the file cannot be read, or has another format.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -80,7 +79,7 @@ def read_labels(path: str) -> Labels:
         if text.lstrip()[:1] in ("{", "["):
             entries = _entries(json.loads(text))
         else:
-            # Not splitlines(): a name may hold what Unicode takes for the end of a line.
+            # Not splitlines(): a name may contain characters that Unicode counts as line ends.
             entries = [line.split("\t", 1)[::-1] for line in re.split("\r\n|\r|\n", text) if line.strip()]
         return _labels(entries, path)
     except (ValueError, TypeError, RecursionError) as error:
@@ -101,7 +100,7 @@ def _labels(entries: list[Sequence[str]], source: str) -> Labels:
 
 
 def _entries(value: Any) -> list[Sequence[str]]:
-    """(name,) or (name, wnid) for each class, in order."""
+    """Returns (name,) or (name, wnid) for each class, in order."""
     if isinstance(value, dict):
         if isinstance(value.get("labels"), list):
             return _entries(value["labels"])
@@ -118,7 +117,7 @@ def _entries(value: Any) -> list[Sequence[str]]:
 
 
 def _in_order(value: dict[str, Any]) -> list[Any]:
-    """The labels of an object of index to label, or of name to index (as `class_indices` of Keras' generators)."""
+    """Sorts an object of index to label, or of name to index (like `class_indices` of Keras' generators)."""
     if value and all(isinstance(item, int) and not isinstance(item, bool) for item in value.values()):
         numbered = [(index, name) for name, index in value.items()]
     else:
@@ -130,10 +129,10 @@ def _in_order(value: dict[str, Any]) -> list[Any]:
 
 
 def fit_labels(labels: Labels | None, classes: int) -> Labels:
-    """Labels for a model with that many classes.
+    """Returns labels for a model with so many classes: those given, or the default.
 
     Raises:
-        LabelsError: the labels are of another number.
+        LabelsError: the number of labels differs.
     """
     if labels is None:
         return default_labels(classes)
@@ -143,20 +142,20 @@ def fit_labels(labels: Labels | None, classes: int) -> Labels:
 
 
 def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
-    """Finds the classes that folders or manifests name.
+    """Finds the classes that folders or manifests name; positions never count.
 
-    A name is a wnid, or the name of a class, written as the model has it; else one that differs in nothing but case,
-    underscores and spaces from exactly one class.
+    A name matches a wnid or class name that is written exactly like it, or else those that differ only in case,
+    underscores and spaces.
 
     Args:
-        names: what to look up.
+        names: the names to look up.
         labels: the classes of the model.
 
     Returns:
         The index of each name's class.
 
     Raises:
-        SourceError: names are of no class; all of them are listed. Or a name is that of several classes.
+        SourceError: names match no class (the message lists all of them), or a name matches several classes.
     """
     exact: dict[str, set[int]] = {}
     loose: dict[str, set[int]] = {}

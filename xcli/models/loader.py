@@ -1,8 +1,4 @@
-"""The shared loader: from what the user asked for to a model that every command can run.
-
-Two kinds of network stand behind one interface: the plain Xception with its weights (`PlainNetwork`), and a `.keras`
-file with an Xception in it (`xcli.models.keras_network.KerasNetwork`).
-"""
+"""Loads models: from a `ModelSpec` to a `LoadedModel` that every command can run, with its preprocessing."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
+from xcli.core.text import short_text
 from xcli.images.preprocessing import Preprocessing
 from xcli.models.architecture import (
     IMAGE_SIZE,
@@ -20,7 +17,6 @@ from xcli.models.architecture import (
 from xcli.models.bundle import BUNDLE_MODEL, BUNDLE_RECIPE, read_bundle
 from xcli.models.download import sha256_of
 from xcli.models.hdf5_weights import TOP, random_weights, read_weights
-from xcli.models.keras_file import shown
 from xcli.models.labels import Labels, fit_labels, read_labels
 from xcli.models.network import AVG_POOL, LOGITS, LoadedModel, PlainNetwork
 from xcli.models.spec import ModelSpec
@@ -30,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
-    """Loads the model that a spec, or the fields of one, describe.
+    """Loads the model that a spec describes.
 
     Args:
-        spec: what to load; or give the fields of `ModelSpec` as keyword arguments.
+        spec: what to load; alternatively pass the fields of `ModelSpec` as keyword arguments.
 
     Raises:
         UsageError: the options contradict each other.
-        ModelError: the model, its weights or its labels cannot be had, or do not fit.
+        ModelError: the model, its weights or its labels cannot be read, or do not fit.
     """
     spec = spec or ModelSpec(**options)
-    return _load_plain(spec) if spec.model is None else _load_foreign(spec, spec.model)
+    return _load_plain(spec) if spec.model is None else _load_keras_file(spec, spec.model)
 
 
 def _load_plain(spec: ModelSpec) -> LoadedModel:
@@ -84,7 +80,7 @@ def _weights_path(spec: ModelSpec) -> str:
     return spec.weights
 
 
-def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
+def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
     from xcli.models.keras_network import KerasNetwork
 
     recipe: dict[str, Any] = {}
@@ -93,9 +89,9 @@ def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
         recipe, label_file = read_bundle(path, spec.labels)
         path = str(Path(path, BUNDLE_MODEL))
     network = KerasNetwork(path)
-    size = _foreign_size(spec, network.size, recipe, name)
+    size = _input_size(spec, network.size, recipe, name)
     units, activation = network.units, network.activation
-    labels = _foreign_labels(label_file, units, name) if units else None
+    labels = _file_labels(label_file, units, name) if units else None
     if spec.classes is not None and (labels is None or len(labels.names) != spec.classes):
         have = f"{len(labels.names)} classes" if labels else "no classifier"
         raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for")
@@ -103,8 +99,8 @@ def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
     notes = []
     if not recipe:
         notes.append(
-            f"{name} says nothing of its preprocessing: assuming --input-range {input_range}, and --resize squash "
-            "--interpolation nearest where they are not given"
+            f"{name} records no preprocessing; using --input-range {input_range}, and --resize squash --interpolation "
+            "nearest where you give no others. Override them if predictions look wrong"
         )
     notes += _head_notes(name, units, activation)
     return LoadedModel(
@@ -126,8 +122,8 @@ def _load_foreign(spec: ModelSpec, path: str) -> LoadedModel:
     )
 
 
-def _foreign_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any], name: str) -> int:
-    """Side of the input of a model from a file, which may leave it open."""
+def _input_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any], name: str) -> int:
+    """Returns the side of the input of a model from a file, which may leave it open."""
     asked, trained = spec.image_size, recipe.get("size")
     if fixed and trained not in (None, fixed):
         raise ModelError(f"{name} takes images of {fixed} pixels, but its {BUNDLE_RECIPE} says {trained}")
@@ -143,16 +139,18 @@ def _head_notes(name: str, units: int | None, activation: str) -> list[str]:
         return []
     if activation in LOGITS:
         how = "softmax" if units > 1 else "sigmoid"
-        return [f"the head of {name} is linear: scores are its {how} (--raw-scores leaves them)"]
-    return [f"the head of {name} ends in {shown(activation)!r}: its scores are left as they are"]
+        return [f"{name} outputs logits; applying {how} (--raw-scores keeps the logits)"]
+    return [f"{name} ends in the activation {short_text(activation)!r}: its scores are not changed"]
 
 
-def _foreign_labels(path: str | None, units: int, name: str) -> Labels:
+def _file_labels(path: str | None, units: int, name: str) -> Labels:
     labels = read_labels(path) if path else None
     if units > 1:
         return fit_labels(labels, units)
     if labels is not None and len(labels.names) not in (1, 2):
-        raise LabelsError(f"{path} has {len(labels.names)} labels, but {name} has one unit, which tells two classes")
+        raise LabelsError(
+            f"{path} has {len(labels.names)} labels, but {name} has one output, which distinguishes two classes"
+        )
     return labels or fit_labels(None, 2)
 
 
@@ -165,10 +163,10 @@ def preprocessing_for(
     jpeg_shrink: bool = True,
     max_pixels: int | None = None,
 ) -> Preprocessing:
-    """Preprocessing for a model: what the user said, else what goes with the model, else the defaults.
+    """Returns the preprocessing for a model: the user's choice, else that of the model, else the default.
 
     Args:
-        model: it decides the size, and what is None below.
+        model: decides the size, and everything that is None below.
         resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
 
     Raises:

@@ -32,20 +32,20 @@ LOGITS = ("linear", "log_softmax")
 
 
 class Network(Protocol):
-    """A traceable network whose layers can be tapped by name."""
+    """A network that TensorFlow can trace, with outputs of its layers by name."""
 
     def prepare(self, precision: Precision) -> None:
-        """Makes the constants for arithmetic in `precision`; before the first call."""
+        """Prepares the constants for arithmetic in `precision`; must be called before the first call."""
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps` for scaled pixels float32[b, size, size, 3]."""
+        """Returns the outputs of the layers in `taps`, for scaled pixels float32[b, size, size, 3]."""
 
 
 class PlainNetwork:
-    """Xception with or without its top, from weights.
+    """Xception from weights, with or without its top.
 
     Args:
-        weights: arrays by `layer/variable`; with `predictions/...` it has a top.
+        weights: arrays by `layer/variable`; `predictions/...` are those of the top.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -62,7 +62,7 @@ class PlainNetwork:
         self._backbone = Backbone(self._weights, precision)
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps`; the pooling and the classifier compute in float32."""
+        """Returns the outputs of the layers in `taps`; pooling and classifier compute in float32."""
         assert self._backbone is not None, "prepare() comes first"
         tf = load_tensorflow()
         above = {AVG_POOL, TOP} & set(taps)
@@ -77,21 +77,22 @@ class PlainNetwork:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, ready to be built into an engine.
+    """A model that an engine can run.
 
     Attributes:
-        name: what to call it in messages and provenance.
-        path: the file that it came from; None for random weights.
-        digest: SHA-256 of that file, or of nothing but the seed.
-        network: computes it.
+        name: for messages and provenance.
+        path: the file that it was loaded from; None for random weights.
+        digest: SHA-256 of that file; `random-SEED` for random weights.
+        network: the function of tensors.
         size: side of the input, in pixels.
         input_range: how its pixels are scaled.
         labels: names of its classes; None where it has no classifier.
-        output_name: layer that makes the scores; None where it has no classifier.
+        output_name: layer that computes the scores; None where it has no classifier.
         activation: of that layer.
-        layer_names: every name that `features` can tap.
-        resize, interpolation, crop_pct: preprocessing that goes with it, unless the user says otherwise.
-        notes: assumptions made, one line each, for the user to see once.
+        layer_names: every name that `features` accepts.
+        resize, interpolation, crop_pct: its preprocessing, unless the user chooses another.
+        notes: assumptions of the loader, one line each, to be shown once.
+        parameters: number of parameters of the whole model.
     """
 
     name: str
@@ -111,11 +112,11 @@ class LoadedModel:
     parameters: int | None = None
 
     def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
-        """A traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
+        """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
 
         Args:
-            raw: leave the head's output as it is, instead of making probabilities of it.
-            with_features: return float32[b, channels] besides: the last map, average-pooled.
+            raw: keep the output of the head, instead of turning it into probabilities.
+            with_features: also return float32[b, channels], the average-pooled last map.
 
         Raises:
             ModelError: the model has no classifier.
@@ -135,7 +136,7 @@ class LoadedModel:
         return forward
 
     def features(self, pooling: str | None, layer: str | None = None) -> Forward:
-        """A traceable function from uint8[b, size, size, 3] to (float32[b, ...],).
+        """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, ...],).
 
         Args:
             pooling: `avg`, `max` or None; of maps only.
@@ -168,8 +169,8 @@ def probabilities(output: Any, activation: str, classes: int) -> Any:
 
     Args:
         output: float32[b, units].
-        activation: what the head has applied already.
-        classes: number of classes; one unit with two classes is taken as the probability of the second.
+        activation: what the head has already applied.
+        classes: number of classes. With two classes, a single unit is the score of the second.
 
     Returns:
         float32[b, classes].

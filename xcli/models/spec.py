@@ -1,4 +1,4 @@
-"""What the user asks for: which model, weights, labels and sizes, checked as far as no file need be opened."""
+"""The model that the user asks for: file, weights, labels and sizes, checked as far as possible without a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xcli.models.folded import INPUT_RANGES
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the user asked for.
+    """The model that the user asks for.
 
     Attributes:
         model: a `.keras` file, or a directory that `xception finetune` made; instead of `weights`.
@@ -21,8 +21,8 @@ class ModelSpec:
         classes: number of classes; None takes those of the weights (1,000 for `imagenet` and `none`).
         labels: a label file.
         image_size: side of the input in pixels; None is 299, or what the model file says.
-        input_range: what a foreign model was fed: `xception`, `unit` or `raw`; None decides by its graph.
-        weights_dir: where to look for the ImageNet weights first.
+        input_range: pixel range that a `.keras` file expects: `xception`, `unit` or `raw`; None asks its graph.
+        weights_dir: the first directory to search for the ImageNet weights.
         offline: never download.
         progress: show the progress of a download.
         seed: of random weights.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """One layer: its name for `--layer`, what it computes, and what that costs for one image.
+    """One layer: its name for `--layer`, its kind, and its costs for one image.
 
     Attributes:
         shape: of its output for one image, without the batch.
@@ -29,7 +29,7 @@ class LayerInfo:
 
 
 def describe_network(spec: ModelSpec) -> list[LayerInfo]:
-    """The plain network that a spec asks for, layer by layer, without building it."""
+    """Lists the layers of the plain network that a spec asks for, without building it."""
     size = spec.image_size or IMAGE_SIZE
     sizes = output_sizes(size)
     described = [
