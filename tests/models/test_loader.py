@@ -282,7 +282,7 @@ def test_a_file_without_metadata_says_what_is_assumed(nested_file: str) -> None:
 def test_options_must_fit_the_file(nested_file: str, tmp_path: Path) -> None:
     fitting = load_model(model=nested_file, image_size=SIZE, classes=5, input_range="unit")
     assert fitting.input_range == "unit"
-    assert "assuming --input-range unit, and" in fitting.notes[0]
+    assert "using --input-range unit, and" in fitting.notes[0]
     with pytest.raises(UsageError, match="takes images of 96 pixels; received --image-size 128"):
         load_model(model=nested_file, image_size=128)
     with pytest.raises(ModelError, match="has 5 classes, but --classes 6 were asked for"):
