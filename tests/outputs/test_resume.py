@@ -12,7 +12,8 @@ from xcli.core.errors import ImageError
 from xcli.core.records import FileState, ImageRef
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of, state_fields
 from xcli.sources.archives.tar_stream import TarMember
-from xcli.storage.local import FileIdentity, LocalFile
+from xcli.storage.local import LocalFile
+from xcli.storage.readers import FileIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.outputs.resume import key_of
 from xcli.sources.archives.members import WholeArchive
-from xcli.storage.local import ELSEWHERE, FileIdentity
+from xcli.storage.readers import UNKNOWN_DEVICE, FileIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,9 +27,9 @@ PROBE = -1
 def machine_independent(ref: ImageRef) -> ImageRef:
     """Returns a reference that other machines can use: they know a shared disk by another device number."""
     identity = getattr(ref.location, "identity", None)
-    if not isinstance(identity, FileIdentity) or identity.device == ELSEWHERE:
+    if not isinstance(identity, FileIdentity) or identity.device == UNKNOWN_DEVICE:
         return ref
-    anywhere = identity._replace(device=ELSEWHERE, inode=0)
+    anywhere = identity._replace(device=UNKNOWN_DEVICE, inode=0)
     return replace(ref, location=replace(ref.location, identity=anywhere))  # type: ignore[type-var]
 
 

@@ -1,4 +1,4 @@
-"""Files of this machine that are read: opened without blocking, whole, and their state."""
+"""Local files as locations of images: opened without blocking, read whole, and their state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState
@@ -14,13 +14,17 @@ from xcli.core.records import FileState
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of this machine, as the `Location` of an image.
+    """A local file, as the `Location` of an image.
 
     Attributes:
-        path: as `os.fsdecode` gives it: bytes that are no text are surrogates.
+        path: as `os.fsdecode` returns it: surrogates stand for bytes that are not UTF-8.
     """
 
     path: str
+
+    offset: ClassVar[None] = None
+    size: ClassVar[None] = None
+    remote: ClassVar[bool] = False
 
     def __fspath__(self) -> str:
         return self.path
@@ -29,19 +33,6 @@ class LocalFile:
     def file(self) -> str:
         """See `Location`."""
         return self.path
-
-    @property
-    def offset(self) -> None:
-        """See `Location`."""
-
-    @property
-    def size(self) -> None:
-        """See `Location`."""
-
-    @property
-    def remote(self) -> bool:
-        """See `Location`."""
-        return False
 
     def read(self, max_bytes: int) -> bytes:
         """See `read_file`."""
@@ -58,7 +49,7 @@ class LocalFile:
 
 
 def state_of_file(path: str) -> FileState | None:
-    """The state of a file of this machine; None where it cannot be had."""
+    """Returns the state of a local file; None if it cannot be determined."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -67,23 +58,23 @@ def state_of_file(path: str) -> FileState | None:
 
 
 def open_file(path: str) -> tuple[int, os.stat_result]:
-    """Opens a regular file for reading; never blocks on a FIFO and never opens a device for long.
+    """Opens a regular file for reading; never blocks on a FIFO, and closes a device at once.
 
     Returns:
-        The descriptor, which is the caller's to close, and the file's status.
+        The descriptor, which the caller must close, and the status of the file.
 
     Raises:
         ImageError: `missing`, `unreadable` or `not-a-file`.
     """
     try:
-        # O_NONBLOCK: opening a FIFO without a writer would otherwise wait for ever.
+        # O_NONBLOCK: otherwise opening a FIFO without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing", "no such file") from error
     except ValueError as error:
         raise ImageError("missing", f"no file can have this name: {error}") from error
     except OSError as error:
-        # A socket cannot be opened at all, but it can be told from a file without permission.
+        # A socket cannot be opened, but can be distinguished from a file without permission.
         with suppress(OSError):
             _require_file(os.stat(path))
         raise ImageError("unreadable", error.strerror or str(error)) from error
@@ -100,11 +91,11 @@ def open_file(path: str) -> tuple[int, os.stat_result]:
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
-    """Reads an image file whole; never blocks on a FIFO and never reads a device.
+    """Reads all bytes of an image file; see `open_file`.
 
     Args:
         path: the file.
-        max_bytes: a larger one is refused.
+        max_bytes: a larger file is refused.
 
     Raises:
         ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
@@ -132,7 +123,7 @@ def _require_file(status: os.stat_result) -> None:
 
 
 def file_kind(mode: int) -> str:
-    """What a file that is not regular is, in words, from its `st_mode`."""
+    """Describes a file that is not regular, by its `st_mode`."""
     kinds = (
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISFIFO, "a FIFO"),
@@ -141,16 +132,3 @@ def file_kind(mode: int) -> str:
         (stat.S_ISBLK, "a block device"),
     )
     return next((name for test, name in kinds if test(mode)), "a special file")
-
-
-ELSEWHERE = -1
-"""The device of an archive that lies on no disk of this machine, or was listed on another one."""
-
-
-class FileIdentity(NamedTuple):
-    """By what an archive is known again; wherever it is read, by size and time of modification."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int

@@ -14,10 +14,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from xcli.core.errors import ImageError
-from xcli.storage.local import ELSEWHERE, FileIdentity, open_file
+from xcli.storage.local import open_file
 from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
 from xcli.storage.urls import is_url
@@ -39,6 +39,19 @@ MAX_WHOLE = 256 << 20
 """Greatest size of an object on a server that does not support range requests."""
 
 _BUFFER = 1 << 20
+
+
+UNKNOWN_DEVICE = -1
+"""The device of an archive that is not on a local disk, or was listed on another machine."""
+
+
+class FileIdentity(NamedTuple):
+    """What a listed archive is recognized by; on another machine, by size and modification time only."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
 
 
 class Reader(ABC):
@@ -115,7 +128,7 @@ class LocalReader(Reader):
         self._descriptor, status = open_file(path)
         self.identity = FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         same = identity is None or identity[-2:] == self.identity[-2:]
-        if not same or (identity is not None and identity.device != ELSEWHERE and identity != self.identity):
+        if not same or (identity is not None and identity.device != UNKNOWN_DEVICE and identity != self.identity):
             self.close()
             raise _changed()
 
@@ -159,7 +172,7 @@ class RemoteReader(Reader):
                 found = self._store.state()
             if found is None:
                 raise ImageError("unreadable", "the server does not say how large it is; copy it to this machine")
-            identity = FileIdentity(ELSEWHERE, 0, found.size, found.mtime)
+            identity = FileIdentity(UNKNOWN_DEVICE, 0, found.size, found.mtime)
         self.identity = identity
 
     def read_at(self, offset: int, count: int) -> bytes:
