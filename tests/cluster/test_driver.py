@@ -31,7 +31,7 @@ from xcli.sources.archives.tar_stream import TarMember
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.directories import LocalFolder
-from xcli.storage.local import ELSEWHERE
+from xcli.storage.readers import UNKNOWN_DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -483,7 +483,7 @@ def test_members_of_archives_are_read_on_other_machines(fake: Fake, photos: Path
     (ref,) = list_images(SourceOptions((f"{tmp_path}/a.tar::0.jpg",)), archives=WholeArchives)
     elsewhere = machine_independent(ref)
     assert isinstance(elsewhere.location, TarMember)
-    assert elsewhere.location.identity.device == ELSEWHERE
+    assert elsewhere.location.identity.device == UNKNOWN_DEVICE
     assert elsewhere.location.read(1 << 20) == (photos / "0.jpg").read_bytes()
     os.utime(tmp_path / "a.tar", ns=(1, 1))
     with pytest.raises(ImageError, match="has changed"):

@@ -14,11 +14,13 @@ from xcli.core.errors import ImageError
 from xcli.core.records import FileState
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.locations import RemoteObject
-from xcli.storage.local import FileIdentity, state_of_file
+from xcli.storage.local import state_of_file
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from xcli.storage.readers import FileIdentity
 
 TAR_EXTENSIONS = (b".tar", b".tar.gz", b".tgz", b".tar.zst", b".tzst")
 ARCHIVE_EXTENSIONS = (*TAR_EXTENSIONS, b".zip")
