@@ -35,7 +35,6 @@ def held(found: Split) -> set[str]:
 
 def test_every_class_gives_its_share(tmp_path: Path) -> None:
     found = split(fill(tmp_path, a=20, b=10, c=3, d=2))
-    assert found.made
     assert Counter(one.sample.label for one in found.part("validation")) == {"a": 4, "b": 2, "c": 1, "d": 1}
     assert len(found.part("train")) + len(found.part("validation")) == len(found.examples) == 35
     assert found.labels == ("a", "b", "c", "d")
@@ -65,7 +64,6 @@ def test_the_same_bytes_never_stand_on_both_sides(tmp_path: Path) -> None:
         for one in found.examples:
             sides.setdefault(one.digest, set()).add(one.split)
         assert all(len(one) == 1 for one in sides.values())
-        assert found.shared == 0
 
 
 def test_a_validation_part_that_is_there_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -75,9 +73,7 @@ def test_a_validation_part_that_is_there_stays(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "val" / "a" / "new.jpg").write_bytes(b"new")
     with caplog.at_level(logging.WARNING, "xcli"):
         found = split(tmp_path, 0.5)
-    assert not found.made
     assert [len(found.part(part)) for part in ("train", "validation", "test")] == [6, 3, 1]
-    assert found.shared == 3
     assert "3 of the validation and test images are byte-identical to training images" in caplog.text
 
 
@@ -91,7 +87,6 @@ def test_a_test_part_is_not_split_off_from(tmp_path: Path) -> None:
 def test_zero_holds_nothing_out(tmp_path: Path) -> None:
     found = split(fill(tmp_path, a=2, b=2), 0)
     assert len(found.part("train")) == 4
-    assert not found.made
 
 
 def test_what_cannot_be_read_trains_and_says_why(tmp_path: Path) -> None:

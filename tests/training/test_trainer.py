@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,4 +150,4 @@ def test_accuracy_and_loss_by_hand() -> None:
 
 def test_the_state_survives_json() -> None:
     state = TrainingState(1, 2, 1, (0.5, -1.0), [EpochMetrics("head", 1, 1e-3, 1.0, 0.5, None, None, 0.1)])
-    assert TrainingState.from_dict(state.as_dict()) == state
+    assert TrainingState.from_dict(asdict(state)) == state

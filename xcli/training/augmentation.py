@@ -49,14 +49,10 @@ class Augmentation:
         if not 0 <= self.colour < 1:
             raise UsageError(f"--colour must be from 0 to below 1; received {self.colour:g}")
 
-    @property
-    def varies(self) -> bool:
-        """Whether views beyond the mirrored one differ from each other."""
-        return self.crop < 1 or self.colour > 0
-
     def distinct(self, views: int) -> int:
         """Returns how many of `views` views differ: without crops and colour changes at most two."""
-        return views if self.varies else min(views, 2 if self.flip else 1)
+        varied = self.crop < 1 or self.colour > 0
+        return views if varied else min(views, 2 if self.flip else 1)
 
     def describe(self, view: int, seed: int) -> dict[str, Any]:
         """Returns everything that a view's pixels depend on, besides the image and its preprocessing."""
@@ -88,28 +84,15 @@ def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
         if view == 1 and augmentation.flip:
             return np.ascontiguousarray(decode_image(data, preprocessing)[:, ::-1])
         words = np.frombuffer(sha256(data).digest()[:16], np.uint32).tolist()
-        return random_view(data, preprocessing, augmentation, np.random.default_rng([seed, view, *words]))
+        return _random_view(data, preprocessing, augmentation, np.random.default_rng([seed, view, *words]))
 
     return decode
 
 
-def random_view(
+def _random_view(
     data: bytes, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Decodes an image with random changes.
-
-    Args:
-        data: the bytes of its file.
-        preprocessing: as at inference.
-        augmentation: what may change.
-        rng: the source of random numbers.
-
-    Returns:
-        uint8[size, size, 3].
-
-    Raises:
-        ImageError: the image cannot be decoded.
-    """
+    """Decodes an image with random changes, whose random numbers come from `rng`."""
     import numpy as np
     from PIL import Image, ImageEnhance
 

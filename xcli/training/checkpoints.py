@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,9 @@ class TrainingState:
     rows: list[EpochMetrics] = field(default_factory=list)
     temperature: float = 1.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns JSON's types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingState:
-        """Reads what `as_dict` returned, after its way through JSON."""
+        """Makes a state from the dictionary that `dataclasses.asdict` returned and JSON has kept."""
         rows = [EpochMetrics(**row) for row in value["rows"]]
         accuracy, loss = value["best"]
         return cls(**{**value, "rows": rows, "best": (accuracy, loss)})

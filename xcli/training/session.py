@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from xcli.training.calibration import apply_temperature, fit_temperature
@@ -70,7 +70,7 @@ class TrainingSession:
             state.phase, state.epoch = state.phase + 1, 0
             state.best_epoch, state.best = 0, (-1.0, 0.0)
             checkpoints.write(_start_name(state.phase), weights)
-            checkpoints.commit(state.as_dict(), {_start_name(state.phase)})
+            checkpoints.commit(asdict(state), {_start_name(state.phase)})
         return weights, state
 
     def _trainer(self, phase: Phase, weights: Weights, checkpoints: Checkpoints) -> Trainer:

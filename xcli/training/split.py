@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -51,15 +51,11 @@ class Split:
     Attributes:
         examples: in the order of the data.
         labels: class names, in the order of the model's outputs.
-        made: whether the validation part was split off here.
-        shared: number of images of the validation or test part whose bytes are also in the training part.
         skipped: counts of directory entries that are not among the images, by reason.
     """
 
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
-    made: bool
-    shared: int
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, split: str) -> tuple[Example, ...]:
@@ -87,17 +83,13 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
     if not 0 <= val_split < 1:
         raise UsageError(f"--val-split must be from 0 to below 1; received {val_split:g}")
     _check_classes(data)
-    given = any(sample.split == VALIDATION for sample in data.samples)
-    digests = _digests(data.samples)
-    parts = [sample.split or TRAIN for sample in data.samples]
-    if given:
+    with ThreadPoolExecutor(processor_count()) as pool:
+        examples = list(pool.map(_read, data.samples))
+    if any(example.split == VALIDATION for example in examples):
         _check_validation(data)
     elif val_split:
-        chosen = _choose(data, parts, digests, val_split, seed)
-        parts = [VALIDATION if index in chosen else part for index, part in enumerate(parts)]
-    examples = tuple(
-        Example(sample, part, *_known(found)) for sample, part, found in zip(data.samples, parts, digests, strict=True)
-    )
+        for index in _choose(examples, data.labels, val_split, seed):
+            examples[index] = replace(examples[index], split=VALIDATION)
     shared = _shared(examples)
     if shared:
         log.warning(
@@ -105,26 +97,18 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
             shared,
         )
     _warn_of_two_labels(examples)
-    return Split(examples, data.labels, not given and val_split > 0, shared, dict(data.skipped))
+    return Split(tuple(examples), data.labels, dict(data.skipped))
 
 
-def _known(found: str | ImageError) -> tuple[str | None, ImageError | None]:
-    return (found, None) if isinstance(found, str) else (None, found)
-
-
-def _digests(samples: Sequence[Sample]) -> list[str | ImageError]:
-    """Returns the SHA-256 of each image's bytes, or why they cannot be read."""
-
-    def digest(sample: Sample) -> str | ImageError:
-        if sample.ref.error is not None:
-            return sample.ref.error
+def _read(sample: Sample) -> Example:
+    """Reads the bytes of an image that is in the part given by the data, by default the training part."""
+    part, error = sample.split or TRAIN, sample.ref.error
+    if error is None:
         try:
-            return sha256(sample.ref.location.read(MAX_FILE_BYTES)).hexdigest()
-        except ImageError as error:
-            return ImageError(error.reason, error.message)  # a traceback would keep the bytes in memory
-
-    with ThreadPoolExecutor(processor_count()) as pool:
-        return list(pool.map(digest, samples))
+            return Example(sample, part, sha256(sample.ref.location.read(MAX_FILE_BYTES)).hexdigest())
+        except ImageError as found:
+            error = ImageError(found.reason, found.message)  # a traceback would keep the bytes in memory
+    return Example(sample, part, None, error)
 
 
 def _check_classes(data: LabelledImages) -> None:
@@ -158,18 +142,16 @@ def quote_names(labels: Iterable[str]) -> str:
     return join_names(repr(one_line(label)) for label in labels)
 
 
-def _choose(
-    data: LabelledImages, parts: Sequence[str], digests: Sequence[str | ImageError], share: float, seed: int
-) -> set[int]:
-    """Returns the indices of the samples for validation."""
+def _choose(examples: Sequence[Example], labels: Sequence[str], share: float, seed: int) -> set[int]:
+    """Returns the indices of the training images to use for validation."""
     groups: dict[str, list[int]] = {}
-    for index, (part, digest) in enumerate(zip(parts, digests, strict=True)):
+    for index, example in enumerate(examples):
         # Images that cannot be read are not counted, and stay in their part.
-        if part == TRAIN and isinstance(digest, str):
-            groups.setdefault(digest, []).append(index)
-    by_class: dict[str, list[str]] = {label: [] for label in data.labels}
+        if example.split == TRAIN and example.digest is not None:
+            groups.setdefault(example.digest, []).append(index)
+    by_class: dict[str, list[str]] = {label: [] for label in labels}
     for digest, indices in groups.items():
-        by_class[data.samples[indices[0]].label].append(digest)
+        by_class[examples[indices[0]].sample.label].append(digest)
     chosen: set[int] = set()
     alone = []
     for label, members in by_class.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
@@ -179,7 +180,7 @@ class Trainer:
         self._checkpoints.write(last, self.train_step.state())
         if state.best_epoch == state.epoch:
             self._checkpoints.write(best, self._best)
-        self._checkpoints.commit(state.as_dict(), {last, best})
+        self._checkpoints.commit(asdict(state), {last, best})
 
     def _name(self, kind: str, epoch: int) -> str:
         return f"{self.phase.name}-{kind}-{epoch:04d}.npz"
