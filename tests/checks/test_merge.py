@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -148,6 +149,19 @@ def test_a_lost_shard_is_listed(tmp_path: Path, photos: SourceOptions) -> None:
         lost = list(list_images(SourceOptions(photos.sources, shard=(2, 4))))
         result = found(shards[:1] + shards[2:], tmp_path, photos)
         assert result == {"missing": (len(lost), [ref.path for ref in lost][:20])}
+
+
+def test_the_cause_of_many_missing_rows_is_said_once(tmp_path: Path, photos: SourceOptions, monkeypatch) -> None:
+    _, shards = write_shards(tmp_path, "csv", "classify", photos, 3)
+    for number, name in enumerate(shards, 1):
+        meta = Path(f"{name}.meta.json")
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"shard": f"{number}/3"}))
+    with pytest.raises(MergeError, match=r"; shards are missing: 2/3$"):
+        join([shards[0], shards[2]], str(tmp_path / "never.csv"), photos)
+    monkeypatch.chdir(tmp_path)
+    (examples,) = [value for key, value in found(shards, tmp_path, SourceOptions(("p",))).items() if key == "spelling"]
+    assert examples[0] == 1
+    assert re.fullmatch(r"p/(.*) in the sources, /.*/p/\1 in the table", examples[1][0])
 
 
 def test_a_copy_of_a_shard_is_listed(tmp_path: Path, photos: SourceOptions) -> None:

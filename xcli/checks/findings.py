@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 20
 """Examples that are kept of each finding; all are counted, and all go to the report."""
-
-MISSING, UNKNOWN = "missing", "unknown"
 
 
 @dataclass(slots=True)
@@ -72,15 +69,3 @@ class Findings:
     def failures(self) -> list[Finding]:
         """The findings that are not mere warnings."""
         return [finding for finding in self.all if not finding.warning]
-
-
-def same_files_hint(findings: Iterable[Finding]) -> str | None:
-    """Tells if sources without rows and rows without sources are the same files by other names, else returns None."""
-    examples = {finding.check: finding.examples for finding in findings}
-    missing, unknown = examples.get(MISSING, []), examples.get(UNKNOWN, [])
-    if not missing or list(map(os.path.abspath, missing)) != list(map(os.path.abspath, unknown)):
-        return None
-    return (
-        f"the sources have {missing[0]!r}, the table has {unknown[0]!r}, which is the same file: "
-        "give the sources as the run had them"
-    )

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.checks.findings import Finding, Findings, same_files_hint
 from xcli.checks.row_index import RowIndex, match_sources
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from xcli.checks.findings import Finding, Findings
     from xcli.sources.listing import Listing
 
 MAX_RUNS = 256
@@ -279,7 +279,7 @@ def _positions(shards: Shards, counts: Sequence[RunCounts], listing: Listing, fi
         check_counts(reader, one, findings)
     match_sources(index, shards.readers, listing, findings)
     if findings.failures:
-        raise MergeError(findings.failures, _incomplete(shards.readers) or same_files_hint(findings.failures))
+        raise MergeError(findings.failures, _incomplete(shards.readers))
     return index.positions
 
 

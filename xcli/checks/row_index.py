@@ -13,7 +13,6 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from xcli.checks.findings import MISSING, UNKNOWN
 from xcli.core.records import PATH
 
 if TYPE_CHECKING:
@@ -140,6 +139,15 @@ class RowIndex:
     def _is_next(self, row: int, position: int) -> bool:
         return row in self._starts or 0 <= self.positions[row - 1] < position
 
+    def spellings(self, path: str) -> list[str]:
+        """Returns the paths in the index that are other spellings of `path`: relative, absolute, with `./`."""
+        import numpy as np
+
+        relative = os.path.relpath(path or os.curdir)
+        others = [one for one in (relative, f"./{relative}", os.path.abspath(path)) if one != path]
+        known = np.isin(_hashes(others), self._hashes)
+        return [one for one, there in zip(others, known, strict=True) if there]
+
     def unmatched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the rows whose path no source has, and those whose path the sources have, but less often."""
         import numpy as np
@@ -176,10 +184,19 @@ def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: List
     Raises:
         SourceError: the listing fails.
     """
-    listed = index.match(listing, lambda path: findings.add(MISSING, "sources without a row", [path]))
+    first: list[str] = []
+
+    def add_missing(path: str) -> None:
+        findings.add("missing", "sources without a row", [path])
+        if not first:
+            first.append(path)
+
+    listed = index.match(listing, add_missing)
     unknown, surplus = index.unmatched()
     if len(unknown):
-        findings.add(UNKNOWN, "rows without a source", row_paths(readers, unknown))
+        findings.add("unknown", "rows without a source", row_paths(readers, unknown))
+        names = (f"{path} in the sources, {other} in the table" for path in first for other in index.spellings(path))
+        findings.add("spelling", "names that differ for the same file (give the sources as the run had them)", names)
     if len(surplus):
         findings.add("duplicate", "duplicate rows", row_paths(readers, surplus))
     return listed

@@ -1,0 +1,59 @@
+"""JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tables.tablerows import (
+    BROKEN,
+    classify,
+    encode,
+    hostile_refs,
+    read,
+)
+from tests.writtentables import provenance, rows_of, write
+from xcli.core.errors import CheckError, UsageError
+from xcli.tables.jsonl import JsonlWriter
+from xcli.tables.schema import features_schema
+
+
+def test_jsonl_text() -> None:
+    schema, batch = classify(
+        ["ü.jpg", "b", "c"],
+        [[0.92345, 0.1], [1, 0], [np.nan, np.inf]],
+        errors=[None, BROKEN, None],
+        top=2,
+        min_score=0.2,
+        label_type="both",
+    )
+    assert encode(JsonlWriter, schema, [batch]).decode() == (
+        '{"path": "ü.jpg", "status": "ok", "error": null, "predictions":'
+        ' [{"label": "class 0", "wnid": "n0", "index": 0, "score": 0.92345}]}\n'
+        '{"path": "b", "status": "error", "error": "empty: no bytes", "predictions": []}\n'
+        '{"path": "c", "status": "ok", "error": null, "predictions":'
+        ' [{"label": "class 1", "wnid": "n1", "index": 1, "score": null},'
+        ' {"label": "class 0", "wnid": "n0", "index": 0, "score": null}]}\n'
+    )
+
+
+def test_jsonl_has_no_wnid_without_both_and_refuses_features() -> None:
+    schema, batch = classify(["a"], [[0.5, 0.25]], label_type="wnid")
+    (line,) = encode(JsonlWriter, schema, [batch]).splitlines()
+    assert json.loads(line)["predictions"] == [{"label": "n0", "index": 0, "score": 0.5}]
+    with pytest.raises(UsageError, match="parquet"):
+        JsonlWriter(io.BytesIO(), features_schema((2,), "float32", []), {})
+
+
+def test_lines_that_differ_from_the_first_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    write(path, rows_of("classify", hostile_refs()[:3]), provenance("classify"))
+    good = path.read_bytes()
+    for bad in (b"{}\n", b'{"path": "a"}\n', b"[1]\n", good.splitlines(True)[0][:-2] + b', "more": 1}\n', b"\xff\n"):
+        path.write_bytes(good + bad)
+        with pytest.raises(CheckError, match="line 4"):
+            read(str(path))
