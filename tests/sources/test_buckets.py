@@ -71,7 +71,7 @@ def test_a_prefix_is_listed_like_a_directory(
     assert [ref.path for ref in there] == [ref.path.replace(str(tree), mirror) for ref in here]
     assert [ref.key for ref in there] == [ref.key for ref in here]
     assert skipped_there == skipped_here
-    assert all(isinstance(ref.location, RemoteObject) and ref.location.stamp is not None for ref in there)
+    assert all(isinstance(ref.location, RemoteObject) and ref.location.listed_state is not None for ref in there)
     assert there[-1].location.read(1000).decode() == there[-1].path.removeprefix(mirror + "/")  # type: ignore[union-attr]
 
 

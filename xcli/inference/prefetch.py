@@ -136,7 +136,7 @@ class PrefetchedObject:
         """The state of what was read; where nothing was read, that of the listing, if there is one."""
         if self._state is not None:
             return self._state
-        return self._location.stamp if isinstance(self._location, RemoteObject) else self._location.state()
+        return self._location.listed_state if isinstance(self._location, RemoteObject) else self._location.state()
 
     def drop(self) -> None:
         """Releases the bytes, whether they have arrived or not."""
@@ -337,7 +337,7 @@ class _StatePrefetcher(Prefetcher[PrefetchedState]):
 
     def needs_request(self, ref: ImageRef) -> bool:
         """See `Prefetcher`."""
-        return isinstance(ref.location, RemoteObject) and ref.location.stamp is None and self._wanted(ref)
+        return isinstance(ref.location, RemoteObject) and ref.location.listed_state is None and self._wanted(ref)
 
     def begin(self, ref: ImageRef) -> PrefetchedState:
         """See `Prefetcher`."""
@@ -364,6 +364,6 @@ def with_states(refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) ->
                 yield ref
             else:
                 assert isinstance(ref.location, RemoteObject)
-                yield replace(ref, location=replace(ref.location, stamp=state.wait()))
+                yield replace(ref, location=replace(ref.location, listed_state=state.wait()))
     finally:
         prefetcher.stop()

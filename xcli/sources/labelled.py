@@ -1,7 +1,7 @@
-"""Images with their classes: class folders, with or without `train/`, `validation/` and `test/`, or a manifest.
+"""Lists images with their classes: of class folders, with or without `train/` and `validation/`, or of a manifest.
 
-The whole listing is held in memory, for a class is known to be missing only when all is listed: some 500 bytes an
-image. Nothing here opens an image.
+The whole listing is kept in memory, some 500 bytes for each image, because only its end shows which classes are
+missing. No image is opened.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 TRAIN, VALIDATION, TEST = SPLITS = "train", "validation", "test"
-"""What a split can be called in `Sample.split`."""
+"""Values of `Sample.split`."""
 
 LABEL, SPLIT = "label", "split"
-"""Columns of a manifest, besides that of the paths."""
+"""Default names of a manifest's columns of classes and of splits."""
 
 NO_CLASS = "without a class folder"
-"""The reason under which images that lie beside the class folders are counted."""
+"""The reason under which images are counted that are in no class folder."""
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
-"""Extensions, in lower case, by which the URL of a data set is known to be that of a manifest."""
+"""Extensions, in lower case, that the URL of a manifest must have."""
 
 _NAMES = {TRAIN: TRAIN, VALIDATION: VALIDATION, "val": VALIDATION, TEST: TEST}
 _LAYOUT = "give a directory with a folder for each class, one with train/ and validation/ of such, or a manifest"
@@ -48,8 +48,8 @@ class Sample:
     """One labelled image.
 
     Attributes:
-        ref: as `xcli.sources.listing` makes them.
-        label: the class: the folder's name, or the manifest's label, without white space around it.
+        ref: the image.
+        label: the class: the folder's name, or the manifest's label, without surrounding white space.
         split: `train`, `validation`, `test`, or None where the data do not say.
     """
 
@@ -60,17 +60,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """A data set, listed.
+    """A listed data set.
 
     Attributes:
-        samples: in the order of the sources: the splits as in `SPLITS`, folders and files by the bytes of their names;
-            of a manifest in the order of its rows.
-        labels: the classes that have an image, sorted by code points: those of the training split where there is one,
+        samples: in the order of the sources: splits as in `SPLITS`, folders and files by the bytes of their names; rows
+            of a manifest in their order.
+        labels: the classes that have an image, sorted by code points: those of the training split if there is one,
             else of all samples.
-        skipped: directory entries that are no samples, by reason.
-        empty: the class folders without an image, sorted: those of the training split where there is one, else all.
-        missing: the classes of the training split without an image in the validation split, sorted; none where one of
-            the two splits is not there.
+        skipped: number of directory entries that are not samples, by reason.
+        empty: the class folders without an image, sorted: those of the training split if there is one, else all.
+        missing: the classes of the training split without an image in the validation split, sorted; none if one of the
+            two splits does not exist.
     """
 
     samples: tuple[Sample, ...]
@@ -81,20 +81,20 @@ class LabelledImages:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have a sample, in the order of `SPLITS`; none where the data do not say."""
+        """The splits that have a sample, in the order of `SPLITS`; none if the data have no splits."""
         found = {sample.split for sample in self.samples}
         return tuple(split for split in SPLITS if split in found)
 
     def part(self, split: str | None) -> tuple[Sample, ...]:
-        """The samples of one split; None is for those whose split the data do not say."""
+        """Returns the samples of one split; None stands for samples without one."""
         return tuple(sample for sample in self.samples if sample.split == split)
 
 
 def read_labelled(source: str, *, path_column: str = PATH, label_column: str = LABEL) -> LabelledImages:
     """Lists labelled images.
 
-    What is odd but can be lived with is a warning: empty class folders, images beside them, classes that validation
-    lacks. A class with nothing but broken images counts as one that has images.
+    Empty class folders, images outside class folders, and classes without a validation image are warnings. A class
+    with nothing but broken images counts as one that has images.
 
     Args:
         source: a directory of class folders, which are searched recursively; a directory of `train`, `validation` (or
@@ -104,7 +104,7 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
         label_column: the manifest's column of labels: text or integers.
 
     Returns:
-        The samples; there may be no more than one class, and none at all in class folders that are all empty.
+        The samples; there may be only one class, or none if all class folders are empty.
 
     Raises:
         SourceError: the source is none of these; a row has no label, or an unknown split; a split has a class that
@@ -129,7 +129,7 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
 
 @dataclass(slots=True)
 class _Found:
-    """What was found so far."""
+    """The samples and folders that were found so far."""
 
     samples: list[Sample] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -157,7 +157,7 @@ def _read_directory(source: str) -> LabelledImages:
 
 
 def _folders(top: str, skipped: Counter[str]) -> list[str]:
-    """The folders in a directory, by the bytes of their names; other entries are counted."""
+    """Returns the folders in a directory, sorted by the bytes of their names; counts the other entries."""
     try:
         names = sorted(os.listdir(os.fsencode(top)))
     except OSError as error:
@@ -178,7 +178,7 @@ def _folders(top: str, skipped: Counter[str]) -> list[str]:
 
 
 def _splits(source: str, folders: Sequence[str]) -> dict[str, str] | None:
-    """The folder of each split, or None where the folders are classes: `train` may be one, among vehicles."""
+    """Returns the folder of each split, or None if the folders are classes: `train` may also be a kind of vehicle."""
     named = [folder for folder in folders if folder.lower() in _NAMES]
     others = [folder for folder in folders if folder.lower() not in _NAMES]
     if not named:
@@ -188,7 +188,7 @@ def _splits(source: str, folders: Sequence[str]) -> dict[str, str] | None:
         if len(deep) < 2:
             return None
         raise SourceError(
-            f"'{escape_path(source)}' has {_listed(named)} with folders in them, and {_listed(others)} besides: move "
+            f"'{escape_path(source)}' has {_quoted(named)} with folders in them, and {_quoted(others)} besides: move "
             "those away, or give one of the splits"
         )
     splits: dict[str, str] = {}
@@ -196,7 +196,7 @@ def _splits(source: str, folders: Sequence[str]) -> dict[str, str] | None:
         split = _NAMES[folder.lower()]
         if split in splits:
             raise SourceError(
-                f"'{escape_path(source)}' has both {_listed([splits[split], folder])}, which is the same split twice; "
+                f"'{escape_path(source)}' has both {_quoted([splits[split], folder])}, which is the same split twice; "
                 "keep one of them"
             )
         splits[split] = folder
@@ -214,13 +214,13 @@ def _read_classes(top: str, folders: Sequence[str], split: str | None, found: _F
         if not label:
             raise SourceError(f"a folder in '{escape_path(top)}' has a name of nothing but white space; rename it")
         if label in classes:
-            both = _listed([classes[label], folder])
+            both = _quoted([classes[label], folder])
             raise SourceError(f"{both} in '{escape_path(top)}' are the same class, but for white space; rename one")
         classes[label] = folder
         found.folders.append((split, label))
         listing = list_images(SourceOptions((os.path.join(top, folder),)))
         prefix = os.fsencode(folder)
-        # Keys as if the folder above were the source, for classes may have files of the same name.
+        # The keys are relative to the folder above, because classes may have files of the same name.
         found.samples += [
             Sample(replace(ref, key=prefix + b"/" + ref.key if ref.error is None else ref.key), label, split)
             for ref in listing
@@ -234,7 +234,7 @@ def _read_manifest(source: str, path_column: str, label_column: str) -> Labelled
     with list_images(SourceOptions(manifest=source, path_column=path_column)) as listing:
         names = [column.name for column in listing.extra_columns]
         if valid_text(label_column) not in names:
-            listed = _listed(names) if names else "no column but that of the paths"
+            listed = _quoted(names) if names else "no column but that of the paths"
             raise SourceError(f"{shown} has no column '{label_column}', only {listed}; name it with --label-column")
         label_at = names.index(valid_text(label_column))
         split_at = names.index(SPLIT) if SPLIT in names else None
@@ -244,7 +244,7 @@ def _read_manifest(source: str, path_column: str, label_column: str) -> Labelled
                 raise SourceError(f"{shown} cannot be used: {ref.error.message}; mend it")
             label = _label(ref.extra[label_at], where, label_column)
             split = None if split_at is None else _split(ref.extra[split_at], where)
-            # Its other columns are of no use here, and would be kept for every sample.
+            # The other columns are not needed, and would take memory for every sample.
             found.samples.append(Sample(replace(ref, extra=()), label, split))
         found.skipped.update(listing.skipped)
     if not found.samples:
@@ -280,18 +280,19 @@ def _warn_of_contradictions(samples: Iterable[Sample], shown: str) -> None:
 
 
 def _checked(source: str, found: _Found) -> LabelledImages:
-    """Compares the classes of the splits; warns, or raises SourceError."""
+    """Compares the classes of the splits, warns of differences, and makes the result; raises SourceError."""
     shown = f"'{escape_path(source)}'"
     classes: dict[str | None, set[str]] = {}
     for sample in found.samples:
         classes.setdefault(sample.split, set()).add(sample.label)
-    empty = sorted({label for split, label in found.folders if split in (None, TRAIN)} - _of(classes, None, TRAIN))
-    if not any(split in (None, TRAIN) for split, _ in found.folders):
-        empty = sorted({label for _, label in found.folders} - _of(classes, *SPLITS))
+    splits = {split for split, _ in found.folders}
+    # The folders of other splits count only where there is no training split.
+    relevant = splits & {None, TRAIN} or splits
+    empty = sorted({label for split, label in found.folders if split in relevant} - _union(classes, relevant))
     if empty:
         log.warning("%s has class folders without an image: %s", shown, ", ".join(empty))
     missing: list[str] = []
-    if TRAIN in classes or any(split == TRAIN for split, _ in found.folders):
+    if TRAIN in classes or TRAIN in splits:
         trained = classes.get(TRAIN, set())
         for split in (VALIDATION, TEST):
             unknown = sorted(classes.get(split, set()) - trained)
@@ -305,15 +306,13 @@ def _checked(source: str, found: _Found) -> LabelledImages:
             missing = sorted(trained - classes[VALIDATION])
     if missing:
         log.warning("the validation split of %s has no image of %s", shown, ", ".join(missing))
-    labels = classes[TRAIN] if TRAIN in classes else _of(classes, *classes)
-    return LabelledImages(
-        tuple(found.samples), tuple(sorted(labels)), dict(found.skipped), tuple(empty), tuple(missing)
-    )
+    labels = classes[TRAIN] if TRAIN in classes else _union(classes, classes)
+    return LabelledImages(tuple(found.samples), tuple(sorted(labels)), found.skipped, tuple(empty), tuple(missing))
 
 
-def _of(classes: Mapping[str | None, set[str]], *splits: str | None) -> set[str]:
+def _union(classes: Mapping[str | None, set[str]], splits: Iterable[str | None]) -> set[str]:
     return set().union(*(classes.get(split, set()) for split in splits))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return join_names(f"'{escape_path(name)}'" for name in names)

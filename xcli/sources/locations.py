@@ -1,4 +1,4 @@
-"""Images in object stores: the location that an `ImageRef` carries instead of a path."""
+"""The `Location` of an image in an object store."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class RemoteObject:
 
     Attributes:
         url: as the user gave it.
-        stamp: its state when it was listed; None where it was named without being listed.
+        listed_state: its state when it was listed; None if it was named without being listed.
     """
 
     url: str
-    stamp: FileState | None = None
+    listed_state: FileState | None = None
 
     @property
     def size(self) -> int | None:
-        """Its bytes, where they are known."""
-        return None if self.stamp is None else self.stamp.size
+        """See `Location`."""
+        return None if self.listed_state is None else self.listed_state.size
 
     @property
     def file(self) -> str:
@@ -44,10 +44,10 @@ class RemoteObject:
         return True
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        """Reads the object whole, with the state in which it was.
+        """Reads all bytes of the object, with its state at that time.
 
         Args:
-            max_bytes: a larger one is refused.
+            max_bytes: a larger object is refused.
 
         Raises:
             ImageError: `missing`, `unreadable`, `empty` or `too-large`.
@@ -64,19 +64,16 @@ class RemoteObject:
         return content.data, content.state
 
     def read(self, max_bytes: int) -> bytes:
-        """Reads the object whole; see `fetch`."""
+        """See `fetch`."""
         return self.fetch(max_bytes)[0]
 
     def state(self) -> FileState | None:
-        """Its state: that of the listing, or what the store says now; None where it cannot be had."""
-        return self.stamp or state_of(self.url)
+        """Returns its state in the listing, or else requests it from the store; None if it cannot be determined."""
+        from xcli.storage.object_store import open_store
 
-
-def state_of(url: str) -> FileState | None:
-    """The state of an object now; None where it cannot be had."""
-    from xcli.storage.object_store import open_store
-
-    try:
-        return open_store(url).state()
-    except (StoreError, UsageError):
-        return None
+        if self.listed_state is not None:
+            return self.listed_state
+        try:
+            return open_store(self.url).state()
+        except (StoreError, UsageError):
+            return None

@@ -1,4 +1,4 @@
-"""Reading `--manifest`: a table of paths, CSV or Parquet, whose other columns go along into the output."""
+"""Reads `--manifest`: a table of paths, CSV or Parquet, whose other columns are carried into the output."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
-from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
+from xcli.core.records import PATH, STATUS_COLUMNS
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
-from xcli.storage.local import LocalFile
+from xcli.sources.references import file_ref
 from xcli.storage.object_store.errors import StoreError
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from xcli.core.records import ImageRef
+
 PARQUET_MAGIC = b"PAR1"
 
-_BATCH_ROWS = 1024  # of a Parquet file at a time; carried columns may be embeddings of several kilobytes a row
+_BATCH_ROWS = 1024  # of a Parquet file, read at a time; carried columns may hold several kilobytes in a row
 
 
 class ExtraColumn(NamedTuple):
@@ -28,8 +30,8 @@ class ExtraColumn(NamedTuple):
 
     Attributes:
         name: its name, valid text.
-        type: its Arrow type, or None for a string. `pyarrow.array(values, type=type)` gives the column back; times in
-            nanoseconds come as integers for that reason.
+        type: its Arrow type, or None for a string. Values are such that `pyarrow.array(values, type=type)` restores
+            the column; times in nanoseconds are integers for that reason.
     """
 
     name: str
@@ -37,22 +39,22 @@ class ExtraColumn(NamedTuple):
 
 
 class Manifest:
-    """An open manifest: iterate over it once, a ref for every row.
+    """An open manifest: iterate over it once, for a reference to each row.
 
     Attributes:
-        extra_columns: its columns but the one of paths, in their order.
+        extra_columns: all its columns except that of the paths, in their order.
     """
 
     def __init__(
         self, extra_columns: tuple[ExtraColumn, ...], refs: Iterator[ImageRef], close: Callable[[], object]
     ) -> None:
-        """Holds what `open_manifest` found."""
+        """Is called by `open_manifest`."""
         self.extra_columns = extra_columns
         self._refs = refs
         self._close = close
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Returns the refs, in the order of the rows."""
+        """Returns the references, in the order of the rows."""
         return self._refs
 
     def close(self) -> None:
@@ -65,9 +67,9 @@ def open_manifest(
 ) -> Manifest:
     """Opens a manifest and reads its head.
 
-    CSV is UTF-8 with a header line; bytes that are not UTF-8 are taken as they are, a name ending in `.tsv` or `.tab`
-    is separated by tabs. Parquet is known by its first bytes. Empty lines are no rows. A row that cannot be used is a
-    ref with an error; relative paths are relative to the current directory.
+    CSV is UTF-8 with a header line; bytes that are not UTF-8 are taken as they are, and the columns of files whose name
+    ends in `.tsv` or `.tab` are separated by tabs. Parquet is recognised by its first bytes. Empty lines are ignored. A
+    row that cannot be used is a reference with an error; relative paths are relative to the current directory.
 
     Args:
         name: the file, or its URL; `-` for CSV on standard input.
@@ -114,7 +116,7 @@ def _open(name: str) -> io.BufferedReader:
 
 
 class _Unclosed(io.RawIOBase):
-    """Standard input as a raw stream that stays open whatever becomes of the reader on top."""
+    """Standard input as a raw stream, which stays open when the reader above it is closed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._read = getattr(stream, "read1", stream.read)
@@ -136,7 +138,7 @@ def _peek(file: io.BufferedReader, shown: str) -> bytes:
 
 
 class _RefMaker:
-    """Turns the cells of a row into a ref."""
+    """Turns the cells of a row into a reference."""
 
     def __init__(self, escaped_paths: bool) -> None:
         self._escaped = escaped_paths
@@ -144,10 +146,10 @@ class _RefMaker:
     def __call__(
         self, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
     ) -> ImageRef:
-        """Makes the ref of row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
+        """Makes the reference for row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
         if not text:
             problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
-            return ImageRef("", LocalFile(""), b"", problem, extra)
+            return file_ref(b"", error=problem, extra=extra)
         location = os.fsdecode(encode_text(text))
         if self._escaped:
             try:
@@ -156,11 +158,11 @@ class _RefMaker:
                 problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
         if "\0" in location:
             problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
-        return ImageRef(escape_path(location), LocalFile(location), os.fsencode(location), problem, extra)
+        return file_ref(os.fsencode(location), error=problem, extra=extra)
 
 
 def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:
-    """Checks the column names and says which one is the path's."""
+    """Checks the column names and returns the index of the path column."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise SourceError(f"the manifest {shown} has more than one column '{twice[0]}'; rename one")
@@ -186,7 +188,7 @@ def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: _RefM
         hint = "CSV only" if shown == "standard input" else "neither CSV nor Parquet"
         raise SourceError(f"the manifest {shown} is binary data; it must be text: {hint}")
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    # Strict: a stray quote is an error of its line, where otherwise cells would silently run together.
+    # Strict: a stray quote is an error of its line; otherwise cells would silently be joined.
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         header = next(filter(None, reader), None)
@@ -215,7 +217,7 @@ def _csv_refs(reader: Any, index: int, width: int, shown: str, make: _RefMaker) 
         except csv.Error as error:
             problem = ImageError("unreadable", f"line {reader.line_num} of {shown}: {error}")
         except OSError as error:
-            # What follows is lost, so it must not look like the end of the file.
+            # The rest is lost, so it must not look like the end of the file.
             yield make(row, None, nothing, _lost(row, shown, error))
             return
         row += 1
@@ -236,7 +238,7 @@ def _lost(row: int, shown: str, error: Exception) -> ImageError:
 
 
 def _reason(error: Exception) -> str:
-    """Gives an error's text as one line, which Arrow's often is not."""
+    """Returns an error's text as one line; errors of Arrow often have several."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
@@ -298,7 +300,7 @@ def _parquet_refs(parquet: Any, index: int, shown: str, make: _RefMaker) -> Iter
 
 
 def _plain_type(arrow_type: Any) -> Any:
-    """Gives the type of the values: a dictionary is a way to store them, and would differ from batch to batch."""
+    """Returns the type of the values: a dictionary is only a way to store them, and differs from batch to batch."""
     import pyarrow as pa
 
     return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
@@ -308,21 +310,22 @@ def _is_text(arrow_type: Any) -> bool:
     import pyarrow as pa
 
     plain = _plain_type(arrow_type)
-    tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_null")
-    return any(getattr(pa.types, test)(plain) for test in tests)
+    return _is_string(plain) or any(
+        test(plain) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
+    )
 
 
 def _is_string(arrow_type: Any) -> bool:
     import pyarrow as pa
 
-    return any(getattr(pa.types, test)(arrow_type) for test in ("is_string", "is_large_string", "is_string_view"))
+    return any(test(arrow_type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _has_nanoseconds(arrow_type: Any) -> bool:
     import pyarrow as pa
 
-    is_time = any(getattr(pa.types, test)(arrow_type) for test in ("is_timestamp", "is_duration", "is_time64"))
-    return is_time and arrow_type.unit == "ns"
+    tests = (pa.types.is_timestamp, pa.types.is_duration, pa.types.is_time64)
+    return any(test(arrow_type) for test in tests) and arrow_type.unit == "ns"
 
 
 def _inner_types(arrow_type: Any) -> Iterator[Any]:
@@ -338,7 +341,7 @@ def _inner_types(arrow_type: Any) -> Iterator[Any]:
 
 
 def _texts(column: Any, errors: str) -> list[str | None]:
-    """Decodes a column of text; Parquet promises UTF-8 but nobody checks it on the way in."""
+    """Decodes a column of text. Parquet promises UTF-8, but writers do not always check it."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -350,7 +353,7 @@ def _texts(column: Any, errors: str) -> list[str | None]:
 
 
 def _values(column: Any, name: str, problems: dict[int, str]) -> list[Any]:
-    """Gives a column's values as Python objects; notes in `problems` the rows whose value Python cannot hold."""
+    """Returns a column's values as Python objects; notes in `problems` the rows whose value Python cannot represent."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):

@@ -12,7 +12,7 @@ import pytest
 from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError
 from xcli.sources.listing import list_images
-from xcli.sources.locations import RemoteObject, state_of
+from xcli.sources.locations import RemoteObject
 from xcli.sources.options import SourceOptions
 from xcli.storage import urls
 from xcli.storage.object_store import errors, open_store
@@ -31,7 +31,7 @@ def test_listing_head_and_get_agree(s3: ObjectStore) -> None:
         found.state
         == open_store(url).state()
         == content.state
-        == state_of(url)
+        == RemoteObject(url).state()
         == open_store(url).get(100, ByteRange(2, 3)).state
     )
     assert found.state is not None
