@@ -123,7 +123,7 @@ def forget() -> None:
 
     from xcli.storage import urls as cloud
 
-    cloud.forget_file_systems()
+    cloud._opened.clear()
     for known in ("s3", "http"):
         with suppress(ImportError):
             fsspec.get_filesystem_class(known).clear_instance_cache()

@@ -15,7 +15,6 @@ from PIL import Image
 
 from xcli.cli.main import run_command
 from xcli.cli.verbosity import Messages
-from xcli.core.process import NativeStderr
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ Invoke = Callable[..., Result]
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Invoke:
     """Runs `xception ARGS...` in this process; TensorFlow stays imported for the next test."""
-    monkeypatch.setattr(NativeStderr, "capture", lambda self: None)
+    monkeypatch.setattr("xcli.core.process.discard_native_stderr", lambda: None)
 
     def run(*args: str | os.PathLike[str]) -> Result:
         monkeypatch.setattr(sys, "argv", ["xception", *map(os.fspath, args)])

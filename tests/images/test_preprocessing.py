@@ -752,7 +752,7 @@ def test_mutations_give_pixels_or_an_image_error(capsys: pytest.CaptureFixture[s
         warnings.simplefilter("error")
         decoders.load_decoders()
         _mutate()
-    # What libtiff writes to file descriptor 2 is for `NativeStderr`; this is about Python.
+    # What libtiff writes to file descriptor 2 is for `discard_native_stderr`; this is about Python.
     assert capsys.readouterr() == ("", "")
 
 

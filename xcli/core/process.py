@@ -6,7 +6,6 @@ import ctypes
 import fcntl
 import os
 import sys
-import tempfile
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -86,58 +85,32 @@ def _cached_files(group: Path) -> int:
     return sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
 
 
-class NativeStderr:
-    """Captures what C and C++ libraries write to file descriptor 2.
-
-    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. Python's
-    `sys.stderr` keeps writing to the original descriptor, while descriptor 2 becomes a temporary file, the end of
-    which `tail` returns after a crash.
-    """
-
-    def __init__(self) -> None:
-        self._captured: int | None = None
-
-    def capture(self) -> None:
-        """Starts to capture; a second call does nothing.
-
-        If it is impossible (no descriptor 2, no room for a temporary file), everything stays visible.
-        """
-        if self._captured is not None:
-            return
-        try:
-            # Appending, so that a library always writes to the end, even while `tail` reads.
-            with tempfile.TemporaryFile("a+b", prefix="xception-") as file:
-                captured = _duplicate(file.fileno())
-            ours = _duplicate(2)
-        except OSError:
-            return
-        if _writes_to(sys.stderr, 2):
-            sys.stderr.flush()
-            sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
-        else:  # another program has replaced the stream: leave it
-            os.close(ours)
-        os.dup2(captured, 2)
-        self._captured = captured
-
-    def tail(self, size: int = 8_000) -> str:
-        """The last `size` bytes that were captured, as text."""
-        if self._captured is None:
-            return ""
-        end = os.fstat(self._captured).st_size
-        # Not seek() and read(): descriptor 2 shares their position.
-        return os.pread(self._captured, size, max(0, end - size)).decode("utf-8", "replace")
-
-
 def hide_library_output(*, debug: bool) -> None:
     """Hides the messages and warnings of libraries, except for debugging."""
     if not debug:
-        NativeStderr().capture()
+        discard_native_stderr()
         warnings.simplefilter("ignore")
 
 
-def _duplicate(number: int) -> int:
-    """Duplicates a descriptor to a number above those of the standard streams, even if one of them is closed."""
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+def discard_native_stderr() -> None:
+    """Discards what C and C++ libraries write to file descriptor 2; Python's `sys.stderr` stays visible.
+
+    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. A second call does
+    nothing, and neither does one without a descriptor 2.
+    """
+    try:
+        # A number above those of the standard streams, even if one of them is closed.
+        ours = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:
+        return
+    if _writes_to(sys.stderr, 2):
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    else:  # redirected by an earlier call, or by another program: leave it
+        os.close(ours)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _writes_to(stream: IO[str] | None, number: int) -> bool:

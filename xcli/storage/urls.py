@@ -97,9 +97,3 @@ def _open_file_system(kind: str) -> Any:
     if kind == "s3":
         fs.retries = 1
     return fs
-
-
-def forget_file_systems() -> None:
-    """Drops the open file systems, so that the next URL reads the environment's configuration again."""
-    with _opening:
-        _opened.clear()
