@@ -49,7 +49,7 @@ def main() -> None:
 
     load_tensorflow()
     load_keras()
-    import xcli.cli  # noqa: F401
+    import xcli.cli.main  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
@@ -99,7 +99,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _command(arguments: list[str]) -> None:
-    from xcli.cli import main as command
+    from xcli.cli.main import main as command
 
     sys.argv = ["xception", *arguments]
     command()
