@@ -51,27 +51,6 @@ def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_
     assert synced == [(False, False), (True, True)]
 
 
-def test_discard_leaves_nothing(tmp_path) -> None:
-    file = AtomicFile(str(tmp_path / "out"))
-    file.stream.write(b"x" * 100_000)
-    file.discard()
-    file.discard()
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_existing_file_needs_overwrite(tmp_path) -> None:
-    target = tmp_path / "out"
-    target.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"out exists; pass --overwrite to replace it"):
-        AtomicFile(str(target))
-    file = AtomicFile(str(target), overwrite=True)
-    file.stream.write(b"new")
-    assert target.read_bytes() == b"old"
-    commit([file])
-    assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["out"]
-
-
 @pytest.mark.parametrize("late", ["before the check", "after the check"])
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, late: str, links: bool) -> None:

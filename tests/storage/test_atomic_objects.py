@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.storage.test_directories import store_on_disk
 from xcli.core.errors import OutputError, UsageError
-from xcli.storage.atomic import ObjectFile, commit, open_output, write_atomically
+from xcli.storage.atomic import ObjectFile, commit, open_output
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import WritableFile
-from xcli.tables.provenance import write_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,56 +39,6 @@ def opened(url: str, data: bytes = b"mine", overwrite: bool = False) -> Writable
     file = open_output(url, overwrite)
     file.stream.write(data)
     return file
-
-
-def test_nothing_shows_before_the_end(s3: ObjectStore, key: str) -> None:
-    file = opened(s3.url(key), b"rows")
-    file.prepare()
-    assert s3.keys(key) == []
-    file.publish()
-    assert s3.keys(key) == [key]
-    assert s3.get(key) == b"rows"
-
-
-def test_discard_leaves_nothing(s3: ObjectStore, key: str) -> None:
-    file = opened(s3.url(key))
-    file.discard()
-    file.discard()
-    assert s3.keys(key) == []
-
-
-def test_an_existing_object_needs_overwrite(s3: ObjectStore, key: str) -> None:
-    url = s3.put(key, b"old")
-    with pytest.raises(OutputError, match=r"out\.csv exists; pass --overwrite to replace it"):
-        open_output(url, overwrite=False)
-    file = opened(url, b"new", overwrite=True)
-    assert s3.get(key) == b"old"
-    commit([file])
-    assert s3.get(key) == b"new"
-
-
-def race(store: ObjectStore, key: str, file: WritableFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets somebody else be first, after the last look."""
-    check, calls = file.check, []
-
-    def check_then_lose_the_race() -> None:
-        check()
-        if not calls:
-            store.put(key, b"theirs")
-        calls.append(1)
-
-    monkeypatch.setattr(file, "check", check_then_lose_the_race)
-
-
-def test_an_object_that_appears_meanwhile_is_not_replaced(
-    s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = opened(s3.url(key))
-    race(s3, key, file, monkeypatch)
-    with pytest.raises(OutputError, match="exists; pass --overwrite"):
-        commit([file])
-    file.discard()
-    assert s3.get(key) == b"theirs"
 
 
 def patch_put(monkeypatch: pytest.MonkeyPatch, act: Callable[[Callable[[], None], dict[str, Any]], None]) -> None:
@@ -151,28 +98,6 @@ def test_a_store_that_cannot_refuse_to_replace(s3: ObjectStore, key: str, monkey
     assert s3.get(key) == b"mine"
 
 
-def test_objects_that_belong_together_appear_in_order_or_not_at_all(
-    s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = f"{key}.1", f"{key}.2"
-    files = [opened(s3.url(name)) for name in (first, second)]
-    race(s3, second, files[1], monkeypatch)
-    with pytest.raises(OutputError, match=r"\.2 exists"):
-        commit(files)
-    assert s3.keys(key) == [second]
-    assert s3.get(second) == b"theirs"
-    s3.delete(second)
-    commit([opened(s3.url(name)) for name in (first, second)])
-    assert s3.keys(key) == [first, second]
-
-
-def test_what_was_replaced_is_not_taken_away(s3: ObjectStore, key: str) -> None:
-    file = opened(s3.put(key, b"old"), b"new", overwrite=True)
-    commit([file])
-    file.withdraw()
-    assert s3.get(key) == b"new"
-
-
 def test_what_a_killed_upload_has_left_goes(s3: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (key, f"{key}.meta.json"):
         s3.client.create_multipart_upload(Bucket=s3.bucket, Key=name)
@@ -201,36 +126,6 @@ def test_a_full_disk_is_named(s3: ObjectStore, key: str) -> None:
     with pytest.raises(OutputError, match=r"s3://.*out\.csv \(in .*/xception-.* until it is whole\): No space left"):
         file.stream.write(b"x")
     file.discard()
-
-
-def test_whole_files(s3: ObjectStore, key: str) -> None:
-    url = s3.url(key)
-    write_atomically(url, b"x", overwrite=False)
-    assert write_meta(url, {"a": 1}) == f"{url}.meta.json"
-    write_meta(url, {"a": 2})
-    assert s3.get(f"{key}.meta.json") == b'{\n  "a": 2\n}\n'
-
-
-def test_any_other_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url, root = "gs://bucket/some/out.csv", tmp_path / "gs"
-    store_on_disk(root, monkeypatch)
-    commit([opened(url)])
-    assert (root / "bucket/some/out.csv").read_bytes() == b"mine"
-    assert [open_writable_store(name).exists() for name in (url, "gs://bucket/some", "gs://bucket/no")] == [
-        True,
-        False,
-        False,
-    ]
-    assert open_writable_store("gs://bucket/some").has_below()
-    assert not open_writable_store("gs://bucket/none").has_below()
-    with pytest.raises(OutputError, match="exists; pass --overwrite"):
-        open_output(url, overwrite=False)
-    file = opened(url, b"new", overwrite=True)
-    commit([file])
-    assert (root / "bucket/some/out.csv").read_bytes() == b"new"
-    open_writable_store(url).unlink("")
-    open_writable_store(url).unlink("")
-    shutil.rmtree(root)
 
 
 def test_web_servers_take_nothing() -> None:

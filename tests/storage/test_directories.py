@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.storage.backends import make_backend
 from xcli.core.errors import OutputError, UsageError
 from xcli.storage.directories import Folder, LocalFolder, RemoteFolder, open_folder
 
@@ -24,27 +25,11 @@ if TYPE_CHECKING:
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    if request.param == "disk":
-        target = f"{tmp_path}/parts/"
-    elif request.param == "other":
-        target = "gs://bucket/some/parts/"
-        store_on_disk(tmp_path / "gs", monkeypatch)
-    else:
-        store: ObjectStore = request.getfixturevalue("s3")
-        target = store.url(f"{store.prefix()}/parts/")
-    folder = open_folder(target)
+    folder = open_folder(make_backend(request.param, request, tmp_path, monkeypatch).target + "parts/")
     folder.make()
     yield folder
     folder.close()
     assert list((tmp_path / "temporary").iterdir()) == []
-
-
-def store_on_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a file system of fsspec's that has nothing of S3 behind every URL."""
-    dirfs = pytest.importorskip("fsspec.implementations.dirfs")
-    local = pytest.importorskip("fsspec.implementations.local")
-    store = dirfs.DirFileSystem(str(root), local.LocalFileSystem(auto_mkdir=True))
-    monkeypatch.setattr("xcli.storage.urls._file_system", lambda kind: store)
 
 
 def fill(folder: Folder, name: str, content: bytes, *, keep: bool = False) -> None:
