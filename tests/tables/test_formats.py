@@ -78,12 +78,16 @@ def test_format_from_name(path: str | None, allowed: tuple[str, ...], expected: 
 @pytest.mark.parametrize(
     ("path", "allowed", "message"),
     [
-        ("a.txt", CLASSIFY_FORMATS, r"'a.txt': .* end it in .csv, .parquet or .jsonl, or give --format csv\|parquet"),
-        ("a", FEATURES_FORMATS, "end it in .parquet, .csv or .npy, or give --format"),
-        (".csv", FEATURES_FORMATS, "the name does not tell"),
-        ("a.csv.gz", CLASSIFY_FORMATS, "the name does not tell"),
-        ("a.npy", CLASSIFY_FORMATS, "does not write npy; end it in .csv"),
-        ("a.jsonl", FEATURES_FORMATS, "does not write jsonl; end it in .parquet"),
+        (
+            "a.txt",
+            ("csv", "parquet", "jsonl"),
+            r"'a.txt': .* end it in .csv, .parquet or .jsonl, or give --format csv\|parquet",
+        ),
+        ("a", ("parquet", "csv", "npy"), "end it in .parquet, .csv or .npy, or give --format"),
+        (".csv", ("parquet", "csv", "npy"), "the name does not tell"),
+        ("a.csv.gz", ("csv", "parquet", "jsonl"), "the name does not tell"),
+        ("a.npy", ("csv", "parquet", "jsonl"), "does not write npy; end it in .csv"),
+        ("a.jsonl", ("parquet", "csv", "npy"), "does not write jsonl; end it in .parquet"),
     ],
 )
 def test_names_that_tell_no_format(path: str, allowed: tuple[str, ...], message: str) -> None:
