@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
-from xcli.tables.csv import write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,13 +64,3 @@ def test_it_carries_labels_and_preprocessing(bundle: Path, loaded: LoadedModel) 
     assert (loaded.size, loaded.input_range, loaded.notes) == (SIZE, "raw", ())
     assert (loaded.resize, loaded.interpolation, loaded.crop_pct) == ("pad", "bilinear", 0.8)
     assert json.loads((bundle / "run.json").read_text())["note"] == "value"
-
-
-def test_tables_are_csv(tmp_path: Path) -> None:
-    write_csv(tmp_path, "x.csv", {"name": ["a,b", None], "value": [0.5, None], "count": [1, 2], "no": [None, None]})
-    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["name", "value", "count", "no"],
-            ["a,b", "0.5", "1", ""],
-            ["", "", "2", ""],
-        ]

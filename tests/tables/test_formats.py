@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import gc
 import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +17,15 @@ import pytest
 
 from xcli.core.errors import ImageError, OutputError, SourceError, UsageError
 from xcli.core.records import ImageRef
-from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, create_table, format_from_name, open_table
+from xcli.tables.formats import (
+    CLASSIFY_FORMATS,
+    FEATURES_FORMATS,
+    FORMATS,
+    create_table,
+    format_from_name,
+    open_table,
+    write_csv,
+)
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -300,3 +310,13 @@ def test_a_closed_pipe_is_told_as_such(format: str) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, b"broken pipe")
+
+
+def test_a_csv_file_of_any_columns(tmp_path: Path) -> None:
+    write_csv(tmp_path, "x.csv", {"name": ["a,b", None], "value": [0.5, None], "count": [1, 2], "no": [None, None]})
+    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["name", "value", "count", "no"],
+            ["a,b", "0.5", "1", ""],
+            ["", "", "2", ""],
+        ]

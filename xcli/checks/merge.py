@@ -83,6 +83,8 @@ class Shards:
 
     Attributes:
         readers: of the tables, in the order given.
+        format: of all of them.
+        command: that wrote them: `classify` or `features`.
         schema: of all of them.
         provenance: of all of them; members that differ between machines are lists where they differ.
 
@@ -95,22 +97,13 @@ class Shards:
         _check_distinct(names)
         self.readers = [open_table(name) for name in names]
         first = self.readers[0]
+        self.format, self.command = first.format, first.command
         for other in self.readers[1:]:
             for what, one, two in (("format", first.format, other.format), ("command", first.command, other.command)):
                 if one != two:
                     raise _not_one_run(what, one, first, two, other)
         self.provenance = self._common_provenance(mixed_machines)
         self.schema: pa.Schema = self._common_schema()
-
-    @property
-    def format(self) -> str:
-        """The format of all the tables."""
-        return self.readers[0].format
-
-    @property
-    def command(self) -> str:
-        """The command that wrote the tables: `classify` or `features`."""
-        return self.readers[0].command
 
     def check_format(self, format: str) -> None:
         """Refuses to convert shards of a format that does not hold the types of all columns.

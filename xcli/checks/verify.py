@@ -6,7 +6,7 @@ One pass over the values and one over the paths, a batch at a time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.checks.row_index import RowIndex, match_sources, paths_of, row_paths
@@ -79,7 +79,7 @@ class Verdict:
             "rows": self.counts.rows,
             "images": self.counts.as_dict(),
             "sources": self.sources,
-            "findings": [finding.as_dict() for finding in self.findings],
+            "findings": [asdict(finding) for finding in self.findings],
             "provenance": self.provenance,
         }
 

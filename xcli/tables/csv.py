@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import csv
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
-from xcli.storage.atomic import AtomicFile, commit
 from xcli.tables.base import Format, TableReader, TableWriter, sliced, slices
 from xcli.tables.column_text import plain, to_text
 from xcli.tables.rows import features_array
@@ -129,32 +127,6 @@ def _lines(columns: list[pa.Array]) -> memoryview:
     _, offsets, data = lines.buffers()
     ends = memoryview(offsets).cast("q")
     return memoryview(data)[ends[lines.offset] : ends[lines.offset + len(lines)]]
-
-
-def write_csv(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file of any columns in the way of all tables.
-
-    Args:
-        folder: the directory.
-        name: of the file, which is replaced.
-        columns: values by name; None is an empty field.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    import pyarrow as pa
-
-    arrays = {key: pa.array(values) for key, values in columns.items()}
-    # A column of nothing but None has the type null, which the functions for texts do not take.
-    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
-    rows = pa.RecordBatch.from_pydict(arrays)
-    file = AtomicFile(str(Path(folder, name)), overwrite=True)
-    try:
-        CsvWriter(file.stream, rows.schema, {}).write(rows)
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
 
 
 class CsvReader(TableReader):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
 from xcli.core.text import one_line
@@ -269,3 +270,24 @@ def _cannot_open(name: str, error: Exception) -> SourceError:
         if bool(open_folder(partial).names()) if is_url(name) else os.path.isdir(partial):
             text += f"; its run has not finished ({one_line(partial)} exists): the same command continues it"
     return SourceError(text)
+
+
+def write_csv(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a CSV file of any columns in the way of all tables.
+
+    Args:
+        folder: the directory.
+        name: of the file, which is replaced.
+        columns: values by name; None is an empty field.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as pa
+
+    arrays = {key: pa.array(values) for key, values in columns.items()}
+    # A column of nothing but None has the type null, which the functions for texts do not take.
+    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
+    rows = pa.RecordBatch.from_pydict(arrays)
+    with create_table("csv", str(Path(folder, name)), rows.schema, {}, True) as output:
+        output.write(rows)

@@ -24,7 +24,7 @@ from xcli.models.loader import load_model
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
-from xcli.tables.csv import write_csv
+from xcli.tables.formats import write_csv
 from xcli.tables.provenance import digest
 from xcli.training.activation_cache import ActivationCache, default_cache_dir
 from xcli.training.activations import ActivationExtractor
