@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import xcli
 from tests.cli.conftest import save_photos
@@ -54,6 +56,58 @@ def test_extract_features(model: xcli.LoadedModel, tmp_path: Path) -> None:
         xcli.extract_features(tmp_path / "in", model=model, preprocessing=xcli.Preprocessing(size=99))
     with pytest.raises(xcli.XcliError, match="exists"):
         xcli.extract_features([str(tmp_path / "in")], model=model, output=str(target))
+
+
+def test_images_in_memory_are_treated_as_files_are(model: xcli.LoadedModel, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 90, 120, 3), np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    options = xcli.RunOptions(batch_size=3, device="cpu")
+    vectors = xcli.features(images, model=model, options=options)
+    assert (vectors.shape, vectors.dtype) == ((3, 2048), np.float32)
+    table = xcli.features(tmp_path, model=model, options=options)
+    assert np.array_equal(np.stack(table["features"].to_pylist()).astype(np.float32), vectors)
+    assert np.array_equal(xcli.features(list(images), model=model, options=options), vectors)
+    maps = xcli.features(images[:1], model=model, pooling=None, dtype="float16")
+    assert (maps.shape, maps.dtype) == ((1, 3, 3, 2048), np.float16)
+    assert xcli.features(images[:0], model=model).shape == (0, 2048)
+    for wrong in (images.astype(float), images[0], [images[0][..., :2]]):
+        with pytest.raises(ValueError, match=r"an image in memory is an array of uint8\[height, width, 3\]; received"):
+            xcli.features(wrong, model=model)
+
+
+def test_classes_of_images_in_memory() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), np.uint8)
+    table = xcli.classify(images, weights="none", top=2)
+    assert table.column_names == ["label_1", "index_1", "score_1", "label_2", "index_2", "score_2"]
+    assert table.num_rows == 2
+
+
+def test_errors_have_the_types_and_words_of_python(model: xcli.LoadedModel, tmp_path: Path) -> None:
+    save_photos(tmp_path, ["a.jpg"])
+    with pytest.raises(FileNotFoundError, match="no such file or directory: .*none") as missing:
+        xcli.features(tmp_path / "none", model=model)
+    assert isinstance(missing.value, xcli.XcliError)
+    target = tmp_path / "x.parquet"
+    xcli.features(tmp_path / "a.jpg", model=model, output=target)
+    with pytest.raises(FileExistsError, match="pass overwrite=True to replace it"):
+        xcli.features(tmp_path / "a.jpg", model=model, output=target)
+    with pytest.raises(ValueError, match="use pooling avg"):
+        xcli.features(tmp_path / "a.jpg", model=model, pooling=None, normalize=True)
+    with pytest.raises(ValueError, match="the model is loaded already"):
+        xcli.features(tmp_path / "a.jpg", model=model, weights="none")
+
+
+def test_nothing_but_results_appears(tmp_path: Path) -> None:
+    save_photos(tmp_path, ["a.jpg"])
+    code = (
+        "import sys, xcli\n"
+        "model = xcli.load_model(weights='none', include_top=False, image_size=71)\n"
+        f"print(xcli.features({str(tmp_path)!r}, model=model).num_rows)\n"
+        "print('mine', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "mine\n")
 
 
 def test_classify(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Xception for directories of images: the network, a loader, and batch inference, from Python.
 
-    from xcli import Xception, load_model, classify, extract_features
+    from xcli import Xception, load_model, classify, features
 
 Nothing heavy is imported before it is used.
 """
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.version import __version__
 
 if TYPE_CHECKING:
-    from xcli.api import classify, extract_features
+    from xcli.api import classify, extract_features, features, load_model
     from xcli.core.errors import XcliError
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.options import RunOptions
-    from xcli.models.loader import load_model
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
     from xcli.models.xception import Xception
@@ -30,7 +29,8 @@ _HOMES = {
     "XcliError": "core.errors",
     "classify": "api",
     "extract_features": "api",
-    "load_model": "models.loader",
+    "features": "api",
+    "load_model": "api",
 }
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "__version__",
     "classify",
     "extract_features",
+    "features",
     "load_model",
 ]
 

@@ -1,146 +1,293 @@
-"""The same road from Python: two functions over the parts that the command line uses.
+"""The commands `classify` and `features` as functions, for paths and for images in memory.
 
->>> from xcli import classify, extract_features
->>> table = classify("photos", top=3)                      # a pyarrow.Table, one row an image
->>> report = extract_features("photos", output="features.parquet")
+>>> import xcli
+>>> table = xcli.classify("photos", top=3)                    # a pyarrow.Table, one row for each image
+>>> counts = xcli.features("photos", output="vectors.parquet")
+>>> vectors = xcli.features(images)                           # uint8[n, h, w, 3] to float32[n, 2048]
 """
 
 from __future__ import annotations
 
 import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import OutputError, UsageError
+from xcli.core.errors import OutputExistsError, SourceNotFoundError, UsageError, XcliError
+from xcli.core.process import silent_libraries
+from xcli.core.records import STATUS_COLUMNS, ImageRef
 from xcli.inference.options import RunOptions
+from xcli.inference.predictor import Predictor
 from xcli.inference.run import Run
 from xcli.inference.tasks import ClassifyTask, FeaturesTask, Task
-from xcli.models.loader import load_model, preprocessing_for
+from xcli.models import loader
+from xcli.models.loader import preprocessing_for
+from xcli.models.network import LoadedModel
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.save import save
 from xcli.outputs.target import KeptTarget, parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.sources.patterns import has_magic
+from xcli.storage.urls import is_url
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
-Source = str | os.PathLike[str]
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-    from xcli.core.records import RunCounts
+    from xcli.core.records import FileState, RunCounts
     from xcli.images.preprocessing import Preprocessing
-    from xcli.models.network import LoadedModel
+
+    Path = str | os.PathLike[str]
+    Pixels = NDArray[np.uint8]
+    Model = LoadedModel | Path
 
 
 def classify(
-    sources: Source | Iterable[Source],
+    source: Path | Iterable[Path] | Pixels | Iterable[Pixels],
     *,
-    model: LoadedModel | None = None,
+    weights: Path = "imagenet",
+    model: Model | None = None,
+    labels: Path | None = None,
     top: int = 5,
     min_score: float | None = None,
     label_type: str = "name",
     preprocessing: Preprocessing | None = None,
     options: RunOptions | None = None,
-    output: Source | None = None,
+    output: Path | None = None,
     overwrite: bool = False,
 ) -> pa.Table | RunCounts:
     """Classifies images.
 
     Args:
-        sources: a file, directory or glob, or several.
-        model: from `load_model`; None is Xception with its ImageNet weights.
-        top: predictions a row, at most the number of classes.
-        min_score: predictions below it are null.
+        source: a path, glob or URL, or several; or images: uint8[n, h, w, 3] in RGB, or a list of uint8[h, w, 3].
+        weights: `imagenet`, `none` (random) or the path of an HDF5 weights file.
+        model: what `load_model` returned, or the path of a `.keras` file or of a directory that `finetune` made;
+            instead of `weights`.
+        labels: path of a label file.
+        top: predictions in each row, at most the number of classes.
+        min_score: predictions with a lower score are null.
         label_type: `name`, `wnid` or `both`.
         preprocessing: None is what goes with the model.
         options: how to use the machine.
-        output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, instead of keeping them; or a directory,
-            its name ending in `/`, for parts in Parquet.
-        overwrite: replace an existing output.
+        output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, or a directory, whose name ends in `/` or
+            which exists, for Parquet parts. The same call continues an interrupted one.
+        overwrite: whether an existing output may be replaced.
 
     Returns:
-        A table with the columns path, status, error, label_1, index_1, score_1, ..., one row an image; with `output`
-        the `RunCounts` of the run.
+        A table with one row for each image. The columns are path, status, error (not for images in memory), then
+        label_1, index_1, score_1, and so on. With `output`, the `RunCounts` of the run.
 
     Raises:
-        XcliError: what the command line would end with; images that fail are rows, never errors.
+        ValueError: an argument is wrong, or an image in memory cannot be classified.
+        FileNotFoundError: `source` is one path, and does not exist; one of several is a row with the status `error`.
+        FileExistsError: the output exists.
+        XcliError: what else would end the command; the three above are `XcliError`s too. Images that cannot be read
+            are rows with the status `error`.
     """
+    task = partial(ClassifyTask, top=top, min_score=min_score, label_type=label_type)
+    with _python_errors():
+        names = None if labels is None else os.fspath(labels)
+        loaded = _load(model, ModelSpec(weights=os.fspath(weights), labels=names))
+        request = _Request("classify", loaded, task(loaded), preprocessing, options or RunOptions())
+        if _are_pixels(source):
+            rows = request.rows_of(source)
+            return rows.drop_columns(list(STATUS_COLUMNS))
+        return request.run(source, output, overwrite, CLASSIFY_FORMATS)
 
-    def table(loaded: LoadedModel) -> Task:
-        return ClassifyTask(loaded, top=top, min_score=min_score, label_type=label_type)
 
-    spec = ModelSpec()
-    return _run("classify", sources, model or spec, table, preprocessing, options, output, overwrite)
-
-
-def extract_features(
-    sources: Source | Iterable[Source],
+def features(
+    source: Path | Iterable[Path] | Pixels | Iterable[Pixels],
     *,
-    model: LoadedModel | None = None,
+    weights: Path = "imagenet",
+    model: Model | None = None,
     pooling: str | None = "avg",
     layer: str | None = None,
     dtype: str = "float32",
     normalize: bool = False,
     preprocessing: Preprocessing | None = None,
     options: RunOptions | None = None,
-    output: Source | None = None,
+    output: Path | None = None,
     overwrite: bool = False,
-) -> pa.Table | RunCounts:
+) -> pa.Table | RunCounts | NDArray[Any]:
     """Computes an embedding of each image.
 
     Args:
-        sources: a file, directory or glob, or several.
-        model: from `load_model`; None is Xception without its top and with its ImageNet weights.
+        source, weights, model, preprocessing, options, overwrite: as for `classify`.
         pooling: `avg`, `max` or None (the map itself).
-        layer: name of the layer to take; None is the last map.
+        layer: name of the layer whose output to take; None is the last map.
         dtype: `float32` or `float16`.
         normalize: scale each vector to unit length.
-        preprocessing, options, overwrite: as for `classify`.
-        output: a `.parquet`, `.csv` or `.npy` file to stream the rows to, instead of keeping them.
+        output: a `.parquet`, `.csv` or `.npy` file to stream the rows to, or a directory for Parquet parts.
 
     Returns:
-        A table with the columns path, status, error and features (float32[2048] by default), one row an image; with
-        `output` the `RunCounts` of the run.
+        A table with the columns path, status, error and features (float32[2048] by default), one row for each image.
+        For images in memory an array, float32[n, 2048] by default. With `output`, the `RunCounts` of the run.
 
     Raises:
-        XcliError: what the command line would end with; images that fail are rows, never errors.
+        ValueError, FileNotFoundError, FileExistsError, XcliError: as `classify`.
     """
-    table = FeaturesTask(pooling, layer, dtype, normalize)
-    spec = ModelSpec(include_top=False)
-    return _run("features", sources, model or spec, lambda _: table, preprocessing, options, output, overwrite)
+    with _python_errors():
+        task = FeaturesTask(pooling, layer, dtype, normalize)
+        loaded = _load(model, ModelSpec(weights=os.fspath(weights), include_top=False))
+        request = _Request("features", loaded, task, preprocessing, options or RunOptions())
+        if _are_pixels(source):
+            column = request.rows_of(source)["features"].combine_chunks()
+            return _array(column)
+        return request.run(source, output, overwrite, FEATURES_FORMATS)
 
 
-def _run(
-    command: str,
-    sources: Source | Iterable[Source],
-    model: LoadedModel | ModelSpec,
-    make_table: Callable[[LoadedModel], Task],
-    preprocessing: Preprocessing | None,
-    options: RunOptions | None,
-    output: Source | None,
-    overwrite: bool,
-) -> Any:
-    import pyarrow as pa
+extract_features = features
 
-    names = (sources,) if isinstance(sources, (str, os.PathLike)) else tuple(sources)
-    if not names:
-        raise UsageError("no sources: give a file, a directory or a glob, or several")
-    formats = CLASSIFY_FORMATS if command == "classify" else FEATURES_FORMATS
-    target = None if output is None else _output(command, os.fspath(output), formats, overwrite)
-    with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
-        loaded = load_model(model) if isinstance(model, ModelSpec) else model
-        pixels = preprocessing or preprocessing_for(loaded)
-        if pixels.size != loaded.size:
-            raise UsageError(f"the model takes images of {loaded.size} pixels; received preprocessing of {pixels.size}")
-        run = Run(listing, loaded, make_table(loaded), pixels, options or RunOptions())
-        if target is None:
-            schema = run.start()
+
+def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
+    """Loads a model, to be used in several calls.
+
+    Args:
+        spec: what to load; else it is made from `options`.
+        options: as for `ModelSpec`: `model`, `weights`, `include_top`, `pooling`, `classes`, `labels`, `image_size`,
+            `input_range`, `weights_dir`, `offline`, `seed`.
+
+    Raises:
+        ValueError: an argument is wrong.
+        XcliError: the model cannot be had, or does not fit.
+    """
+    with _python_errors(), silent_libraries():
+        return loader.load_model(spec, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a call asks for, whatever its images are."""
+
+    command: str
+    model: LoadedModel
+    task: Task
+    preprocessing: Preprocessing | None
+    options: RunOptions
+
+    def _pixels(self) -> Preprocessing:
+        chosen = self.preprocessing or preprocessing_for(self.model)
+        size = self.model.size
+        if chosen.size != size:
+            raise UsageError(f"the model takes images of {size} pixels; received preprocessing of {chosen.size}")
+        return chosen
+
+    def run(self, source: Any, output: Path | None, overwrite: bool, formats: tuple[str, ...]) -> pa.Table | RunCounts:
+        """Computes the rows of images that are named; see `classify`."""
+        import pyarrow as pa
+
+        single = isinstance(source, (str, os.PathLike))
+        names = (source,) if single else tuple(source)
+        if single and not (
+            os.path.exists(source) or has_magic(str(source)) or is_url(str(source)) or "::" in str(source)
+        ):
+            raise SourceNotFoundError(f"no such file or directory: {os.fspath(source)!r}")
+        if not names:
+            raise UsageError("no sources: give a file, a directory or a glob, or several")
+        target = None if output is None else _output(self.command, os.fspath(output), formats, overwrite)
+        with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
+            run = Run(listing, self.model, self.task, self._pixels(), self.options)
+            if target is not None:
+                save(run, target)
+                return run.report
+            with silent_libraries():
+                schema = run.start()
             return pa.Table.from_batches([rows for _, rows in run.batches()], schema)
-        save(run, target)
-        return run.report
+
+    def rows_of(self, images: Any) -> pa.Table:
+        """Computes the rows of images in memory.
+
+        Raises:
+            ValueError: an image has another type or shape than uint8[h, w, 3], or cannot be used.
+        """
+        import pyarrow as pa
+
+        files = map(_as_bitmap, images)
+        refs = [ImageRef(f"image {number}", _MemoryImage(file), b"") for number, file in enumerate(files)]
+        predictor = Predictor(self.model, self.task, self._pixels(), self.options)
+        with silent_libraries():
+            schema = predictor.start(max(1, min(predictor.choose(), len(refs))))
+        table = pa.Table.from_batches([rows for _, rows in predictor.rows(iter(refs))], schema)
+        for name, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True):
+            if error is not None:
+                raise UsageError(f"{name}: {error}")
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class _MemoryImage:
+    """An image in memory, as the `Location` of an image."""
+
+    data: bytes
+    file: str = ""
+    offset: None = None
+    remote: bool = False
+
+    @property
+    def size(self) -> int:
+        """See `Location`."""
+        return len(self.data)
+
+    def read(self, max_bytes: int) -> bytes:
+        """See `Location`."""
+        return self.data
+
+    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
+        """See `Location`."""
+        return self.data, None
+
+    def state(self) -> None:
+        """See `Location`."""
+
+
+def _as_bitmap(image: Any) -> bytes:
+    """Returns an array as a BMP file, which is read back without loss, so that arrays are treated as files are."""
+    import numpy as np
+    from PIL import Image
+
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError(f"an image in memory is an array of uint8[height, width, 3]; received {found}")
+    data = BytesIO()
+    Image.fromarray(image).save(data, "BMP")
+    return data.getvalue()
+
+
+def _are_pixels(source: Any) -> bool:
+    """Whether a source is an array, or a sequence of arrays."""
+    first = source[0] if isinstance(source, (list, tuple)) and source else source
+    return hasattr(first, "__array__")
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    """Returns a column of features as an array with a row for each image."""
+    if hasattr(column, "to_numpy_ndarray"):
+        maps: NDArray[Any] = column.to_numpy_ndarray()
+        return maps
+    vectors: NDArray[Any] = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    return vectors
+
+
+def _load(model: Model | None, spec: ModelSpec) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        if spec.weights != "imagenet" or spec.labels is not None:
+            raise UsageError("model and weights or labels exclude each other: the model is loaded already")
+        return model
+    with silent_libraries():
+        if model is None:
+            return loader.load_model(spec)
+        return loader.load_model(
+            ModelSpec(model=os.fspath(model), weights=spec.weights, labels=spec.labels, include_top=spec.include_top)
+        )
 
 
 def _output(command: str, name: str, formats: tuple[str, ...], overwrite: bool) -> Output:
@@ -148,5 +295,29 @@ def _output(command: str, name: str, formats: tuple[str, ...], overwrite: bool) 
     output = Output(command, target, target.format(formats, formats[0]), overwrite)
     check_output_options(output, SaveOptions())
     if not overwrite and isinstance(target, KeptTarget) and target.finished_run() is not None:
-        raise OutputError(f"{name} exists; pass overwrite=True to replace it")
+        raise OutputExistsError(f"{name} exists; pass --overwrite to replace it")
     return output
+
+
+class _SourceNotFoundError(SourceNotFoundError, FileNotFoundError):
+    """A source does not exist."""
+
+
+class _OutputExistsError(OutputExistsError, FileExistsError):
+    """The output exists."""
+
+
+@contextmanager
+def _python_errors() -> Iterator[None]:
+    """A context in which errors name arguments instead of options, and have Python's types where there are such."""
+    try:
+        yield
+    except XcliError as error:
+        kinds: dict[type, Callable[[str], XcliError]] = {
+            SourceNotFoundError: _SourceNotFoundError,
+            OutputExistsError: _OutputExistsError,
+        }
+        text = str(error).replace("--overwrite", "overwrite=True")
+        text = re.sub(r"`xception ([a-z]+)`", r"`xcli.\1`", text)
+        text = re.sub(r"--([a-z][a-z0-9-]*)", lambda match: match[1].replace("-", "_"), text)
+        raise kinds.get(type(error), type(error))(text) from error

@@ -3,10 +3,12 @@
     XcliError                    1
     |-- UsageError               2   an argument is wrong, or does not go with another one
     |   `-- SourceError          2   a source, glob or manifest cannot be used as a list of images
+    |       `-- SourceNotFoundError  2   a source does not exist
     |-- ModelError               3   the model cannot be had, or does not fit
     |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
     |   `-- LabelsError          3   the label file is unreadable, or of another length
     |-- OutputError              5   the result cannot be written
+    |   |-- OutputExistsError    5   it exists already
     |   `-- ClusterError         5   the cluster that computes it is lost
     |-- CheckError               6   a check that the user asked for failed
     `-- TooManyErrors            4   more error rows than --max-errors
@@ -55,6 +57,10 @@ class SourceError(UsageError):
     """A source cannot be listed: a glob without a match, a manifest without its path column."""
 
 
+class SourceNotFoundError(SourceError):
+    """A source does not exist."""
+
+
 class ModelError(XcliError):
     """A model cannot be had or does not fit the request."""
 
@@ -73,6 +79,10 @@ class OutputError(XcliError):
     """Output cannot be written."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class OutputExistsError(OutputError):
+    """An output exists already."""
 
 
 class ClusterError(OutputError):

@@ -7,10 +7,13 @@ import fcntl
 import os
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _KEPT_BYTES = 256 << 20
@@ -99,8 +102,7 @@ def discard_native_stderr() -> None:
     nothing, and neither does one without a descriptor 2.
     """
     try:
-        # A number above those of the standard streams, even if one of them is closed.
-        ours = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
+        ours = _duplicate(2)
     except OSError:
         return
     if _writes_to(sys.stderr, 2):
@@ -111,6 +113,33 @@ def discard_native_stderr() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """A context in which nothing that C and C++ libraries write to file descriptor 2 appears.
+
+    For a process that belongs to somebody else: afterwards descriptor 2 is what it was. Python's `sys.stderr` writes
+    to the original descriptor meanwhile.
+    """
+    try:
+        original = _duplicate(2)
+    except OSError:
+        yield
+        return
+    stream = os.fdopen(original, "w", errors="backslashreplace", buffering=1)
+    redirected = redirect_stderr(stream) if _writes_to(sys.stderr, 2) else nullcontext()
+    with stream, open(os.devnull, "wb") as nothing, redirected:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(original, 2)
+
+
+def _duplicate(number: int) -> int:
+    """Duplicates a descriptor to a number above those of the standard streams, even if one of them is closed."""
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _writes_to(stream: IO[str] | None, number: int) -> bool:

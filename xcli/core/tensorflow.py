@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from xcli.core.errors import UsageError
-from xcli.core.process import has_bfloat16
+from xcli.core.process import has_bfloat16, silent_libraries
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
@@ -26,9 +26,11 @@ def load_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import tensorflow as tf
+    with silent_libraries():
+        import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices("GPU"):
+        gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
         with suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     return tf

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from xcli.core.errors import CheckError, OutputError, UsageError
+from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
 from xcli.storage.directories import open_folder
 from xcli.storage.streams import is_direct, write_errors
@@ -213,8 +213,8 @@ def parse_file(name: str, option: str) -> File:
     return target
 
 
-def other_settings(target: KeptTarget) -> OutputError:
+def other_settings(target: KeptTarget) -> OutputExistsError:
     """The error for an output that a run with other settings or sources has finished."""
-    return OutputError(
+    return OutputExistsError(
         f"{one_line(target.name)} exists, with other settings or sources; pass --overwrite to replace it"
     )

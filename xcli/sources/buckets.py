@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from xcli.core.errors import ImageError, SourceError
+from xcli.core.errors import ImageError, SourceError, SourceNotFoundError
 from xcli.core.text import escape_path
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.listing import SEPARATOR
@@ -49,7 +49,7 @@ def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef]:
     try:
         first = next(walk)
     except StopIteration:
-        raise SourceError(f"the source '{escape_path(source)}' is a pattern, and matches no object") from None
+        raise SourceNotFoundError(f"the source '{escape_path(source)}' is a pattern, and matches no object") from None
     except StoreError as error:
         raise SourceError(f"cannot list '{escape_path(source)}': {error.message}") from None
 

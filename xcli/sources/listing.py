@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
-from xcli.core.errors import ImageError, SourceError
+from xcli.core.errors import ImageError, SourceError, SourceNotFoundError
 from xcli.core.text import escape_path
 from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.archives.members import WholeArchive, is_archive_name
@@ -202,7 +202,7 @@ class _Sources:
         try:
             return chain((next(walk),), walk)
         except StopIteration:
-            raise SourceError(
+            raise SourceNotFoundError(
                 f"the source '{escape_path(source)}' names no file or directory, and as a pattern it matches none"
             ) from None
 

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import OutputError, UsageError
+from xcli.core.errors import OutputError, OutputExistsError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage.object_store import open_writable_store
@@ -264,5 +264,5 @@ def sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
-def _exists_error(name: str) -> OutputError:
-    return OutputError(f"{one_line(name)} exists; pass --overwrite to replace it")
+def _exists_error(name: str) -> OutputExistsError:
+    return OutputExistsError(f"{one_line(name)} exists; pass --overwrite to replace it")
