@@ -85,7 +85,7 @@ def test_classes_of_images_in_memory() -> None:
 
 def test_errors_have_the_types_and_words_of_python(model: xcli.LoadedModel, tmp_path: Path) -> None:
     save_photos(tmp_path, ["a.jpg"])
-    with pytest.raises(FileNotFoundError, match="no such file or directory: .*none") as missing:
+    with pytest.raises(FileNotFoundError, match=r"no such file or directory: .*none") as missing:
         xcli.features(tmp_path / "none", model=model)
     assert isinstance(missing.value, xcli.XcliError)
     target = tmp_path / "x.parquet"

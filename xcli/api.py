@@ -187,9 +187,7 @@ class _Request:
 
         single = isinstance(source, (str, os.PathLike))
         names = (source,) if single else tuple(source)
-        if single and not (
-            os.path.exists(source) or has_magic(str(source)) or is_url(str(source)) or "::" in str(source)
-        ):
+        if single and not _may_exist(os.fspath(source)):
             raise SourceNotFoundError(f"no such file or directory: {os.fspath(source)!r}")
         if not names:
             raise UsageError("no sources: give a file, a directory or a glob, or several")
@@ -275,6 +273,11 @@ def _array(column: pa.Array) -> NDArray[Any]:
         return maps
     vectors: NDArray[Any] = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
     return vectors
+
+
+def _may_exist(name: str) -> bool:
+    """Whether a source exists, or is of a kind that only listing it can tell."""
+    return os.path.exists(name) or has_magic(name) or is_url(name) or "::" in name
 
 
 def _load(model: Model | None, spec: ModelSpec) -> LoadedModel:
