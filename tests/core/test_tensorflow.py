@@ -12,12 +12,8 @@ from xcli.core import tensorflow as runtime
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import (
     PRECISIONS,
-    apply_precision,
-    arithmetic_dtype,
     choose_devices,
     choose_precision,
-    load_keras,
-    load_tensorflow,
 )
 
 if TYPE_CHECKING:
@@ -144,15 +140,6 @@ def test_refuses_a_precision_that_the_device_has_not(
         choose_precision(request_, device)
 
 
-def test_tf32_only_where_it_was_asked_for() -> None:
-    allowed = load_tensorflow().config.experimental.tensor_float_32_execution_enabled
-    apply_precision("tf32")
-    assert allowed()
-    apply_precision("float32")
-    assert not allowed()
-    assert [arithmetic_dtype(name) for name in ("float32", "tf32", "bfloat16")] == ["float32", "float32", "bfloat16"]  # type: ignore[arg-type]
-
-
 def test_every_precision_that_is_offered_is_known(machine: Callable[..., None]) -> None:
     machine([(9, 0)])
     assert [choose_precision(name, "/GPU:0") for name in PRECISIONS] == [
@@ -162,20 +149,3 @@ def test_every_precision_that_is_offered_is_known(machine: Callable[..., None]) 
         "bfloat16",
         "float16",
     ]
-
-
-# Libraries
-
-
-def test_tensorflow_and_keras_are_loaded_once() -> None:
-    assert load_tensorflow() is load_tensorflow()
-    assert load_keras() is load_keras()
-    assert load_keras().backend.backend() == "tensorflow"
-
-
-def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import keras
-
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(UsageError, match=r"Keras runs on 'jax' here.*set KERAS_BACKEND=tensorflow"):
-        load_keras.__wrapped__()
