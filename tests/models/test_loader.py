@@ -331,7 +331,7 @@ def test_says_what_it_makes_of_the_head(kind: str, note: str | None, headed: Cal
     loaded = headed(kind)
     assert len(loaded.notes) == (2 if note else 1)
     if note:
-        assert re.fullmatch(f"the head of {re.escape(loaded.name)} {note}", loaded.notes[1])
+        assert re.fullmatch(f"{re.escape(loaded.name)} {note}", loaded.notes[1])
 
 
 def test_says_which_scores_are_left_as_they_are() -> None:
@@ -342,7 +342,7 @@ def test_says_which_scores_are_left_as_they_are() -> None:
 
 def test_the_size_of_a_model_that_leaves_it_open() -> None:
     def size(asked: int | None, fixed: int | None, recipe: dict[str, Any]) -> int:
-        return loader._foreign_size(ModelSpec(model="m", image_size=asked), fixed, recipe, "m")
+        return loader._input_size(ModelSpec(model="m", image_size=asked), fixed, recipe, "m")
 
     assert size(None, None, {}) == 299
     assert size(150, None, {}) == 150

@@ -1,6 +1,6 @@
-"""Configurations of `.keras` files that Keras 2 wrote (TensorFlow 2.12 to 2.15), in the words of Keras 3.
+"""Upgrades the configuration of `.keras` files that Keras 2 wrote (TensorFlow 2.12 to 2.15) to that of Keras 3.
 
-Keras 3 cannot load most of these files itself, though the weights in them lie where it looks for them.
+Keras 3 cannot load most of these files itself, although their weights are stored where it looks for them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 from xcli.models.keras_graph import MODELS
 
 _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
-_OF_PLAIN_CONVOLUTIONS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_PLAIN_CONVOLUTION_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
 def upgrade_keras2_config(model: dict[str, Any]) -> None:
-    """Rewrites the configuration of a model, and of those nested in it, in place; one of Keras 3 stays as it is.
+    """Rewrites the configuration of a model and of its nested models in place; that of Keras 3 stays unchanged.
 
     Args:
         model: the object of a functional or sequential model.
 
     Raises:
-        KeyError, TypeError, AttributeError, IndexError: it is not something that Keras writes.
+        KeyError, TypeError, AttributeError, IndexError: it is not a configuration that Keras writes.
     """
     config = model["config"]
     layers = config["layers"]
@@ -33,20 +33,20 @@ def upgrade_keras2_config(model: dict[str, Any]) -> None:
         elif layer["class_name"] == "BatchNormalization" and isinstance(own["axis"], list):
             (own["axis"],) = own["axis"]
         elif layer["class_name"] in _SEPARABLE:
-            for name in _OF_PLAIN_CONVOLUTIONS:
+            for name in _PLAIN_CONVOLUTION_KEYS:
                 own.pop(name, None)
         for node in layer.get("inbound_nodes", ()):
-            # Keras 2 counts the call in which a model was made as its first.
+            # Keras 2 counts the construction of a model as its first call.
             for entry in node if isinstance(node, list) else ():
                 if entry[0] in nested:
                     entry[1] -= 1
     if old:
         for key in ("input_layers", "output_layers"):
-            # Keras 3 takes a list of one for a list.
+            # Keras 3 reads a list with one entry as several tensors.
             if len(config[key]) == 1:
                 (config[key],) = config[key]
         for entry in _entries(config["output_layers"]):
-            # Keras 3 still counts so here, except for sequential models.
+            # Here Keras 3 counts in the same way, except for sequential models.
             if entry[0] in nested and nested[entry[0]]["class_name"] == "Sequential":
                 entry[1] -= 1
 

@@ -1,7 +1,7 @@
-"""Opens `.keras` files of others: is every object in it known and harmless, and is there one Xception?
+"""Opens untrusted `.keras` files: checks that every object in them is known and harmless, and finds the Xception.
 
-Only JSON and the table of contents of the zip are read here, without Keras. What Keras then gets to see is not the
-file but a copy (`Archive.unpack`) of exactly what was checked: the configuration, and the weights.
+Only JSON and the table of contents of the zip are read, without Keras. Keras never reads the file itself, only a copy
+(`Archive.unpack`) of what was checked: the configuration and the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 32 << 20
 MAX_MODEL_BYTES = 8 << 30
 
-# Keras stores what it writes uncompressed, and weights hardly compress.
+# Keras writes uncompressed files, and weights can hardly be compressed.
 _INFLATION_FLOOR = 16 << 20
 _MAX_INFLATION = 100
 
@@ -84,7 +84,7 @@ _MODEL_MODULES = {
     "Model": "keras",
     "Sequential": "keras",
 }
-"""Where Keras 3 has the kinds of model; files of Keras 2 name places that are no more."""
+"""The modules of the kinds of model in Keras 3; files of Keras 2 name modules that no longer exist."""
 
 _MODEL_MODULE = re.compile(r"(tf_)?keras(\.models|(\.src)?\.(models|engine)\.(functional|sequential|training|model))?")
 _VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
@@ -105,10 +105,10 @@ class Archive:
     _config: Mapping[str, Any]
 
     def unpack(self, folder: str) -> None:
-        """Writes into an empty directory what Keras may load, in Keras' own layout.
+        """Writes what Keras may load into an empty directory, in Keras' own layout.
 
         Raises:
-            ModelError: the weights lead out of their file, or are not what they declare, or there is no room.
+            ModelError: the weights refer to other files, declare more than they hold, or cannot be written.
         """
         weights = os.path.join(folder, WEIGHTS)
         try:
@@ -127,7 +127,7 @@ class Archive:
 
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
-"""What zipfile and json raise for files that are damaged or made to be (NotImplementedError and RecursionError are
+"""Raised by zipfile and json for damaged or malicious files (NotImplementedError and RecursionError are
 RuntimeErrors)."""
 
 
@@ -136,7 +136,7 @@ def open_archive(path: str) -> Archive:
 
     Raises:
         ModelError: the file is not a `.keras` file, names an object that is not on the list of harmless ones, or
-            does not hold exactly one Xception with one input and one output.
+            does not contain exactly one Xception with one input and one output.
     """
     config = _safe(_read_config(path), path)
     try:
@@ -180,7 +180,7 @@ def _read_config(path: str) -> Any:
 
 
 def hdf5_advice(path: str) -> str:
-    """What to say of an HDF5 file that is given as a model."""
+    """Returns the message for an HDF5 file that is given as a model."""
     return (
         f"{path} is HDF5, not a .keras model: if it holds weights alone, use --weights {path}; a whole model in that "
         "format can carry code and is not loaded, so convert it where you trust it: "
@@ -217,13 +217,13 @@ def _safe(config: Any, path: str) -> dict[str, Any]:
     """Checks every object that a configuration names, at any depth.
 
     Returns:
-        The configuration without what is only for training: optimizer, loss and metrics, of nested models too.
+        The configuration without optimizer, loss and metrics, also of nested models.
     """
     if not isinstance(config, dict):
         raise ModelError(f"{path} has a configuration that Keras does not write (no object)")
     kind = config.get("class_name")
     if not isinstance(kind, str) or kind not in MODELS:
-        raise ModelError(f"{path} holds {short_text(kind)!r}, which is no functional or sequential model")
+        raise ModelError(f"{path} holds {short_text(kind)!r}, which is neither a functional nor a sequential model")
     stack: list[Any] = [config]
     while stack:
         item = stack.pop()
@@ -258,6 +258,6 @@ def _check_object(item: dict[str, Any], path: str) -> None:
         what = f"{module}.{name}" if module else str(name)
         extra = f" {short_text(config)!r}" if name == "function" else ""
         raise ModelError(
-            f"{path} contains {short_text(what)!r}{extra}, which is not among the layers that are loaded from files of "
-            "others; nothing of it was run"
+            f"{path} contains {short_text(what)!r}{extra}, which is not among the layers that may be loaded; "
+            "nothing of the file was executed"
         )

@@ -1,7 +1,7 @@
-"""The graph of a Keras model, read from its configuration: layers, calls, and which of them are an Xception.
+"""The graph of a Keras model, read from its configuration: layers, calls, and which layers form an Xception.
 
-Only plain JSON values come in here; Keras is not needed. The Xception is found by its structure (kinds, sizes and
-connections of layers), never by name.
+The input is plain JSON; Keras is not needed. The Xception is found by its structure (kinds, sizes and connections of
+layers), never by names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MODELS = frozenset(("Functional", "Model", "Sequential"))
 MAX_STEPS = 100_000
-"""Layers looked at for one question; a graph made to be ambiguous, or to go in circles, must not take for ever."""
+"""Limit to the layers visited by one search, for malicious graphs that are ambiguous or circular."""
 
 _KERNELS = frozenset(
     "Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D "
@@ -36,7 +36,7 @@ _ACTIVATION_KINDS = {
 }
 
 Key = tuple[str, int, int]
-"""A tensor: name of the layer that made it, number of the call, number of the output."""
+"""A tensor: name of the layer that computes it, number of the call, number of the output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class Graph:
 
     Attributes:
         name: the model's name.
-        nodes: its layers, roughly in the order of computation (a shared layer stands where its first call does).
+        nodes: its layers, roughly in the order of computation (a shared layer has the place of its first call).
         inputs, outputs: its input and output tensors.
-        backbone: names in the file of the Xception's layers by our names, where this graph itself holds them.
+        backbone: maps our names of the Xception's layers to those in the file, if this graph contains them.
     """
 
     name: str
@@ -85,14 +85,14 @@ class Graph:
     backbone: dict[str, str] = field(default_factory=dict)
 
     def walk(self) -> Iterator[Graph]:
-        """This graph and those nested in it."""
+        """Yields this graph and those nested in it."""
         yield self
         for node in self.nodes:
             if node.graph is not None:
                 yield from node.graph.walk()
 
     def node(self, name: str) -> Node:
-        """The layer of that name; KeyError where there is none."""
+        """Returns the layer of that name; raises KeyError where there is none."""
         for node in self.nodes:
             if node.name == name:
                 return node
@@ -106,7 +106,7 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
         item: the object of a functional or sequential model, as `serialize_keras_object` writes it.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError, AttributeError: it is not something that Keras writes.
+        ValueError, KeyError, TypeError, IndexError, AttributeError: it is not a configuration that Keras writes.
     """
     config = item["config"]
     sequential = item["class_name"] == "Sequential"
@@ -130,13 +130,13 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
     title = str(config["name"])
     if not sequential:
         functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
-        # Here, and only here, the call in which a functional model was made counts as its first.
+        # Here, and only here, Keras counts the construction of a functional model as its first call.
         outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
         return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
     first = nodes[0]
     start = (first.name, 0, 0)
     if first.kind != "InputLayer":
-        # A Sequential without an InputLayer: its first layer reads a tensor that we name ourselves.
+        # The first layer of a Sequential without an InputLayer reads a tensor to which we give a name.
         start = ("", 0, 0)
         nodes[0] = Node(first.name, first.kind, first.config, (Call([_tensor(start)], {}, (start,)),), first.graph)
     return Graph(title, tuple(nodes), (start,), ((nodes[-1].name, 0, 0),))
@@ -153,13 +153,13 @@ def _call(node: Any) -> Call:
         kwargs = node[0][3] if node and len(node[0]) > 3 else {}
     else:
         args, kwargs = node["args"], node["kwargs"]
-    # Outside of training every layer takes the road of inference by itself; masks play no part with images.
+    # Layers are called for inference by default, and images have no masks.
     kwargs = {name: value for name, value in kwargs.items() if name not in ("training", "mask")}
     return Call(args, kwargs, tuple(_tensors([args, kwargs])))
 
 
 def tensor_key(value: Any) -> Key | None:
-    """The tensor that a value of a configuration stands for, or None where it stands for none."""
+    """Returns the tensor that a value of a configuration stands for, or None where it is no tensor."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         layer, call, output = value["config"]["keras_history"]
         return (str(layer), int(call), int(output))
@@ -179,7 +179,7 @@ def _tensors(value: Any) -> Iterator[Key]:
 
 
 def _keys(value: Any) -> tuple[Key, ...]:
-    """The tensors of a model's inputs or outputs: one, a list, or a dictionary (which Keras sorts by name)."""
+    """Returns the tensors of a model's inputs or outputs: one, a list, or a dictionary (which Keras sorts by name)."""
     if isinstance(value, dict):
         return tuple(key for name in sorted(value) for key in _keys(value[name]))
     if len(value) == 3 and isinstance(value[0], str):
@@ -188,7 +188,7 @@ def _keys(value: Any) -> tuple[Key, ...]:
 
 
 def find_backbones(graph: Graph) -> list[dict[str, str]]:
-    """Every Xception among the layers of one graph (not of those nested in it): names in the file by our names."""
+    """Finds every Xception among the layers of one graph, without nested ones; maps our names to those in the file."""
     readers: dict[Key, list[Node]] = {}
     for node in graph.nodes:
         if len(node.calls) == 1:
@@ -203,7 +203,7 @@ def find_backbones(graph: Graph) -> list[dict[str, str]]:
 
 
 def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]], steps: list[int]) -> bool:
-    """Matches the layers from number `index` on; where several will do for one, tries each."""
+    """Matches the layers from number `index` on; tries each candidate where several fit."""
     if index == len(layers()):
         return True
     layer = layers()[index]
@@ -211,7 +211,7 @@ def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]],
     for node in readers.get(inputs[0], ()):
         steps[0] -= 1
         if steps[0] < 0:
-            raise ValueError("a graph of countless look-alikes")
+            raise ValueError("too many layers look like those of an Xception")
         if sorted(node.calls[0].inputs) == inputs and _same(layer, node):
             names[layer.name] = node.name
             if _match(names, index + 1, readers, steps):
@@ -221,7 +221,7 @@ def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]],
 
 
 def _same(layer: Layer, node: Node) -> bool:
-    """Whether a layer of a file computes what ours does."""
+    """Returns whether a layer of a file computes the same as ours."""
     c = node.config
     if layer.kind in ("conv", "sepconv"):
         return (
@@ -255,7 +255,7 @@ def _same(layer: Layer, node: Node) -> bool:
 
 
 def _activation(config: Mapping[str, Any]) -> str:
-    """Name of a layer's activation function, however it is written."""
+    """Returns the name of a layer's activation function, in whichever form it is written."""
     value = config.get("activation") or "linear"
     if not isinstance(value, dict):
         return str(value)
@@ -265,15 +265,15 @@ def _activation(config: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A tensor in a graph, and the calls of nested models that lead there, innermost first."""
+class _Tensor:
+    """A tensor in a graph, and the calls of the nested models around it, innermost first."""
 
     graph: Graph
     key: Key
     outer: tuple[tuple[Graph, Call], ...] = ()
 
-    def maker(self) -> tuple[Node, _Place] | None:
-        """The layer that made the tensor, seen through nested models; None for the input of the whole model."""
+    def maker(self) -> tuple[Node, _Tensor] | None:
+        """Returns the layer that computes the tensor, across nested models; None for the input of the whole model."""
         graph, key, outer = self.graph, self.key, self.outer
         for _ in range(MAX_STEPS):
             if key in graph.inputs:
@@ -285,14 +285,14 @@ class _Place:
                 continue
             node = graph.node(key[0])
             if node.graph is None:
-                return node, _Place(graph, key, outer)
+                return node, _Tensor(graph, key, outer)
             outer = ((graph, node.calls[key[1]]), *outer)
             graph, key = node.graph, node.graph.outputs[key[2]]
-        raise ValueError("models nested in a circle")
+        raise ValueError("nested models form a circle")
 
-    def inputs(self, node: Node) -> list[_Place]:
-        """The tensors that `node`, which made this one, read."""
-        return [_Place(self.graph, key, self.outer) for key in node.calls[self.key[1]].inputs]
+    def inputs(self, node: Node) -> list[_Tensor]:
+        """Returns the tensors from which `node` computes this one."""
+        return [_Tensor(self.graph, key, self.outer) for key in node.calls[self.key[1]].inputs]
 
     @property
     def in_backbone(self) -> bool:
@@ -300,60 +300,60 @@ class _Place:
 
 
 def has_classifier(graph: Graph) -> bool:
-    """Whether a layer with a kernel stands between the Xception and the (only) output."""
-    stack, seen = [_Place(graph, graph.outputs[0])], set()
+    """Returns whether there is a layer with a kernel between the Xception and the only output."""
+    stack, seen = [_Tensor(graph, graph.outputs[0])], set()
     while stack:
-        made = stack.pop().maker()
-        if made is None or made[1].in_backbone or (id(made[1].graph), made[1].key) in seen:
+        source = stack.pop().maker()
+        if source is None or source[1].in_backbone or (id(source[1].graph), source[1].key) in seen:
             continue
-        node, place = made
-        seen.add((id(place.graph), place.key))
+        node, tensor = source
+        seen.add((id(tensor.graph), tensor.key))
         if node.kind in _KERNELS:
             return True
-        stack.extend(place.inputs(node))
+        stack.extend(tensor.inputs(node))
     return False
 
 
 def final_activation(graph: Graph) -> str:
-    """Name of the function that the (only) output went through last.
+    """Returns the name of the last activation function before the only output.
 
-    `linear` where there is none since the last layer with a kernel, so that the output is logits; `mixed` where
-    several are joined, or what comes after one does not leave it what it was.
+    `linear` where there is none after the last layer with a kernel, so that the output is logits; `mixed` where
+    several are combined, or a later layer changes their values.
     """
     seen: dict[tuple[int, Key], str] = {}
 
-    def of(place: _Place) -> str:
-        made = place.maker()
-        if made is None or made[1].in_backbone:
+    def last_activation(tensor: _Tensor) -> str:
+        source = tensor.maker()
+        if source is None or source[1].in_backbone:
             return "linear"
-        node, place = made
-        mark = (id(place.graph), place.key)
+        node, tensor = source
+        mark = (id(tensor.graph), tensor.key)
         if mark not in seen:
-            seen[mark] = "mixed"  # for a circle, which only a made-up file has
-            seen[mark] = own(node, place)
+            seen[mark] = "mixed"  # for a circle, which only a malicious file has
+            seen[mark] = of_layer(node, tensor)
         return seen[mark]
 
-    def own(node: Node, place: _Place) -> str:
+    def of_layer(node: Node, tensor: _Tensor) -> str:
         name = _ACTIVATION_KINDS.get(node.kind) or _activation(node.config)
         if name != "linear" or node.kind in _KERNELS:
             return name
-        names = {of(one) for one in place.inputs(node)}
+        names = {last_activation(one) for one in tensor.inputs(node)}
         if len(names) != 1:
             return "mixed" if names else "linear"
         name = names.pop()
-        return name if name == "linear" or node.kind in _KEEPING else "mixed"
+        return name if name == "linear" or node.kind in _PRESERVING else "mixed"
 
     try:
-        return of(_Place(graph, graph.outputs[0]))
+        return last_activation(_Tensor(graph, graph.outputs[0]))
     except RecursionError:
         return "mixed"
 
 
-_KEEPING = frozenset(
+_PRESERVING = frozenset(
     """
     Activation Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise ActivityRegularization Identity
     Flatten Reshape Permute Average Maximum Minimum Concatenate Cast GetItem Squeeze ExpandDims Mean Max
     GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
     """.split()
 )
-"""Layers behind which probabilities are still probabilities."""
+"""Layers whose output is still probabilities if their input is."""

@@ -1,7 +1,7 @@
-"""Models in `.keras` files, computed with their Xception replaced by the folded one.
+"""Runs models from `.keras` files, with their Xception replaced by the folded one.
 
-The file's graph is walked layer by layer: whatever stands before, beside or behind the Xception runs as the Keras
-layer that the file describes, and the Xception itself runs in `xcli.models.folded.Backbone`.
+The graph of the file is computed layer by layer: the layers before, beside and after the Xception run as the Keras
+layers that the file describes, and the Xception itself runs in `xcli.models.folded.Backbone`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", 
 
 
 class KerasNetwork:
-    """A model from a `.keras` file around exactly one Xception.
+    """A model from a `.keras` file that contains exactly one Xception.
 
     Args:
         path: the file.
@@ -67,7 +67,7 @@ class KerasNetwork:
 
     @property
     def output_name(self) -> str:
-        """Name of the layer that makes the model's output."""
+        """Name of the layer that computes the model's output."""
         return self.graph.outputs[0][0]
 
     @property
@@ -77,7 +77,7 @@ class KerasNetwork:
 
     @property
     def activation(self) -> str:
-        """What the output went through last; see `xcli.models.keras_graph.final_activation`."""
+        """The last activation before the output; see `xcli.models.keras_graph.final_activation`."""
         return final_activation(self.graph)
 
     @property
@@ -87,12 +87,12 @@ class KerasNetwork:
 
     @property
     def rescales(self) -> bool:
-        """Whether the graph scales its pixels itself, before the Xception."""
+        """Whether layers before the Xception scale the pixels."""
         return any(node.kind in _RESCALING for node in _ancestors(self.graph, self._holder))
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """Names of the layers that are not of the Xception, in order, each once."""
+        """Names of the layers outside of the Xception, in order, each once."""
         names = dict.fromkeys(
             node.name
             for graph in self.graph.walk()
@@ -106,7 +106,7 @@ class KerasNetwork:
         return self._names.get(node.name)
 
     def weights(self) -> Weights:
-        """The Xception's weights, by our names."""
+        """Returns the weights of the Xception, by our names."""
         if self._weights is None:
             self._weights = self._read_weights()
         return self._weights
@@ -141,15 +141,15 @@ class KerasNetwork:
         self._state = [(variable, variable.numpy()) for variable in self._model.variables if id(variable) not in folded]
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Outputs of the layers in `taps`, for float32[b, size, size, 3] as the model's input wants it.
+        """Returns the outputs of the layers in `taps`, for float32[b, size, size, 3].
 
         Args:
-            x: scaled pixels.
+            x: pixels, scaled as the model expects.
             taps: our names of the Xception's layers, or names of other layers in the file.
         """
         keras = load_keras()
         found: dict[str, Any] = {}
-        # The variables of the other layers go in as constants too, on the engine's device, wherever Keras keeps them.
+        # The variables of the other layers become constants too, on the engine's device, wherever Keras keeps them.
         state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
         with keras.StatelessScope(state_mapping=state):
             (output,) = self._run(self.graph, self._model, [x], set(taps), found)
@@ -161,19 +161,19 @@ class KerasNetwork:
         values: dict[Key, Any] = dict(zip(graph.inputs, inputs, strict=True))
         operations = {one.name: one for one in getattr(model, "operations", None) or model.layers}
         first = graph.backbone.get(layers()[0].name)
-        waiting = [
+        pending = [
             (node, number, call)
             for node in graph.nodes
             if node.name == first or not (graph is self._holder and self._ours(node))
             for number, call in enumerate(node.calls)
             if node.kind != "InputLayer"
         ]
-        while waiting:
-            # A layer that is called twice can wait for others between its calls.
-            late = []
-            for node, number, call in waiting:
+        while pending:
+            # A layer that is called twice can depend on others between its calls.
+            blocked = []
+            for node, number, call in pending:
                 if any(key not in values for key in call.inputs):
-                    late.append((node, number, call))
+                    blocked.append((node, number, call))
                     continue
                 if node.name == first:
                     values.update(self._xception(graph, values[call.inputs[0]], taps, found))
@@ -186,15 +186,15 @@ class KerasNetwork:
                 values.update({(node.name, number, index): result for index, result in enumerate(results)})
                 if node.name in taps:
                     found.setdefault(node.name, results[0])
-            if len(late) == len(waiting):
+            if len(blocked) == len(pending):
                 raise ModelError(
-                    f"{self.path}: the layers {[short_text(one[0].name) for one in late][:3]} wait for each other"
+                    f"{self.path}: the layers {[short_text(one[0].name) for one in blocked][:3]} wait for each other"
                 )
-            waiting = late
+            pending = blocked
         return [values[key] for key in graph.outputs]
 
     def _xception(self, graph: Graph, x: Any, taps: set[str], found: dict[str, Any]) -> dict[Key, Any]:
-        """Computes the Xception up to what the rest of the graph reads, and what is tapped."""
+        """Computes the layers of the Xception that the rest of the graph reads or that are tapped."""
         assert self._backbone is not None, "prepare() comes first"
         readers = [key for node in graph.nodes if not self._ours(node) for call in node.calls for key in call.inputs]
         read = {self._names[key[0]] for key in (*readers, *graph.outputs) if key[0] in self._names}
@@ -206,9 +206,9 @@ class KerasNetwork:
 
 
 def _load(folder: str, path: str) -> Any:
-    """Has Keras build the model that was checked and unpacked.
+    """Loads the checked and unpacked model with Keras.
 
-    Its warnings are for whoever trained the model, and go to the log; but one of them says that weights are missing.
+    Its warnings concern the training of the model and go to the log, except the one about missing weights.
     """
     keras, tf = load_keras(), load_tensorflow()
     try:
@@ -216,7 +216,7 @@ def _load(folder: str, path: str) -> Any:
             warnings.simplefilter("always")
             model = keras.models.load_model(folder, compile=False, safe_mode=True)
     except Exception as error:
-        # Keras wraps what went wrong in the configurations of all the layers around it.
+        # Keras puts the configurations of all surrounding layers before the actual error.
         cause = str(error).rpartition("Exception encountered: ")[2]
         raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {short_text(cause)}") from error
     for warning in said:
@@ -227,7 +227,7 @@ def _load(folder: str, path: str) -> Any:
 
 
 def _ancestors(graph: Graph, holder: Graph) -> list[Node]:
-    """The layers between the model's input and the Xception's, nested models included."""
+    """Returns the layers between the input of the model and that of the Xception, also of nested models."""
     if graph is holder:
         start = graph.node(graph.backbone[layers()[0].name])
         inner: list[Node] = []
@@ -256,7 +256,7 @@ def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
             return values[key]
         if isinstance(value, list):
             filled = [fill(item) for item in value]
-            # JSON knows no tuples, and what stands between the brackets of an index is one.
+            # JSON has no tuples, but an index with slices must be one.
             return tuple(filled) if any(isinstance(item, slice) or item is Ellipsis for item in filled) else filled
         if isinstance(value, dict):
             if "class_name" in value:
@@ -266,12 +266,12 @@ def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:
 
     named = {name: fill(value) for name, value in call.kwargs.items()}
     if "training" in inspect.signature(operation.call).parameters:
-        named["training"] = False  # augmentation layers take silence for a yes
+        named["training"] = False  # augmentation layers default to training
     return operation(*fill(list(call.args)), **named)
 
 
 def _constant(value: Mapping[str, Any]) -> Any:
-    """A value that a layer is called with beside its tensors."""
+    """Returns a value other than a tensor with which a layer is called."""
     tf = load_tensorflow()
     config = value["config"]
     if value["class_name"] in ("__tensor__", "__numpy__"):
