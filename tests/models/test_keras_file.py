@@ -394,7 +394,10 @@ def _deep(levels: int) -> bytes:
 )
 def test_refuses_json_that_keras_does_not_write(content: bytes, tmp_path: Path) -> None:
     path = write_archive(str(tmp_path / "model.keras"), content)
-    refused(path, "configuration that Keras does not write|neither a functional nor a sequential model|is not a .keras model")
+    refused(
+        path,
+        "configuration that Keras does not write|neither a functional nor a sequential model|is not a .keras model",
+    )
 
 
 @pytest.mark.parametrize(

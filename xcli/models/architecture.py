@@ -1,12 +1,11 @@
-"""The Xception network as one table, and the Keras model that is built from it.
+"""The Xception network as one table.
 
 Source: F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, figure 5, in the
-form that Keras Applications ships: 36 convolutional layers in 14 blocks, 34 of them depthwise separable.
+form of Keras Applications: 36 convolutional layers in 14 blocks, 34 of them depthwise separable.
 
-`BLOCKS` is the only description of the network. `layers()` unrolls it into `Layer` records; the Keras model
-(`Xception`), the folded forward pass (`xcli.inference.engine`), the readers of weight files
-(`xcli.models.hdf5_weights`), the matcher of other people's models (`xcli.models.keras_file`) and the tables of
-`xception info` all walk those records.
+`BLOCKS` is the only description of the network. `layers()` unrolls it into `Layer` records, which serve to build the
+Keras model (`xcli.models.xception`) and the folded forward pass (`folded`), to read weights (`hdf5_weights`), to find
+an Xception in a `.keras` file (`keras_graph`) and to list the layers (`summary`).
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ class Block:
     """One block of separable convolutions.
 
     Attributes:
-        index: its number in the paper's figure, 2 to 14.
+        index: its number in the figure of the paper, 2 to 14.
         filters: output channels of each separable convolution in turn.
-        shortcut: `conv` is a strided 1x1 convolution with batch norm beside a strided max pooling; `identity` adds
-            the block's input unchanged; None is a plain chain.
-        relu: `before` each separable convolution; `between` leaves out the first one (its input is already
+        shortcut: `conv`: a strided 1x1 convolution with batch norm, added to the strided max pooling of the block;
+            `identity`: the unchanged input is added; None: no shortcut.
+        relu: `before` each separable convolution; `between` them, not before the first (its input is already
             rectified); `after` each batch norm.
     """
 
@@ -72,9 +71,9 @@ class Layer:
     """One layer of the network below its pooling and top.
 
     Attributes:
-        name: the name that Keras Applications gives it; where Keras numbers it automatically, a stable one of ours.
+        name: that of Keras Applications; a stable one of our own for layers that Keras numbers automatically.
         kind: what it computes.
-        inputs: names of the layers it reads; `input` is the network's input.
+        inputs: names of the layers whose outputs it reads; `input` is the input of the network.
         filters: output channels (of `conv` and `sepconv`; otherwise those of its input).
         channels: input channels.
         kernel, stride: of `conv`, `sepconv` and `maxpool`.
@@ -92,7 +91,7 @@ class Layer:
 
     @property
     def weights(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Names and shapes of the layer's variables, in Keras' order."""
+        """Names and shapes of its variables, in the order of Keras."""
         if self.kind == "conv":
             return (("kernel", (self.kernel, self.kernel, self.channels, self.filters)),)
         if self.kind == "sepconv":
@@ -108,7 +107,7 @@ class Layer:
         return sum(math.prod(shape) for _, shape in self.weights)
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Multiply-accumulate operations of a convolution whose output is `height` by `width`; 0 for other layers."""
+        """Returns the multiply-adds of a convolution with an output of `height` by `width`; 0 for other layers."""
         taps = self.kernel * self.kernel * self.channels
         if self.kind == "conv":
             return height * width * taps * self.filters
@@ -117,14 +116,14 @@ class Layer:
         return 0
 
     def output_size(self, size: int) -> int:
-        """Side of the output for a square input of side `size`, in pixels."""
+        """Returns the side of the output for a square input of side `size`, in pixels."""
         if self.padding == "valid":
             return (size - self.kernel) // self.stride + 1
         return -(-size // self.stride)
 
 
 class _Unroll:
-    """Collects the layers in the order in which Keras Applications creates them (its weight files rely on it)."""
+    """Collects the layers in the order in which Keras Applications creates them; its weight files depend on it."""
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
@@ -150,7 +149,7 @@ class _Unroll:
 
 @cache
 def layers() -> tuple[Layer, ...]:
-    """The network from its input to the last feature map, unrolled from `BLOCKS`."""
+    """Returns the layers from the input to the last feature map, unrolled from `BLOCKS`."""
     net = _Unroll()
     for number, (filters, stride) in enumerate(STEM, start=1):
         name = f"block1_conv{number}"
@@ -177,7 +176,7 @@ def layers() -> tuple[Layer, ...]:
 
 @cache
 def weighted_layers() -> tuple[Layer, ...]:
-    """The layers that have variables, in the order in which Keras stores them: a block's shortcut after its trunk."""
+    """Returns the layers with variables in the order in which Keras stores them: the shortcut of a block comes last."""
     weighted = [layer for layer in layers() if layer.weights]
     return tuple(sorted(weighted, key=lambda layer: (_block_number(layer.name), "_residual_" in layer.name)))
 
@@ -187,7 +186,7 @@ def _block_number(name: str) -> int:
 
 
 def output_sizes(size: int) -> dict[str, int]:
-    """Side of each layer's square output, in pixels, for a square input of side `size`."""
+    """Returns the side of each layer's square output, in pixels, for a square input of side `size`."""
     sizes = {"input": size}
     for layer in layers():
         sizes[layer.name] = layer.output_size(sizes[layer.inputs[0]])

@@ -1,8 +1,8 @@
-"""The network below its head as the engine computes it: batch norms folded into the convolutions.
+"""The network below its head as the engine computes it: batch norms are folded into the convolutions.
 
-Folding is exact algebra. With a batch norm y = gamma * (x - mean) / sqrt(variance + epsilon) + beta behind a
+Folding is exact algebra. For a batch norm y = gamma * (x - mean) / sqrt(variance + epsilon) + beta after a
 convolution x = W * image, scale = gamma / sqrt(variance + epsilon) goes into the output channels of W, and
-beta - mean * scale becomes a bias. (Of a separable convolution it goes into the pointwise kernel.)
+beta - mean * scale becomes a bias. (In a separable convolution, scale goes into the pointwise kernel.)
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ INPUT_RANGES = ("xception", "unit", "raw")
 
 
 Forward = Callable[[Any], Sequence[Any]]
-"""A traceable function: uint8[b, size, size, 3] to one tensor an output, each with b rows."""
+"""A traceable function from uint8[b, size, size, 3] to one tensor for each output, with b rows."""
 
 
 def scale_pixels(pixels: Any, input_range: str, dtype: Any) -> Any:
-    """Pixels as the network was fed in training.
+    """Scales pixels to the range that the network was trained on.
 
     Args:
-        pixels: tensor of [0, 255] values.
-        input_range: `xception` gives [-1, 1], `unit` [0, 1], `raw` leaves [0, 255].
+        pixels: tensor of values in [0, 255].
+        input_range: `xception` gives [-1, 1], `unit` [0, 1], `raw` keeps [0, 255].
         dtype: floating-point type of the result.
     """
     tf = load_tensorflow()
@@ -49,9 +49,9 @@ def scale_pixels(pixels: Any, input_range: str, dtype: Any) -> Any:
 
 
 def constant(array: NDArray[Any], dtype: Any) -> Any:
-    """A constant for the function that is being traced, on the device that it is traced for.
+    """Returns a constant for the function that is being traced, on the device for which it is traced.
 
-    It is made once, outside of the graph (which then refers to it), unless the engine wants it embedded.
+    It is created once, outside of the graph, which refers to it; or inside of the graph where `embedding` is set.
     """
     tf = load_tensorflow()
     if embedding.get():
@@ -61,13 +61,13 @@ def constant(array: NDArray[Any], dtype: Any) -> Any:
 
 
 embedding: ContextVar[bool] = ContextVar("embedding", default=False)
-"""Whether constants become part of the graph. oneDNN then brings the weights into its own order once, not for every
-batch; but each pass over the graph copies them, which costs one to three seconds at the first call."""
+"""Whether constants become part of the graph. oneDNN then reorders the weights once instead of for every batch, but
+each pass over the graph copies them, which costs one to three seconds at the first call."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Convolution:
-    """Constants of a convolution; `depthwise` is None for plain ones, `bias` where no batch norm is folded in."""
+    """Constants of a convolution; `depthwise` is None if it is plain, `bias` if no batch norm is folded in."""
 
     depthwise: Any
     kernel: Any
@@ -79,7 +79,7 @@ class Backbone:
 
     Args:
         weights: arrays by `layer/variable`; see `xcli.models.hdf5_weights`.
-        precision: of the arithmetic; the weights are rounded to it after folding.
+        precision: precision of the arithmetic; the weights are rounded to it after folding.
     """
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
@@ -90,7 +90,7 @@ class Backbone:
         self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
 
     def _folded(self, layer: Layer) -> _Convolution:
-        """A convolution with its batch norm folded into it."""
+        """Returns a convolution with its batch norm folded in."""
         import numpy as np
 
         norm = self._norms[layer.name]
@@ -123,16 +123,15 @@ class Backbone:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names that can be tapped."""
+        """Names of the layers whose outputs are available."""
         return frozenset(self._layers)
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Computes the outputs of the layers named in `taps`, and nothing beyond the last of them.
+        """Computes the outputs of the layers in `taps`, and no layer after the last of them.
 
         Args:
             x: tensor[b, h, w, 3], scaled; any floating-point type.
-            taps: names of layers (`names`). A convolution, whose batch norm is folded, is computed again, unfolded,
-                for its tap.
+            taps: names of layers (`names`). The output of a convolution is computed once more, unfolded.
 
         Returns:
             Tensors by name, in the precision of the arithmetic.
@@ -161,26 +160,26 @@ class Backbone:
             return self._convolve(layer, x, self._folded(layer))
         if layer.kind == "relu":
             if self._layers[layer.inputs[0]].kind == "add":
-                # The same values. Behind a sum, TensorFlow's pass that fuses operations stumbles over a Relu and then
-                # fuses nothing in the whole graph; this way it fuses both the sums and the other activations.
+                # The same values. After a sum, a Relu makes the fusing pass of TensorFlow give up on the whole graph;
+                # this way it fuses both the sums and the other activations.
                 return tf.maximum(x, tf.zeros((), x.dtype))
             return tf.nn.relu(x)
         if layer.kind == "maxpool":
             return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
         return x if layer.kind == "bn" else inputs[0] + inputs[1]
 
-    def _convolve(self, layer: Layer, x: Any, of: _Convolution) -> Any:
+    def _convolve(self, layer: Layer, x: Any, constants: _Convolution) -> Any:
         tf = load_tensorflow()
-        if of.depthwise is not None:
-            x = tf.nn.depthwise_conv2d(x, of.depthwise, (1, 1, 1, 1), "SAME")
-            x = tf.nn.conv2d(x, of.kernel, 1, "SAME")
+        if constants.depthwise is not None:
+            x = tf.nn.depthwise_conv2d(x, constants.depthwise, (1, 1, 1, 1), "SAME")
+            x = tf.nn.conv2d(x, constants.kernel, 1, "SAME")
         else:
-            x = tf.nn.conv2d(x, of.kernel, layer.stride, layer.padding.upper())
-        return x if of.bias is None else tf.nn.bias_add(x, of.bias)
+            x = tf.nn.conv2d(x, constants.kernel, layer.stride, layer.padding.upper())
+        return x if constants.bias is None else tf.nn.bias_add(x, constants.bias)
 
 
 def pool(features: Any, pooling: str | None) -> Any:
-    """Global pooling of a map, in float32.
+    """Pools a map globally, in float32.
 
     Args:
         features: tensor[b, h, w, c].

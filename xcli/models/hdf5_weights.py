@@ -1,8 +1,8 @@
-"""Reads Xception weights from HDF5 files, straight into arrays, without building a Keras model.
+"""Reads Xception weights from HDF5 files directly into arrays, without building a Keras model.
 
-Two layouts are understood: Keras' older one (one group a layer, which the official files have) and Keras 3's
-`.weights.h5`. Nothing else of a file is looked at: shapes and types are checked against the architecture before a
-byte of data is read, and whatever leads out of the file (links, virtual datasets, external storage) is refused.
+Two layouts are understood: the older one of Keras (one group for each layer, as in the official files) and the
+`.weights.h5` of Keras 3. Shapes and types are checked against the architecture before any data is read, and
+references to other files (links, virtual datasets, external storage) are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, WeightsError
-from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, weighted_layers
+from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, weighted_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,22 +34,21 @@ MAX_CLASSES = 1_000_000
 MAX_NAMES = 100_000
 MAX_DATA_BYTES = 8 << 30
 
-# A dataset can declare any shape while the file holds next to nothing of it. Real weights hardly compress.
+# A dataset can declare any shape although the file holds almost no data. Real weights can hardly be compressed.
 _INFLATION_FLOOR = 16 << 20
 _MAX_INFLATION = 100
 
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
-"""What h5py raises for files that are damaged or made to be."""
+"""Raised by h5py for damaged or malicious files."""
 
 
 def read_weights(path: str | Path, *, include_top: bool, classes: int | None = None) -> Weights:
     """Reads the weights of an Xception from an HDF5 file.
 
     Args:
-        path: the official files, or any file that `save_weights` of Xception wrote, Keras' or ours.
-        include_top: also read the classifier; a file without one is refused. Without the top, a classifier in the
-            file is passed over.
-        classes: the number of classes that the file must have; None takes what the file has.
+        path: an official file, or any file that `save_weights` of an Xception (of Keras or of this package) wrote.
+        include_top: also read the classifier, and refuse a file without one. Otherwise a classifier is ignored.
+        classes: the number of classes that the file must have; None accepts any.
 
     Returns:
         float32 arrays by `layer/variable`.
@@ -71,10 +70,7 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
 
 
 def require_file(path: str | Path) -> None:
-    """Raises OSError unless `path` is a regular file that can be opened.
-
-    A directory, a pipe or a device gets a plain word of its own: HDF5 would wait for a pipe for ever.
-    """
+    """Raises OSError unless `path` is a regular file that can be opened; HDF5 would wait for a pipe for ever."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         kind = os.fstat(number).st_mode
@@ -87,7 +83,7 @@ def require_file(path: str | Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One line of what h5py says, which can be several, with addresses of memory in them."""
+    """Returns one line for an error of h5py, whose text can have several, with addresses of memory."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     text = " ".join(str(error).split())[:200]
@@ -95,11 +91,11 @@ def _reason(error: Exception) -> str:
 
 
 def check_tree(path: str | Path) -> None:
-    """Checks everything in an HDF5 file that another reader is going to open.
+    """Checks everything in an HDF5 file before another library reads it.
 
     Raises:
-        ModelError: something in it leads out of the file, declares far more data than the file holds, or holds what
-            is not numbers. The message does not name the file.
+        ModelError: something in it refers to another file, declares far more data than the file holds, or is not
+            numeric. The message does not name the file.
     """
     import h5py
 
@@ -121,13 +117,13 @@ def _check_group(top: Any) -> None:
                 raise ModelError(f"{name!r} is a link, which a weights file never needs")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
-            if address in seen:  # hard links can go round in circles
+            if address in seen:  # hard links can form circles
                 continue
             seen.add(address)
             if isinstance(item, h5py.Group):
                 stack.append(item)
             elif isinstance(item, h5py.Dataset):
-                # A compound of references is of kind V too, as bfloat16 is.
+                # bfloat16 is of kind V, but so is a compound of references.
                 numbers = item.dtype.kind in "fiubV" and not item.dtype.hasobject
                 problem = dataset_problem(item) or (None if numbers else "does not hold numbers")
                 if problem:
@@ -138,7 +134,7 @@ def _check_group(top: Any) -> None:
 
 
 def dataset_problem(data: Any) -> str | None:
-    """Why a dataset must not be read, as the end of a sentence; None where it may be."""
+    """Returns why a dataset must not be read, as the end of a sentence; None where it may be."""
     if data.external or data.is_virtual:
         return "keeps its data in another file, which is refused"
     declared = math.prod(data.shape or ()) * data.dtype.itemsize
@@ -148,7 +144,7 @@ def dataset_problem(data: Any) -> str | None:
 
 
 class _Source:
-    """An open HDF5 file, read with suspicion."""
+    """An open HDF5 file whose every part is checked before it is read."""
 
     def __init__(self, file: Any, path: str) -> None:
         self.file, self.path = file, path
@@ -157,7 +153,7 @@ class _Source:
         return WeightsError(f"{self.path} does not hold the weights of an Xception: {problem}")
 
     def node(self, name: str) -> Any:
-        """The group or dataset at `name`, every step a hard link; None where there is none."""
+        """Returns the group or dataset at `name`, or None; every step must be a hard link."""
         import h5py
 
         at: Any = self.file
@@ -173,7 +169,7 @@ class _Source:
         return at
 
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The dataset at `name` as float32; its shape must be `shape`."""
+        """Returns the dataset at `name` as float32; its shape must be `shape`."""
         import numpy as np
 
         data = self.dataset(name)
@@ -196,7 +192,7 @@ class _Source:
         return data
 
     def texts(self, node: Any, attribute: str) -> tuple[str, ...]:
-        """An attribute that is a list of names; looked at before it is read."""
+        """Returns an attribute that is a list of names; its type is checked before it is read."""
         import h5py
 
         if attribute not in node.attrs:
@@ -238,7 +234,7 @@ def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
 
 
 def values_problem(weights: Mapping[str, NDArray[np.float32]]) -> str | None:
-    """What is wrong with the numbers of a network, whose every output would be no number; None if nothing is."""
+    """Returns which values of a network would make its output NaN, as the end of a sentence; None if there are none."""
     import numpy as np
 
     for name, array in weights.items():
@@ -265,10 +261,10 @@ def _read_top(source: _Source, names: tuple[str, ...] | None, classes: int | Non
 
 
 def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
-    """Dataset names by layer, in the older layout.
+    """Returns dataset names by layer, for the older layout.
 
-    The shortcut layers have numbered names there, which depend on the Keras that wrote the file: they are told by
-    their kind and order among the layers whose names are not ours.
+    The shortcut layers have numbered names there, which depend on the version of Keras. They are identified by kind
+    and order, among the layers whose names are not ours.
     """
     ours = {layer.name for layer in weighted_layers()} | {TOP}
     found: dict[str, tuple[str, ...]] = {}
@@ -297,7 +293,7 @@ def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
 
 
 def _keras3_names() -> dict[str, tuple[str, ...]]:
-    """Dataset names by layer in `.weights.h5`, where layers are numbered by class in the order of the model."""
+    """Returns dataset names by layer in `.weights.h5`, where layers of a class are numbered in the model's order."""
     counts: dict[str, int] = {}
     names: dict[str, tuple[str, ...]] = {}
     for layer in weighted_layers():
@@ -310,10 +306,10 @@ def _keras3_names() -> dict[str, tuple[str, ...]]:
 
 
 def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
-    """Weights of an untrained network, as Keras would draw them (Glorot uniform; batch norms at identity).
+    """Returns weights of an untrained network, distributed as by Keras (Glorot uniform; batch norms at identity).
 
     Args:
-        include_top: with the classifier.
+        include_top: also for the classifier.
         classes: its number of classes.
         seed: the same seed gives the same weights.
     """
@@ -339,16 +335,10 @@ def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
 
 
 def assign(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Puts weights into a Keras model that `xcli.Xception` built."""
-
-    def values(name: str, variables: tuple[str, ...]) -> list[NDArray[np.float32]]:
-        return [weights[f"{name}/{variable}"] for variable in variables]
+    """Sets the weights of a Keras model that `xcli.Xception` built."""
 
     for layer in weighted_layers():
-        model.get_layer(layer.name).set_weights(values(layer.name, _variables(layer)))
+        arrays = [weights[f"{layer.name}/{variable}"] for variable, _ in layer.weights]
+        model.get_layer(layer.name).set_weights(arrays)
     if KERNEL in weights:
         model.get_layer(TOP).set_weights([weights[KERNEL], weights[BIAS]])
-
-
-def _variables(layer: Layer) -> tuple[str, ...]:
-    return tuple(variable for variable, _ in layer.weights)

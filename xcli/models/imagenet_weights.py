@@ -1,7 +1,7 @@
-"""The official ImageNet weights: which files they are, where they may lie, and how they are had.
+"""Finds or downloads the official ImageNet weights.
 
-Places are looked at in this order: `--weights-dir` or `XCEPTION_WEIGHTS_DIR` (only ever read), this program's cache,
-Keras' own cache, and at last the network. A file counts only if its size and SHA-256 are those of the official one.
+The files are searched in this order: `--weights-dir` or `XCEPTION_WEIGHTS_DIR` (which are only read), the cache of this
+program, the cache of Keras, and finally the network. A file counts only if its size and SHA-256 are official.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
-"""Where Keras downloads the files from."""
+"""The address from which Keras downloads the files."""
 
 WEIGHTS_DIR_VARIABLE = "XCEPTION_WEIGHTS_DIR"
 WEIGHTS_URL_VARIABLE = "XCEPTION_WEIGHTS_URL"
@@ -30,7 +30,7 @@ WEIGHTS_URL_VARIABLE = "XCEPTION_WEIGHTS_URL"
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A weights file that is known by its content.
+    """A weights file that is identified by its content.
 
     Attributes:
         name: file name, without directory.
@@ -55,20 +55,20 @@ IMAGENET_NO_TOP = WeightsFile(
     size=83_683_744,
     sha256="e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c",
 )
-"""The same without that layer."""
+"""The network without that layer."""
 
 State = Literal["verified", "wrong digest", "unreadable", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One path where a weights file was looked for.
+    """One path that was checked for a weights file.
 
     Attributes:
-        file: the file looked for.
+        file: the wanted file.
         place: `weights directory`, `cache` or `Keras cache`.
-        path: where it would be.
-        state: `verified` files can be loaded; those of `wrong digest` (or size) never are.
+        path: its path there.
+        state: only `verified` files are loaded, never those with a `wrong digest` (or size).
         detail: what is wrong with a `wrong digest` or `unreadable` file, in a few words; else empty.
     """
 
@@ -80,15 +80,15 @@ class Candidate:
 
 
 def find_imagenet(include_top: bool, weights_dir: str | None = None) -> list[Candidate]:
-    """Looks at every place on this machine where the ImageNet weights may be. Nothing is downloaded or changed.
+    """Checks every path on this machine where the ImageNet weights may be. Nothing is downloaded or changed.
 
     Args:
-        include_top: whether the classification layer is wanted. Where it is not, the file with it will do too, and
-            comes after all places of the file without.
-        weights_dir: a directory to look in first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
+        include_top: whether the classification layer is needed. If not, the file with it serves as well, and comes
+            after all paths of the file without it.
+        weights_dir: a directory to search first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
 
     Returns:
-        The places in order of preference; the first `verified` one is what `locate_imagenet` returns.
+        The paths in order of preference; `locate_imagenet` returns the first `verified` one.
     """
     return list(_candidates(include_top, weights_dir))
 
@@ -98,13 +98,13 @@ def locate_imagenet(
 ) -> Path:
     """Finds the ImageNet weights on this machine, or downloads them into this program's cache.
 
-    Every file is verified each time, and one that fails is named in a warning and passed over; if it lies in this
-    program's cache, the download replaces it.
+    Every file is verified each time. One that fails is named in a warning and skipped; in the cache of this program,
+    the download replaces it.
 
     Args:
-        include_top: whether the classification layer is wanted. Where it is not, the path may still be that of the
-            file with it, if only that one is on this machine.
-        weights_dir: a directory to look in first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
+        include_top: whether the classification layer is needed. If not, the result may still be the file with it, if
+            only that one is on this machine.
+        weights_dir: a directory to search first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
         offline: never use the network.
         progress: draw a progress bar on standard error while downloading.
 
@@ -112,15 +112,15 @@ def locate_imagenet(
         Path of a verified HDF5 file.
 
     Raises:
-        WeightsError: the file is not on this machine and cannot be downloaded. The message says why, and what else
-            can be done.
+        WeightsError: the file is not on this machine and cannot be downloaded. The message gives the reason and the
+            alternatives.
     """
     given = _given_dir(weights_dir)
     if given is not None and not os.path.isdir(given):
         log.warning("the weights directory %s is not a directory; looking elsewhere", given)
     for candidate in _candidates(include_top, weights_dir):
         if candidate.state == "verified":
-            log.debug("using %s of the %s", candidate.path, candidate.place)
+            log.debug("using %s from the %s", candidate.path, candidate.place)
             return candidate.path
         if candidate.state != "absent":
             log.warning("not using %s: it is %s (%s)", candidate.path, _COMPLAINTS[candidate.state], candidate.detail)
@@ -139,13 +139,7 @@ def locate_imagenet(
 
 
 def imagenet_url(file: WeightsFile) -> str:
-    """The address of a file: under `XCEPTION_WEIGHTS_URL` if that is set, else where Keras has it.
-
-    Args:
-        file: the file.
-
-    Returns:
-        An http or https address.
+    """Returns the http or https address of a file: below `XCEPTION_WEIGHTS_URL` if that is set, else that of Keras.
 
     Raises:
         WeightsError: `XCEPTION_WEIGHTS_URL` is not an address that file names can be appended to.
@@ -165,15 +159,15 @@ _COMPLAINTS = {"wrong digest": "not the official file", "unreadable": "not reada
 
 
 def _candidates(include_top: bool, weights_dir: str | None) -> Iterator[Candidate]:
-    """Looks as it goes, so that whoever stops at the first verified file has read no other."""
+    """Yields the candidates lazily, so that no file after the first verified one is read."""
     places = list(_places(weights_dir))
     for file in (IMAGENET_TOP,) if include_top else (IMAGENET_NO_TOP, IMAGENET_TOP):
         for place, directory in places:
-            yield _look(file, place, directory / file.name)
+            yield _check_file(file, place, directory / file.name)
 
 
 def _places(weights_dir: str | None) -> Iterator[tuple[str, Path]]:
-    """The directories to look in, each once, by the first name it has."""
+    """Yields the directories to search, each once, with the first name that applies."""
     named = [
         ("weights directory", _given_dir(weights_dir)),
         ("cache", _cache_dir()),
@@ -186,7 +180,7 @@ def _places(weights_dir: str | None) -> Iterator[tuple[str, Path]]:
             yield place, directory
 
 
-def _look(file: WeightsFile, place: str, path: Path) -> Candidate:
+def _check_file(file: WeightsFile, place: str, path: Path) -> Candidate:
     try:
         wrong = mismatch(path, size=file.size, sha256=file.sha256)
     except (FileNotFoundError, NotADirectoryError):
@@ -202,12 +196,12 @@ def _given_dir(weights_dir: str | None) -> Path | None:
 
 
 def _cache_dir() -> Path | None:
-    """Where downloads are kept, or None where no home directory is known."""
+    """Returns the directory of downloads, or None where no home directory is known."""
     from platformdirs import user_cache_path
 
     try:
         return _absolute(user_cache_path("xception") / "weights")
-    except RuntimeError:  # how some releases say that there is no home directory
+    except RuntimeError:  # some releases raise it where there is no home directory
         return None
 
 
@@ -217,7 +211,7 @@ def _keras_dir() -> Path | None:
 
 
 def _absolute(path: Path) -> Path | None:
-    """The path, unless it still begins with the `~` of a user without a home, which would be made right here."""
+    """Returns the path, or None if it still begins with `~`, which would become a directory in the current one."""
     return path if path.is_absolute() else None
 
 

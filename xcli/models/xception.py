@@ -60,17 +60,17 @@ def _check_weights(weights: object) -> None:
 
 
 def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[int | None, int | None, int]:
-    """Checks an input shape (height, width, channels) against the rules of the documentation.
+    """Checks an input shape (height, width, channels) against the documentation of Keras.
 
     Args:
         shape: height and width in pixels (None where unknown, no-top only) and 3 channels, `channels_last`.
-        include_top: with the top only 299x299x3 is taken.
+        include_top: with the top only 299x299x3 is accepted.
 
     Returns:
         The shape as a tuple of three.
 
     Raises:
-        UsageError: the shape breaks a rule; the message says what was received.
+        UsageError: the shape breaks a rule.
     """
     try:
         received = tuple(shape)
@@ -96,7 +96,7 @@ def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[i
 
 
 def _input(keras: Any, tensor: Any, shape: Sequence[int | None] | None, include_top: bool) -> Any:
-    """The Keras tensor to build on."""
+    """Returns the Keras tensor that the network reads."""
     if shape is not None:
         shape = check_input_shape(shape, include_top)
     if tensor is None:
@@ -122,22 +122,22 @@ def Xception(
 ) -> Any:
     """Builds Xception as a Keras model; a drop-in for `keras.applications.Xception`.
 
-    Layer names, order of variables and outputs are those of Keras Applications, so each loads the other's
-    `.weights.h5` and both load the official HDF5 files. Where Keras' code is laxer than its documentation, this
-    function holds to the documentation.
+    Layer names, order of variables and outputs are those of Keras Applications, so each loads the `.weights.h5` of the
+    other, and both load the official HDF5 files. Where the code of Keras accepts more than its documentation, this
+    function follows the documentation.
 
     Args:
-        include_top: with the global average pooling and the dense classifier on top.
-        weights: `"imagenet"` (located, or downloaded once), None (random initialisation), or the path of a weights
-            file (`.weights.h5`, or HDF5 in Keras' older layout).
-        input_tensor: a Keras tensor, float32[batch, height, width, 3], to build on.
-        input_shape: (height, width, 3), channels last, for no-top models: at least 71x71; None leaves it open. Beside
-            `input_tensor` it must agree with it.
-        pooling: for no-top models: None gives the map float32[batch, h, w, 2048], `"avg"` and `"max"` give
+        include_top: add the global average pooling and the dense classifier.
+        weights: `"imagenet"` (found on this machine, or downloaded once), None (random initialisation), or the path
+            of a weights file (`.weights.h5`, or HDF5 in the older layout of Keras).
+        input_tensor: a Keras tensor, float32[batch, height, width, 3], for the network to read.
+        input_shape: (height, width, 3), channels last, at least 71x71, for models without the top; None leaves it
+            open. It must agree with `input_tensor`.
+        pooling: for models without the top: None gives the map float32[batch, h, w, 2048], `"avg"` and `"max"` give
             float32[batch, 2048].
-        classes: outputs of the classifier; other than 1000 only with the top and without the ImageNet weights.
-        classifier_activation: activation of the classifier; None gives logits. With weights that are loaded only None
-            and `"softmax"`.
+        classes: outputs of the classifier; other numbers than 1000 only with the top and without the ImageNet weights.
+        classifier_activation: activation of the classifier; None gives logits. Loaded weights allow only None and
+            `"softmax"`.
         name: name of the model.
 
     Returns:
@@ -146,7 +146,7 @@ def Xception(
 
     Raises:
         UsageError: (a ValueError) an argument breaks a rule of the documentation.
-        WeightsError: the weights cannot be had, or are of another architecture.
+        WeightsError: the weights cannot be found or read, or belong to another architecture.
     """
     _check_arguments(include_top, weights, pooling, classes, classifier_activation)
     classes = int(classes)
@@ -166,7 +166,7 @@ def Xception(
         x = keras.layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
     sources = keras.utils.get_source_inputs(image)
-    # A list of one would have the model expect lists, and warn of every array that it is given.
+    # With a list of one, the model would expect lists and warn about every array that it gets.
     model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
     if weights is not None:
         _load(model, weights, include_top, classes)
@@ -175,33 +175,17 @@ def Xception(
 
 def _keras_layer(keras: Any, layer: Layer) -> Any:
     make = keras.layers
+    common = {"padding": layer.padding, "data_format": "channels_last", "name": layer.name}
     if layer.kind == "conv":
-        return make.Conv2D(
-            layer.filters,
-            layer.kernel,
-            strides=layer.stride,
-            padding=layer.padding,
-            use_bias=False,
-            data_format="channels_last",
-            name=layer.name,
-        )
+        return make.Conv2D(layer.filters, layer.kernel, strides=layer.stride, use_bias=False, **common)
     if layer.kind == "sepconv":
-        return make.SeparableConv2D(
-            layer.filters,
-            layer.kernel,
-            padding=layer.padding,
-            use_bias=False,
-            data_format="channels_last",
-            name=layer.name,
-        )
+        return make.SeparableConv2D(layer.filters, layer.kernel, use_bias=False, **common)
+    if layer.kind == "maxpool":
+        return make.MaxPooling2D(layer.kernel, strides=layer.stride, **common)
     if layer.kind == "bn":
         return make.BatchNormalization(axis=-1, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=layer.name)
     if layer.kind == "relu":
         return make.Activation("relu", name=layer.name)
-    if layer.kind == "maxpool":
-        return make.MaxPooling2D(
-            layer.kernel, strides=layer.stride, padding=layer.padding, data_format="channels_last", name=layer.name
-        )
     return make.Add(name=layer.name)
 
 
