@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from xcli.inference import batch_size as memory
 from xcli.inference.batch_size import CPU_BATCH, GPU_BATCH, default_batch_size
-
-if TYPE_CHECKING:
-    pass
 
 GIB = 1 << 30
 

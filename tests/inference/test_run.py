@@ -7,16 +7,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cli.conftest import save_photos
-from xcli.core.errors import ImageError, UsageError, XcliError
+from xcli.core.errors import ImageError, XcliError
 from xcli.core.records import ImageRef, RunCounts
 from xcli.core.version import versions
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
-from xcli.inference.tasks import ClassifyTask, FeaturesTask
+from xcli.inference.tasks import FeaturesTask
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.network import LoadedModel
 from xcli.sources.listing import list_images
@@ -133,57 +132,6 @@ def test_report_counts() -> None:
     report.count((None, ImageError("empty", "x"), ImageError("empty", "y"), ImageError("timeout", "z")))
     assert (report.ok, report.failed, report.rows) == (1, 3, 4)
     assert report.errors == {"empty": 2, "timeout": 1}
-
-
-def test_preprocessing_of_the_user_goes_before_that_of_the_model(model: LoadedModel) -> None:
-    assert preprocessing_for(model).as_dict() == {
-        "size": 71,
-        "resize": "crop",
-        "interpolation": "bicubic",
-        "crop_pct": 0.897,
-        "jpeg_shrink": True,
-        "max_pixels": 178_000_000,
-    }
-    chosen = preprocessing_for(model, resize="pad", interpolation="box", crop_pct=1.0, jpeg_shrink=False, max_pixels=9)
-    assert (chosen.resize, chosen.interpolation, chosen.crop_pct) == ("pad", "box", 1.0)
-    assert (chosen.jpeg_shrink, chosen.max_pixels) == (False, 9)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"image_timeout": float("inf")},
-        {"batch_size": 10**9},
-        {"workers": 10**5},
-        {"batch_size": 0},
-        {"workers": 0},
-        {"image_timeout": 0},
-        {"image_timeout": float("nan")},
-    ],
-)
-def test_options_out_of_range(wrong: dict) -> None:
-    with pytest.raises(UsageError):
-        RunOptions(**wrong)
-
-
-def test_tables_refuse_what_makes_no_sense(model: LoadedModel) -> None:
-    for wrong in ({"top": 0}, {"label_type": "both"}, {"label_type": "x"}):
-        with pytest.raises(UsageError):
-            ClassifyTask(model, **wrong)
-    with pytest.raises(UsageError, match="float64"):
-        FeaturesTask(dtype="float64")
-
-
-def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
-    from xcli.core.records import ImageBatch
-
-    table = FeaturesTask(normalize=True)
-    schema = table.schema([(2,)], ())
-    refs = tuple(ImageRef(name, LocalFile(name), name.encode()) for name in "ab")
-    batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))
-    rows = table.rows(schema, batch, [np.array([[3, 4], [0, 0]], np.float32)]).to_pylist()
-    assert rows[0]["features"] == pytest.approx([0.6, 0.8])
-    assert rows[1]["features"] == [0, 0]
 
 
 def test_versions_without_imports() -> None:

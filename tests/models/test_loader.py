@@ -24,8 +24,8 @@ from xcli.models import loader as loader
 from xcli.models.architecture import layers
 from xcli.models.hdf5_weights import random_weights
 from xcli.models.labels import imagenet_labels
-from xcli.models.loader import load_model, sha256_of
-from xcli.models.network import LAST_MAP, LoadedModel, probabilities
+from xcli.models.loader import load_model, preprocessing_for, sha256_of
+from xcli.models.network import LAST_MAP, LoadedModel
 from xcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -49,51 +49,6 @@ def networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign, "KerasNetwork", lambda path: load(os.path.realpath(path)))
         yield
-
-
-# The spec
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"pooling": "mean", "include_top": False}, "received 'mean'"),
-        ({"pooling": "avg"}, "pooling goes only without the top; received pooling='avg'"),
-        ({"classes": 0}, "positive integer; received 0"),
-        ({"classes": -1, "weights": "none"}, "positive integer; received -1"),
-        ({"classes": 5}, "ImageNet weights have 1000 classes; received classes=5"),
-        ({"classes": 5, "include_top": False, "weights": "none"}, "classes goes only with the top; received classes=5"),
-        ({"image_size": 224}, "with the top the image size is 299; received 224"),
-        ({"image_size": 70, "include_top": False}, "at least 71; received 70"),
-        ({"image_size": 0, "include_top": False}, "at least 71; received 0"),
-        ({"input_range": "unit"}, "--input-range goes with --model"),
-        ({"input_range": "tf", "model": "m.keras"}, "xception, unit, raw; received 'tf'"),
-        ({"model": "m.keras", "weights": "w.h5"}, "--model and --weights exclude each other; received --weights w.h5"),
-        ({"model": "m.keras", "weights": "none"}, "exclude each other"),
-    ],
-)
-def test_refuses_options_that_do_not_go_together(options: dict[str, Any], match: str) -> None:
-    with pytest.raises(UsageError, match=match) as caught:
-        ModelSpec(**options)
-    assert isinstance(caught.value, ValueError)
-    with pytest.raises(UsageError, match=match):
-        load_model(**options)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"classes": 1000},
-        {"image_size": 299},
-        {"include_top": False, "image_size": 71, "pooling": "max"},
-        {"weights": "none", "classes": 5},
-        {"weights": "some.h5", "classes": 5},
-        {"model": "m.keras", "input_range": "raw", "image_size": 150, "classes": 5},
-    ],
-)
-def test_takes_options_that_do(options: dict[str, Any]) -> None:
-    ModelSpec(**options)
 
 
 # The plain network
@@ -131,14 +86,6 @@ def test_without_the_top_there_is_no_classifier() -> None:
         loaded.scores()
     with pytest.raises(UsageError, match="no layer 'predictions'; it was loaded without its top"):
         loaded.features(None, "predictions")
-
-
-def test_unknown_layers_are_refused_with_the_nearest_name() -> None:
-    loaded = load_model(weights="none", include_top=False)
-    with pytest.raises(UsageError, match=r"no layer 'block4_ad'; did you mean 'block4_add'\? .*xception info --layers"):
-        loaded.features("avg", "block4_ad")
-    with pytest.raises(UsageError, match="no layer 'zzz'; `xception info"):
-        loaded.features("avg", "zzz")
 
 
 @pytest.fixture(scope="module")
@@ -409,25 +356,6 @@ def test_raw_scores_are_the_heads(
     assert np.abs(run(loaded, pixels[:2], loaded.scores()).sum(1) - 1).max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("activation", "values", "classes", "expected"),
-    [
-        ("linear", [0.0, np.log(3)], 2, [0.25, 0.75]),
-        ("log_softmax", [np.log(0.1), np.log(0.9)], 2, [0.1, 0.9]),
-        ("softmax", [0.3, 0.7], 2, [0.3, 0.7]),
-        ("sigmoid", [0.9, 0.8], 2, [0.9, 0.8]),
-        ("mixed", [3.0, -1.0], 2, [3.0, -1.0]),
-        ("linear", [np.log(3)], 2, [0.25, 0.75]),
-        ("sigmoid", [0.75], 2, [0.25, 0.75]),
-        ("sigmoid", [0.75], 1, [0.75]),
-        ("linear", [0.0], 1, [0.5]),
-    ],
-)
-def test_probabilities(activation: str, values: list[float], classes: int, expected: list[float]) -> None:
-    output = load_tensorflow().constant([values], "float32")
-    assert probabilities(output, activation, classes).numpy()[0].tolist() == pytest.approx(expected, abs=1e-6)
-
-
 # Bundles
 
 RECIPE = {"size": SIZE, "resize": "pad", "interpolation": "bilinear", "crop_pct": 0.9, "input_range": "xception"}
@@ -564,3 +492,18 @@ def test_importing_the_loader_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert done.stderr == ""
+
+
+def test_preprocessing_of_the_user_goes_before_that_of_the_model() -> None:
+    model = load_model(weights="none", include_top=False, image_size=71)
+    assert preprocessing_for(model).as_dict() == {
+        "size": 71,
+        "resize": "crop",
+        "interpolation": "bicubic",
+        "crop_pct": 0.897,
+        "jpeg_shrink": True,
+        "max_pixels": 178_000_000,
+    }
+    chosen = preprocessing_for(model, resize="pad", interpolation="box", crop_pct=1.0, jpeg_shrink=False, max_pixels=9)
+    assert (chosen.resize, chosen.interpolation, chosen.crop_pct) == ("pad", "box", 1.0)
+    assert (chosen.jpeg_shrink, chosen.max_pixels) == (False, 9)
