@@ -1,4 +1,4 @@
-"""From bytes to pixels.
+"""From the bytes of image files to pixels.
 
 In: the bytes of an image file.
 Out: uint8[S, S, 3] RGB pixels, or an `ImageError` that says what is wrong.

@@ -1,17 +1,17 @@
-"""From the bytes of an image file to the pixels that the network sees.
+"""From the bytes of an image file to the pixels that the network receives.
 
-The written policy, for every format (each rule has a test):
+The rules for every format (each has a test):
 
-- The format is told from the content, never from the name: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF; HEIC with the
+- The format is recognised by the content, never by the name: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF; HEIC with the
   `heif` extra.
 - Of animations and multi-page files the first frame is taken.
 - The EXIF orientation is applied.
 - Grey, palette, bilevel, CMYK, YCbCr and CIELAB become RGB; 16-bit samples keep their most significant byte; alpha,
-  transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame leaves open are
-  laid over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point samples
-  have no agreed range and are refused.
-- A JPEG that ends early, or in zeros, is an error. Damage within its data is not, nor is an end marker that comes too
-  early: libjpeg fills in what is missing, and Pillow does not pass its warnings on.
+  transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame does not cover
+  are composited over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point
+  samples have no common range and are refused.
+- A JPEG that ends early, or in zeros, is an error. Damage within its data and an end marker that comes too early are
+  not: libjpeg fills in what is missing, and Pillow does not report its warnings.
 - Large JPEGs may be shrunk while they are decoded (`jpeg_shrink`), to no less than twice the resolution needed.
 """
 
@@ -37,15 +37,15 @@ RESIZE_MODES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 DEFAULT_CROP_PCT = 0.897
 PAD_COLOUR = (128, 128, 128)
-"""Mid-grey: next to zero after scaling to [-1, 1]."""
+"""Mid-grey: close to zero after scaling to [-1, 1]."""
 
 _OVERSAMPLE = 2
-"""A JPEG shrunk while decoding keeps this many times the resolution needed; once is visibly (2.6 grey levels) off."""
+"""A JPEG that is shrunk while decoding keeps this many times the resolution needed; 1 would be 2.6 grey levels off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an image becomes the square that the network sees.
+    """How an image becomes the square that the network receives.
 
     Attributes:
         size: side of the square, in pixels.
@@ -85,7 +85,7 @@ class Preprocessing:
         return self.jpeg_shrink and not (self.resize == "squash" and self.interpolation == "nearest")
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, for provenance."""
+        """Returns the settings by name, for provenance."""
         return asdict(self)
 
 
@@ -94,13 +94,13 @@ def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.u
 
     Args:
         location: where its bytes are.
-        preprocessing: what to make of it.
+        preprocessing: how to decode it.
 
     Returns:
         uint8[size, size, 3], RGB.
 
     Raises:
-        ImageError: for whatever is wrong with the file; nothing else is ever raised for an input.
+        ImageError: anything is wrong with the file; no input raises another exception.
     """
     return decode_image(location.read(MAX_FILE_BYTES), preprocessing)
 
@@ -119,7 +119,7 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
 
 
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""EXIF orientation to Pillow's `Transpose` that undoes it."""
+"""For each EXIF orientation the member of Pillow's `Transpose` that undoes it."""
 
 
 def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
@@ -129,16 +129,16 @@ def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
     shrink = _draft(image, p)
     rgb = to_rgb(image)
     if shrink == 1:
-        # A TIFF turns itself while it loads, and the header of a HEIF may be wrong about the size.
+        # Pillow turns a TIFF while it loads it, and the header of a HEIF may be wrong about the size.
         width, height = rgb.size
-    # Only now: a PNG may carry its orientation behind the pixels.
+    # Only after loading, because a PNG may hold its orientation after the pixels.
     orientation = _orientation(image)
     if rgb is not image:
-        image.close()  # its pixels are not needed any more, and a turned image is a further copy
+        image.close()  # frees its pixels before turning makes another copy
     x = y = 0.0
     if orientation in _TRANSPOSE:
-        # Where shrinking does not divide the size, the last column and row are only partly image. Turned, they may
-        # come first, and the image begins within them.
+        # If `shrink` does not divide the size, the last column and row are only partly image. After turning they may
+        # come first, so that the image begins within them.
         spare_x, spare_y = rgb.width - width / shrink, rgb.height - height / shrink
         rgb = rgb.transpose(Image.Transpose(_TRANSPOSE[orientation]))
         if orientation >= 5:
@@ -164,18 +164,18 @@ def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
 
 
 def _draft(image: ImageFile, p: Preprocessing) -> int:
-    """Has a large JPEG shrunk while it is decoded; returns by how much: 1, 2, 4 or 8."""
+    """Requests that a large JPEG be shrunk while it is decoded; returns the divisor: 1, 2, 4 or 8."""
     if not p.shrinks or image.format != "JPEG":
         return 1
     width, height = image.size
     scale = _OVERSAMPLE * _needed_scale(width, height, p)
-    # Pillow takes the strongest of 1/2, 1/4, 1/8 that leaves no less than this.
+    # Pillow takes the smallest of 1/2, 1/4, 1/8 that leaves no less than this.
     drafted = image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
-    """The factor by which the image is resized; of two factors (`squash`) the larger."""
+    """Returns the factor by which the image is resized; `squash` has two, of which it is the larger."""
     if p.resize == "pad":
         return p.size / max(width, height)
     if p.resize == "squash":
@@ -184,10 +184,10 @@ def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
 
 
 def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, float, float]:
-    """The region (left, top, right, bottom), in pixels of a width x height image, that `crop` resamples.
+    """Returns the region (left, top, right, bottom), in pixels of a width x height image, that `crop` resamples.
 
-    Resizing the shorter side to floor(size / crop_pct) and cutting out the centre reads just this region; resampling
-    it alone gives the same pixels.
+    Resizing the shorter side to floor(size / crop_pct) and cropping the centre reads only this region; resampling it
+    alone gives the same pixels.
     """
     short = int(p.size / p.crop_pct)
     if width <= height:
@@ -205,5 +205,5 @@ _ORIENTATION_TAG = 0x0112
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels, which may be whole
+    except Exception:  # noqa: BLE001 - the pixels may be intact even if the metadata are damaged
         return 1

@@ -1,4 +1,4 @@
-"""From a decoder's samples to RGB without alpha; the policy is in `xcli.images.preprocessing`."""
+"""Converts a decoder's samples to RGB without alpha, by the rules in `xcli.images.preprocessing`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ _WHITE = (255, 255, 255)
 
 
 def to_rgb(file: ImageFile) -> Image.Image:
-    """Decodes the pixels of the first frame, and makes them RGB without alpha."""
+    """Decodes the pixels of the first frame and converts them to RGB without alpha.
+
+    Raises:
+        ImageError: `unsupported`.
+    """
     from PIL import Image
 
     if file.mode in ("I", "F"):
         raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
-    # Decoding forgets where and how the samples lie in the file.
+    # These must be read before decoding, which discards where and how the samples lie in the file.
     frame = file.tile[0][1] if file.tile else None
     layout = _layout(file)
     low = _low_bytes(file) if layout == "RGB;16B" and "transparency" in file.info else None
@@ -50,7 +54,7 @@ _SIDE = 1024
 
 
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of at most a megapixel that cover an image: what is done in them takes memory for one of them only."""
+    """Yields boxes of at most a megapixel that cover an image, so that a conversion needs memory for one of them."""
     width, height = size
     for top in range(0, height, _SIDE):
         for left in range(0, width, _SIDE):
@@ -68,7 +72,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _layout(file: ImageFile) -> str:
-    """Pillow's name for how the samples lie in the file, before they are decoded."""
+    """Returns Pillow's name for how the samples lie in the file, before they are decoded."""
     if not file.tile:
         return ""
     arguments = file.tile[0][3]
@@ -76,19 +80,20 @@ def _layout(file: ImageFile) -> str:
 
 
 def _low_bytes(image: ImageFile) -> ImageFile:
-    """The less significant bytes of a 16-bit RGB PNG, of which Pillow keeps the others."""
+    """Returns the less significant bytes of a 16-bit RGB PNG; Pillow itself keeps the other ones."""
     assert isinstance(image.fp, io.BytesIO)
     twin = load_decoders()["PNG"](io.BytesIO(image.fp.getvalue()))
     codec, box, offset, _ = twin.tile[0]
-    # Read in the wrong byte order, the most significant byte is the other one.
+    # In the wrong byte order, Pillow takes the less significant byte for the more significant one.
     twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
     return twin
 
 
 def _hidden(image: Image.Image, layout: str, low: Image.Image | None) -> Image.Image | None:
-    """Where a grey or RGB image has the one colour that counts as transparent; takes that from the image's `info`.
+    """Returns a mask of the one colour that counts as transparent in a grey or RGB image, or None if there is none.
 
-    Pillow compares that colour, which is in the file's bit depth, with samples brought to 8 bits.
+    The colour is removed from the image's `info`, because Pillow would compare it, in the bit depth of the file, with
+    samples that were converted to 8 bits.
     """
     import numpy as np
     from PIL import Image
@@ -117,12 +122,12 @@ _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
 def _most_significant(image: Image.Image, layout: str) -> Image.Image:
-    """8-bit grey from 16-bit grey, or from the 12 bits that some scanners write."""
+    """Converts 16-bit grey, or the 12 bits that some scanners write, to 8-bit grey."""
     import numpy as np
     from PIL import Image
 
     shift = 4 if layout == "I;12" else 8
-    # Pillow inverts such TIFFs only up to 8 bits.
+    # Pillow inverts TIFFs in which white is zero only up to 8 bits.
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     grey = Image.new("L", image.size)
     for box in _tiles(image.size):

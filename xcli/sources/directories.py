@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -143,17 +144,12 @@ class _Level:
         self.names, self.kinds = [name], {name: _OTHER}
 
     def identity(self) -> tuple[int, int] | None:
+        """Returns device and inode, or None if they cannot be determined."""
         if self._identity is None:
-            self._identity = _identity(self.path or b".")
+            with suppress(OSError):
+                status = os.stat(self.path or b".")
+                self._identity = status.st_dev, status.st_ino
         return self._identity
-
-
-def _identity(path: bytes) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

@@ -1,11 +1,10 @@
-"""Archives as sources: `.tar` (plain, or packed with gzip or Zstandard) and `.zip`, never unpacked to disk. They lie on
-this machine or in an object store.
+"""Lists archives: `.tar` (plain, or compressed with gzip or Zstandard) and `.zip`, here or in a store, never unpacked.
 
 An archive is listed like a directory of the same name: members are filtered by their path in it, hidden ones are
-passed over, the others come in the archive's order. A row is named `archive.tar::member`. What `--shard` hashes is the
-member's path within the archive without the components that name nothing (`./a//b.jpg` is `a/b.jpg`), as if the
-archive were unpacked into a directory that is the source; where the archive was found in a directory, its own path
-relative to that comes before, with a slash between.
+passed over, the others come in the archive's order. A row is named `archive.tar::member`. `--shard` hashes the member's
+path within the archive without empty components and `.` (`./a//b.jpg` is `a/b.jpg`), as if the archive were unpacked
+into a directory that is the source; if the archive was found in a directory, its own path relative to that comes
+before, with a slash between.
 """
 
 from __future__ import annotations
@@ -17,14 +16,7 @@ from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
 from xcli.images.formats import has_image_extension
-from xcli.sources.archives.members import (
-    DIRECTORY,
-    FILE,
-    TAR_EXTENSIONS,
-    Entry,
-    WholeArchive,
-    is_archive_name,
-)
+from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, WholeArchive, is_archive_name
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import CarryBudget
 from xcli.sources.archives.zip import zip_entries
@@ -42,17 +34,17 @@ if TYPE_CHECKING:
     from xcli.storage.readers import Reader
 
 SEPARATOR = "::"
-"""Between the path of an archive and the name of a member."""
+"""Stands between the path of an archive and the name of a member."""
 
-_MAX_INDEXED = 1_000_000  # members, of all archives together, whose places are remembered for a list of members
+_MAX_INDEXED = 1_000_000  # members, of all archives together, whose positions are kept for a list of members
 
 
 class Archives:
-    """Lists archives on behalf of one listing.
+    """Lists archives for one listing.
 
     Args:
-        path_filter: which members to leave out.
-        skipped: counts, by reason, of the members passed over.
+        path_filter: the patterns of `--include` and `--exclude`.
+        skipped: counts, by reason, of the members that are passed over.
     """
 
     def __init__(self, path_filter: PathFilter, skipped: Counter[str]) -> None:
@@ -69,7 +61,7 @@ class Archives:
             key: its path relative to the source; empty if it is the source itself.
 
         Yields:
-            A ref for every image; at the end one for the archive itself if it is damaged or cannot be read.
+            A reference to each image; at the end one to the archive itself if it is damaged or cannot be read.
         """
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         try:
@@ -78,10 +70,9 @@ class Archives:
                     ref = self._ref(shown, key, entry)
                     if ref is not None:
                         yield ref
+            return
         except ImageError as error:
             problem = error.with_traceback(None)
-        else:
-            return
         yield file_ref(archive, key or archive, problem)
 
     def _ref(self, shown: str, key: bytes, entry: Entry) -> ImageRef | None:
@@ -100,7 +91,7 @@ class Archives:
         return ImageRef(path, entry.take(True), key)
 
     def _refusal(self, entry: Entry, parts: list[str], key: bytes) -> str | None:
-        # `..` is a name like any other here: it leads nowhere, because no name is ever used as a path.
+        # `..` is a name like any other here, because no name is ever used as a path.
         if any(part.startswith(".") and part != ".." for part in parts):
             return "hidden"
         if entry.kind != FILE:
@@ -110,17 +101,17 @@ class Archives:
         return self._filter.refuses_file(key, looks_like_image=has_image_extension(entry.name))
 
     def member(self, path: bytes) -> ImageRef | None:
-        """Finds the one member that a path such as `photos.tar::cats/1.jpg` names, whatever its extension.
+        """Finds the member that a path such as `photos.tar::cats/1.jpg` names, whatever its extension.
 
-        The archive is listed once and the places of its members are remembered. A member of a compressed tar is
-        unpacked from the archive's beginning each time. Of members with the same name the last one counts, as it
+        The archive is listed once, and the positions of its members are kept. For a member of a compressed tar the
+        archive is decompressed from its beginning each time. Of members with the same name the last one counts, as it
         would if the archive were unpacked.
 
         Args:
-            path: of no existing file.
+            path: a path that is not an existing file.
 
         Returns:
-            Its ref, or None if the path before a `::` is no archive.
+            The member's reference, or None if no path before a `::` is an archive.
         """
         separator = os.fsencode(SEPARATOR)
         end = path.find(separator)
@@ -136,16 +127,17 @@ class Archives:
 
     def _index(self, archive: bytes) -> _Index:
         index = self._indexes.pop(archive, None) or _Index(archive)
-        self._indexes[archive] = index  # last: the one that was used last
+        self._indexes[archive] = index  # at the end, as the one that was used last
         while len(self._indexes) > 1 and sum(len(one) for one in self._indexes.values()) > _MAX_INDEXED:
             del self._indexes[next(iter(self._indexes))]
         return index
 
 
 class WholeArchives(Archives):
-    """Lists every archive as one reference, for others to list where they read it."""
+    """Lists each archive as one reference; its members are listed where they are read."""
 
     def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+        """Yields one reference to the whole archive."""
         path = os.fsdecode(archive)
         yield ImageRef(escape_path(path), WholeArchive(path, key=key), key or archive)
 

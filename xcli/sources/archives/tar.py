@@ -1,7 +1,7 @@
-"""Reading tar archives: the headers, one after the other.
+"""Lists tar archives by their headers. Formats: V7, ustar, GNU (long names), pax (path, size).
 
-The parser is our own because `tarfile` takes damage in the middle of an archive for its end, keeps every member in
-memory, and reads extended headers of any size. Formats: V7, ustar, GNU (long names), pax (path, size).
+`tarfile` is not used, because it takes damage in the middle of an archive for its end, keeps every member in memory,
+and reads extended headers of any size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xcli.storage.readers import Reader
 
 MAX_HEADER = 1 << 20
-"""Bytes of one extended header; they hold names and times."""
+"""Largest size of an extended header, which holds names and times."""
 
 _BLOCK = 512
 _MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
@@ -31,9 +31,9 @@ _MAX_NUMBER = 1 << 62
 
 
 def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
-    """Lists a tar archive, compressed with gzip or Zstandard (told from the content) or not.
+    """Lists a tar archive, plain or compressed with gzip or Zstandard; its content tells which.
 
-    Archives that were joined end to end are read as one, as with GNU tar's `--ignore-zeros`.
+    Archives that were concatenated are read as one, as with GNU tar's `--ignore-zeros`.
 
     Args:
         file: the archive.
@@ -43,7 +43,7 @@ def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
         Its members, in their order.
 
     Raises:
-        ImageError: the archive is damaged or ends too early, or is none; after the members before the damage.
+        ImageError: it is damaged, ends too early, or is not a tar; raised after the members before the damage.
     """
     yield from _Parser(open_stream(file, budget)).entries()
 
@@ -56,7 +56,7 @@ _FILES = b"\x000" + b"7"
 
 @dataclass(slots=True)
 class _Extended:
-    """What extended headers say of the member that follows them."""
+    """What extended headers say about the member that follows them."""
 
     name: bytes | None = None
     size: int | None = None
@@ -65,12 +65,12 @@ class _Extended:
 
 
 class _Parser:
-    """The headers of a tar, one after the other."""
+    """Reads the headers of a tar, one after the other."""
 
     def __init__(self, stream: TarStream) -> None:
         self._stream = stream
         self._members = 0
-        self._zeros = 0  # blocks of them, since the last member
+        self._zeros = 0  # number of blocks of zeros since the last member
 
     def entries(self) -> Iterator[Entry]:
         extended = _Extended()
@@ -111,11 +111,11 @@ class _Parser:
         return Entry(name, FILE, partial(self._stream.member, size))
 
     def _header(self) -> bytes | None:
-        """Reads the next header, or None at the end. Blocks of zeros are the end, unless more headers follow them."""
+        """Reads the next header; None at the end. Blocks of zeros are the end unless a header follows them."""
         while True:
             start = self._stream.offset
             block = self._stream.read(_BLOCK)
-            if block.count(0) == len(block):  # true of none at all, too
+            if block.count(0) == len(block):  # also true of an empty block
                 if len(block) < _BLOCK and not self._zeros:
                     raise self._damage("truncated", "it is cut off: the end-of-archive marker is missing")
                 if len(block) < _BLOCK:
@@ -156,10 +156,10 @@ class _Parser:
             extended.name = data.split(b"\0", 1)[0]
         elif kind in b"xX":
             self._read_pax(extended, data)
-        # K names what a link leads to, and g holds defaults that no program gives to names or sizes.
+        # K names the target of a link, and g holds defaults, which no program gives to names or sizes.
 
     def _read_pax(self, extended: _Extended, data: bytes) -> None:
-        """Reads records of the form `LENGTH KEY=VALUE`, a newline at the end of each."""
+        """Reads records of the form `LENGTH KEY=VALUE`, each with a newline at its end."""
         position = 0
         while position < len(data) and data[position]:
             digits, space, _ = data[position : position + 20].partition(b" ")
@@ -182,7 +182,7 @@ class _Parser:
                 extended.size = int(value)
 
     def _skip_map(self, more: int) -> None:
-        """Goes past the blocks that an old GNU sparse member's map of holes is continued in."""
+        """Skips the blocks in which the map of holes of an old GNU sparse member continues."""
         while more:
             more = self._need(_BLOCK)[504]
 
@@ -201,13 +201,13 @@ def _checksum_holds(block: bytes) -> bool:
     counted = block[:148] + b" " * 8 + block[156:]
     if sum(counted) == announced:
         return True
-    # Some old programs took bytes for signed numbers.
+    # Some old programs added the bytes as signed numbers.
     return sum(counted) - 256 * sum(byte > 127 for byte in counted) == announced
 
 
 def _name(block: bytes) -> bytes:
     name = block[:100].split(b"\0", 1)[0]
-    if block[257:263] == b"ustar\0":  # GNU's own format has times where this one has the directory
+    if block[257:263] == b"ustar\0":  # GNU's format has times where ustar has the directory
         prefix = block[345:500].split(b"\0", 1)[0]
         if prefix:
             return prefix + b"/" + name

@@ -1,8 +1,8 @@
-"""Reading zip archives: the central directory as a stream, members where they lie.
+"""Lists zip archives by their central directory, read as a stream, and unpacks single members.
 
-The parser is our own because `zipfile` keeps every member in memory and refuses a whole archive for one odd name.
-Members are stored, deflated or packed with bzip2; Zip64 is read, encrypted members and archives in several parts are
-not.
+`zipfile` is not used, because it keeps every member in memory and refuses a whole archive for one invalid name. Members
+may be stored, deflated or compressed with bzip2, in Zip64 too; encrypted members and archives in several parts are not
+read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = (1 << 16) - 1
-_MAX_LOCAL_EXTRA = 1024  # a name and extensions of a local header that are longer cost a request more
-_MAX_OVERHEAD = 1 << 20  # bytes of packed data beyond twice the size that a member is read with
+_MAX_LOCAL_EXTRA = 1024  # bytes that are requested for the name and the extensions of a local header
+_MAX_OVERHEAD = 1 << 20
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
@@ -66,10 +66,10 @@ class ZipMember(Member):
         return data
 
     def _unpack(self, file: Reader, start: int) -> bytes:
-        """Unpacks no more than one byte too many."""
+        """Returns the unpacked data, of which at most one byte is more than declared."""
         if self.method == _STORED:
             return file.read_at(start, self.size)
-        # Neither method makes data much longer, so that a wrong number in a header cannot fill the memory.
+        # Compression does not make data much longer; the limit keeps a false header from filling the memory.
         packed = file.read_at(start, min(self.packed, 2 * self.size + _MAX_OVERHEAD))
         try:
             if self.method == _DEFLATED:
@@ -82,7 +82,15 @@ class ZipMember(Member):
 
 
 class _Directory(NamedTuple):
-    """Where the central directory is; `shift` is what every offset is off by, because something precedes the zip."""
+    """The central directory.
+
+    Attributes:
+        start: its position in the file.
+        size: its size in bytes.
+        members: the number of members that the archive announces.
+        shift: bytes before the zip in the file, to be added to every offset.
+        wide: whether the numbers come from Zip64.
+    """
 
     start: int
     size: int
@@ -101,7 +109,7 @@ def zip_entries(file: Reader) -> Iterator[Entry]:
         Its members, in the order of the central directory.
 
     Raises:
-        ImageError: the archive is damaged or cut off, or is none; after the members before the damage.
+        ImageError: it is damaged, cut off, or not a zip; raised after the members before the damage.
     """
     directory = _find_directory(file)
     count = 0
@@ -124,7 +132,7 @@ def zip_entries(file: Reader) -> Iterator[Entry]:
                 yield _entry(file, directory, fields, tail)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
-    # Archives with more members than 16 bits can count were made before Zip64, and still are.
+    # Some archives without Zip64 have more members than 16 bits can count.
     announced = directory.members if directory.wide else directory.members & 0xFFFF
     if (count if directory.wide else count & 0xFFFF) != announced:
         raise _damage("corrupt", f"the central directory lists {count:,} members, the archive announces {announced:,}")
@@ -141,7 +149,7 @@ def _find_directory(file: Reader) -> _Directory:
     begin = max(0, length - _END.size - _MAX_COMMENT)
     tail = file.read_at(begin, length - begin)
     place = tail.rfind(b"PK\5\6")
-    # The four bytes can stand in the comment as well, which must then reach to the end or beyond.
+    # The four bytes may also occur in the comment, which must then reach to the end or beyond.
     while place >= 0 and (len(tail) < place + _END.size or _comment_end(tail, place) > len(tail)):
         place = tail.rfind(b"PK\5\6", 0, place)
     if place < 0:
@@ -154,7 +162,7 @@ def _find_directory(file: Reader) -> _Directory:
     locator = file.read_at(max(0, end - _LOCATOR64.size), _LOCATOR64.size) if end >= _LOCATOR64.size else b""
     if locator.startswith(b"PK\6\7"):
         _, disk, where, _ = _LOCATOR64.unpack(locator)
-        # Something before the zip moves this record too; right before its locator is where it is without extensions.
+        # Bytes before the zip move this record too; without extensions it lies right before its locator.
         for candidate in (where, end - _LOCATOR64.size - _END64.size):
             record = file.read_at(candidate, _END64.size) if 0 <= candidate < length else b""
             if len(record) == _END64.size and record.startswith(b"PK\6\6"):
@@ -177,7 +185,7 @@ def _comment_end(tail: bytes, place: int) -> int:
 
 def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
     _, made_by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, _, _, _, mode, offset = fields
-    # Without the flag names are in nobody knows which encoding: bytes, like names in a directory.
+    # The encoding of a name without the UTF-8 flag is unknown, so names are bytes, as in a directory.
     name = tail[:name_length]
     kind = _kind(name, mode >> 16 if made_by >> 8 == 3 else 0)
     if kind != FILE:
@@ -213,7 +221,7 @@ def _kind(name: bytes, mode: int) -> Kind:
 
 
 def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int] | None:
-    """Size, packed size and offset, of which Zip64 keeps those elsewhere that 32 bits cannot hold; None for damage."""
+    """Returns size, packed size and offset; Zip64 stores those in `extra` that exceed 32 bits. None means damage."""
     values = [size, packed, offset]
     if max(values) < 0xFFFFFFFF:
         return size, packed, offset
