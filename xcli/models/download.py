@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import WeightsError
 from xcli.core.version import __version__
-from xcli.storage.atomic import sync_directory
+from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -233,10 +233,7 @@ def _publish(url: str, part: Path, target: Path, sha256: str) -> None:
             f"{url} gave a file with SHA-256 {digest} where {sha256} is expected; it was deleted: "
             "the server holds another file, or something on the way changed it, so use another address"
         )
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, target)
-    sync_directory(str(target.parent))
+    rename_durably(str(part), str(target))
 
 
 @contextmanager

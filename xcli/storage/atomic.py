@@ -249,6 +249,17 @@ def write_atomically(target: str, data: bytes | memoryview, *, overwrite: bool, 
         raise
 
 
+def rename_durably(source: str, target: str) -> None:
+    """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(source, target)
+    sync_directory(os.path.dirname(target) or os.curdir)
+
+
 def sync_directory(directory: str) -> None:
     """Waits until the names in a directory are on the disk, where its file system supports that."""
     descriptor = -1

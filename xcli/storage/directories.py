@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
-from xcli.storage.atomic import sync_directory
+from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import write_errors
@@ -177,13 +177,7 @@ class LocalFolder(Folder):
 
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
         with write_errors(self.name):
-            descriptor = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(scratch, self._path(name))
-            sync_directory(self.name)
+            rename_durably(scratch, self._path(name))
 
     def write(self, name: str, content: bytes) -> None:
         scratch = self.scratch(unique_name(name))
