@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from xcli.core.errors import OutputError, UsageError
-from xcli.training.checkpoints import Checkpoints, prepare_folder
+from xcli.core.errors import UsageError
+from xcli.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,21 +66,6 @@ def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.array([{"a": 1}], object))
     with pytest.raises(UsageError, match="cannot be read"):
         Checkpoints(tmp_path, SETTINGS).arrays("x.npz")
-
-
-def test_restart_drops_what_is_there(tmp_path: Path) -> None:
-    folder = prepare_folder(tmp_path / "RUN.partial", restart=False)
-    Checkpoints(folder, SETTINGS).commit({"epoch": 1}, set())
-    assert Checkpoints(prepare_folder(folder, restart=False), SETTINGS).load() == {"epoch": 1}
-    assert Checkpoints(prepare_folder(folder, restart=True), SETTINGS).load() is None
-
-
-def test_refuses_a_file_and_a_directory_that_cannot_be(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="is a file"):
-        prepare_folder(tmp_path / "file", restart=False)
-    with pytest.raises(OutputError, match="cannot write"):
-        prepare_folder(tmp_path / "no" / "such", restart=False)
 
 
 def test_the_state_is_plain_json(tmp_path: Path) -> None:

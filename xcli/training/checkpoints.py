@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import OutputError, UsageError
+from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.storage.atomic import write_atomically
-from xcli.storage.streams import write_errors
 from xcli.tables.provenance import differences
 from xcli.training.callbacks import EpochMetrics
 
@@ -142,25 +141,3 @@ class Checkpoints:
         return UsageError(
             f"{one_line(str(path))} cannot be read ({type(error).__name__}); --restart starts the training again"
         )
-
-
-def prepare_folder(path: str | Path, restart: bool) -> Path:
-    """Makes the directory for a run's checkpoints, or empties it.
-
-    Args:
-        path: its name.
-        restart: remove what is there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    import shutil
-
-    folder = Path(path)
-    with write_errors(str(path)):
-        if restart and folder.is_dir():
-            shutil.rmtree(folder)
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{one_line(str(path))} must be a directory for checkpoints, but is a file: move it")
-        folder.mkdir(exist_ok=True)
-    return folder
