@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.archivefiles import make
 from tests.cli.conftest import Invoke, save_photos
-from tests.sources.archives.test_listing import make
 
 OPTIONS = ("--weights", "none", "--image-size", "71", "--precision", "float32", "--format", "csv")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.archivefiles import make
 from tests.cli.conftest import Invoke, save_photos
 from tests.objectstore import ObjectStore, WebServer
-from tests.sources.archives.test_listing import make
 from xcli.sources.locations import RemoteObject
 from xcli.storage.object_store.state import Content
 

@@ -22,7 +22,6 @@ from PIL import Image
 from tests.imagefiles import encode, gradient, png, texture
 from tests.mutations import KINDS, LIMIT, Edit, corpus, mutate
 from xcli.core.errors import ImageError
-from xcli.images import decoders
 from xcli.images import rgb as colours
 from xcli.images.decoders import MAX_SCANS, load_decoders
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image
@@ -41,11 +40,6 @@ WAYS = (
 )
 NUMBERS = st.integers(0, LIMIT - 1)
 EDITS = st.lists(st.builds(Edit, st.sampled_from(KINDS), NUMBERS, NUMBERS), min_size=1, max_size=6)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    decoders.load_decoders.cache_clear()
 
 
 @pytest.fixture
