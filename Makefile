@@ -63,7 +63,8 @@ test-faults: $(VENV)/.installed
 		tests/test_documentation.py tests/checks/test_merge.py tests/cli/test_merge.py tests/cli/test_process.py
 
 # What dependencies have broken: image decoders, Parquet manifests, S3, Ray, the command line from end to end.
-ACROSS_VERSIONS = tests/core tests/storage tests/sources tests/tables tests/checks tests/images/test_preprocessing.py \
+ACROSS_VERSIONS = tests/core tests/storage tests/sources tests/tables tests/checks \
+	tests/images/test_decoders.py tests/images/test_formats.py tests/images/test_preprocessing.py tests/images/test_rgb.py \
 	tests/cli/test_object_stores.py tests/cli/test_classify.py tests/cluster/test_driver.py \
 	tests/faults/test_cluster.py::test_the_rows_are_those_of_one_machine
 
