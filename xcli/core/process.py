@@ -119,8 +119,8 @@ def discard_native_stderr() -> None:
 def silent_libraries() -> Iterator[None]:
     """A context in which nothing that C and C++ libraries write to file descriptor 2 appears.
 
-    For a process that belongs to somebody else: afterwards descriptor 2 is what it was. Python's `sys.stderr` writes
-    to the original descriptor meanwhile.
+    For use in the process of another program: it restores descriptor 2 at the end. Meanwhile Python's `sys.stderr`
+    writes to the original descriptor.
     """
     try:
         original = _duplicate(2)
@@ -150,5 +150,5 @@ def _writes_to(stream: IO[str] | None, number: int) -> bool:
 
 
 def processor_count() -> int:
-    """Number of processors that this process may use."""
+    """Returns the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
