@@ -69,15 +69,12 @@ class LabelledImages:
             else of all samples.
         skipped: number of directory entries that are not samples, by reason.
         empty: the class folders without an image, sorted: those of the training split if there is one, else all.
-        missing: the classes of the training split without an image in the validation split, sorted; none if one of the
-            two splits does not exist.
     """
 
     samples: tuple[Sample, ...]
     labels: tuple[str, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -291,23 +288,26 @@ def _checked(source: str, found: _Found) -> LabelledImages:
     empty = sorted({label for split, label in found.folders if split in relevant} - _union(classes, relevant))
     if empty:
         log.warning("%s has class folders without an image: %s", shown, ", ".join(empty))
-    missing: list[str] = []
     if TRAIN in classes or TRAIN in splits:
-        trained = classes.get(TRAIN, set())
-        for split in (VALIDATION, TEST):
-            unknown = sorted(classes.get(split, set()) - trained)
-            if unknown:
-                hint = " (its folder there is empty)" if set(unknown) <= set(empty) else ""
-                raise SourceError(
-                    f"the {split} split of {shown} has classes that the training split lacks{hint}: "
-                    f"{', '.join(unknown)}; add images of them to train, or take them out"
-                )
-        if VALIDATION in classes:
-            missing = sorted(trained - classes[VALIDATION])
+        _compare_splits(shown, classes, empty)
+    labels = classes[TRAIN] if TRAIN in classes else _union(classes, classes)
+    return LabelledImages(tuple(found.samples), tuple(sorted(labels)), found.skipped, tuple(empty))
+
+
+def _compare_splits(shown: str, classes: Mapping[str | None, set[str]], empty: Sequence[str]) -> None:
+    """Warns of classes that only training has, and raises SourceError for those that it lacks."""
+    trained = classes.get(TRAIN, set())
+    for split in (VALIDATION, TEST):
+        unknown = sorted(classes.get(split, set()) - trained)
+        if unknown:
+            hint = " (its folder there is empty)" if set(unknown) <= set(empty) else ""
+            raise SourceError(
+                f"the {split} split of {shown} has classes that the training split lacks{hint}: "
+                f"{', '.join(unknown)}; add images of them to train, or take them out"
+            )
+    missing = sorted(trained - classes.get(VALIDATION, trained))
     if missing:
         log.warning("the validation split of %s has no image of %s", shown, ", ".join(missing))
-    labels = classes[TRAIN] if TRAIN in classes else _union(classes, classes)
-    return LabelledImages(tuple(found.samples), tuple(sorted(labels)), found.skipped, tuple(empty), tuple(missing))
 
 
 def _union(classes: Mapping[str | None, set[str]], splits: Iterable[str | None]) -> set[str]:

@@ -29,7 +29,6 @@ from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     from xcli.core.records import ImageRef
 
@@ -72,7 +71,7 @@ class Listing:
         *,
         skipped: Counter[str] | None = None,
         extra_columns: tuple[ExtraColumn, ...] = (),
-        close: Callable[[], None] | None = None,
+        close: Callable[[], object] | None = None,
     ) -> None:
         """Applies `limit` and `shard` to references. Use `list_images` to make a listing of sources."""
         self.extra_columns = extra_columns
@@ -115,9 +114,7 @@ class Listing:
         """Returns the listing, for `with`."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes the listing."""
         self.close()
 

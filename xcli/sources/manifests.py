@@ -6,6 +6,8 @@ import csv
 import io
 import os
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from xcli.core.records import ImageRef
+
+    MakeRef = Callable[..., ImageRef]
 
 PARQUET_MAGIC = b"PAR1"
 
@@ -38,28 +42,22 @@ class ExtraColumn(NamedTuple):
     type: Any | None = None
 
 
+@dataclass(frozen=True)
 class Manifest:
-    """An open manifest: iterate over it once, for a reference to each row.
+    """An open manifest: iterate over it once, for a reference to each row, in their order.
 
     Attributes:
         extra_columns: all its columns except that of the paths, in their order.
+        refs: the references.
+        close: closes the file, unless it is standard input; may be called twice.
     """
 
-    def __init__(
-        self, extra_columns: tuple[ExtraColumn, ...], refs: Iterator[ImageRef], close: Callable[[], object]
-    ) -> None:
-        """Is called by `open_manifest`."""
-        self.extra_columns = extra_columns
-        self._refs = refs
-        self._close = close
+    extra_columns: tuple[ExtraColumn, ...]
+    refs: Iterator[ImageRef]
+    close: Callable[[], object]
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Returns the references, in the order of the rows."""
-        return self._refs
-
-    def close(self) -> None:
-        """Closes the file, unless it is standard input; may be called twice."""
-        self._close()
+        return self.refs
 
 
 def open_manifest(
@@ -87,7 +85,7 @@ def open_manifest(
     """
     shown = "standard input" if name == "-" else f"'{escape_path(name)}'"
     path_column = valid_text(path_column)
-    make = _RefMaker(escaped_paths)
+    make = partial(_make_ref, escaped_paths)
     if name == "-":
         assert stdin is not None
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
@@ -137,28 +135,22 @@ def _peek(file: io.BufferedReader, shown: str) -> bytes:
         raise SourceError(f"cannot read the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
 
 
-class _RefMaker:
-    """Turns the cells of a row into a reference."""
-
-    def __init__(self, escaped_paths: bool) -> None:
-        self._escaped = escaped_paths
-
-    def __call__(
-        self, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
-    ) -> ImageRef:
-        """Makes the reference for row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
-        if not text:
-            problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
-            return file_ref(b"", error=problem, extra=extra)
-        location = os.fsdecode(encode_text(text))
-        if self._escaped:
-            try:
-                location = unescape_path(text)
-            except ValueError as error:
-                problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
-        if "\0" in location:
-            problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
-        return file_ref(os.fsencode(location), error=problem, extra=extra)
+def _make_ref(
+    escaped: bool, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
+) -> ImageRef:
+    """Makes the reference for row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
+    if not text:
+        problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
+        return file_ref(b"", error=problem, extra=extra)
+    location = os.fsdecode(encode_text(text))
+    if escaped:
+        try:
+            location = unescape_path(text)
+        except ValueError as error:
+            problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
+    if "\0" in location:
+        problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
+    return file_ref(os.fsencode(location), error=problem, extra=extra)
 
 
 def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:
@@ -180,7 +172,7 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
     return list(names).index(path_column)
 
 
-def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: _RefMaker, delimiter: str) -> Manifest:
+def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef, delimiter: str) -> Manifest:
     head = _peek(file, shown)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(f"the manifest {shown} is UTF-16; save it as UTF-8")
@@ -202,7 +194,7 @@ def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: _RefM
     return Manifest(extra_columns, _csv_refs(reader, index, len(names), shown, make), text.close)
 
 
-def _csv_refs(reader: Any, index: int, width: int, shown: str, make: _RefMaker) -> Iterator[ImageRef]:
+def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef) -> Iterator[ImageRef]:
     nothing = (None,) * (width - 1)
     row = 0
     while True:
@@ -242,7 +234,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
-def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: _RefMaker) -> Manifest:
+def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef) -> Manifest:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -270,7 +262,7 @@ def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: _
     return Manifest(tuple(extra_columns), _parquet_refs(parquet, index, shown, make), file.close)
 
 
-def _parquet_refs(parquet: Any, index: int, shown: str, make: _RefMaker) -> Iterator[ImageRef]:
+def _parquet_refs(parquet: Any, index: int, shown: str, make: MakeRef) -> Iterator[ImageRef]:
     import pyarrow as pa
 
     row = 0
