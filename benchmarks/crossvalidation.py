@@ -54,14 +54,13 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
     from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, ActivationCache, default_cache_dir
     from xcli.training.activations import ActivationExtractor
     from xcli.training.base_model import read_base_model
+    from xcli.training.batches import extract_activations
     from xcli.training.callbacks import Callbacks
     from xcli.training.checkpoints import Checkpoints
-    from xcli.training.distribution import Replicas
-    from xcli.training.freezing import cut_below
+    from xcli.training.optimizer import Replicas
     from xcli.training.recipe import trained_dtype, training_precision
     from xcli.training.session import TrainingSession
     from xcli.training.split import split_images
-    from xcli.training.training_data import extract_activations
 
     spec = ModelSpec(weights=weights, include_top=False)
     model = load_model(spec)
@@ -74,16 +73,7 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
     whole = extract_activations(
         replace(found, examples=examples),
         recipe.view_count,
-        ActivationExtractor(
-            model=model,
-            cut=cut_below(recipe.unfreeze),
-            preprocessing=preprocessing_for(model),
-            augmentation=recipe.augmentation,
-            seed=recipe.seed,
-            cache=cache,
-            devices=("/CPU:0",),
-            precision=precision,
-        ),
+        ActivationExtractor(model, recipe, preprocessing_for(model), cache, ("/CPU:0",), precision),
         Callbacks(),
     )
     chosen, results = fold_of(examples, folds, recipe.seed), []

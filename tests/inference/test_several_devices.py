@@ -25,7 +25,7 @@ from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.training.optimizer import StepOptions, TrainStep
-from xcli.training.distribution import Replicas
+from xcli.training.optimizer import Replicas
 from xcli.core.tensorflow import load_tensorflow
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions

@@ -17,8 +17,7 @@ from xcli.models.network import LoadedModel
 from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import MARKER, ActivationCache
 from xcli.training.activations import PROGRESS, ActivationExtractor
-from xcli.training.augmentation import Augmentation
-from xcli.training.freezing import cut_below
+from xcli.training.recipe import Recipe
 from xcli.training.split import Example, split_images
 
 if TYPE_CHECKING:
@@ -51,15 +50,9 @@ ENGINES: dict[str, Engines] = {}
 
 
 def extractor(model: LoadedModel, folder: Path, unfreeze: str = "none", **options: Any) -> ActivationExtractor:
-    settings: dict[str, Any] = {"preprocessing": PIXELS, "augmentation": Augmentation(), "seed": 0} | options
-    made = ActivationExtractor(
-        model=model,
-        cut=cut_below(unfreeze),
-        cache=ActivationCache(folder, 1 << 30),
-        devices=("/CPU:0",),
-        precision="float32",
-        **settings,
-    )
+    preprocessing, seed = options.get("preprocessing", PIXELS), options.get("seed", 0)
+    cache, recipe = ActivationCache(folder, 1 << 30), Recipe(unfreeze=unfreeze, seed=seed)
+    made = ActivationExtractor(model, recipe, preprocessing, cache, ("/CPU:0",), "float32")
     made._engines = ENGINES.get(unfreeze)
     ENGINES[unfreeze] = made._start_engines()
     return made

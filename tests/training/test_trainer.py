@@ -68,7 +68,7 @@ def test_it_learns_and_keeps_the_best_epoch() -> None:
     keys = [(row.val_accuracy or 0, -(row.val_loss or 0)) for row in state.rows]
     assert max(keys) == state.best == keys[state.best_epoch - 1]
     assert one.validator is not None
-    accuracy, loss = one.validator.accuracy_and_loss(best)
+    accuracy, loss = accuracy_and_loss(one.validator.scores(best), one.validator.data.classes)
     assert accuracy == state.best[0] > 0.5
     assert loss == pytest.approx(-state.best[1])
 

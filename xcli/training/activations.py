@@ -19,15 +19,15 @@ from xcli.core.process import processor_count
 from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engines
-from xcli.inference.options import DEFAULT_TIMEOUT, LONG_RUN
+from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP
 from xcli.storage.atomic import write_atomically
 from xcli.training.activation_cache import entry_key
-from xcli.training.augmentation import Augmentation, view_decoder
-from xcli.training.freezing import PIXELS
+from xcli.training.augmentation import view_decoder
+from xcli.training.freezing import PIXELS, Cut, cut_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
     from xcli.training.activation_cache import ActivationCache
     from xcli.training.callbacks import Callbacks
-    from xcli.training.freezing import Cut
+    from xcli.training.recipe import Recipe
     from xcli.training.split import Example
 
 _FORMAT = 1
@@ -81,32 +81,30 @@ class ActivationExtractor:
 
     Attributes:
         model: the loaded model; only the part below its pooling is used.
-        cut: where it is cut.
+        recipe: tells where it is cut and how views beyond the first differ.
         preprocessing: how images become pixels.
-        augmentation: how views beyond the first differ.
-        seed: of the augmentation.
         cache: where activations are kept.
         devices: that compute, of one kind.
         precision: of the arithmetic.
-        workers: decodes at a time; None is one for each processor.
-        timeout: seconds for one image.
+        options: tell the workers and the time limit of one image.
     """
 
     model: LoadedModel
-    cut: Cut
+    recipe: Recipe
     preprocessing: Preprocessing
-    augmentation: Augmentation
-    seed: int
     cache: ActivationCache
     devices: tuple[str, ...]
     precision: Precision
-    workers: int | None = None
-    timeout: float = DEFAULT_TIMEOUT
+    options: RunOptions = field(default_factory=RunOptions)
+    cut: Cut = field(init=False)
     _engines: Engines | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.cut = cut_below(self.recipe.unfreeze)
 
     def key(self, examples: Sequence[Example], view: int) -> str:
         """Returns the key of the cache entry for one view of these images."""
-        content = sha256("\n".join(_identity(example) for example in examples).encode()).hexdigest()
+        contents = (one.digest or f"error {one.sample.ref.path} {one.error}" for one in examples)
         return entry_key(
             {
                 "format": _FORMAT,
@@ -116,8 +114,8 @@ class ActivationExtractor:
                 "preprocessing": self.preprocessing.as_dict(),
                 "precision": self.precision,
                 "device": kind_of(self.devices[0]),
-                "images": content,
-                **self.augmentation.describe(view, self.seed),
+                "images": sha256("\n".join(contents).encode()).hexdigest(),
+                **self.recipe.augmentation.describe(view, self.recipe.seed),
             }
         )
 
@@ -156,17 +154,10 @@ class ActivationExtractor:
         *,
         optimize_for_throughput: bool = False,
     ) -> ViewActivations:
-        """Returns the activations of one view of images, in their order.
+        """Returns the activations of one view of images, in their order; its number is as in `augmentation`.
 
-        Args:
-            examples: the images.
-            view: its number; see `xcli.training.augmentation`.
-            on_images: called with the number of images of each batch that was computed.
-            optimize_for_throughput: use engines that take longer to start and run faster.
-
-        Raises:
-            OutputError: the cache cannot be written.
-            XcliError: too many images hang.
+        `on_images` is called with the number of images of each batch that was computed. To optimize for throughput
+        means to use engines that take longer to start and run faster.
         """
         key = self.key(examples, view)
         found = self._stored(key, reused=True)
@@ -212,9 +203,9 @@ class ActivationExtractor:
             (example.sample.ref for example in islice(examples, done, None)),
             self.preprocessing,
             batch_size=engines.batch_size,
-            workers=self.workers or processor_count(),
-            timeout=self.timeout,
-            decode=view_decoder(self.augmentation, view, self.seed),
+            workers=self.options.workers or processor_count(),
+            timeout=self.options.image_timeout,
+            decode=view_decoder(self.recipe.augmentation, view, self.recipe.seed),
         )
         computes = [partial(_run_engine, engine) for engine in engines.streams]
         for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
@@ -231,13 +222,12 @@ class ActivationExtractor:
         return errors
 
     def _arrays(self) -> dict[str, str]:
-        """The dtype of each array of an entry, by the name of its file."""
-        if self.cut.tap is None:
-            return {POOLED: "float32"}
-        return {POOLED: "float32", MAPS: "uint8" if self.cut.tap == PIXELS else "float16"}
+        """Returns the dtype of each array of an entry, by the name of its file."""
+        maps = {} if self.cut.tap is None else {MAPS: "uint8" if self.cut.tap == PIXELS else "float16"}
+        return {POOLED: "float32", **maps}
 
     def _start_engines(self, optimize_for_throughput: bool = False) -> Engines:
-        """Returns the engines, which are traced at the first call: a run that finds all in the cache needs none."""
+        """Returns the engines, which are made at the first call: a run that finds all in the cache needs none."""
         if self._engines is None:
             apply_precision(self.precision)
             self.model.network.prepare(self.precision)
@@ -268,10 +258,6 @@ def _run_engine(engine: Engine, batch: ImageBatch) -> Sequence[NDArray[np.float3
     return engine(batch.pixels)
 
 
-def _identity(example: Example) -> str:
-    return example.digest or f"error {example.sample.ref.path} {example.error}"
-
-
 def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     """Opens a memory-mapped array, or makes it if there is none of this shape and dtype."""
     import numpy as np
@@ -284,7 +270,6 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
 
 
 def _read_progress(folder: Path) -> tuple[int, dict[str, str]]:
-    """Returns how many images of an entry are done, and the errors among them by index."""
     try:
         value = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         return int(value["done"]), dict(value["errors"])

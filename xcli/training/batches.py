@@ -1,9 +1,16 @@
-"""Training examples in batches: the view of each image, the order and the mixup of each epoch follow from the seed."""
+"""The activations of a data set with its classes, for validation and, in batches, for training.
+
+The view of each image, the order and the mixup of each epoch follow from the seed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import SourceError
+from xcli.sources.labelled import TEST, TRAIN, VALIDATION
+from xcli.training.split import quote_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -11,15 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from xcli.training.activations import ActivationExtractor, ViewActivations
+    from xcli.training.callbacks import Callbacks
+    from xcli.training.split import Example, Split
+
 
 @dataclass(frozen=True, slots=True)
 class RowSubset:
-    """Some rows of an array that may be on disk.
-
-    Attributes:
-        array: [n, ...].
-        rows: int64[m], indices of rows.
-    """
+    """Some rows of an array [n, ...] that may be on disk: those with the indices `rows`, int64[m]."""
 
     array: NDArray[Any]
     rows: NDArray[np.int64]
@@ -36,12 +42,7 @@ class RowSubset:
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
-    """Images to validate on.
-
-    Attributes:
-        x: activations at the cut, of m images.
-        classes: int64[m].
-    """
+    """Images to validate on: the activations of m images at the cut, and their classes, int64[m]."""
 
     x: RowSubset
     classes: NDArray[np.int64]
@@ -111,32 +112,18 @@ class TrainingSet:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             count = len(numbers)
-            padded = np.concatenate([numbers, np.repeat(numbers[:1], batch_size - count)])
-            yield self._batch(padded, chosen[padded], count, rng, mixup)
-
-    def _batch(
-        self,
-        numbers: NDArray[np.int64],
-        views: NDArray[np.int64],
-        count: int,
-        rng: np.random.Generator,
-        mixup: float,
-    ) -> Batch:
-        import numpy as np
-
-        parts = [(np.flatnonzero(views == view), view) for view in np.unique(views)]
-        x: Any = None
-        for where, view in parts:
-            rows = self.views[view].take(numbers[where])
-            if x is None:
-                x = np.empty((len(numbers), *rows.shape[1:]), rows.dtype)
-            x[where] = rows
-        targets = np.eye(self.count, dtype=np.float32)[self.classes[numbers]]
-        importance = self.weights[self.classes[numbers]].copy()
-        importance[count:] = 0
-        if mixup:
-            x, targets = apply_mixup(x, targets, count, rng, mixup)
-        return Batch(x, targets, importance, count)
+            numbers = np.concatenate([numbers, np.repeat(numbers[:1], batch_size - count)])
+            views = chosen[numbers]
+            array = self.views[0].array
+            x = np.empty((len(numbers), *array.shape[1:]), array.dtype)
+            for view in np.unique(views):
+                x[views == view] = self.views[view].take(numbers[views == view])
+            targets = np.eye(self.count, dtype=np.float32)[self.classes[numbers]]
+            importance = self.weights[self.classes[numbers]].copy()
+            importance[count:] = 0
+            if mixup:
+                x, targets = apply_mixup(x, targets, count, rng, mixup)
+            yield Batch(x, targets, importance, count)
 
 
 def apply_mixup(
@@ -167,20 +154,103 @@ def apply_mixup(
 
 
 def balanced_weights(classes: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Returns class weights: the square root of the inverse frequency, scaled to a mean of 1 over the examples.
+    """Returns class weights float32[count]: the square root of the inverse frequency in `classes`, int64[m].
 
-    The inverse frequency itself would give the few images of a rare class so much weight that they are overfitted.
-
-    Args:
-        classes: int64[m].
-        count: number of classes.
-
-    Returns:
-        float32[count].
+    They are scaled to a mean of 1 over the examples. The inverse frequency itself would give the few images of a rare
+    class so much weight that they are overfitted.
     """
     import numpy as np
 
     members = np.bincount(classes, minlength=count)
     weights = 1 / np.sqrt(np.maximum(members, 1))
-    total: NDArray[np.float64] = weights * len(classes) / (weights * members).sum()
-    return total.astype(np.float32)
+    return (weights * len(classes) / (weights * members).sum()).astype(np.float32)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Activations of the n images of the training and validation parts.
+
+    Attributes:
+        images: in the order of the data.
+        labels: class names, in the order of the model's outputs.
+        views: the activations: the first view of all images, further views of the training images only.
+        further_rows: int64[n], the row of each training image in the further views.
+    """
+
+    images: tuple[Example, ...]
+    labels: tuple[str, ...]
+    views: tuple[ViewActivations, ...]
+    further_rows: NDArray[np.int64]
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """`reason: message` of the images that cannot be read, by index."""
+        return self.views[0].errors
+
+    def training_set(self, *, pooled: bool, balance: bool) -> TrainingSet:
+        """Returns the readable training images, pooled features or maps; `balance` gives rare classes more weight."""
+        import numpy as np
+
+        images, count = self._readable(TRAIN), len(self.labels)
+        classes = self._classes(images)
+        rows = [images, *[self.further_rows[images]] * (len(self.views) - 1)]
+        pairs = list(zip(self.views, rows, strict=True))
+        return TrainingSet(
+            [self._subset(view, some, pooled) for view, some in pairs],
+            np.stack([~np.isin(some, list(view.errors)) for view, some in pairs]),
+            classes,
+            count,
+            balanced_weights(classes, count) if balance else np.ones(count, np.float32),
+        )
+
+    def validation_set(self, *, pooled: bool) -> ValidationSet | None:
+        """Returns the validation images that can be read, or None if there are none."""
+        images = self._readable(VALIDATION)
+        if not len(images):
+            return None
+        return ValidationSet(self._subset(self.views[0], images, pooled), self._classes(images))
+
+    def check_classes(self) -> None:
+        """Raises SourceError if a class has no training image that can be read."""
+        usable = {self.images[index].sample.label for index in self._readable(TRAIN)}
+        lacking = [label for label in self.labels if label not in usable]
+        if lacking:
+            reason = next(text for index, text in self.errors.items() if self.images[index].sample.label == lacking[0])
+            raise SourceError(f"no training image of {quote_names(lacking)} can be read (the first: {reason})")
+
+    def _readable(self, part: str) -> NDArray[np.int64]:
+        import numpy as np
+
+        indices = [index for index, one in enumerate(self.images) if one.split == part and index not in self.errors]
+        return np.array(indices, np.int64)
+
+    def _classes(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        import numpy as np
+
+        index = {label: number for number, label in enumerate(self.labels)}
+        return np.array([index[self.images[image].sample.label] for image in images], np.int64)
+
+    def _subset(self, view: ViewActivations, rows: NDArray[np.int64], pooled: bool) -> RowSubset:
+        array = view.pooled if pooled else view.maps
+        assert array is not None, "the cut is within the network, so there are maps"
+        return RowSubset(array, rows)
+
+
+def extract_activations(split: Split, views: int, extractor: ActivationExtractor, callbacks: Callbacks) -> TrainingData:
+    """Computes the activations of all views, or takes them from the cache.
+
+    Images of the test part are left out; the training images have `views` views.
+
+    Raises:
+        SourceError: no training image of a class can be read.
+        UsageError: the activations take more than the cache may.
+        OutputError: the cache cannot be written.
+    """
+    import numpy as np
+
+    images = tuple(one for one in split.examples if one.split != TEST)
+    found = extractor.extract([images, *[split.part(TRAIN)] * (views - 1)], callbacks)
+    further_rows = np.cumsum([one.split == TRAIN for one in images]) - 1
+    data = TrainingData(images, split.labels, tuple(found), further_rows)
+    data.check_classes()
+    return data

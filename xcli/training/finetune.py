@@ -29,18 +29,16 @@ from xcli.tables.provenance import digest
 from xcli.training.activation_cache import ActivationCache, default_cache_dir
 from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
+from xcli.training.batches import TrainingData, extract_activations
 from xcli.training.callbacks import Callbacks
 from xcli.training.checkpoints import Checkpoints, TrainingState
-from xcli.training.distribution import Replicas
-from xcli.training.freezing import cut_below
+from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
 from xcli.training.run_directory import RunPaths, exclusive, finished_fingerprint, publish
 from xcli.training.session import TrainingSession
-from xcli.training.training_data import TrainingData, extract_activations
 
 if TYPE_CHECKING:
     from xcli.core.tensorflow import Precision
-    from xcli.evaluation.evaluate import Evaluation
     from xcli.evaluation.metrics import Metrics
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.options import RunOptions
@@ -123,7 +121,10 @@ class FineTuning:
         if base.labels is not None and base.labels.names != self.split.labels:
             log.warning("the classes of %s differ from those of the data: it gets a new head", self.model.name)
         with exclusive(self.paths) as folder, load_tensorflow().device(devices[0]):
-            extractor = self._extractor(devices, precision)
+            cache = ActivationCache(self.paths.cache_dir or default_cache_dir(), self.paths.cache_bytes)
+            extractor = ActivationExtractor(
+                self.model, self.recipe, self.preprocessing, cache, devices, precision, self.options
+            )
             checkpoints = Checkpoints(folder, settings)
             value = checkpoints.load()
             state = TrainingState.from_dict(value) if value is not None else None
@@ -155,20 +156,6 @@ class FineTuning:
             "precision": precision,
             "device": device,
         }
-
-    def _extractor(self, devices: tuple[str, ...], precision: Precision) -> ActivationExtractor:
-        return ActivationExtractor(
-            model=self.model,
-            cut=cut_below(self.recipe.unfreeze),
-            preprocessing=self.preprocessing,
-            augmentation=self.recipe.augmentation,
-            seed=self.recipe.seed,
-            cache=ActivationCache(self.paths.cache_dir or default_cache_dir(), self.paths.cache_bytes),
-            devices=devices,
-            precision=precision,
-            workers=self.options.workers,
-            timeout=self.options.image_timeout,
-        )
 
     def _counts(self) -> dict[str, int]:
         return {part: len(self.split.part(part)) for part in (TRAIN, VALIDATION, TEST)}
@@ -205,12 +192,9 @@ class FineTuning:
         write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
         write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows), overwrite=True)
         examples = self.split.examples
-        columns = {
-            "path": [one.sample.ref.path for one in examples],
-            "label": [one.sample.label for one in examples],
-            "split": [one.split for one in examples],
-        }
-        write_csv(folder, SPLIT_FILE, columns)
+        images = [(one.sample.ref.path, one.sample.label, one.split) for one in examples]
+        columns = zip(*images, strict=True)
+        write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), columns, strict=True)))
 
     def _evaluate(self, data: TrainingData, precision: Precision, state: TrainingState) -> FineTuneResult:
         """Evaluates the bundle as `xception evaluate` would, and writes the reports into it."""
@@ -218,27 +202,23 @@ class FineTuning:
         model = load_model(model=folder)
         options = replace(self.options, batch_size=None, precision=precision)
 
-        def evaluate_part(name: str) -> Evaluation:
+        def evaluate_part(name: str) -> tuple[Metrics, list[Prediction]]:
             samples = [one.sample for one in self.split.part(name)]
-            return evaluate(samples, model, self.preprocessing, options)
+            evaluation = evaluate(samples, model, self.preprocessing, options)
+            return evaluation.metrics(), evaluation.predictions()
 
         part = VALIDATION if counts[VALIDATION] else TRAIN
-        evaluation = evaluate_part(part)
-        metrics, predictions = evaluation.metrics(), evaluation.predictions()
+        metrics, predictions = evaluate_part(part)
         unreadable = [(data.images[index], text) for index, text in data.errors.items()]
         bad = {image.sample.ref.path: text for image, text in unreadable}
         if part == VALIDATION:
-            predictions += [
-                Prediction(image.sample.ref, image.sample.label, error=text)
-                for image, text in unreadable
-                if image.split == TRAIN
-            ]
+            rest = [(image.sample, text) for image, text in unreadable if image.split == TRAIN]
+            predictions += [Prediction(sample.ref, sample.label, error=text) for sample, text in rest]
         extra: dict[str, Any] = {"split": part}
         test = None
         if counts[TEST]:
-            tested = evaluate_part(TEST)
-            test, outcomes = tested.metrics(), tested.predictions()
-            extra["test"] = test.as_dict() | {"errors": tested.report.failed}
+            test, outcomes = evaluate_part(TEST)
+            extra["test"] = test.as_dict() | {"errors": sum(one.error is not None for one in outcomes)}
             write_report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
             bad |= {one.ref.path: one.error for one in outcomes if one.error is not None}
         write_report(folder, metrics, predictions, extra=extra)

@@ -1,4 +1,4 @@
-"""One step of training (loss, AdamW, a running average of the weights), and the learning rate schedule.
+"""One step of training on one or several devices (loss, AdamW, an average of the weights), and the learning rates.
 
 Sources: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019 (AdamW) and "SGDR", ICLR 2017
 (cosine decay); Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016 (label smoothing); Verma et al.,
@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.tensorflow import load_tensorflow
-from xcli.training.distribution import Replicas
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -48,30 +47,66 @@ class StepOptions:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Returns the rate at a step: it rises linearly over the first `warmup` steps, then falls to zero along a cosine.
+    """Returns the rate at a step, from 0, of the `steps` of a phase.
 
-    Args:
-        step: from 0.
-        steps: of the whole phase.
-        peak: highest rate.
-        warmup: steps of the rise.
+    It rises linearly to `peak` over the first `warmup` steps, then falls to zero along a cosine.
     """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+class Replicas:
+    """The `count` devices of a training: each has a copy of the weights, and a batch is divided among them.
+
+    `tf.distribute.MirroredStrategy` keeps the copies alike; a single device has a strategy with the same methods.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        distribute, self.count = load_tensorflow().distribute, len(devices)
+        one = self.count == 1
+        self._strategy = distribute.OneDeviceStrategy(devices[0]) if one else distribute.MirroredStrategy(list(devices))
+
+    def scope(self) -> Any:
+        """Returns a context; variables made within it have a copy on every device."""
+        return self._strategy.scope()
+
+    def split_batch(self, array: NDArray[Any]) -> Any:
+        """Divides the rows of a batch [b, ...] among the devices, in order; a short one is padded with zeros."""
+        import numpy as np
+
+        tf = load_tensorflow()
+        missing = -len(array) % self.count
+        if missing:
+            array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        share = len(array) // self.count
+
+        def own_share(context: Any) -> Any:
+            start = context.replica_id_in_sync_group * share
+            return tf.constant(array[start : start + share])
+
+        return self._strategy.experimental_distribute_values_from_function(own_share)
+
+    def run(self, function: Callable[..., Any], *shares: Any) -> Any:
+        """Calls a function on every device with its shares; returns the sums of the tensors that it lists."""
+        tf = load_tensorflow()
+        found = self._strategy.run(function, args=shares)
+        return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None) for one in found]
+
+    def local_rows(self, whole: Any, rows: Any) -> Any:
+        """Returns the `rows` rows of a tensor [b, ...] that belong to the current device; within `run`."""
+        number = load_tensorflow().distribute.get_replica_context().replica_id_in_sync_group
+        return whole[number * rows : (number + 1) * rows]
+
+
 class TrainStep:
-    """Trains layers step by step; `state()` returns all of its state as arrays.
+    """Trains layers step by step; `state()` returns all of its state as arrays, `steps` is the number of steps done.
 
     Args:
         layers: what is trained.
         options: settings.
         seed: of the dropout, which depends on it and on the number of the step.
         replicas: the devices; the layers must have been made in their scope. Their number changes only rounding.
-
-    Attributes:
-        steps: number of steps done.
     """
 
     def __init__(
@@ -84,9 +119,9 @@ class TrainStep:
         self._variables = {f"weight:{name}": variable for name, variable in layers.variables.items()}
         with self._replicas.scope():
             for name, value in layers.weights().items():
-                self._variables[f"first:{name}"] = tf.Variable(tf.zeros_like(value))
-                self._variables[f"second:{name}"] = tf.Variable(tf.zeros_like(value))
-                self._variables[f"average:{name}"] = tf.Variable(value)
+                zeros = tf.zeros_like(value)
+                for kind, initial in (("first", zeros), ("second", zeros), ("average", value)):
+                    self._variables[f"{kind}:{name}"] = tf.Variable(initial)
         self._step = tf.function(self._train, autograph=False)
 
     def step(
@@ -157,7 +192,7 @@ class TrainStep:
 
     def _update(self, name: str, gradient: Any, numbers: Any) -> None:
         tf = load_tensorflow()
-        rate, corrected, keep = numbers[0], numbers[1], numbers[2]
+        rate, corrected, keep, _ = tf.unstack(numbers)
         slots = [self._variables[f"{kind}:{name}"] for kind in ("weight", "first", "second", "average")]
         weight, first, second, average = slots
         first = _BETA1 * first + (1 - _BETA1) * gradient

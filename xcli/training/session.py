@@ -1,11 +1,16 @@
-"""The phases of a fine-tuning, one after the other, from the last checkpoint on."""
+"""The phases of a fine-tuning, one after the other, from the last checkpoint on, and the calibration at the end.
+
+Label smoothing and mixup make a network underconfident, long training makes it overconfident. Dividing its logits by
+one number, the temperature, corrects both and changes no prediction (Guo et al., "On Calibration of Modern Neural
+Networks", ICML 2017). It is fitted on images that the network was not trained on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from xcli.training.calibration import apply_temperature, fit_temperature
+from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.training.checkpoints import Checkpoints, TrainingState
 from xcli.training.freezing import cut_below
 from xcli.training.recipe import HEAD, Phase, Recipe
@@ -13,28 +18,27 @@ from xcli.training.trainable import TrainableLayers
 from xcli.training.trainer import Trainer, Validator
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from xcli.models.hdf5_weights import Weights
     from xcli.training.base_model import BaseModel
+    from xcli.training.batches import TrainingData
     from xcli.training.callbacks import Callbacks
-    from xcli.training.distribution import Replicas
-    from xcli.training.training_data import TrainingData
+    from xcli.training.optimizer import Replicas
 
 _SCORED = 256
 """Pooled features that are validated at a time."""
 
+MIN_IMAGES = 50
+"""With fewer images the temperature would be fitted to their noise."""
+
+_LEAST, _MOST = 0.2, 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSession:
-    """Trains all phases of a recipe.
-
-    Attributes:
-        recipe: how to train.
-        base: what training starts from.
-        data: activations with classes.
-        dtype: of the arithmetic in the trained layers.
-        replicas: the devices that train.
-        callbacks: called during the training.
-    """
+    """Trains all phases of a recipe; `dtype` is that of the arithmetic in the trained layers."""
 
     recipe: Recipe
     base: BaseModel
@@ -44,11 +48,7 @@ class TrainingSession:
     callbacks: Callbacks
 
     def train(self, checkpoints: Checkpoints, state: TrainingState | None = None) -> tuple[Weights, TrainingState]:
-        """Trains from the beginning, or from where an earlier process stopped.
-
-        Args:
-            checkpoints: where the state is written.
-            state: that of the earlier process, which is updated.
+        """Trains from the beginning, or from the state of an earlier process, which is updated.
 
         Returns:
             The best weights of the last phase, calibrated if the recipe says so, and the final state.
@@ -87,13 +87,14 @@ class TrainingSession:
         validator = Validator(layers(), validation, batch_size) if validation is not None else None
         with self.replicas.scope():
             trained = layers()
+        training = self.data.training_set(pooled=pooled, balance=recipe.class_weights == "auto")
         return Trainer(
             phase,
             trained,
-            self.data.training_set(pooled=pooled, balance=recipe.class_weights == "auto"),
-            validator=validator,
-            seed=recipe.seed,
-            checkpoints=checkpoints,
+            training,
+            validator,
+            recipe.seed,
+            checkpoints,
             callbacks=self.callbacks,
             replicas=self.replicas,
         )
@@ -102,3 +103,40 @@ class TrainingSession:
 def _start_name(phase: int) -> str:
     """Name of the file of weights that a phase starts from; after the last phase, of the finished weights."""
     return f"start-{phase}.npz"
+
+
+def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
+    """Returns the temperature, from 0.2 to 5, that makes the true classes most likely; 1 if there are too few images.
+
+    Args:
+        scores: float32[m, classes], probabilities.
+        classes: int64[m].
+    """
+    import numpy as np
+
+    if len(scores) < MIN_IMAGES:
+        return 1.0
+    logits = np.log(np.maximum(scores.astype(np.float64), 1e-30))
+    true = logits[np.arange(len(logits)), classes]
+
+    def loss(sharpness: float) -> float:
+        scaled = logits * sharpness
+        top = scaled.max(1)
+        return float((top + np.log(np.exp(scaled - top[:, None]).sum(1)) - true * sharpness).mean())
+
+    # The loss is convex in the inverse temperature, so a ternary search finds its minimum.
+    low, high = 1 / _MOST, 1 / _LEAST
+    while high - low > 1e-4:
+        one, other = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, other) if loss(one) <= loss(other) else (one, high)
+    return 2 / (low + high)
+
+
+def apply_temperature(weights: Weights, temperature: float) -> Weights:
+    """Returns the weights with the logits of the classifier divided by a temperature."""
+    import numpy as np
+
+    return {
+        name: (array / np.float32(temperature)).astype(np.float32) if name in (KERNEL, BIAS) else array
+        for name, array in weights.items()
+    }

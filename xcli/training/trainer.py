@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.training.batches import TrainingSet, ValidationSet
     from xcli.training.checkpoints import Checkpoints, TrainingState
-    from xcli.training.distribution import Replicas
+    from xcli.training.optimizer import Replicas
     from xcli.training.recipe import Phase
     from xcli.training.trainable import TrainableLayers
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 class Validator:
     """Computes the probabilities of validation images, in batches of one size.
 
-    Args:
-        layers: like those that are trained, but others: their variables are overwritten.
-        data: the images.
-        batch_size: images at a time.
+    The layers are like those that are trained, but others: their variables are overwritten.
     """
 
     def __init__(self, layers: TrainableLayers, data: ValidationSet, batch_size: int) -> None:
@@ -56,10 +53,6 @@ class Validator:
             found.append(tf.nn.softmax(logits).numpy()[: len(numbers)])
         return np.concatenate(found)
 
-    def accuracy_and_loss(self, weights: Weights) -> tuple[float, float]:
-        """Returns the share of right predictions, and the mean cross-entropy in nats, under `weights`."""
-        return accuracy_and_loss(self.scores(weights), self.data.classes)
-
 
 def accuracy_and_loss(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> tuple[float, float]:
     """Returns the share of images whose best class is the true one, and the mean cross-entropy in nats.
@@ -76,17 +69,17 @@ def accuracy_and_loss(scores: NDArray[np.float32], classes: NDArray[np.int64]) -
 
 
 class Trainer:
-    """Trains one phase.
+    """Trains one phase, from the current weights of the layers, and writes a checkpoint after every epoch.
 
     Args:
         phase: its schedule.
-        layers: what is trained, from their current weights.
+        layers: what is trained.
         data: training examples.
         validator: computes the validation metrics; without it, the last epoch counts as the best.
         seed: of the order, the mixup and the dropout.
-        checkpoints: where the state is written after every epoch; None writes nothing.
+        checkpoints: where the state is written; None writes nothing.
         callbacks: called after every step and epoch.
-        replicas: the devices; see `TrainStep`.
+        replicas: see `TrainStep`.
     """
 
     def __init__(
@@ -94,7 +87,6 @@ class Trainer:
         phase: Phase,
         layers: TrainableLayers,
         data: TrainingSet,
-        *,
         validator: Validator | None,
         seed: int,
         checkpoints: Checkpoints | None = None,
@@ -107,10 +99,7 @@ class Trainer:
         self._best: Weights = layers.weights()
 
     def run(self, state: TrainingState) -> Weights:
-        """Trains to the end of the phase.
-
-        Args:
-            state: where to begin; updated after every epoch.
+        """Trains from `state`, which is updated after every epoch, to the end of the phase.
 
         Returns:
             The averaged weights at the end of the best epoch.
@@ -121,7 +110,8 @@ class Trainer:
         if state.epoch and self._checkpoints is not None:
             self.train_step.restore(self._checkpoints.arrays(self._name("last", state.epoch)))
             self._best = self._checkpoints.arrays(self._name("best", state.best_epoch))
-        while state.epoch < self.phase.epochs and not self._is_over(state):
+        patience = self.phase.patience if self.validator is not None else self.phase.epochs
+        while state.epoch < self.phase.epochs and state.epoch - state.best_epoch < patience:
             metrics = self._epoch(state.epoch)
             state.epoch += 1
             state.rows.append(metrics)
@@ -129,9 +119,6 @@ class Trainer:
             self._write_checkpoint(state)
             self._callbacks.on_epoch_end(metrics, self.phase)
         return self._best
-
-    def _is_over(self, state: TrainingState) -> bool:
-        return self.validator is not None and state.epoch - state.best_epoch >= self.phase.patience
 
     def _epoch(self, number: int) -> EpochMetrics:
         phase, begin = self.phase, time.monotonic()
@@ -150,24 +137,16 @@ class Trainer:
             )
         val_loss = val_accuracy = None
         if self.validator is not None:
-            val_accuracy, val_loss = self.validator.accuracy_and_loss(self.train_step.averaged())
-        return EpochMetrics(
-            phase.name,
-            number + 1,
-            rate,
-            loss / max(weight, 1e-9),
-            right / len(self.data),
-            val_loss,
-            val_accuracy,
-            time.monotonic() - begin,
-        )
+            scores = self.validator.scores(self.train_step.averaged())
+            val_accuracy, val_loss = accuracy_and_loss(scores, self.validator.data.classes)
+        loss, accuracy, seconds = loss / max(weight, 1e-9), right / len(self.data), time.monotonic() - begin
+        return EpochMetrics(phase.name, number + 1, rate, loss, accuracy, val_loss, val_accuracy, seconds)
 
     def _keep_best(self, metrics: EpochMetrics, state: TrainingState) -> None:
         """Keeps the weights of an epoch that is the best so far; without validation, every epoch is."""
         if metrics.val_accuracy is not None and metrics.val_loss is not None:
             found = (metrics.val_accuracy, -metrics.val_loss)
-            better = found > state.best
-            if not better:
+            if not found > state.best:
                 return
             state.best = found
         state.best_epoch = metrics.epoch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.training.calibration import MIN_IMAGES, apply_temperature, fit_temperature
+from xcli.training.session import MIN_IMAGES, apply_temperature, fit_temperature
 
 
 def drawn(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
