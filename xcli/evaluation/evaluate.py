@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, SourceError, UsageError
@@ -45,8 +45,7 @@ class Prediction:
     Attributes:
         ref: the image.
         label: name of its true class, as the model spells it.
-        predicted: name of the best class; None for an image that could not be read.
-        score: of the best class; None for an image that could not be read.
+        predicted, score: of the best class; None for an image that could not be read.
         correct: whether the best class is the true one; None for an image that could not be read.
         error: why the image could not be read, as in the `error` column; else None.
     """
@@ -103,25 +102,20 @@ class Evaluation:
 
     def predictions(self) -> list[Prediction]:
         """Returns the outcome for each image, in the order of the samples."""
+        best, scores = self.scores.argmax(1).tolist(), self.scores.max(1).tolist()
+        columns = (self.samples, self.true.tolist(), best, scores, self.errors)
         found = []
-        best = self.scores.argmax(1)
-        for number, (sample, error) in enumerate(zip(self.samples, self.errors, strict=True)):
-            true, guess = int(self.true[number]), int(best[number])
-            if error is not None:
-                found.append(Prediction(sample.ref, self.labels[true], error=error))
-            else:
-                score = float(self.scores[number, guess])
-                found.append(Prediction(sample.ref, self.labels[true], self.labels[guess], score, true == guess))
+        for sample, true, guess, score, error in zip(*columns, strict=True):
+            one = Prediction(sample.ref, self.labels[true], error=error)
+            if error is None:
+                one = replace(one, predicted=self.labels[guess], score=score, correct=true == guess)
+            found.append(one)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class ScoresTask:
-    """All scores of each image, in the column `features`; a `xcli.inference.tasks.Task`.
-
-    Attributes:
-        labels: names of the classes, for provenance.
-    """
+    """All scores of each image, in the column `features`; a `xcli.inference.tasks.Task`."""
 
     labels: Labels
 
@@ -219,9 +213,7 @@ def choose_split(images: LabelledImages, split: str | None) -> tuple[Sample, ...
         raise UsageError(f"the split must be one of {', '.join(SPLIT_CHOICES)}; received {split!r}")
     if not images.samples:
         raise SourceError(f"the data have no images, only empty class folders: {', '.join(images.empty)}")
-    if split is None:
-        return images.part(TEST) or images.part(VALIDATION) or images.samples
-    return images.samples
+    return (split is None and (images.part(TEST) or images.part(VALIDATION))) or images.samples
 
 
 def split_of(samples: Sequence[Sample]) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TOP_K = 5
 """`top5` counts an image as right if its true class is among so many best ones, or among all if there are fewer."""
 
+FIGURES = ("precision", "recall", "f1", "support")
+"""The figures of each class."""
+
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017."""
 
@@ -61,25 +64,13 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns JSON's types: `top1`, `top5`, `n`, `macro`, `weighted`, `ece`, and `per_class` with all C classes."""
-        return {
-            "top1": self.top1,
-            "top5": self.top5,
-            "n": self.n,
-            "macro": dict(self.macro),
-            "weighted": dict(self.weighted),
-            "ece": self.ece,
-            "per_class": [
-                {
-                    "label": label,
-                    "index": index,
-                    "precision": float(self.precision[index]),
-                    "recall": float(self.recall[index]),
-                    "f1": float(self.f1[index]),
-                    "support": int(self.support[index]),
-                }
-                for index, label in enumerate(self.labels)
-            ],
-        }
+        members = {name: getattr(self, name) for name in ("top1", "top5", "n", "macro", "weighted", "ece")}
+        columns = [getattr(self, name).tolist() for name in FIGURES]
+        per_class = [
+            {"label": label, "index": index, **dict(zip(FIGURES, figures, strict=True))}
+            for index, (label, *figures) in enumerate(zip(self.labels, *columns, strict=True))
+        ]
+        return {**members, "per_class": per_class}
 
 
 def compute_metrics(
@@ -114,6 +105,7 @@ def compute_metrics(
         "f1": _ratio(2 * right, support + guessed),
     }
     occurring, n = support + guessed > 0, len(target)
+    probabilities = n and scores.min() >= 0 and scores.max() <= 1.01  # with a margin for rounding to few bits
     return Metrics(
         labels=tuple(labels),
         n=n,
@@ -123,7 +115,7 @@ def compute_metrics(
         support=support,
         macro={name: float(values[occurring].mean()) if n else 0.0 for name, values in figures.items()},
         weighted={name: float(values @ support / n) if n else 0.0 for name, values in figures.items()},
-        ece=calibration_error(best, predicted == target) if n and _are_probabilities(scores) else None,
+        ece=calibration_error(best, predicted == target) if probabilities else None,
         **figures,
     )
 
@@ -157,8 +149,7 @@ def _ranked(
     import numpy as np
 
     n, classes = scores.shape
-    predicted, rank = np.empty(n, np.int64), np.empty(n, np.int64)
-    best = np.empty(n, scores.dtype)
+    predicted, rank, best = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, scores.dtype)
     step = max(1, _CHUNK // classes)
     for start in range(0, n, step):
         part = slice(start, start + step)
@@ -176,8 +167,3 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
     import numpy as np
 
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-
-
-def _are_probabilities(scores: NDArray[np.floating[Any]]) -> bool:
-    """Tells whether all scores are from 0 to 1, with a margin for rounding to few bits."""
-    return bool(scores.min() >= 0 and scores.max() <= 1.01)

@@ -35,15 +35,8 @@ _DPI = 110
 _THUMBNAIL = 176  # pixels
 _COLUMNS = 6
 _LABEL = 26  # characters of a class name
-_FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Zen Hei",
-    "Noto Sans",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
-)
+_FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei"]
+_FONTS += ["Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari"]
 """Tried in turn, so that names in scripts that the first font lacks are drawn if another font is installed."""
 
 
@@ -80,8 +73,7 @@ def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> by
         if count <= _ANNOTATED:
             _annotate(axes, matrix, shares)
         _name_classes(axes, names)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
+        axes.set(xlabel="predicted class", ylabel="true class")
         right, n = int(matrix.trace()), int(matrix.sum())
         axes.set_title(f"{right:,} of {n:,} images right" + (f" ({right / n:.1%})" if n else ""))
         bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.01, label="share of the true class")
@@ -91,15 +83,15 @@ def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> by
 
 
 def _annotate(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    for (row, column), number in [(at, int(matrix[at])) for at in zip(*matrix.nonzero(), strict=True)]:
+    for row, column in zip(*matrix.nonzero(), strict=True):
+        number = int(matrix[row, column])
         colour = "white" if shares[row, column] > 0.3 else "#202020"
         size = 10 if number < 1000 or len(matrix) <= 6 else 7.5
         axes.text(column, row, f"{number:,}", ha="center", va="center", color=colour, fontsize=size)
 
 
 def _name_classes(axes: Axes, names: Sequence[str]) -> None:
-    count = len(names)
-    size = 10 if count <= _ANNOTATED else 7.5
+    count, size = len(names), 10 if len(names) <= _ANNOTATED else 7.5
     ticks = range(0, count, -(-count // _NAMED))  # beyond 120 classes, only every second, third, ... has a name
     shown = [names[tick] for tick in ticks]
     if _ANNOTATED < count <= _NAMED:
@@ -128,12 +120,14 @@ def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
         figure = Figure(figsize=(11, 4.4), dpi=_DPI, layout="constrained")
         epochs = list(range(1, len(rows) + 1))
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            values = {key: [_number(row.get(key)) for row in rows] for key in (name, f"val_{name}")}
             for key, label, colour in ((name, "training", "#7f7f7f"), (f"val_{name}", "validation", "#1f77b4")):
-                if any(value == value for value in values[key]):
-                    axes.plot(epochs, values[key], color=colour, marker="o", markersize=3.5, label=label)
-            if name == "accuracy":
-                _mark_best(axes, values["val_accuracy"])
+                values = [float("nan") if row.get(key) is None else float(row[key]) for row in rows]
+                known = [(value, -epoch) for value, epoch in zip(values, epochs, strict=True) if value == value]
+                if known:
+                    axes.plot(epochs, values, color=colour, marker="o", markersize=3.5, label=label)
+                if known and key == "val_accuracy":
+                    best, epoch = max(known)
+                    axes.plot([-epoch], [best], "*", markersize=13, color="#d62728", label=f"best: {best:.4f}")
             _mark_phases(axes, [str(row.get("phase", "")) for row in rows])
             axes.set(xlabel="epoch", xlim=(0.5, max(len(rows), 1) + 0.5))
             axes.set_title(name, pad=18)  # above the names of the phases
@@ -144,37 +138,18 @@ def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
         return _png(figure)
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _mark_best(axes: Axes, values: Sequence[float]) -> None:
-    known = [(value, -epoch) for epoch, value in enumerate(values, start=1) if value == value]
-    if not known:
-        return
-    best, epoch = max(known)
-    axes.plot([-epoch], [best], linestyle="none", marker="*", markersize=13, color="#d62728", label=f"best: {best:.4f}")
-
-
 def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
     """Draws a band with the name of each phase, if there is more than one."""
     starts = [index for index, phase in enumerate(phases) if index == 0 or phases[index - 1] != phase]
     if len(starts) < 2:
         return
+    above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (2, 3), "textcoords": "offset points"}
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(phases)], strict=True)):
         if number % 2:
             axes.axvspan(start + 0.5, end + 0.5, color="#000000", alpha=0.05, linewidth=0)
         if number:
             axes.axvline(start + 0.5, color="#606060", linewidth=0.8, linestyle="--")
-        axes.annotate(
-            _short(phases[start], 18),
-            (start + 0.5, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(2, 3),
-            textcoords="offset points",
-            fontsize=8.5,
-            color="#404040",
-        )
+        axes.annotate(_short(phases[start], 18), (start + 0.5, 1), fontsize=8.5, color="#404040", **above)
 
 
 def mistakes_png(mistakes: Sequence[Prediction]) -> bytes:
@@ -214,18 +189,14 @@ def _draw_mistake(axes: Axes, mistake: Prediction) -> None:
     except ImageError as error:  # the file was removed or changed after it was classified
         axes.imshow(np.full((_THUMBNAIL, _THUMBNAIL, 3), 224, np.uint8))
         axes.text(0.5, 0.5, error.reason, ha="center", va="center", transform=axes.transAxes)
-    axes.set_title(
-        f"{mistake.score:.1%} {_short(mistake.predicted or '', 20)}\ntrue: {_short(mistake.label, 22)}",
-        fontsize=8.5,
-        loc="left",
-    )
+    title = f"{mistake.score:.1%} {_short(mistake.predicted or '', 20)}\ntrue: {_short(mistake.label, 22)}"
+    axes.set_title(title, fontsize=8.5, loc="left")
     path = one_line(mistake.ref.path)
     path = path if len(path) <= 32 else "…" + path[-31:]
     axes.text(0, -0.02, path, fontsize=6, color="#606060", ha="left", va="top", transform=axes.transAxes)
 
 
 def _text_png(text: str) -> bytes:
-    """Draws a picture of a few words, for when there is nothing else to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=_DPI)
@@ -247,9 +218,7 @@ def _settings() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # characters that no font has are drawn as boxes
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {"text.parse_math": False, "font.family": list(_FONTS), "savefig.facecolor": "white"}
-        )
+        matplotlib.rcParams.update({"text.parse_math": False, "font.family": _FONTS, "savefig.facecolor": "white"})
         yield
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS
 from xcli.core.text import one_line
+from xcli.evaluation.metrics import FIGURES
 from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -46,18 +48,14 @@ def check_folder(folder: str, overwrite: bool) -> None:
     if is_url(folder):
         raise UsageError(f"{folder!r}: evaluate writes a directory of this machine; copy that to the object store")
     shown = one_line(folder)
-    if os.path.isdir(folder):
-        if not overwrite and os.listdir(folder):
-            raise OutputError(f"{shown} is not empty; give another directory, or --overwrite to replace a report in it")
-        writable = folder
-    elif os.path.lexists(folder):
+    exists = os.path.isdir(folder)
+    writable = folder if exists else os.path.dirname(folder.rstrip("/")) or os.curdir
+    if exists and not overwrite and os.listdir(folder):
+        raise OutputError(f"{shown} is not empty; give another directory, or --overwrite to replace a report in it")
+    if not exists and os.path.lexists(folder):
         raise OutputError(f"cannot write {shown}: it is not a directory")
-    else:
-        writable = os.path.dirname(folder.rstrip("/")) or os.curdir
-        if not os.path.isdir(writable):
-            raise OutputError(
-                f"cannot write {shown}: the directory {one_line(writable)} does not exist; create it first"
-            )
+    if not os.path.isdir(writable):
+        raise OutputError(f"cannot write {shown}: the directory {one_line(writable)} does not exist; create it first")
     if not os.access(writable, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {shown}: no permission to write in {one_line(writable)}")
 
@@ -82,19 +80,16 @@ def write_report(
     Raises:
         OutputError: a file cannot be written.
     """
-    try:
+    with write_errors(folder):
         os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {one_line(folder)}: {error.strerror}") from error
     files: list[AtomicFile] = []
     try:
         for name, content in _contents(metrics, predictions, extra or {}):
-            file = AtomicFile(os.path.join(folder, name), overwrite)
-            files.append(file)
+            files.append(AtomicFile(os.path.join(folder, name), overwrite))
             if isinstance(content, bytes):
-                file.stream.write(content)
+                files[-1].stream.write(content)
             else:
-                _write_csv(file, content)
+                _write_csv(files[-1], content)
         commit(files)
     except BaseException:
         for file in files:
@@ -127,7 +122,7 @@ def _per_class(metrics: Metrics) -> pa.RecordBatch:
     import pyarrow as pa
 
     columns = {"label": pa.array(metrics.labels, pa.string()), "index": pa.array(range(len(metrics.labels)))}
-    columns |= {name: pa.array(getattr(metrics, name)) for name in ("precision", "recall", "f1", "support")}
+    columns |= {name: pa.array(getattr(metrics, name)) for name in FIGURES}
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -146,8 +141,7 @@ def _predictions(predictions: Sequence[Prediction]) -> pa.RecordBatch:
         PATH: pa.array([one.ref.path for one in predictions], pa.string()),
         STATUS: pa.array([ERROR_STATUS if one.error else OK_STATUS for one in predictions], pa.string()),
     }
-    types = {ERROR: pa.string(), "label": pa.string(), "predicted": pa.string(), "score": pa.float32()}
-    types["correct"] = pa.bool_()
+    types = dict.fromkeys((ERROR, "label", "predicted"), pa.string()) | {"score": pa.float32(), "correct": pa.bool_()}
     columns |= {name: pa.array([getattr(one, name) for one in predictions], kind) for name, kind in types.items()}
     return pa.RecordBatch.from_pydict(columns)
 

@@ -61,11 +61,8 @@ class ActivationCache:
     """Entries in a directory.
 
     Args:
-        parent: the directory in which the cache has its sub-folder; both are made if they do not exist.
+        parent: the directory in which the cache has its sub-folder, `folder`; both are made if they do not exist.
         limit: bytes that all entries together may take, including those of this run.
-
-    Attributes:
-        folder: the sub-folder.
 
     Raises:
         OutputError: the directory cannot be made, or the sub-folder is a link.
@@ -123,11 +120,7 @@ class ActivationCache:
         write_atomically(str(self.folder / key / ENTRY), text.encode(), overwrite=True, exclusive=True)
 
     def reserve(self, keys: Collection[str], size: int) -> None:
-        """Makes room for the entries of this run by evicting those that were used least recently.
-
-        Args:
-            keys: the entries that this run needs, whether they exist or not.
-            size: bytes of all of them together.
+        """Makes room for the `size` bytes of all entries of this run by evicting those used least recently.
 
         Raises:
             UsageError: they take more than the limit.
@@ -157,10 +150,9 @@ class ActivationCache:
                     others.append((path.stat().st_mtime, _size(path), path))
         total = sum(size for _, size, _ in others)
         for _, size, path in sorted(others, key=lambda one: one[0]):
-            if total <= limit:
-                break
-            self._evict(path)
-            total -= size
+            if total > limit:
+                self._evict(path)
+                total -= size
 
     def _evict(self, path: Path) -> None:
         lock = FileLock(path.with_name(f"{path.name}{LOCK_SUFFIX}"))
@@ -181,20 +173,16 @@ class ActivationCache:
         return sum(map(_size, self._entries()))
 
     def _entries(self) -> list[Path]:
-        """Returns the directories of all entries that this program has made."""
         return [path for path in self.folder.iterdir() if _is_entry(path)]
 
 
 def _is_entry(path: Path) -> bool:
     """Tells by its name and its marker file whether a directory is an entry that this program has made."""
-    is_key = _KEY.fullmatch(path.name) is not None
-    return is_key and not path.is_symlink() and path.is_dir() and (path / MARKER).is_file()
+    return _KEY.fullmatch(path.name) is not None and not path.is_symlink() and (path / MARKER).is_file()
 
 
 def _size(path: Path) -> int:
     """Returns the bytes that the files of a directory take on disk; a file with holes takes less than its length."""
-    total = 0
     with suppress(OSError):
-        for entry in os.scandir(path):
-            total += entry.stat().st_blocks * 512
-    return total
+        return sum(entry.stat().st_blocks * 512 for entry in os.scandir(path))
+    return 0

@@ -51,8 +51,7 @@ class Augmentation:
 
     def distinct(self, views: int) -> int:
         """Returns how many of `views` views differ: without crops and colour changes at most two."""
-        varied = self.crop < 1 or self.colour > 0
-        return views if varied else min(views, 2 if self.flip else 1)
+        return views if self.crop < 1 or self.colour > 0 else min(views, 2 if self.flip else 1)
 
     def describe(self, view: int, seed: int) -> dict[str, Any]:
         """Returns everything that a view's pixels depend on, besides the image and its preprocessing."""
@@ -64,15 +63,9 @@ class Augmentation:
 
 
 def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
-    """Returns a function that decodes one view of an image.
+    """Returns a function that decodes a view; its random numbers follow from the seed, the view and the image's bytes.
 
-    Args:
-        augmentation: what may change.
-        view: number of the view; 0 is the plain image.
-        seed: the random numbers follow from it, the view and the image's bytes.
-
-    Returns:
-        A function of a location and a `Preprocessing` that returns uint8[size, size, 3] and raises ImageError.
+    It is a function of a location and a `Preprocessing` that returns uint8[size, size, 3] and raises ImageError.
     """
 
     def decode(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -92,7 +85,6 @@ def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
 def _random_view(
     data: bytes, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Decodes an image with random changes, whose random numbers come from `rng`."""
     import numpy as np
     from PIL import Image, ImageEnhance
 
@@ -114,12 +106,9 @@ def _random_view(
 
 
 def crop_window(side: int, least: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Returns a random window (left, top, right, bottom), in pixels, of a square.
+    """Returns a random window (left, top, right, bottom), in pixels, of a square with sides of `side` pixels.
 
-    Args:
-        side: of the square, in pixels.
-        least: smallest share of its area that the window covers; 1 gives the whole square.
-        rng: the source of random numbers.
+    It covers at least the share `least` of the square's area; 1 gives the whole square.
     """
     import numpy as np
 

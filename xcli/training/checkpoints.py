@@ -52,8 +52,7 @@ class TrainingState:
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingState:
         """Makes a state from the dictionary that `dataclasses.asdict` returned and JSON has kept."""
         rows = [EpochMetrics(**row) for row in value["rows"]]
-        accuracy, loss = value["best"]
-        return cls(**{**value, "rows": rows, "best": (accuracy, loss)})
+        return cls(**{**value, "rows": rows, "best": tuple(value["best"])})
 
 
 class Checkpoints:
@@ -91,11 +90,7 @@ class Checkpoints:
         return state
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Reads arrays by name from a file that the state needs.
-
-        Raises:
-            UsageError: they cannot be read.
-        """
+        """Reads arrays by name from a file that the state needs; raises UsageError if they cannot be read."""
         import numpy as np
 
         path = self.folder / name
@@ -115,27 +110,19 @@ class Checkpoints:
 
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self._put(name, buffer.getbuffer())
+        write_atomically(str(self.folder / name), buffer.getbuffer(), overwrite=True)
 
     def commit(self, state: Mapping[str, Any], keep: set[str]) -> None:
-        """Replaces the state, and removes arrays that the new one does not need.
-
-        Args:
-            state: in JSON's types.
-            keep: names of the files of arrays that the state needs.
+        """Replaces the state, which is in JSON's types, and removes the files of arrays that are not in `keep`.
 
         Raises:
             OutputError: it cannot be written.
         """
         text = json.dumps({"settings": self.settings, "state": state}, indent=1)
-        self._put(STATE, text.encode())
-        for path in self.folder.glob("*.npz"):
-            if path.name not in keep:
-                with suppress(OSError):
-                    path.unlink()
-
-    def _put(self, name: str, data: bytes | memoryview) -> None:
-        write_atomically(str(self.folder / name), data, overwrite=True)
+        write_atomically(str(self.folder / STATE), text.encode(), overwrite=True)
+        for path in set(self.folder.glob("*.npz")) - {self.folder / name for name in keep}:
+            with suppress(OSError):
+                path.unlink()
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(

@@ -25,11 +25,9 @@ class Cut:
     """The tensor at which the network is cut.
 
     Attributes:
-        unfreeze: what is trained: one of `UNFREEZE`.
         tap: name of the layer whose output it is; `pixels` for the input; None for the pooled features.
     """
 
-    unfreeze: str
     tap: str | None
 
     @property
@@ -41,10 +39,9 @@ class Cut:
         return layers()[0 if self.tap == PIXELS else names.index(self.tap) + 1 :]
 
     def bytes_per_image(self, size: int) -> int:
-        """Returns the size on disk of one image's activations: float16 maps or uint8 pixels, and float32 features.
+        """Returns the bytes of one image's activations: float16 maps or uint8 pixels, and float32 features.
 
-        Args:
-            size: side of the input, in pixels.
+        The side of the input is `size` pixels.
         """
         pooled = layers()[-1].filters * 4
         if self.tap is None:
@@ -56,10 +53,7 @@ class Cut:
 
 
 def cut_below(unfreeze: str) -> Cut:
-    """Returns the cut below the first trained block.
-
-    Args:
-        unfreeze: one of `UNFREEZE`; a block means this one and all above it.
+    """Returns the cut for one of `UNFREEZE`, where a block means this one and all above it.
 
     Raises:
         UsageError: it is not one of these.
@@ -67,9 +61,8 @@ def cut_below(unfreeze: str) -> Cut:
     if unfreeze not in UNFREEZE:
         raise UsageError(f"--unfreeze takes none, block14 down to block1, or all; received {unfreeze!r}")
     if unfreeze == "none":
-        return Cut(unfreeze, None)
-    first = 1 if unfreeze == "all" else int(unfreeze.removeprefix("block"))
-    if first == 1:
-        return Cut(unfreeze, PIXELS)
-    below = f"block{first - 1}_"
-    return Cut(unfreeze, [layer.name for layer in layers() if layer.name.startswith(below)][-1])
+        return Cut(None)
+    if unfreeze in ("all", "block1"):
+        return Cut(PIXELS)
+    below = f"block{int(unfreeze.removeprefix('block')) - 1}_"
+    return Cut([layer.name for layer in layers() if layer.name.startswith(below)][-1])

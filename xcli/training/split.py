@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -21,19 +21,14 @@ if TYPE_CHECKING:
 
     from xcli.sources.labelled import LabelledImages, Sample
 
-MAX_NAMED = 10
-"""Classes that a message names; of more it says how many."""
-
 log = logging.getLogger("xcli")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled image and the part that it belongs to.
+    """One labelled image and the part that it belongs to: `train`, `validation` or `test`.
 
     Attributes:
-        sample: the image and its label.
-        split: `train`, `validation` or `test`.
         digest: SHA-256 of its bytes in hexadecimal; None where they cannot be read.
         error: why they cannot be read, else None.
     """
@@ -46,10 +41,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """All images, each in exactly one part.
+    """All images, in the order of the data, each in exactly one part.
 
     Attributes:
-        examples: in the order of the data.
         labels: class names, in the order of the model's outputs.
         skipped: counts of directory entries that are not among the images, by reason.
     """
@@ -86,17 +80,16 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
     with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(_read, data.samples))
     if any(example.split == VALIDATION for example in examples):
-        _check_validation(data)
+        lacking = _lacking(data, VALIDATION)
+        if lacking:
+            raise SourceError(
+                f"the validation part has no images of {quote_names(lacking)}: add some, or remove the validation part "
+                "so that one is split off (--val-split)"
+            )
     elif val_split:
         for index in _choose(examples, data.labels, val_split, seed):
             examples[index] = replace(examples[index], split=VALIDATION)
-    shared = _shared(examples)
-    if shared:
-        log.warning(
-            "%d of the validation and test images are byte-identical to training images: the metrics will be too good",
-            shared,
-        )
-    _warn_of_two_labels(examples)
+    _warn_of_duplicates(examples)
     return Split(tuple(examples), data.labels, dict(data.skipped))
 
 
@@ -121,20 +114,14 @@ def _check_classes(data: LabelledImages) -> None:
         raise SourceError(
             f"all images are of the one class {quote_names(data.labels)}: a classifier needs two or more classes"
         )
-    trained = {sample.label for sample in data.samples if sample.split in (None, TRAIN)}
-    lacking = [label for label in data.labels if label not in trained]
+    lacking = _lacking(data, TRAIN)
     if lacking:
         raise SourceError(f"no training images of {quote_names(lacking)}: add some, or remove the class")
 
 
-def _check_validation(data: LabelledImages) -> None:
-    there = {sample.label for sample in data.samples if sample.split == VALIDATION}
-    lacking = [label for label in data.labels if label not in there]
-    if lacking:
-        raise SourceError(
-            f"the validation part has no images of {quote_names(lacking)}: add some, or remove the validation part so "
-            "that one is split off (--val-split)"
-        )
+def _lacking(data: LabelledImages, part: str) -> list[str]:
+    there = {sample.label for sample in data.samples if (sample.split or TRAIN) == part}
+    return [label for label in data.labels if label not in there]
 
 
 def quote_names(labels: Iterable[str]) -> str:
@@ -144,11 +131,11 @@ def quote_names(labels: Iterable[str]) -> str:
 
 def _choose(examples: Sequence[Example], labels: Sequence[str], share: float, seed: int) -> set[int]:
     """Returns the indices of the training images to use for validation."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
         # Images that cannot be read are not counted, and stay in their part.
         if example.split == TRAIN and example.digest is not None:
-            groups.setdefault(example.digest, []).append(index)
+            groups[example.digest].append(index)
     by_class: dict[str, list[str]] = {label: [] for label in labels}
     for digest, indices in groups.items():
         by_class[examples[indices[0]].sample.label].append(digest)
@@ -161,12 +148,11 @@ def _choose(examples: Sequence[Example], labels: Sequence[str], share: float, se
         # Sorting by a hash of bytes and seed gives a random order that does not depend on the release of NumPy.
         members.sort(key=lambda digest: sha256(f"{seed}/{digest}".encode()).digest())
         wanted = max(1, math.floor(share * sum(len(groups[one]) for one in members) + 0.5))
-        taken = 0
         for digest in members[:-1]:
-            if taken >= wanted:
+            if wanted <= 0:
                 break
             chosen.update(groups[digest])
-            taken += len(groups[digest])
+            wanted -= len(groups[digest])
     if not chosen:
         raise SourceError(
             "no class has two different images, so none can be used for validation: add images, or train without a "
@@ -177,12 +163,14 @@ def _choose(examples: Sequence[Example], labels: Sequence[str], share: float, se
     return chosen
 
 
-def _shared(examples: Sequence[Example]) -> int:
+def _warn_of_duplicates(examples: Sequence[Example]) -> None:
     trained = {example.digest for example in examples if example.split == TRAIN} - {None}
-    return sum(example.split != TRAIN and example.digest in trained for example in examples)
-
-
-def _warn_of_two_labels(examples: Sequence[Example]) -> None:
+    shared = sum(example.split != TRAIN and example.digest in trained for example in examples)
+    if shared:
+        log.warning(
+            "%d of the validation and test images are byte-identical to training images: the metrics will be too good",
+            shared,
+        )
     pairs = {(example.digest, example.sample.label) for example in examples if example.digest is not None}
     counts = Counter(digest for digest, _ in pairs)
     several = sum(count > 1 for count in counts.values())

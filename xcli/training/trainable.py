@@ -86,10 +86,10 @@ class TrainableLayers:
         tf = load_tensorflow()
         if self.cut.tap is None:
             return tf.cast(x, tf.float32)
-        if self.cut.tap == PIXELS:
+        start = self.cut.tap
+        if start == PIXELS:
             factor, offset = self._scaling
-            x = tf.cast(x, tf.float32) * factor + offset
-        start = "input" if self.cut.tap == PIXELS else self.cut.tap
+            start, x = "input", tf.cast(x, tf.float32) * factor + offset
         values = {start: tf.cast(x, self.dtype)}
         for layer in self.cut.trained:
             values[layer.name] = self._apply(layer, [values[name] for name in layer.inputs])
@@ -126,10 +126,10 @@ class TrainableLayers:
         inverse, mean = self._factors[norm]
         scale = self.variables[f"{norm}/gamma"] * inverse
         shift = tf.cast(self.variables[f"{norm}/beta"] - mean * scale, self.dtype)
+        kernel, stride, padding = "kernel", layer.stride, layer.padding.upper()
         if layer.kind == "sepconv":
             depthwise = tf.cast(self.variables[f"{layer.name}/depthwise_kernel"], self.dtype)
             x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
-            kernel, stride, padding = self.variables[f"{layer.name}/pointwise_kernel"], 1, "SAME"
-        else:
-            kernel, stride, padding = self.variables[f"{layer.name}/kernel"], layer.stride, layer.padding.upper()
+            kernel, stride, padding = "pointwise_kernel", 1, "SAME"
+        kernel = self.variables[f"{layer.name}/{kernel}"]
         return tf.nn.bias_add(tf.nn.conv2d(x, tf.cast(kernel * scale, self.dtype), stride, padding), shift)
