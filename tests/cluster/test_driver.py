@@ -239,10 +239,10 @@ def test_parts_beyond_the_last_go(fake: Fake, photos: Path, tmp_path: Path) -> N
     assert [Path(row["path"]).name for row in rows(target)] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
-def test_a_death_between_the_notes_of_changed_images_and_their_part(
+def test_a_death_between_the_sidecar_of_changed_images_and_their_part(
     fake: Fake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The notes would agree with the images, and the part be of the old ones."""
+    """The sidecar would agree with the images, and the part be of the old ones."""
     target = tmp_path / "out"
     fake.dies_after = 3
     with pytest.raises(XcliError):
@@ -300,7 +300,7 @@ def test_a_part_that_is_damaged_after_it_was_written_is_noticed(fake: Fake, phot
 
     run = make(target, photos)
     run.worker = Disk
-    with pytest.raises(OutputError, match=r"part-00003\.parquet has not the 1 rows that were written"):
+    with pytest.raises(OutputError, match=r"part-00003\.parquet does not have the 1 rows that were written"):
         run.run()
     make(target, photos).run()
     assert rows(target) == local_rows(photos, tmp_path)
@@ -313,7 +313,7 @@ def test_another_batch_size_is_refused(fake: Fake, photos: Path, tmp_path: Path)
     fake.dies_after = None
     run = make(tmp_path / "out", photos)
     run.options = RunOptions(batch_size=3, device="cpu")
-    with pytest.raises(OutputError, match="batch_size was 2, is 3"):
+    with pytest.raises(OutputError, match=r"with --batch-size 2, but the worker on .* has --batch-size 3"):
         run.run()
 
 
@@ -323,10 +323,10 @@ def test_other_settings_are_refused(fake: Fake, photos: Path, tmp_path: Path) ->
     with pytest.raises(XcliError):
         make(target, photos).run()
     fake.dies_after = None
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match=r"with no --normalize, but the worker on .* has --normalize"):
         make(target, photos, table=FeaturesTask(normalize=True).for_model).run()
     make(target, photos).run()
-    with pytest.raises(OutputError, match="exists, with other settings or sources; pass --overwrite"):
+    with pytest.raises(OutputError, match="exists, from a run with other settings or sources; pass --overwrite"):
         make(target, photos, part_rows=3).run()
     assert len(rows(target)) == 7
     make(target, photos, part_rows=3, overwrite=True).run()

@@ -17,6 +17,7 @@ from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.outputs.dataset import Dataset, check_directory
 from xcli.outputs.target import Directory, parse_target
+from xcli.storage.directories import LocalFolder
 from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
@@ -78,17 +79,17 @@ def test_after_any_deaths_the_rows_are_those_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize("survivors", range(4))
-def test_a_finished_dataset_whose_notes_were_not_all_cleared_away_is_finished(
+def test_a_finished_dataset_whose_sidecars_were_not_all_removed_is_finished(
     survivors: int, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed, or out of luck with its disk, after the last row was in its place."""
-    monkeypatch.setattr(Dataset, "_clear_away", lambda self: None)
+    monkeypatch.setattr(Dataset, "_clean_up", lambda self: None)
     recorder()
     monkeypatch.undo()
     whole = table(recorder.target)
-    notes = sorted(recorder.target.glob("_part-*"))
-    assert len(notes) > 3
-    for path in notes[survivors:]:
+    sidecars = sorted(recorder.target.glob("_part-*"))
+    assert len(sidecars) > 3
+    for path in sidecars[survivors:]:
         path.unlink()
     recorder.computed.clear()
     recorder()
@@ -96,7 +97,7 @@ def test_a_finished_dataset_whose_notes_were_not_all_cleared_away_is_finished(
     assert table(recorder.target).equals(whole)
     assert {name for name in os.listdir(recorder.target) if name.startswith("_")} == {"_SUCCESS", "_meta.json"}
     recorder.sources = (str(recorder.photos / "00.jpg"),)
-    with pytest.raises(OutputError, match="exists, with other settings"):
+    with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder()
     assert table(recorder.target).equals(whole)
 
@@ -105,7 +106,7 @@ def test_a_finished_dataset_that_nobody_can_vouch_for_is_not_added_to(recorder: 
     recorder()
     whole = table(recorder.target)
     (recorder.target / "_meta.json").write_text("")
-    with pytest.raises(OutputError, match=r"is finished, but has no _meta\.json that says what made it"):
+    with pytest.raises(OutputError, match=r"is finished, but has no _meta\.json, which records its settings"):
         recorder()
     assert table(recorder.target).equals(whole)
 
@@ -135,15 +136,15 @@ def test_death_while_the_parts_are_put_in_order(recorder: Recorder, monkeypatch:
         recorder(die_after=12)
     for name in ("01.jpg", "05.jpg"):
         os.utime(recorder.photos / name, (1, 1))
-    unlink = Dataset._unlink
+    unlink = LocalFolder.unlink
 
-    def die(self: Dataset, *removed: str) -> None:
+    def die(self: LocalFolder, *removed: str) -> None:
         if any(name.startswith("part-") for name in removed):
             raise Killed
         unlink(self, *removed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "_unlink", die)
+        patch.setattr(LocalFolder, "unlink", die)
         with pytest.raises(Killed):
             recorder()
     assert not (recorder.target / "_SUCCESS").exists()
@@ -151,7 +152,7 @@ def test_death_while_the_parts_are_put_in_order(recorder: Recorder, monkeypatch:
     assert sorted(names(recorder.target)) == sorted(os.listdir(recorder.photos))
 
 
-def test_a_part_without_its_notes_is_computed_again(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_without_its_sidecar_is_computed_again(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Killed):
         recorder(die_after=12)
     os.unlink(recorder.target / "_part-00001.arrow")
@@ -166,7 +167,7 @@ def test_a_finished_dataset_is_recognised_and_overwritten_when_asked(
     recorder()
     assert recorder().listed == 0
     assert "finished already" in caplog.text
-    with pytest.raises(OutputError, match="exists, with other settings"):
+    with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder(batch_size=3)
     assert (recorder.target / "_SUCCESS").exists()
     with pytest.raises(Killed):
@@ -201,13 +202,13 @@ def test_what_a_dead_process_was_writing_goes(recorder: Recorder) -> None:
 def test_files_of_others_are_left_alone(recorder: Recorder) -> None:
     recorder.target.mkdir()
     (recorder.target / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds notes\.txt"):
+    with pytest.raises(OutputError, match=r"contains notes\.txt"):
         check_directory(Directory(str(recorder.target)), "parquet")
-    with pytest.raises(OutputError, match=r"holds notes\.txt"):
+    with pytest.raises(OutputError, match=r"contains notes\.txt"):
         recorder(overwrite=True, restart=True)
     os.unlink(recorder.target / "notes.txt")
     (recorder.target / "part-00000.parquet").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds part-00000\.parquet"):
+    with pytest.raises(OutputError, match=r"contains part-00000\.parquet"):
         recorder(overwrite=True)
     assert (recorder.target / "part-00000.parquet").read_text() == "mine"
 
@@ -248,9 +249,9 @@ def test_what_is_a_dataset(tmp_path: Path) -> None:
         isinstance(parse_target(name), Directory) for name in (None, "-", "new", str(tmp_path / "new.parquet"))
     )
     check_directory(Directory(f"{tmp_path}/new/"), "parquet")
-    with pytest.raises(UsageError, match="for csv give the name of a file"):
+    with pytest.raises(UsageError, match="for csv give a file name"):
         check_directory(Directory(f"{tmp_path}/new/"), "csv")
-    with pytest.raises(OutputError, match="no such directory"):
+    with pytest.raises(OutputError, match=r"the directory '.*/no' does not exist$"):
         check_directory(Directory(f"{tmp_path}/no/such/"), "parquet")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="it is a file"):

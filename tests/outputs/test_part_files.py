@@ -1,4 +1,4 @@
-"""One part of a dataset and its notes, on a disk and in an object store."""
+"""One part of a directory and its sidecar, on a disk and in an object store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.outputs.test_partial_file import ref_of, rows_of
 from tests.outputs.test_resume import SCHEMA
 from xcli.core.records import FileState
-from xcli.outputs.part_files import PartWriter, notes_name, part_name, part_number, read_notes
+from xcli.outputs.part_files import PartWriter, part_name, part_number, read_sidecar, sidecar_name
 from xcli.outputs.resume import key_of
 from xcli.storage.directories import Folder, open_folder
 
@@ -35,23 +35,23 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
     folder.close()
 
 
-def writer_of(folder: Folder, number: int, *names: str, note: dict[str, str] | None = None) -> PartWriter:
-    writer = PartWriter(folder, number, {"xception": "{}"}, note)
+def writer_of(folder: Folder, number: int, *names: str) -> PartWriter:
+    writer = PartWriter(folder, number, {"xception": "{}"})
     for name in names:
         writer.add(rows_of(name), [key_of(ref_of(name))], [FileState(5, 7)])
     return writer
 
 
 def test_a_part_and_what_is_known_of_it(folder: Folder) -> None:
-    writer = writer_of(folder, 12, "a", "b", note={"block": "x\u00e9"})
-    assert not {part_name(12), notes_name(12)} & set(folder.names())
-    assert read_notes(folder, 12) is None
-    writer.finish()
+    writer = writer_of(folder, 12, "a", "b")
+    assert not {part_name(12), sidecar_name(12)} & set(folder.names())
+    assert read_sidecar(folder, 12) is None
+    writer.finish(note={"block": "x\u00e9"})
     assert folder.names() == ["_part-00012.arrow", "part-00012.parquet"]
     rows = pq.read_table(folder.local(part_name(12)))
     assert rows.column("path").to_pylist() == ["a", "b"]
     assert rows.schema.metadata[b"xception"] == b"{}"
-    found = read_notes(folder, 12)
+    found = read_sidecar(folder, 12)
     assert found is not None
     table, note = found
     assert note == {"block": "x\u00e9"}
@@ -68,7 +68,7 @@ def test_a_part_and_what_is_known_of_it(folder: Folder) -> None:
 def test_another_process_finds_it_too(folder: Folder) -> None:
     writer_of(folder, 0, "a").finish()
     other = open_folder(folder.name)
-    found = read_notes(other, 0)
+    found = read_sidecar(other, 0)
     other.close()
     assert found is not None
     assert found[1] == {}
@@ -77,30 +77,30 @@ def test_another_process_finds_it_too(folder: Folder) -> None:
 def test_a_part_that_is_not_whole_does_not_count(folder: Folder) -> None:
     for number, names in enumerate(["ab", "cd", "ef", "g"]):
         writer_of(folder, number, *names).finish()
-    folder.unlink(notes_name(0))
+    folder.unlink(sidecar_name(0))
     folder.unlink(part_name(1))
     folder.write(part_name(2), (folder.read(part_name(2)) or b"")[:-20])
     folder.write(part_name(3), folder.read(part_name(2)) or b"")
-    folder.write(notes_name(3), b"")
+    folder.write(sidecar_name(3), b"")
     other = open_folder(folder.name)
-    assert [read_notes(other, number) for number in range(5)] == [None] * 5
+    assert [read_sidecar(other, number) for number in range(5)] == [None] * 5
     other.close()
 
 
-def test_another_number_of_rows_than_the_notes_have(folder: Folder) -> None:
+def test_another_number_of_rows_than_the_sidecar_has(folder: Folder) -> None:
     writer_of(folder, 0, "a", "b").finish()
     writer_of(folder, 1, "a").finish()
     folder.write(part_name(0), folder.read(part_name(1)) or b"")
-    assert read_notes(folder, 0) is None
-    assert read_notes(folder, 1) is not None
+    assert read_sidecar(folder, 0) is None
+    assert read_sidecar(folder, 1) is not None
 
 
 def test_a_part_without_rows(folder: Folder) -> None:
     writer_of(folder, 0).finish()
     assert folder.names() == []
-    writer_of(folder, 0, note={"a": "b"}).finish(SCHEMA)
+    writer_of(folder, 0).finish(SCHEMA, {"a": "b"})
     assert pq.read_table(folder.local(part_name(0))).schema.names == SCHEMA.names
-    found = read_notes(folder, 0)
+    found = read_sidecar(folder, 0)
     assert found is not None
     assert (found[0].num_rows, found[1]) == (0, {"a": "b"})
 
@@ -127,33 +127,29 @@ def test_a_part_that_cannot_be_finished_leaves_nothing(folder: Folder, monkeypat
     monkeypatch.setattr(type(folder), "publish", fail)
     with pytest.raises(KeyboardInterrupt):
         writer.finish()
-    assert folder.names() == [notes_name(0)], "notes without a part are of no meaning"
-    assert read_notes(folder, 0) is None
+    assert folder.names() == [sidecar_name(0)], "a sidecar without a part means nothing"
+    assert read_sidecar(folder, 0) is None
 
 
 def test_two_at_one_part_leave_one(folder: Folder) -> None:
     one, other = writer_of(folder, 3, "a"), writer_of(folder, 3, "a")
     one.finish()
     other.finish()
-    assert folder.names() == [notes_name(3), part_name(3)]
-    assert read_notes(folder, 3) is not None
+    assert folder.names() == [sidecar_name(3), part_name(3)]
+    assert read_sidecar(folder, 3) is not None
 
 
 def test_a_long_footer(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xcli.outputs.part_files._FOOTER", 16)
     writer_of(folder, 0, "a", "b").finish()
-    found = read_notes(folder, 0)
+    found = read_sidecar(folder, 0)
     assert found is not None
     assert found[0].num_rows == 2
 
 
 def test_names() -> None:
-    assert (part_name(7), notes_name(123456)) == ("part-00007.parquet", "_part-123456.arrow")
-    assert [part_number(name) for name in ("part-00007.parquet", "part-123456.parquet", "_part-00007.arrow")] == [
-        7,
-        123456,
-        None,
-    ]
+    assert (part_name(7), sidecar_name(123456)) == ("part-00007.parquet", "_part-123456.arrow")
+    assert [part_number(name) for name in ("part-00007.parquet", "part-123456.parquet")] == [7, 123456]
 
 
 def test_columns_that_are_carried_along(folder: Folder) -> None:

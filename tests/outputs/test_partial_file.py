@@ -135,7 +135,8 @@ def test_other_settings_are_refused_by_name(target: str) -> None:
     with PartialFile(target) as journal:
         journal.begin(FINGERPRINT)
     other: dict[str, Any] = {"provenance": {"precision": "bfloat16"}, "format": "csv"}
-    message = r'precision was "float32", is "bfloat16".*--restart'
+    message = r"an unfinished run \(0 rows\) with --precision float32, but this run has --precision bfloat16\. "
+    message += r"Use --precision float32, another -o, or --restart"
     with PartialFile(target) as journal, pytest.raises(OutputError, match=message):
         journal.begin(other)
     assert os.path.exists(target + ".partial")
@@ -176,7 +177,7 @@ def test_a_part_that_goes_missing_during_the_run_is_noticed(target: str) -> None
         assert not layout.keep(ref_of("a"))
         append(journal, "a")
         os.unlink(os.path.join(target + ".partial", "part-00000.arrow"))
-        with pytest.raises(OutputError, match="damaged meanwhile"):
+        with pytest.raises(OutputError, match="was damaged during the run"):
             paths(journal, layout)
 
 
@@ -211,7 +212,7 @@ def test_a_directory_of_the_user_is_left_alone(name: str, restart: bool, target:
     path.write_text("years of work")
     (tmp_path / "out.csv.partial" / "run.json").write_text("{}")
     before = holding(tmp_path)
-    with pytest.raises(OutputError, match=r"partial holds .*, which no unfinished run has left there; move it"):
+    with pytest.raises(OutputError, match=r"partial contains .*, which is not from an unfinished run\. Move it"):
         PartialFile(target, restart=restart)
     assert holding(tmp_path) == before
 

@@ -201,7 +201,7 @@ def test_a_finished_output_is_recognised(
     assert remote(errors_out=errors).listed == 0
     assert "finished already" in caplog.text
     assert s3.get(errors.removeprefix(s3.url())) == os.fsencode(photos / "04x.jpg") + b"\0"
-    with pytest.raises(OutputError, match="exists, with other settings"):
+    with pytest.raises(OutputError, match="exists, from a run with other settings"):
         remote(batch_size=3)
     assert remote.objects(meta=True) == before
     with pytest.raises(Killed):
@@ -235,7 +235,7 @@ def test_an_object_of_somebody_else_is_not_replaced(remote: Remote, dataset: Rem
     remote(overwrite=True)
     dataset.store.put(f"{dataset.prefix}/out/notes.txt", b"theirs")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"holds notes\.txt"):
+        with pytest.raises(OutputError, match=r"contains notes\.txt"):
             dataset(overwrite=overwrite)
     assert dataset.objects() == {"out/notes.txt": b"theirs"}
 
@@ -278,7 +278,7 @@ def test_what_is_found_before_a_model_is_loaded(
     options = SaveOptions(features_out="s3://no-such-bucket/run.npy")
     with pytest.raises(OutputError, match=missing):
         check_output_options(Output("features", parse_target(str(tmp_path / "out.csv")), "csv", False), options)
-    with pytest.raises(UsageError, match="which gets parts in Parquet"):
+    with pytest.raises(UsageError, match="directories are written in Parquet"):
         check_directory(Directory(s3.url("run/")), "csv")
     for target in ("https://example.org/run.parquet", "http://example.org/run/"):
         with pytest.raises(UsageError, match="web servers take no files"):

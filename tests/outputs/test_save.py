@@ -153,7 +153,10 @@ def test_errors_are_tried_again_only_when_asked(recorder: Recorder) -> None:
 def test_other_settings_are_refused_and_restart_starts_over(recorder: Recorder) -> None:
     with pytest.raises(Killed):
         recorder(die_after=6)
-    with pytest.raises(OutputError, match=r"provenance\.batch_size was 2, is 3"):
+    with pytest.raises(
+        OutputError,
+        match=r"out.csv has an unfinished run \(\d rows\) with --batch-size 2, but this run has --batch-size 3\. Use",
+    ):
         recorder(batch_size=3)
     assert recorder(batch_size=3, restart=True).resumed == 0
 
@@ -175,7 +178,7 @@ def test_a_finished_file_is_recognised(recorder: Recorder, caplog: pytest.LogCap
     recorder(errors_out=f"{recorder.target}.failed", retry_errors=True)
     assert "its errors stay as they are" in caplog.text
     assert (recorder.target.parent / "out.csv.failed").read_bytes().count(b"\0") == 2
-    with pytest.raises(OutputError, match="exists, with other settings"):
+    with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder(batch_size=3)
     assert recorder(batch_size=3, overwrite=True).rows == 13
     assert not os.path.exists(f"{recorder.target}.partial")

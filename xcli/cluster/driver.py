@@ -114,6 +114,8 @@ class ClusterRun:
             raise
 
     def _run(self) -> float | None:
+        import pyarrow as pa
+
         started, begin = datetime.now(UTC), time.monotonic()
         earlier = None if self.output.overwrite else self._target.finished_run()
         with SharedDataset(self._target, restart=self.save.restart, overwrite=self.output.overwrite) as folder:
@@ -134,7 +136,8 @@ class ClusterRun:
             self._check_parts(folder)
             sources, seconds = self.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.report, started, seconds, self.command_line)
-            folder.finish(meta | {"workers": asdict(workers)})
+            # There is at least one part, even of no images, so the schema is not needed.
+            folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]))
         return time.monotonic() - begin
 
     def _job(

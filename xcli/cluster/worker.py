@@ -19,13 +19,13 @@ from xcli.cluster.blocks import PROBE, Block, BlockResult
 from xcli.core.errors import ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, RunCounts
 from xcli.core.text import one_line
-from xcli.outputs.part_files import PartWriter, notes_name, part_name, read_notes
+from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, sidecar_name
 from xcli.outputs.parts import refuse_other_settings
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.listing import OTHER_SHARD, shard_of
 from xcli.sources.patterns import PathFilter
-from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata
+from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from xcli.sources.manifests import ExtraColumn
     from xcli.sources.options import SourceOptions
     from xcli.storage.directories import Folder
-
-RUN_FILE = "_run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +182,9 @@ class Worker:
                 "out with --exclude, and run the same command again"
             )
         if attempt > 1 or self._job.continues:
-            # Notes appear before their part. Beside an older part of the same number they would describe wrong rows.
+            # A sidecar appears before its part. Beside an older part of the same number it would describe wrong rows.
             assert self._folder is not None
-            self._folder.unlink(part_name(block.number), notes_name(block.number))
+            self._folder.unlink(part_name(block.number), sidecar_name(block.number))
         return self._compute(block)
 
     # A part that is already there
@@ -194,16 +192,16 @@ class Worker:
     def _finished_part(self, block: Block) -> BlockResult | None:
         """Returns the result of a block whose part is there and still valid, or None."""
         assert self._folder is not None
-        agreed = self._run_fingerprint.offer(None)
-        found = None if agreed is None else read_notes(self._folder, block.number)
-        if agreed is None or found is None:
+        shared = self._run_fingerprint.offer(None)
+        found = None if shared is None else read_sidecar(self._folder, block.number)
+        if shared is None or found is None:
             return None
-        notes, note = found
-        if (note.get("block"), note.get("run")) != (block.digest, digest(agreed)):
+        sidecar, note = found
+        if (note.get("block"), note.get("run")) != (block.digest, digest(shared)):
             return None
-        kept = FinishedRows([notes], self._job.retry_errors)
+        kept = FinishedRows([sidecar], self._job.retry_errors)
         if block.archive is not None:
-            failed = self._job.retry_errors and ERROR_STATUS in notes.column(STATUS).to_pylist()
+            failed = self._job.retry_errors and ERROR_STATUS in sidecar.column(STATUS).to_pylist()
             if failed or note.get("archive") != _state_of(block.refs[0]):
                 return None
         elif len(kept) != len(block.refs) or next(RowOrder(kept).rest(iter(block.refs)), None) is not None:
@@ -215,7 +213,7 @@ class Worker:
             errors=dict(errors),
             skipped=json.loads(note["skipped"]),
             resumed=True,
-            fingerprint=digest(agreed),
+            fingerprint=digest(shared),
         )
 
     # A part that is made
@@ -235,18 +233,19 @@ class Worker:
         options = replace(job.options, workers=job.options.workers or job.threads)
         predictor = Predictor(model, job.make_task(model), preprocessing_for(model, **job.pixels), options)
         default = predictor.choose()
-        mine = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
-        agreed = self._run_fingerprint.offer(None)
-        size = job.options.batch_size or (mine if agreed is None else agreed["provenance"]["batch_size"])
+        shared = self._run_fingerprint.offer(None)
+        size = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
+        if shared is not None and job.options.batch_size is None:
+            size = shared["provenance"]["batch_size"]
         schema = self._start(predictor, size)
         fingerprint = self._fingerprint_of(predictor, schema)
-        agreed = self._run_fingerprint.offer(fingerprint)
-        assert agreed is not None
-        if agreed["provenance"]["batch_size"] != size and job.options.batch_size is None:
-            # Another worker was first, and chose by its own memory.
-            schema = self._start(predictor, agreed["provenance"]["batch_size"])
+        shared = self._run_fingerprint.offer(fingerprint)
+        assert shared is not None
+        if shared["provenance"]["batch_size"] != size and job.options.batch_size is None:
+            # Another worker was first, and chose by the memory of its machine.
+            schema = self._start(predictor, shared["provenance"]["batch_size"])
             fingerprint = self._fingerprint_of(predictor, schema)
-        self._check(agreed, fingerprint)
+        self._check(shared, fingerprint)
         self._predictor, self._fingerprint, self._schema = predictor, fingerprint, schema
         self._notes = tuple(model.notes)
 
@@ -257,21 +256,20 @@ class Worker:
     def _fingerprint_of(self, predictor: Predictor, schema: pa.Schema) -> dict[str, Any]:
         job = self._job
         runner = {"name": "ray", "part_rows": job.part_rows}
-        provenance = predictor.provenance(job.command)
-        fingerprint = fingerprint_of(provenance, job.sources, schema, "parquet", runner=runner)
+        fingerprint = fingerprint_of(predictor.provenance(job.command), job.sources, schema, "parquet", runner=runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
-    def _check(self, agreed: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-        hint = f", or machines differ (this one is {socket.gethostname()})"
-        refuse_other_settings(self._job.target, agreed, fingerprint, hint)
+    def _check(self, shared: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+        this = f"the worker on {socket.gethostname()}"
+        refuse_other_settings(self._job.target, shared, fingerprint, "an unfinished run", this)
 
     def _compute(self, block: Block) -> BlockResult:
         assert self._predictor is not None
         assert self._folder is not None
         text = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
-        if self._folder.read(RUN_FILE) != text:
+        if self._folder.read(DATASET_RUN) != text:
             # All workers write the same; any other content is that of an earlier run.
-            self._folder.write(RUN_FILE, text)
+            self._folder.write(DATASET_RUN, text)
         state = "" if block.archive is None else _state_of(block.refs[0])
         skipped = Counter[str]()
         refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
@@ -305,5 +303,5 @@ class Worker:
 
 def _state_of(ref: ImageRef) -> str:
     """Returns the state of an archive's file as text."""
-    stamp = ref.location.state()
-    return "" if stamp is None else f"{stamp.size} {stamp.mtime}"
+    state = ref.location.state()
+    return "" if state is None else f"{state.size} {state.mtime}"

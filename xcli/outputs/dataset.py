@@ -1,32 +1,31 @@
-"""`-o DIR/`: a folder of Parquet parts that readers take for one table, each in its place as soon as it is finished.
+"""`-o DIR/`: a directory of Parquet parts, each of which appears as soon as it is finished.
 
     part-00000.parquet   rows
-    _part-00000.arrow    what became of each of its inputs, with size and modification time; while the run lasts
-    _run.json, _lock     as in `xcli.outputs.partial_file`; while the run lasts
-    _meta.json           what made the rows, as beside a file
-    _SUCCESS             empty; there once every source has its row
+    _part-00000.arrow    its sidecar: for each of its inputs status, size and modification time; during the run
+    _run.json, _lock     as in `xcli.outputs.partial_file`; during the run
+    _meta.json           what `FILE.meta.json` says of a file
+    _SUCCESS             empty; present once every source has its row
 
-Arrow, DuckDB, Polars and Spark pass over what begins with `_`. Rows are in the order of the sources, across the parts
-by name, as long as no input changes between the starts of a run; those of inputs that did change come last. A part and
-its notes are made by a `PartWriter`; `Dataset` is the run of one process, which numbers them as they come.
+Arrow, DuckDB, Polars and Spark read such a directory as one table, and ignore names that begin with `_`. If no input
+changes before an interrupted run is continued, the parts in the order of their names have the rows in the order of the
+sources; rows of changed inputs come last.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import CheckError, OutputError, UsageError
+from xcli.core.errors import OutputError, UsageError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.part_files import PartWriter, notes_name, open_notes, part_name, part_number
+from xcli.outputs.part_files import PART, PartWriter, map_sidecar, part_name, part_number, sidecar_name
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import open_folder
 from xcli.tables.parquet import ParquetReader
-from xcli.tables.provenance import DATASET_META, SUCCESS, provenance_metadata
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, SUCCESS, provenance_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,27 +38,19 @@ if TYPE_CHECKING:
     from xcli.outputs.target import Directory
     from xcli.storage.directories import Folder
 
-log = logging.getLogger("xcli")
-
-_NOTES = re.compile(r"_part-[0-9]{5,}\.arrow")
-_NUMBERED = re.compile(r"_?part-([0-9]{5,})\.(?:parquet|arrow)")
-_OURS = re.compile(
-    r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
-    r"|_(run\.json|meta\.json|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
-)
-_UNFINISHED = re.compile(r"_.*\.tmp")
+_DURING_RUN = re.compile(r"_part-[0-9]{5,}\.arrow|.*\.tmp")
 
 
 def check_directory(target: Directory, format: str) -> None:
-    """Finds out whether a dataset can be written there, before a model is loaded for nothing.
+    """Checks that a directory of parts can be written, before a model is loaded.
 
     Raises:
         UsageError: the format is not Parquet.
-        OutputError: the directory holds other files, or cannot be written to.
+        OutputError: the directory has other files, or cannot be written to.
     """
     if format != "parquet":
         raise UsageError(
-            f"{target.name!r} is a directory, which gets parts in Parquet; for {format} give the name of a file"
+            f"{target.name!r} is a directory, and directories are written in Parquet; for {format} give a file name"
         )
     if target.remote:
         _check_content(open_folder(target.name))
@@ -72,39 +63,44 @@ def check_directory(target: Directory, format: str) -> None:
     else:
         folder = os.path.dirname(folder) or os.curdir
         if not os.path.isdir(folder):
-            raise OutputError(f"cannot write {shown}: no such directory: {one_line(folder)}, create it first")
+            raise OutputError(f"cannot write {shown}: the directory '{one_line(folder)}' does not exist")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {shown}: {one_line(folder)} cannot be written to")
+        raise OutputError(f"cannot write {shown}: no permission to write to {one_line(folder)}")
 
 
 def _check_content(folder: Folder) -> None:
-    """Refuses a folder with anything in it that no run of this program has made."""
+    """Raises OutputError if the folder has files that this program has not written."""
     names = folder.names()
-    foreign = [name for name in names if not _OURS.fullmatch(name)]
-    parts = [name for name in names if part_number(name) is not None]
-    if not foreign and parts and not {"_run.json", DATASET_META}.intersection(names):
+    foreign = [name for name in names if not Dataset.own_files.fullmatch(name)]
+    parts = list(filter(PART.fullmatch, names))
+    if not foreign and parts and not {DATASET_RUN, DATASET_META}.intersection(names):
         foreign = parts
     if foreign:
         raise OutputError(
-            f"{one_line(folder.name)} holds {one_line(foreign[0])}, which no unfinished run has left there; "
-            "give a new directory, or an empty one"
+            f"{one_line(folder.name)} contains {one_line(foreign[0])}, which is not from an unfinished run. Use a new "
+            "or an empty directory"
         )
 
 
 class Dataset(Parts):
-    """The parts of a dataset, in its directory.
+    """The parts in a directory.
 
     Args:
         target: the directory.
-        overwrite: drop a dataset that is finished.
-        restart: drop what earlier runs left.
+        overwrite: discard a finished dataset.
+        restart: discard what earlier runs left.
         part_rows, part_seconds: see `Parts`.
 
     Raises:
-        OutputError: another process works on it, the directory holds other files, or cannot be made.
+        OutputError: another process writes to the directory, or it has other files or cannot be made.
     """
 
     prefix = "_"
+    own_files = re.compile(
+        r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+        r"|_(run\.json|meta\.json|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
+    )
+    part_files = PART
 
     def __init__(
         self,
@@ -119,46 +115,41 @@ class Dataset(Parts):
         self._made = folder.make()
         super().__init__(target.name, folder, part_rows, part_seconds)
         self._part: PartWriter | None = None
-        self._numbers: list[int] = []
-        self._whole: set[int] = set()
-        self._next: int | None = None
+        self._intact: set[str] = set()
         try:
             _check_content(folder)
-        except BaseException:
-            folder.close()
-            raise
-        finished = target.is_finished()
-        drop = restart or (overwrite and finished)
-        self._finished = finished and not drop
-        try:
-            if self._finished and not self._folder.read(DATASET_META):
+            finished = target.is_finished()
+            restart = restart or (overwrite and finished)
+            self._finished = finished and not restart
+            if self._finished and not folder.read(DATASET_META):
                 raise OutputError(
-                    f"{one_line(target.name)} is finished, but has no {DATASET_META} that says what made it; pass "
-                    "--overwrite to replace it, or give another -o"
+                    f"{one_line(target.name)} is finished, but has no {DATASET_META}, which records its settings. Use "
+                    "--overwrite to replace it, or another -o"
                 )
         except BaseException:
             folder.close()
             raise
-        self._recall(drop)
+        self._load(restart)
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
-        # Of a finished dataset nothing is continued: notes that a run left which died while it cleared them away vouch
-        # for nothing, and parts without notes are not damaged.
+        # A finished dataset is not continued. It may have kept some sidecars, if its run was killed while it removed
+        # them; then parts without one are not damaged.
         return None if self._finished else super()._read_fingerprint()
 
     def _is_ours(self, name: str) -> bool:
-        return _OURS.fullmatch(name) is not None and name != DATASET_META
+        return super()._is_ours(name) and name != DATASET_META
 
-    def _drop(self) -> None:
-        # First what says that all is well, last what says whose parts they are.
-        self._unlink(SUCCESS)
-        super()._drop()
-        self._unlink(DATASET_META)
+    def _delete_parts(self) -> None:
+        # _SUCCESS goes first, so that no reader takes the remaining parts for a finished dataset. _meta.json goes last,
+        # because it shows that the parts are this program's.
+        self._folder.unlink(SUCCESS)
+        super()._delete_parts()
+        self._folder.unlink(DATASET_META)
 
-    def _tidy(self) -> None:
+    def _remove_leftovers(self) -> None:
         if self.fingerprint is None and not self._finished:
-            self._drop()  # what a run that was dropping everything did not come to
-        self._unlink(*filter(_UNFINISHED.fullmatch, self._names()))
+            self._delete_parts()  # of a run that was killed while it deleted them
+        self._folder.unlink(*(name for name in self._folder.names() if name.startswith("_") and name.endswith(".tmp")))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,49 +158,23 @@ class Dataset(Parts):
             self._part.abandon()
         super().__exit__(kind, error, trace)
 
-    def _clear_away(self) -> None:
-        names = self._names()
-        self._unlink(*(name for name in names if _NOTES.fullmatch(name) or name.endswith(".tmp")))
-        self._unlink("_run.json", "_lock")
+    def _clean_up(self) -> None:
+        names = self._folder.names()
+        self._folder.unlink(*filter(_DURING_RUN.fullmatch, names))
+        self._folder.unlink(DATASET_RUN, "_lock")
         if self._made and names == ["_lock"]:
             self._folder.remove()
 
-    def _open_parts(self) -> list[pa.Table]:
-        """Of each part its notes, which are there before it."""
-        import pyarrow as pa
+    def _read_part(self, name: str) -> pa.Table:
+        # Every access to an object store is a request, so an intact part is not checked a second time.
+        table = map_sidecar(self._folder, part_number(name), counted=self._folder.remote and name in self._intact)
+        self._intact.add(name)
+        return table
 
-        def read(name: str) -> pa.Table | Exception:
-            number = part_number(name)
-            assert number is not None
-            try:
-                # Of an object store, what was found whole once is not asked about again.
-                return open_notes(self._folder, number, counted=self._folder.remote and number in self._whole)
-            except (OSError, pa.ArrowInvalid, CheckError) as error:
-                return error
-
-        tables, self._numbers = [], []
-        names = [name for name in self._names() if part_number(name) is not None]
-        for name, table in zip(names, self._folder.each(read, names), strict=True):
-            number = part_number(name)
-            assert number is not None
-            if isinstance(table, Exception):
-                shown = one_line(os.path.join(self._folder.name, name))
-                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(table)))
-                self._unlink(name, notes_name(number))
-            else:
-                tables.append(table)
-                self._numbers.append(number)
-        self._whole.update(self._numbers)
-        return tables
+    def _delete_part(self, name: str) -> None:
+        self._folder.unlink(name, sidecar_name(part_number(name)))
 
     # Writing
-
-    def _next_number(self) -> int:
-        if self._next is None:
-            numbers = [int(match[1]) for match in map(_NUMBERED.fullmatch, self._names()) if match]
-            self._next = max(numbers, default=-1) + 1
-        number, self._next = self._next, self._next + 1
-        return number
 
     def _begin_part(self) -> PartWriter:
         assert self.fingerprint is not None, "begin() comes first"
@@ -225,23 +190,23 @@ class Dataset(Parts):
         part, self._part = self._part, None
         assert part is not None
         part.finish()
-        self._whole.add(part.number)
+        self._intact.add(part_name(part.number))
 
-    # The end
+    # The end of a run
 
     def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Path, status and error in the order of the order."""
+        """See `Parts`; only of path, status and error."""
         import pyarrow as pa
 
         self._reopen(order)
-        lead = pa.concat_tables(table.select(list(STATUS_COLUMNS)) for table in self._tables)
+        statuses = pa.concat_tables(table.select(list(STATUS_COLUMNS)) for table in self._tables.values())
         for start, stop in order.ranges():
-            yield from lead.slice(start, stop - start).select(schema.names).to_batches()
+            yield from statuses.slice(start, stop - start).select(schema.names).to_batches()
 
     def drop_stale_rows(self, order: RowOrder) -> int:
-        """Takes out of the parts what the order does not have: rows of inputs that have changed or gone.
+        """Removes rows that the order does not have, because their inputs have changed or are gone, from the parts.
 
-        A row that the order has more than once, since its path is listed more than once, is there as often.
+        A row that the order has more than once, because its path is listed more than once, is repeated.
 
         Returns:
             Number of rows in all the parts.
@@ -253,28 +218,29 @@ class Dataset(Parts):
         for start, stop in order.ranges():
             times[start:stop] += 1
         begin = 0
-        for number, notes in zip(list(self._numbers), list(self._tables), strict=True):
-            wanted = times[begin : begin + notes.num_rows]
-            begin += notes.num_rows
+        for name, sidecar in self._tables.items():
+            wanted = times[begin : begin + sidecar.num_rows]
+            begin += sidecar.num_rows
             if (wanted != 1).any():
-                # First the new part, then the old one goes: dying in between leaves rows twice; the newer ones count.
-                self._rewrite(number, notes, np.repeat(np.arange(len(wanted)), wanted))
-                self._unlink(part_name(number), notes_name(number))
+                # The new part is written before the old one is deleted. If the run is killed in between, rows are there
+                # twice; the newer ones count.
+                self._rewrite(name, sidecar, np.repeat(np.arange(len(wanted)), wanted))
+                self._delete_part(name)
         return int(times.sum())
 
-    def _rewrite(self, number: int, notes: pa.Table, rows: Any) -> None:
-        """Writes the rows of those places in a part once more, as a part of their own."""
+    def _rewrite(self, name: str, sidecar: pa.Table, rows: Any) -> None:
+        """Writes the rows of a part that have these indices as a new part."""
         import pyarrow as pa
 
         if not len(rows):
             return
         chosen = pa.array(rows)
-        reader = ParquetReader(self._folder.local(part_name(number)))
+        reader = ParquetReader(self._folder.local(name))
         part = self._begin_part()
         try:
-            part.add_noted(
+            part.add_with_sidecar(
                 pa.concat_batches(list(reader.batches())).take(chosen),
-                notes.take(chosen).combine_chunks().to_batches()[0],
+                sidecar.take(chosen).combine_chunks().to_batches()[0],
             )
         except BaseException:
             part.abandon()
@@ -282,8 +248,8 @@ class Dataset(Parts):
         part.finish()
 
     def mark_complete(self, meta: dict[str, Any], schema: pa.Schema) -> None:
-        """Says of what made the rows, and that all are there; a dataset without images gets one part without rows."""
-        if all(part_number(name) is None for name in self._names()):
+        """Writes `_meta.json` and `_SUCCESS`; a dataset without images first gets one part without rows."""
+        if not self._part_names():
             self._begin_part().finish(schema)
         text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         self._folder.write(DATASET_META, text.encode("utf-8", "backslashreplace"))

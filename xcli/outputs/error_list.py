@@ -1,8 +1,9 @@
-"""`--errors-out`: the images that failed, as a list that can be given back."""
+"""`--errors-out`: the paths of the images that failed, each followed by NUL, as a list that `- -0` reads."""
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import TooManyErrors
@@ -11,62 +12,56 @@ from xcli.core.text import unescape_path
 from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
 
 
-class ErrorList:
-    """The paths of the rows that are errors, each followed by NUL, as a list that `- -0` reads back.
+@contextmanager
+def error_list(target: str | None) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """A context that gives a function, which takes rows and lists the failed ones.
 
     Args:
-        target: the file; it replaces an older one, when the run has ended.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-
-    def __init__(self, target: str) -> None:
-        self._file = open_output(target, overwrite=True)
-
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Adds the failed ones of these rows."""
-        for path, status in zip(rows.column(PATH).to_pylist(), rows.column(STATUS).to_pylist(), strict=True):
-            if status == ERROR_STATUS:
-                self._file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
-
-    def close(self) -> None:
-        """Makes the file appear."""
-        commit([self._file])
-
-    def discard(self) -> None:
-        """Gives up."""
-        self._file.discard()
-
-
-def list_errors(target: str | None, rows: Iterable[pa.RecordBatch]) -> None:
-    """Writes the list of those rows that are errors; None is no list, and takes no rows.
+        target: the file, which replaces an older one when the run ends, or ends with too many errors; None lists
+            nothing.
 
     Raises:
         OutputError: it cannot be written.
     """
     if target is None:
+        yield lambda rows: None
         return
-    errors = ErrorList(target)
+    file = open_output(target, overwrite=True)
+
+    def add(rows: pa.RecordBatch) -> None:
+        for path, status in zip(rows.column(PATH).to_pylist(), rows.column(STATUS).to_pylist(), strict=True):
+            if status == ERROR_STATUS:
+                file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
+
     try:
-        for batch in rows:
-            errors.add(batch)
-    except BaseException:
-        errors.discard()
+        yield add
+    except TooManyErrors:
+        commit([file])
         raise
-    errors.close()
+    except BaseException:
+        file.discard()
+        raise
+    commit([file])
+
+
+def list_errors(target: str | None, rows: Iterable[pa.RecordBatch]) -> None:
+    """Lists the failed ones of these rows; None lists nothing, and does not take the rows.
+
+    Raises:
+        OutputError: the list cannot be written.
+    """
+    if target is not None:
+        with error_list(target) as add:
+            for batch in rows:
+                add(batch)
 
 
 def check_errors(failed: int, limit: int | None) -> None:
-    """Ends a run with more errors than the user wants; None is any number.
-
-    Raises:
-        TooManyErrors: it has.
-    """
+    """Raises TooManyErrors if there are more errors than the limit; None is no limit."""
     if limit is not None and failed > limit:
         raise TooManyErrors(f"{failed} images failed, more than --max-errors {limit} allows: stopped")

@@ -1,11 +1,11 @@
-"""`FILE.partial/`: the finished rows of a run, kept until FILE is whole, so that no death costs more than a part.
+"""`FILE.partial/`: the finished rows of a run, until FILE is written as a whole at the end.
 
-    lock               held by the process that works on FILE; names it
+    lock               held by the process that writes FILE, which it names
     run.json           the fingerprint of the run: everything that its rows depend on
     part-00000.arrow   rows as Arrow IPC, each with size and modification time of its input
 
-In an object store `s3://bucket/FILE.partial/` is the same, without the lock. Rows of a part are final: the order of
-FILE is told by a `RowOrder` when FILE is put together, so that rows of earlier runs are never written again.
+In an object store `s3://bucket/FILE.partial/` is the same, without the lock. Finished parts never change: a `RowOrder`
+determines the order in which FILE gets their rows.
 """
 
 from __future__ import annotations
@@ -35,33 +35,7 @@ log = logging.getLogger("xcli")
 
 SUFFIX = ".partial"
 
-_PART = re.compile(r"part-([0-9]{5,})\.arrow")
-_OURS = re.compile(r"(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|lock")
-_COPIED_ROWS = 1000
-
-
-def _check_content(folder: Folder) -> None:
-    """Refuses a folder that is a link, or that no run of this program has made.
-
-    Raises:
-        OutputError: there is such a folder in place of the parts; nothing in it was touched.
-    """
-    if not folder.remote and not os.path.lexists(folder.name):
-        return
-    foreign = "" if folder.remote or not os.path.islink(folder.name) else "is a symbolic link"
-    if not foreign:
-        names = folder.names()
-        other = [name for name in names if not _OURS.fullmatch(name)]
-        holder = folder.read("lock") if "lock" in names else None
-        if other:
-            foreign = f"holds {one_line(other[0])}"
-        elif holder and not holder.startswith(HOLDER):
-            foreign = "holds a file called lock"
-    if foreign:
-        raise OutputError(
-            f"{one_line(folder.name)} {foreign}, which no unfinished run has left there; move it away, or give another "
-            "-o (unfinished rows are kept under that name)"
-        )
+_MAX_BATCH_ROWS = 1000
 
 
 class PartialFile(Parts):
@@ -69,13 +43,15 @@ class PartialFile(Parts):
 
     Args:
         target: the file.
-        restart: drop what earlier runs left.
+        restart: discard what earlier runs left.
         part_rows, part_seconds: see `Parts`.
 
     Raises:
-        OutputError: another process works on the file, the folder cannot be made, or it is not of this program's
-            making.
+        OutputError: another process writes the file, or the folder cannot be made or has files of others.
     """
+
+    own_files = re.compile(r"(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|lock")
+    part_files = re.compile(r"part-([0-9]{5,})\.arrow")
 
     def __init__(
         self,
@@ -90,43 +66,24 @@ class PartialFile(Parts):
         super().__init__(target, folder, part_rows, part_seconds)
         self._writer: Any = None
         self._part = self._scratch = ""
-        self._next: int | None = None
-        self._recall(restart)
+        self._load(restart)
 
-    def _is_ours(self, name: str) -> bool:
-        return _OURS.fullmatch(name) is not None
-
-    def _clear_away(self) -> None:
+    def _clean_up(self) -> None:
         try:
-            self._drop()
-            self._unlink("lock")
+            self._delete_parts()
+            self._folder.unlink("lock")
         except OutputError as error:
-            log.warning("%s; it is of no use any more", error)
+            log.warning("%s; it is not needed any more", error)
         self._folder.remove()
 
-    def _tidy(self) -> None:
+    def _remove_leftovers(self) -> None:
         if self.fingerprint is None:
-            self._unlink(*filter(_PART.fullmatch, self._names()))
+            self._folder.unlink(*self._part_names())
 
-    def _open_parts(self) -> list[pa.Table]:
+    def _read_part(self, name: str) -> pa.Table:
         import pyarrow as pa
 
-        def read(name: str) -> pa.Table | Exception:
-            try:
-                return pa.ipc.open_file(pa.memory_map(self._folder.local(name))).read_all()
-            except (OSError, pa.ArrowInvalid) as error:
-                return error
-
-        tables = []
-        names = list(filter(_PART.fullmatch, self._names()))
-        for name, table in zip(names, self._folder.each(read, names), strict=True):
-            if isinstance(table, Exception):
-                shown = one_line(os.path.join(self._folder.name, name))
-                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(table)))
-                self._unlink(name)
-            else:
-                tables.append(table)
-        return tables
+        return pa.ipc.open_file(pa.memory_map(self._folder.local(name))).read_all()
 
     def _add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         import pyarrow as pa
@@ -139,25 +96,19 @@ class PartialFile(Parts):
         columns = [*rows.columns, *state_columns(keys, states)]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
-    def _next_number(self) -> int:
-        if self._next is None:
-            numbers = [int(match[1]) for match in map(_PART.fullmatch, self._names()) if match]
-            self._next = max(numbers, default=-1) + 1
-        number, self._next = self._next, self._next + 1
-        return number
-
     def _close_part(self) -> None:
         writer, self._writer = self._writer, None
         writer.close()
         self._folder.publish(self._scratch, self._part, keep=True)
 
     def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows in the order of the order, at most so many at a time; memory stays flat, the files are mapped."""
+        """See `Parts`. The files are memory-mapped, so that memory does not grow with them."""
         import pyarrow as pa
 
         self._reopen(order)
+        tables = list(self._tables.values())
         starts = [0]
-        for table in self._tables:
+        for table in tables:
             starts.append(starts[-1] + table.num_rows)
         part = 0
         for start, stop in order.ranges():
@@ -165,7 +116,27 @@ class PartialFile(Parts):
                 while not starts[part] <= start < starts[part + 1]:
                     part = part + 1 if start >= starts[part + 1] else 0
                 end = min(stop, starts[part + 1])
-                piece = self._tables[part].slice(start - starts[part], end - start).select(schema.names)
-                for batch in piece.to_batches(max_chunksize=_COPIED_ROWS):
+                piece = tables[part].slice(start - starts[part], end - start).select(schema.names)
+                for batch in piece.to_batches(max_chunksize=_MAX_BATCH_ROWS):
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
                 start = end
+
+
+def _check_content(folder: Folder) -> None:
+    """Raises OutputError if the folder is a link or has files of others; changes nothing."""
+    if not folder.remote and not os.path.lexists(folder.name):
+        return
+    problem = "" if folder.remote or not os.path.islink(folder.name) else "is a symbolic link"
+    if not problem:
+        names = folder.names()
+        foreign = [name for name in names if not PartialFile.own_files.fullmatch(name)]
+        holder = folder.read("lock") if "lock" in names else None
+        if foreign:
+            problem = f"contains {one_line(foreign[0])}"
+        elif holder and not holder.startswith(HOLDER):
+            problem = "contains a file called lock"
+    if problem:
+        raise OutputError(
+            f"{one_line(folder.name)} {problem}, which is not from an unfinished run. Move it, or use another -o: "
+            "finished rows are kept under that name during a run"
+        )

@@ -1,4 +1,4 @@
-"""Which rows of earlier runs still hold, and in what order rows make up the output."""
+"""Which rows of earlier runs are still valid, and the order of the rows in the output."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageRef
 
 KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
-"""Columns of a part beside those of the output."""
+"""Columns that a part has in addition to those of the output: of the image, `key_of`, and the state of its file."""
 
 
 def state_fields() -> list[pa.Field]:
-    """Fields of the columns that a part has beside those of the output."""
+    """Returns the fields of the columns `KEY`, `SIZE` and `MTIME`."""
     import pyarrow as pa
 
     return [pa.field(KEY, pa.uint64()), pa.field(SIZE, pa.int64()), pa.field(MTIME, pa.int64())]
 
 
 def state_columns(keys: Sequence[int], states: Sequence[FileState | None]) -> list[pa.Array]:
-    """The columns of `state_fields`, for rows with these keys and states."""
+    """Returns the columns of `state_fields` for rows with these keys and states."""
     import pyarrow as pa
 
     return [
         pa.array(keys, pa.uint64()),
-        pa.array([None if stamp is None else stamp.size for stamp in states], pa.int64()),
-        pa.array([None if stamp is None else stamp.mtime for stamp in states], pa.int64()),
+        pa.array([None if state is None else state.size for state in states], pa.int64()),
+        pa.array([None if state is None else state.mtime for state in states], pa.int64()),
     ]
 
 
 def key_of(ref: ImageRef) -> int:
-    """64 bits that stand for what a row is about: path, values carried from a manifest, place in an archive."""
+    """Returns a 64-bit hash of the path, the values copied from a manifest, and the offset in an archive."""
     parts = [ref.path, repr(ref.extra) if ref.extra else ""]
     if ref.location.offset is not None:
         parts.append(str(ref.location.offset))
@@ -48,11 +48,11 @@ def key_of(ref: ImageRef) -> int:
 
 
 class FinishedRows:
-    """Rows of earlier runs, by key; 33 bytes a row.
+    """An index of the rows of earlier runs by key; it takes 33 bytes of memory for each row.
 
     Args:
         tables: one a part, in the order in which they were written.
-        retry_errors: rows that are errors do not count.
+        retry_errors: error rows are not valid, so that they are computed again.
     """
 
     def __init__(self, tables: Sequence[pa.Table], retry_errors: bool) -> None:
@@ -71,7 +71,7 @@ class FinishedRows:
         self._failed = np.concatenate([np.empty(0, bool), *failed])
         errors = [chunk for table in tables for chunk in table.column(ERROR).chunks]
         self._retry_errors = retry_errors
-        # Stable: of several rows with one key, the last is the newest.
+        # The sort is stable, so the last of several rows with one key is the newest.
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
         self._errors = pa.chunked_array(errors, pa.string()) if errors else None
@@ -80,18 +80,15 @@ class FinishedRows:
         return len(self._keys)
 
     def find(self, ref: ImageRef) -> int | None:
-        """The number of the row that still holds for a reference, or None: it is new, or has changed."""
+        """Returns the number of the valid row of an image; None if it has no row, or its file has changed."""
         row = self._newest(ref)
-        if row is None:
+        if row is None or (self._failed[row] and self._retry_errors):
             return None
-        if self._failed[row] and self._retry_errors:
-            return None
-        size, mtime = int(self._size[row]), int(self._mtime[row])
-        stamp = ref.location.state()
-        if size < 0:
-            # It could not be looked at then; if it still cannot, the row still holds.
-            return row if stamp is None or ref.error is not None else None
-        return row if stamp == (size, mtime) else None
+        state = ref.location.state()
+        if self._size[row] < 0:
+            # The file could not be accessed then; the row is valid as long as it still cannot be.
+            return row if state is None or ref.error is not None else None
+        return row if state == (int(self._size[row]), int(self._mtime[row])) else None
 
     def _newest(self, ref: ImageRef) -> int | None:
         import numpy as np
@@ -101,36 +98,37 @@ class FinishedRows:
         return int(self._order[place]) if place >= 0 and int(self._keys[place]) == key else None
 
     def has(self, ref: ImageRef) -> bool:
-        """Whether there is a row for a reference, that holds or not."""
+        """Returns whether an image has a row, valid or not."""
         return self._newest(ref) is not None
 
     def reason(self, row: int) -> str | None:
-        """Why a row is an error (`ImageError.reason`), or None."""
+        """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
         if not self._failed[row] or self._errors is None:
             return None
         return reason_of(self._errors[row].as_py())
 
 
 class RowOrder:
-    """The order of the output, told by the numbers of its rows; written down while the sources are listed.
+    """The order of the rows in the output, by their numbers; it is recorded while the sources are listed.
 
     Args:
-        kept: rows of earlier runs, numbered from 0; the rows of this run follow them.
+        kept: rows of earlier runs, numbered from 0; the rows of this run are numbered after them.
 
     Attributes:
-        ok: rows of earlier runs that hold and are no errors.
-        errors: number of those that are, by reason.
+        ok: number of valid rows of earlier runs that are not errors.
+        errors: number of valid error rows of earlier runs by reason.
+        rows: number of all rows of earlier runs, valid or not, and of this run.
     """
 
     def __init__(self, kept: FinishedRows) -> None:
         self._kept = kept
-        self._next = len(kept)
         self._ranges: list[list[int]] = []
+        self.rows = len(kept)
         self.ok = 0
         self.errors: dict[str, int] = {}
 
     def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
-        """Takes all the references; gives those whose rows are not there yet."""
+        """Takes all the images, and yields those without a valid row."""
         if len(self._kept):
             from xcli.inference.prefetch import with_states
 
@@ -138,11 +136,11 @@ class RowOrder:
         return (ref for ref in refs if not self.keep(ref))
 
     def keep(self, ref: ImageRef) -> bool:
-        """Takes the next reference; says whether its row is there already."""
+        """Takes the next image; returns whether it has a valid row."""
         row = self._kept.find(ref) if len(self._kept) else None
         if row is None:
-            self._add(self._next)
-            self._next += 1
+            self._add(self.rows)
+            self.rows += 1
             return False
         self._add(row)
         reason = self._kept.reason(row)
@@ -158,11 +156,6 @@ class RowOrder:
         else:
             self._ranges.append([row, row + 1])
 
-    @property
-    def rows(self) -> int:
-        """Number of rows, of earlier runs (whether they hold or not) and of this one."""
-        return self._next
-
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """The rows in order, as (first, beyond the last)."""
+        """Yields the numbers of the rows in order, as ranges (first, last + 1)."""
         return ((start, stop) for start, stop in self._ranges)

@@ -1,8 +1,8 @@
-"""Saves the rows of a run, and beside them `.meta.json` with what made them.
+"""Saves the rows of a run, and beside them `.meta.json`, which records how they were computed.
 
 The rows of a file first go into `FILE.partial/` (`xcli.outputs.partial_file`) and are assembled at the end; those of a
-directory stay in their parts (`xcli.outputs.dataset`); what goes to standard output, a pipe or a terminal is written
-as it comes.
+directory stay in their parts (`xcli.outputs.dataset`); rows for standard output, a pipe or a terminal are written as
+they come.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xcli.core.records import PATH, STATUS, STATUS_COLUMNS
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
-from xcli.outputs.error_list import ErrorList, check_errors, list_errors
+from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder, key_of
@@ -40,12 +40,17 @@ if TYPE_CHECKING:
     from xcli.outputs.target import EarlierRun, KeptTarget
 
     OnBatch = Callable[[ImageBatch], None]
+    Show = Callable[[pa.Schema], AbstractContextManager["RowSink"]]
 
 log = logging.getLogger("xcli")
 
 
+CONTINUES = "; the same command goes on from there"
+"""What a message says if finished rows are kept."""
+
+
 class RowSink(Protocol):
-    """Where rows go that are not kept in parts."""
+    """Takes the rows of a run that are not kept in parts."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Writes a batch."""
@@ -58,115 +63,33 @@ def save(
     *,
     command_line: str | None = None,
     on_batch: OnBatch | None = None,
-    show: Callable[[pa.Schema], AbstractContextManager[RowSink]] | None = None,
+    show: Show | None = None,
 ) -> float | None:
-    """Runs to the end and writes every row.
+    """Computes the rows of a run and writes them.
 
     Args:
         run: set up, not started.
         output: what to write, and where; a stream gets no `.meta.json`.
-        options: how to keep what is done; parts mean nothing for a stream.
+        options: how to keep finished rows; parts mean nothing for a stream.
         command_line: for `.meta.json`.
         on_batch: called after each batch has been written.
-        show: opens what shows the rows in place of standard output.
+        show: opens what shows the rows instead of writing them to standard output.
 
     Returns:
-        Seconds from the first batch asked for to the last row written; None if the output was finished before.
+        Seconds from the request for the first batch to the last row written; None if the output was finished before.
 
     Raises:
         UsageError: options that do not go together.
-        XcliError: what ends the run; then nothing stands under the final name, and the rows of a file are kept.
+        XcliError: what ends the run. Then the output does not appear, and finished rows of a file are kept.
     """
     options = options or SaveOptions()
     check_options(output, options)
-    target = output.target
-    saver: _StreamedRun | _KeptRun
-    if isinstance(target, Stream):
-        saver = _StreamedRun(run, output, options, on_batch, show)
-    else:
-        saver = _KeptRun(run, output, options, on_batch, target, command_line)
+    saver = _Saver(run, output, options, on_batch, command_line)
     try:
-        return saver.save()
+        return saver.stream(show) if isinstance(output.target, Stream) else saver.keep(output.target)
     except (KeyboardInterrupt, Terminated):
         log.error("stopped after %d images%s", run.report.rows, CONTINUES if saver.keeps_rows else "")
         raise
-
-
-CONTINUES = "; the same command goes on from there"
-"""What a message says of rows that are kept."""
-
-
-@dataclass(slots=True)
-class _Saver:
-    """What saving needs wherever the rows go.
-
-    Attributes:
-        failed: error rows of this run so far.
-        keeps_rows: whether the same command would go on from the rows that are done.
-    """
-
-    run: Run
-    output: Output
-    options: SaveOptions
-    on_batch: OnBatch | None
-    failed: int = field(default=0, init=False)
-    keeps_rows: bool = field(default=False, init=False)
-
-    def _count(self, batch: ImageBatch) -> None:
-        """Called after each batch, when its rows are written or kept."""
-        if self.on_batch is not None:
-            self.on_batch(batch)
-        self.failed += sum(error is not None for error in batch.errors)
-
-    def _metadata(self) -> dict[str, str]:
-        """The provenance, for formats that hold it."""
-        return provenance_metadata(self.run.provenance(self.output.command))
-
-
-@dataclass(slots=True)
-class _StreamedRun(_Saver):
-    """A run whose rows are written as they come."""
-
-    show: Callable[[pa.Schema], AbstractContextManager[RowSink]] | None = None
-
-    def save(self) -> float:
-        """See the function `save`."""
-        options = self.options
-        schema = self.run.start()
-        begin = time.monotonic()
-        errors = None if options.errors_out is None else ErrorList(options.errors_out)
-        try:
-            with self._open(schema) as sink:
-                for batch, rows in self.run.batches():
-                    sink.write(rows)
-                    if errors is not None:
-                        errors.add(rows)
-                    self._count(batch)
-                    check_errors(self.failed, options.max_errors)
-        except TooManyErrors:
-            if errors is not None:
-                errors.close()
-            raise
-        except BaseException:
-            if errors is not None:
-                errors.discard()
-            raise
-        if errors is not None:
-            errors.close()
-        return time.monotonic() - begin
-
-    def _open(self, schema: pa.Schema) -> AbstractContextManager[RowSink]:
-        if self.show is not None:
-            return self.show(schema)
-        output = self.output
-        return create_table(
-            output.format,
-            output.target.name,
-            schema,
-            self._metadata(),
-            output.overwrite,
-            escape_formulas=self.options.csv_safe,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,30 +102,66 @@ class _Table:
 
 
 @dataclass(slots=True)
-class _KeptRun(_Saver):
-    """A run whose rows are kept in parts until the output is finished."""
+class _Saver:
+    """Saves one run: `stream` writes rows as they come, `keep` keeps them in parts until the output is finished.
 
-    target: File | Directory
+    Attributes:
+        failed: number of error rows of this run so far.
+        keeps_rows: whether the same command would continue with the finished rows.
+    """
+
+    run: Run
+    output: Output
+    options: SaveOptions
+    on_batch: OnBatch | None
     command_line: str | None
+    failed: int = field(default=0, init=False)
+    keeps_rows: bool = field(default=False, init=False)
 
-    def save(self) -> float | None:
-        """See the function `save`."""
+    def _count(self, batch: ImageBatch) -> None:
+        """Counts a batch whose rows have been written or kept."""
+        if self.on_batch is not None:
+            self.on_batch(batch)
+        self.failed += sum(error is not None for error in batch.errors)
+
+    def stream(self, show: Show | None) -> float:
+        """Saves the rows of a `Stream`."""
+        output = self.output
+        schema = self.run.start()
+        begin = time.monotonic()
+        with error_list(self.options.errors_out) as add_errors:
+            if show is not None:
+                opened = show(schema)
+            else:
+                name, csv_safe = output.target.name, self.options.csv_safe
+                metadata = self._metadata()
+                opened = create_table(output.format, name, schema, metadata, output.overwrite, escape_formulas=csv_safe)
+            with opened as sink:
+                for batch, rows in self.run.batches():
+                    sink.write(rows)
+                    add_errors(rows)
+                    self._count(batch)
+                    check_errors(self.failed, self.options.max_errors)
+        return time.monotonic() - begin
+
+    def keep(self, target: File | Directory) -> float | None:
+        """Saves the rows of a file or a directory; see the function `save`."""
         started = datetime.now(UTC)
-        earlier = None if self.output.overwrite else self.target.finished_run()
+        earlier = None if self.output.overwrite else target.finished_run()
         self.keeps_rows = True
-        with self._open_parts() as parts:
+        with self._open_parts(target) as parts:
             schema = self.run.start(self._pinned_batch_size(parts, earlier))
             fingerprint = self._fingerprint(schema)
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
-                raise other_settings(self.target)
+                raise other_settings(target)
             if self._is_complete(fingerprint) and earlier is not None:
                 if parts.fingerprint is not None and digest(parts.fingerprint) == digest(fingerprint):
                     parts.remove()  # an earlier run was killed after its output was finished, before it removed them
-                say_finished(self.target, self.options)
+                say_finished(target, self.options)
                 return None
-            if isinstance(parts, PartialFile):
-                for table in self._tables(schema):
-                    check_output(table.format, table.file.name, self._may_replace(table, digest(fingerprint)))
+            tables = self._tables(target, schema)
+            for table in tables:
+                check_output(table.format, table.file.name, self._may_replace(table, digest(fingerprint)))
             parts.begin(fingerprint)
             if parts.rows:
                 log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
@@ -210,32 +169,30 @@ class _KeptRun(_Saver):
             order = self._compute(parts)
             sources, seconds = self.run.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
-            self._publish(parts, order, schema, meta | {"profile": self.run.profile.as_dict()})
+            self._publish(parts, order, schema, tables, meta | {"profile": self.run.profile.as_dict()})
             return time.monotonic() - begin
 
-    def _open_parts(self) -> Parts:
-        options = self.options
-        rows, seconds = options.part_rows, options.part_seconds
-        if isinstance(self.target, Directory):
-            return Dataset(
-                self.target,
-                overwrite=self.output.overwrite,
-                restart=options.restart,
-                part_rows=rows,
-                part_seconds=seconds,
-            )
-        return PartialFile(self.target.name, restart=options.restart, part_rows=rows, part_seconds=seconds)
+    def _open_parts(self, target: File | Directory) -> Parts:
+        restart = self.options.restart
+        rows, seconds = self.options.part_rows, self.options.part_seconds
+        if isinstance(target, File):
+            return PartialFile(target.name, restart=restart, part_rows=rows, part_seconds=seconds)
+        overwrite = self.output.overwrite
+        return Dataset(target, overwrite=overwrite, restart=restart, part_rows=rows, part_seconds=seconds)
 
     @staticmethod
     def _pinned_batch_size(parts: Parts, earlier: EarlierRun | None) -> int | None:
-        """The batch size of an earlier run of this output; values depend on it."""
+        """Returns the batch size of an earlier run of this output, because values depend on it."""
         if parts.fingerprint is not None:
             size: int | None = parts.fingerprint.get("provenance", {}).get("batch_size")
             return size
         return None if earlier is None else earlier.batch_size
 
+    def _metadata(self) -> dict[str, str]:
+        """Returns the provenance, for formats that have metadata."""
+        return provenance_metadata(self.run.provenance(self.output.command))
+
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
-        """Everything that the rows depend on, and what they are rows of."""
         options, second = self.options, self.options.features_file()
         more: dict[str, Any] = {"csv_safe": True} if options.csv_safe else {}
         if second is not None:
@@ -244,10 +201,10 @@ class _KeptRun(_Saver):
         return fingerprint_of(provenance, self.run.listing.options, schema, self.output.format, **more)
 
     def _is_complete(self, fingerprint: dict[str, Any]) -> bool:
-        """Whether the second file, if there is to be one, is finished too.
+        """Returns whether the second file, if one is wanted, is finished too.
 
         Raises:
-            OutputError: another file has its name.
+            OutputError: a file with its name is from another run.
         """
         second = self.options.features_file()
         if second is None:
@@ -266,7 +223,7 @@ class _KeptRun(_Saver):
                 check_errors(self.failed, self.options.max_errors)
             parts.finish_part()
         except BaseException as error:
-            # If not even this part can be written, those before it stand; the first error says why.
+            # If this part cannot be written, the parts before it are still kept, and the first error is reported.
             with defer_signals(), suppress(OutputError):
                 parts.finish_part()
                 if isinstance(error, TooManyErrors):
@@ -274,8 +231,10 @@ class _KeptRun(_Saver):
             raise
         return order
 
-    def _publish(self, parts: Parts, order: RowOrder, schema: pa.Schema, meta: dict[str, Any]) -> None:
-        """Makes the output appear, complete, with what made it; then the parts are not needed any more."""
+    def _publish(
+        self, parts: Parts, order: RowOrder, schema: pa.Schema, tables: list[_Table], meta: dict[str, Any]
+    ) -> None:
+        """Makes the finished output and its `.meta.json` appear, and marks the parts as no longer needed."""
         import pyarrow as pa
 
         status_columns = pa.schema([schema.field(name) for name in STATUS_COLUMNS])
@@ -284,17 +243,18 @@ class _KeptRun(_Saver):
             self.run.report.check(parts.drop_stale_rows(order))
             parts.mark_complete(meta, schema)
         else:
-            self._assemble(parts, order, schema, meta)
+            self._assemble(parts, order, schema, tables, meta)
             parts.remove()
         self.keeps_rows = False
 
-    def _assemble(self, parts: Parts, order: RowOrder, schema: pa.Schema, meta: dict[str, Any]) -> None:
+    def _assemble(
+        self, parts: Parts, order: RowOrder, schema: pa.Schema, tables: list[_Table], meta: dict[str, Any]
+    ) -> None:
         """Writes the files of a run from its parts, and makes them appear together."""
         import pyarrow as pa
 
-        tables = self._tables(schema)
-        # Of a new file `.meta.json` appears first: a run that is killed in between has not finished, and goes on. It
-        # must never stand beside an old file, so if one is replaced, `.meta.json` appears last.
+        # `.meta.json` appears before a new file: a run that is killed in between has not finished, and is continued.
+        # It must never be beside an old file, so if a file is replaced, `.meta.json` appears after it.
         replaced = [table for table in tables if self.output.overwrite and table.file.exists()]
         with ExitStack() as stack:
             sinks: list[TableOutput] = []
@@ -332,19 +292,21 @@ class _KeptRun(_Saver):
             for table in replaced:
                 self._write_meta(table, meta)
 
-    def _tables(self, schema: pa.Schema) -> list[_Table]:
+    def _tables(self, target: File | Directory, schema: pa.Schema) -> list[_Table]:
+        """Returns the files to write at the end; none for a directory."""
+        if isinstance(target, Directory):
+            return []
         second = self.options.features_file()
-        assert isinstance(self.target, File)
         if second is None:
-            return [_Table(self.target, self.output.format, schema.names)]
+            return [_Table(target, self.output.format, schema.names)]
         predictions, features = split_features(schema)
         return [
             _Table(second, second.format(FEATURES_FORMATS, "parquet"), features),
-            _Table(self.target, self.output.format, predictions),
+            _Table(target, self.output.format, predictions),
         ]
 
     def _may_replace(self, table: _Table, fingerprint: str) -> bool:
-        """Whether a file there may be replaced: the user says so, or it is of this run, killed as it appeared."""
+        """Returns whether the file may be replaced: with --overwrite, or if this run was killed when it appeared."""
         return self.output.overwrite or table.file.holds(fingerprint)
 
     def _escapes_formulas(self, format: str) -> bool:
@@ -356,7 +318,7 @@ class _KeptRun(_Saver):
 
 
 def say_finished(target: KeptTarget, options: SaveOptions) -> None:
-    """Says that an output was finished by an earlier run, and writes the list of its errors if that is wanted."""
+    """Says that an earlier run has finished the output, and writes the list of its errors if that is wanted."""
     if options.errors_out is not None:
         list_errors(options.errors_out, open_table(target.name).batches([PATH, STATUS]))
     stay = ", its errors stay as they are" if options.retry_errors else ""

@@ -1,7 +1,7 @@
-"""What `-o` names, parsed once: a stream, a file, or a directory of parts; and what an earlier run left there.
+"""The output that `-o` names, parsed once: a stream, a file, or a directory of parts; and the run that wrote it.
 
 Stream      standard output, a descriptor, an existing FIFO or device: written as rows come, nothing is kept
-File        a file or an object of a store, which appears whole at the end
+File        a file or an object of a store, which appears when it is complete
 Directory   a directory or a prefix of a store, which gets Parquet parts as they are finished
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
 from xcli.storage.directories import open_folder
+from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import is_direct, write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.formats import format_from_name
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class EarlierRun(NamedTuple):
-    """What `.meta.json` says of the run that made an output, or that was about to give the output its name.
+    """What `.meta.json` says of the run that made an output, or was killed just before the output appeared.
 
     Attributes:
         fingerprint: digest of everything that the rows depend on.
-        batch_size: images in a batch; None where that is not recorded.
+        batch_size: images in a batch; None if it is not recorded.
     """
 
     fingerprint: str
@@ -48,13 +49,13 @@ class Stream:
     name: str | None
 
     def format(self, allowed: Sequence[str], default: str) -> str:
-        """The format that the name asks for; see `format_from_name`."""
+        """Returns the format for the name; see `format_from_name`."""
         return format_from_name(self.name, allowed, default)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTarget(ABC):
-    """An output that stays, with a `.meta.json` that says what made it.
+    """An output that stays, with a `.meta.json` that records how it was computed.
 
     Attributes:
         name: as the user gave it.
@@ -73,18 +74,18 @@ class KeptTarget(ABC):
     @property
     @abstractmethod
     def meta_name(self) -> str:
-        """Name of the file that says what made the output."""
-
-    @abstractmethod
-    def format(self, allowed: Sequence[str], default: str) -> str:
-        """The format that the name asks for."""
+        """Name of its `.meta.json`."""
 
     @abstractmethod
     def is_finished(self) -> bool:
-        """Whether a finished output stands there."""
+        """Returns whether the output is there and finished."""
+
+    def format(self, allowed: Sequence[str], default: str) -> str:
+        """Returns the format for the name; see `format_from_name`. A directory is always Parquet."""
+        return format_from_name(self.name, allowed, default)
 
     def recorded_run(self) -> EarlierRun | None:
-        """The run that `.meta.json` records; None if there is no such file, or it is damaged."""
+        """Returns the run that `.meta.json` records; None if there is no such file, or it is damaged."""
         try:
             meta = read_meta(self.meta_name)
         except CheckError:
@@ -94,11 +95,11 @@ class KeptTarget(ABC):
         return EarlierRun(meta["fingerprint"], meta.get("batch_size"))
 
     def finished_run(self) -> EarlierRun | None:
-        """The run that made the finished output; None if there is no finished output, or it has no record."""
+        """Returns the run that made the finished output; None if there is no finished output, or it has no record."""
         return self.recorded_run() if self.is_finished() else None
 
     def holds(self, fingerprint: str) -> bool:
-        """Whether `.meta.json` records a run with this fingerprint."""
+        """Returns whether `.meta.json` records a run with this fingerprint."""
         run = self.recorded_run()
         return run is not None and run.fingerprint == fingerprint
 
@@ -109,7 +110,6 @@ class File(KeptTarget):
 
     @property
     def meta_name(self) -> str:
-        """See `KeptTarget`."""
         return self.name + META_SUFFIX
 
     @property
@@ -117,23 +117,16 @@ class File(KeptTarget):
         """A text that is the same for all names of this output: its real path, or its URL."""
         return self.name if self.remote else os.path.realpath(self.name)
 
-    def format(self, allowed: Sequence[str], default: str) -> str:
-        """The format that the extension asks for; see `format_from_name`."""
-        return format_from_name(self.name, allowed, default)
-
     def is_finished(self) -> bool:
-        """See `KeptTarget`."""
         return self.exists() if self.remote else os.path.isfile(self.name)
 
     def exists(self) -> bool:
-        """Whether anything has this name: a file, a broken link, an object.
+        """Returns whether anything has this name: a file, a broken link, an object.
 
         Raises:
             UsageError: it is a URL where nothing can be written.
         """
         if self.remote:
-            from xcli.storage.object_store import open_writable_store
-
             return open_writable_store(self.name).exists()
         return os.path.lexists(self.name)
 
@@ -144,8 +137,6 @@ class File(KeptTarget):
             OutputError: it cannot be removed.
         """
         if self.remote:
-            from xcli.storage.object_store import open_writable_store
-
             open_writable_store(self.meta_name).unlink("")
             return
         with write_errors(self.meta_name), suppress(FileNotFoundError):
@@ -158,15 +149,12 @@ class Directory(KeptTarget):
 
     @property
     def meta_name(self) -> str:
-        """See `KeptTarget`."""
         return os.path.join(self.name, DATASET_META)
 
     def format(self, allowed: Sequence[str], default: str) -> str:
-        """Parquet, whatever the name is."""
         return "parquet"
 
     def is_finished(self) -> bool:
-        """See `KeptTarget`."""
         if self.remote:
             return open_folder(self.name).read(SUCCESS) is not None
         return os.path.isfile(os.path.join(self.name, SUCCESS))
@@ -176,9 +164,9 @@ Target: TypeAlias = Stream | File | Directory
 
 
 def parse_target(name: str | None) -> Target:
-    """Finds out what kind of output a name means.
+    """Returns the kind of output that a name means.
 
-    A directory is a name that ends in a slash, or that is one already. This asks the file system or, once, the store.
+    A directory is a name that ends in a slash, or an existing directory. One request asks an object store for that.
 
     Args:
         name: the value of `-o`; None and `-` are standard output.
@@ -194,8 +182,6 @@ def parse_target(name: str | None) -> Target:
     if name.endswith("/"):
         return Directory(name)
     if is_url(name):
-        from xcli.storage.object_store import open_writable_store
-
         return Directory(name) if open_writable_store(name).has_below() else File(name)
     return Directory(name) if os.path.isdir(name) else File(name)
 
@@ -214,7 +200,7 @@ def parse_file(name: str, option: str) -> File:
 
 
 def other_settings(target: KeptTarget) -> OutputExistsError:
-    """The error for an output that a run with other settings or sources has finished."""
+    """Returns the error for an output that a run with other settings or sources has finished."""
     return OutputExistsError(
-        f"{one_line(target.name)} exists, with other settings or sources; pass --overwrite to replace it"
+        f"{one_line(target.name)} exists, from a run with other settings or sources; pass --overwrite to replace it"
     )
