@@ -91,7 +91,9 @@ def measure(settings: Settings, save: Save) -> Data:
     from xcli.inference.run import Run
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.loader import load_model, preprocessing_for
-    from xcli.outputs.save import record
+    from xcli.outputs.options import Output
+    from xcli.outputs.save import save as save_run
+    from xcli.outputs.target import File
     from xcli.sources.listing import list_images
     from xcli.sources.options import SourceOptions
 
@@ -122,8 +124,8 @@ def measure(settings: Settings, save: Save) -> Data:
 
     with list_images(SourceOptions(sources=(str(folder),))) as listing:
         run = Run(listing, model, FeaturesTask(), preprocessing_for(model), options)
-        target = str(Path(settings.scratch, "steady.parquet"))
-        record(run, "features", "parquet", target, overwrite=True, on_batch=on_batch)
+        target = File(str(Path(settings.scratch, "steady.parquet")))
+        save_run(run, Output("features", target, "parquet", overwrite=True), on_batch=on_batch)
     return result()
 
 

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tests.inference.test_pipeline import P, decode, no_thread_is_left, square, threads, until  # noqa: F401
 from xcli.core.errors import ImageError, XcliError
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.decoder_pool import DecoderPool
 from xcli.storage.local import LocalFile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-P = Preprocessing(size=4)
-
-
-def square(number: int) -> np.ndarray:
-    return np.full((4, 4, 3), number % 251, np.uint8)
-
-
-def decode(location: LocalFile, _: Preprocessing) -> np.ndarray:
-    """An image that shows its number, after a time that differs from one to the next."""
-    time.sleep(int(location.path) * 7 % 5 / 2000)
-    return square(int(location.path))
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> bool:
-    """Waits for something to become true; whether it did."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("xception")]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = len(threads())
-    yield
-    assert until(lambda: len(threads()) <= before), threads()
 
 
 def test_an_error_does_not_keep_the_file_in_memory() -> None:

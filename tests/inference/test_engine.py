@@ -291,8 +291,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     # 7, then 3, then singly; and it is remembered: the second call does not try more again.
     assert starved.tried == [7, 3] + [1] * (2 * count)
     assert [record.message for record in caplog.records] == [
-        "out of memory with 7 images at a time; going on with 3",
-        "out of memory with 3 images at a time; going on with 1",
+        "out of memory with 7 images at a time; continuing with 3",
+        "out of memory with 3 images at a time; continuing with 1",
     ]
 
 
@@ -351,7 +351,8 @@ FUSED = """
 import os
 os.environ["ONEDNN_VERBOSE"] = "1"
 import numpy as np
-from xcli.inference.engine import Backbone, Engine, scale_pixels
+from xcli.inference.engine import Engine
+from xcli.models.folded import Backbone, scale_pixels
 from xcli.models.hdf5_weights import random_weights
 from xcli.core.tensorflow import load_tensorflow
 tf = load_tensorflow()
@@ -370,7 +371,8 @@ from xcli.core.tensorflow import load_tensorflow
 tf = load_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from xcli.inference.engine import Backbone, Engine, constant
+from xcli.inference.engine import Engine
+from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import random_weights, read_weights
 backbone = Backbone(random_weights(include_top=False, classes=1, seed=0), "float32")
 kernel = np.ones((2048, 3), np.float32)
