@@ -1,23 +1,62 @@
-"""The command line: one group of thin commands."""
+"""The command line: one group of thin commands, each imported only when it is used."""
 
 from __future__ import annotations
 
-import click
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
-from xcli.cli.commands.classify import classify
-from xcli.cli.commands.evaluate import evaluate
-from xcli.cli.commands.features import features
-from xcli.cli.commands.finetune import finetune
-from xcli.cli.commands.info import info
-from xcli.cli.commands.merge import merge
-from xcli.cli.commands.verify import verify
+import click
+from click.shell_completion import CompletionItem
+
 from xcli.cli.verbosity import message_arguments
 from xcli.core.version import __version__
 
 PROGRAM = "xception"
 
 
+SUMMARIES = {
+    "classify": "Classify images: their best classes and probabilities.",
+    "evaluate": "Measure the accuracy of a model on labelled images.",
+    "features": "Compute an embedding (feature vector) of each image.",
+    "finetune": "Train a classifier of your own on labelled images.",
+    "info": "Show the model, its weights and this machine; check sources.",
+    "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
+    "verify": "Check that a table is intact and that every source has its row.",
+}
+"""The commands, each in a module of its name below `xcli.cli.commands`, and what the help of the group says."""
+
+
+class _Commands(Mapping[str, click.Command]):
+    """The commands by name; a look-up imports the command."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        summary = SUMMARIES[name]
+        command: click.Command = getattr(import_module(f"xcli.cli.commands.{name}"), name)
+        command.short_help = summary
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(SUMMARIES)
+
+
+class Group(click.Group):
+    """A group that lists and completes the names of its commands without importing them."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name, help=text) for name, text in SUMMARIES.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
 @click.group(
+    cls=Group,
+    commands=_Commands(),
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "XCEPTION",
@@ -41,7 +80,3 @@ def cli(ctx: click.Context) -> None:
 
     Every option can also be set by an environment variable, XCEPTION_<COMMAND>_<OPTION>.
     """
-
-
-for command in (classify, evaluate, features, finetune, info, merge, verify):
-    cli.add_command(command)

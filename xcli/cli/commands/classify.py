@@ -24,7 +24,7 @@ from xcli.models.labels import LABEL_TYPES
 from xcli.tables.formats import CLASSIFY_FORMATS
 
 
-@click.command(cls=Command, short_help="Classify images: their best classes and probabilities.")
+@click.command(cls=Command)
 @source_arguments
 @output_arguments(CLASSIFY_FORMATS)
 @number("--top", OUTPUT, "N", COUNT, "Predictions in each row.", of=ClassifyTask)

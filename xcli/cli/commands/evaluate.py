@@ -65,7 +65,7 @@ def _label_columns(function: F) -> F:
     return stack(label_columns(), function)
 
 
-@click.command(cls=Command, short_help="Measure the accuracy of a model on labelled images.")
+@click.command(cls=Command)
 @click.argument("data", metavar="DATA", type=click.Path())
 @choice(
     "--split",

@@ -23,7 +23,7 @@ from xcli.models.hdf5_weights import TOP
 from xcli.tables.formats import FEATURES_FORMATS
 
 
-@click.command(cls=Command, short_help="Compute an embedding (feature vector) of each image.")
+@click.command(cls=Command)
 @source_arguments
 @output_arguments(FEATURES_FORMATS)
 @choice(

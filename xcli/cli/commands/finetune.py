@@ -224,7 +224,7 @@ def _machine_arguments(function: F) -> F:
     )
 
 
-@click.command(cls=Command, short_help="Train a classifier of your own on labelled images.")
+@click.command(cls=Command)
 @_data_arguments
 @_training_arguments
 @model_arguments(

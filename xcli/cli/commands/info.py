@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
 
 
-@click.command(cls=Command, short_help="Show the model, its weights and this machine; check sources.")
+@click.command(cls=Command)
 @source_arguments
 @number(
     "--max-pixels",

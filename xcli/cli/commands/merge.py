@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 
-@click.command(
-    cls=Command,
-    short_help="Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
-)
+@click.command(cls=Command)
 @click.argument("shards", metavar="SHARD...", nargs=-1, required=True, type=click.Path())
 @path(
     "--source sources",

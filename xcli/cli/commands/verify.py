@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 
-@click.command(cls=Command, short_help="Check that a table is intact and that every source has its row.")
+@click.command(cls=Command)
 @click.argument("table", metavar="OUT", type=click.Path())
 @source_arguments
 @flag("--json", OUTPUT, "Print the findings as JSON.")
