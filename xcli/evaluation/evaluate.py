@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, SourceError, UsageError
-from xcli.core.records import ERROR, FEATURES, ImageRef, RunCounts
+from xcli.core.records import ERROR, FEATURES, ImageBatch, ImageRef, RunCounts
 from xcli.evaluation.metrics import Metrics, compute_metrics
 from xcli.inference.options import RunOptions
 from xcli.inference.profiler import Profile
 from xcli.inference.run import Run
-from xcli.models.labels import match_labels
-from xcli.sources.labelled import SPLITS, TEST, VALIDATION
+from xcli.models.labels import Labels, match_labels
+from xcli.sources.labelled import SPLITS, TEST, VALIDATION, LabelledImages, Sample
 from xcli.sources.listing import Listing
 from xcli.sources.options import SourceOptions
 from xcli.tables.rows import features_batch
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from xcli.core.records import ImageBatch
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.tasks import Results, Shapes
     from xcli.models.folded import Forward
-    from xcli.models.labels import Labels
     from xcli.models.network import LoadedModel
-    from xcli.sources.labelled import LabelledImages, Sample
 
 ALL = "all"
 SPLIT_CHOICES = (*SPLITS, ALL)
@@ -193,11 +190,7 @@ def evaluate(
 
 
 def choose_split(images: LabelledImages, split: str | None) -> tuple[Sample, ...]:
-    """Returns the samples to evaluate.
-
-    Args:
-        images: the data set.
-        split: `train`, `validation`, `test` or `all`; None is the test split, else validation, else all.
+    """Returns the samples of a split, or of `all`; None is the test split, else validation, else all.
 
     Raises:
         UsageError: there is no such split.

@@ -127,12 +127,8 @@ def calibration_error(
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599), equation 3:
     predictions are sorted by confidence into intervals ((m - 1) / M, m / M] of equal width; the error is the mean of
-    |accuracy - confidence| over the intervals, weighted by their number of predictions.
-
-    Args:
-        confidence: float[n], from 0 to 1, n at least 1.
-        right: bool[n].
-        bins: M.
+    |accuracy - confidence| over the intervals, weighted by their number of predictions. The confidence is float[n] from
+    0 to 1, n at least 1; `right` is bool[n]; `bins` is M.
     """
     import numpy as np
 

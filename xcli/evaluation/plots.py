@@ -44,11 +44,8 @@ def confusion_matrix_png(matrix: NDArray[np.int64], labels: Sequence[str]) -> by
     """Draws a confusion matrix.
 
     The colour is the share of the true class's images, so that rare classes are as visible as common ones. Up to 25
-    classes, the cells hold the number of images; beyond 120, only the classes that occur are drawn.
-
-    Args:
-        matrix: int64[C, C]; rows are true classes, columns predicted ones.
-        labels: names of the C classes.
+    classes, the cells hold the number of images; beyond 120, only the classes that occur are drawn. The matrix is
+    int64[C, C]; its rows are true classes, its columns predicted ones.
     """
     import numpy as np
 
@@ -106,12 +103,10 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
 
 
 def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draws loss and accuracy by epoch.
+    """Draws loss and accuracy by epoch, counted from 1 over all phases, and marks the best validation accuracy.
 
-    Args:
-        rows: one for each epoch, in order, with `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
-            `val_loss` and `val_accuracy`; a number that is None or missing leaves a gap. Epochs count from 1 over all
-            phases. The best validation accuracy is marked.
+    The rows, one for each epoch, have `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
+    `val_loss` and `val_accuracy`; a number that is None or missing leaves a gap.
     """
     with _settings():
         from matplotlib.figure import Figure
@@ -153,11 +148,7 @@ def _mark_phases(axes: Axes, phases: Sequence[str]) -> None:
 
 
 def mistakes_png(mistakes: Sequence[Prediction]) -> bytes:
-    """Draws thumbnails of wrongly classified images; without any, the picture says so.
-
-    Args:
-        mistakes: the worst first; the first 24 are shown.
-    """
+    """Draws thumbnails of the first 24 wrongly classified images; without any, the picture says so."""
     shown = mistakes[:MAX_MISTAKES]
     with _settings():
         from matplotlib.figure import Figure

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS
 from xcli.core.text import one_line
-from xcli.evaluation.metrics import FIGURES
+from xcli.evaluation.metrics import FIGURES, Metrics
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
+from xcli.tables.csv import CsvWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.evaluation.evaluate import Prediction
-    from xcli.evaluation.metrics import Metrics
 
 METRICS_FILE, PER_CLASS_FILE, MATRIX_FILE = "metrics.json", "per_class.csv", "confusion_matrix.csv"
 MATRIX_PICTURE, PREDICTIONS_FILE, MISTAKES_PICTURE = "confusion_matrix.png", "predictions.csv", "mistakes.png"
@@ -88,8 +88,10 @@ def write_report(
             files.append(AtomicFile(os.path.join(folder, name), overwrite))
             if isinstance(content, bytes):
                 files[-1].stream.write(content)
-            else:
-                _write_csv(files[-1], content)
+                continue
+            table = CsvWriter(files[-1].stream, content.schema, {})
+            table.write(content)
+            table.close()
         commit(files)
     except BaseException:
         for file in files:
@@ -144,11 +146,3 @@ def _predictions(predictions: Sequence[Prediction]) -> pa.RecordBatch:
     types = dict.fromkeys((ERROR, "label", "predicted"), pa.string()) | {"score": pa.float32(), "correct": pa.bool_()}
     columns |= {name: pa.array([getattr(one, name) for one in predictions], kind) for name, kind in types.items()}
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _write_csv(file: AtomicFile, rows: pa.RecordBatch) -> None:
-    from xcli.tables.csv import CsvWriter
-
-    sink = CsvWriter(file.stream, rows.schema, {})
-    sink.write(rows)
-    sink.close()

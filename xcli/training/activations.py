@@ -16,16 +16,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.process import processor_count
-from xcli.core.tensorflow import apply_precision, kind_of, load_tensorflow
+from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engine import Engines
+from xcli.inference.engine import Engine, Engines
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.models.folded import pool, scale_pixels
-from xcli.models.network import LAST_MAP
+from xcli.models.network import LAST_MAP, LoadedModel
 from xcli.storage.atomic import write_atomically
-from xcli.training.activation_cache import entry_key
+from xcli.training.activation_cache import ActivationCache, entry_key
 from xcli.training.augmentation import view_decoder
 from xcli.training.freezing import PIXELS, Cut, cut_below
 
@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageBatch
-    from xcli.core.tensorflow import Precision
     from xcli.images.preprocessing import Preprocessing
-    from xcli.inference.engine import Engine
-    from xcli.models.network import LoadedModel
-    from xcli.training.activation_cache import ActivationCache
     from xcli.training.callbacks import Callbacks
     from xcli.training.recipe import Recipe
     from xcli.training.split import Example
@@ -120,11 +116,7 @@ class ActivationExtractor:
         )
 
     def extract(self, image_lists: Sequence[Sequence[Example]], callbacks: Callbacks) -> list[ViewActivations]:
-        """Returns the activations of several views, for which it reserves room in the cache.
-
-        Args:
-            image_lists: the images of view 0, of view 1, and so on.
-            callbacks: called during the computation.
+        """Returns the activations of the images of view 0, of view 1, and so on, after reserving room in the cache.
 
         Raises:
             UsageError: the activations take more than the cache may.
@@ -134,8 +126,8 @@ class ActivationExtractor:
         keys = [self.key(images, view) for view, images in enumerate(image_lists)]
         image_size = self.cut.bytes_per_image(self.preprocessing.size)
         self.cache.reserve(keys, image_size * sum(map(len, image_lists)))
-        complete = [self.cache.description(key) is not None for key in keys]
-        missing = sum(len(images) for images, known in zip(image_lists, complete, strict=True) if not known)
+        lacking = [self.cache.description(key) is None for key in keys]
+        missing = sum(len(images) for images, absent in zip(image_lists, lacking, strict=True) if absent)
         if missing:
             callbacks.on_extraction_begin(missing)
         views = [

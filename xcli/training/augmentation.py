@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.images.preprocessing import DEFAULT_CROP_PCT, decode_image
+from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing, decode_image
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from xcli.core.records import Readable
-    from xcli.images.preprocessing import Preprocessing
     from xcli.inference.decoder_pool import Decoder
 
 MAX_VIEWS = 100

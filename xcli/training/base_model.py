@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ModelError
-from xcli.models.hdf5_weights import random_weights, read_weights
+from xcli.models.hdf5_weights import Weights, random_weights, read_weights
 
 if TYPE_CHECKING:
-    from xcli.models.hdf5_weights import Weights
-    from xcli.models.keras_graph import Graph, Node
+    from xcli.models.keras_graph import Graph
     from xcli.models.labels import Labels
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
@@ -35,11 +34,7 @@ class BaseModel:
 
 
 def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
-    """Takes the Xception out of a loaded model.
-
-    Args:
-        model: plain, or from a `.keras` file or bundle.
-        spec: what it was loaded from.
+    """Takes the Xception out of a loaded model, which is plain, or from a `.keras` file or bundle.
 
     Raises:
         ModelError: the layers before the Xception are not a single scaling.
@@ -63,11 +58,11 @@ def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
 
 def _rescaling(graph: Graph, name: str) -> tuple[float, float]:
     """Factor and offset of the one Rescaling layer in a model."""
-    nodes: list[Node] = [node for one in graph.walk() for node in one.nodes if node.kind == "Rescaling"]
-    if len(nodes) == 1:
-        factor, offset = nodes[0].config.get("scale"), nodes[0].config.get("offset", 0.0)
-        if isinstance(factor, (int, float)) and isinstance(offset, (int, float)):
-            return float(factor), float(offset)
+    configs = [node.config for one in graph.walk() for node in one.nodes if node.kind == "Rescaling"]
+    only = configs[0] if len(configs) == 1 else {}
+    factor, offset = only.get("scale"), only.get("offset", 0.0)
+    if isinstance(factor, (int, float)) and isinstance(offset, (int, float)):
+        return float(factor), float(offset)
     raise ModelError(
         f"{name} scales its pixels in a way that cannot be carried over (one Rescaling layer with a number for scale "
         "and offset can); start from --weights imagenet, or from a directory made by finetune"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError
 from xcli.sources.labelled import TEST, TRAIN, VALIDATION
-from xcli.training.split import quote_names
+from xcli.training.split import Example, Split, quote_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from xcli.training.activations import ActivationExtractor, ViewActivations
     from xcli.training.callbacks import Callbacks
-    from xcli.training.split import Example, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +128,10 @@ class TrainingSet:
 def apply_mixup(
     x: NDArray[Any], targets: NDArray[np.float32], count: int, rng: np.random.Generator, mixup: float
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Blends each of the first `count` examples with another one, whose share is the smaller one.
+    """Blends each of the first `count` examples, which are not padding, with another one that has the smaller share.
 
-    Args:
-        x: [b, ...].
-        targets: float32[b, classes].
-        count: examples that are not padding.
-        rng: the source of random numbers.
-        mixup: parameter of the beta distribution of the shares.
-
-    Returns:
-        The blends, in the dtype of `x` (pixels are rounded), and their targets.
+    `x` is [b, ...], the targets are float32[b, classes], and `mixup` is the parameter of the beta distribution of the
+    shares. Returns the blends, in the dtype of `x` (pixels are rounded), and their targets.
     """
     import numpy as np
 
@@ -191,7 +183,7 @@ class TrainingData:
         """Returns the readable training images, pooled features or maps; `balance` gives rare classes more weight."""
         import numpy as np
 
-        images, count = self._readable(TRAIN), len(self.labels)
+        images, count = self.readable(TRAIN), len(self.labels)
         classes = self._classes(images)
         rows = [images, *[self.further_rows[images]] * (len(self.views) - 1)]
         pairs = list(zip(self.views, rows, strict=True))
@@ -205,20 +197,13 @@ class TrainingData:
 
     def validation_set(self, *, pooled: bool) -> ValidationSet | None:
         """Returns the validation images that can be read, or None if there are none."""
-        images = self._readable(VALIDATION)
+        images = self.readable(VALIDATION)
         if not len(images):
             return None
         return ValidationSet(self._subset(self.views[0], images, pooled), self._classes(images))
 
-    def check_classes(self) -> None:
-        """Raises SourceError if a class has no training image that can be read."""
-        usable = {self.images[index].sample.label for index in self._readable(TRAIN)}
-        lacking = [label for label in self.labels if label not in usable]
-        if lacking:
-            reason = next(text for index, text in self.errors.items() if self.images[index].sample.label == lacking[0])
-            raise SourceError(f"no training image of {quote_names(lacking)} can be read (the first: {reason})")
-
-    def _readable(self, part: str) -> NDArray[np.int64]:
+    def readable(self, part: str) -> NDArray[np.int64]:
+        """Returns the indices, int64[m], of the images of one part that can be read."""
         import numpy as np
 
         indices = [index for index, one in enumerate(self.images) if one.split == part and index not in self.errors]
@@ -252,5 +237,9 @@ def extract_activations(split: Split, views: int, extractor: ActivationExtractor
     found = extractor.extract([images, *[split.part(TRAIN)] * (views - 1)], callbacks)
     further_rows = np.cumsum([one.split == TRAIN for one in images]) - 1
     data = TrainingData(images, split.labels, tuple(found), further_rows)
-    data.check_classes()
+    usable = {images[index].sample.label for index in data.readable(TRAIN)}
+    lacking = [label for label in split.labels if label not in usable]
+    if lacking:
+        reason = next(text for index, text in data.errors.items() if images[index].sample.label == lacking[0])
+        raise SourceError(f"no training image of {quote_names(lacking)} can be read (the first: {reason})")
     return data

@@ -1,31 +1,45 @@
-"""Checkpoints: what a training writes to disk after every epoch, so that another process can continue it.
+"""The directory RUN of a fine-tuning, and its checkpoints, from which another process can continue after every epoch.
 
-A directory holds arrays (`*.npz`, named by epoch) and `state.json`, from which their names follow. The state is
-replaced last, and atomically, so that the files it needs are always complete. No file holds code or pickled objects.
+`RUN.partial` is kept until RUN is complete. It holds arrays (`*.npz`, named by epoch) and `state.json`, from which
+their names follow. The state is replaced last, and atomically, so that the files it needs are always complete. No file
+holds code or pickled objects.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import shutil
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import UsageError
+from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
+from xcli.evaluation.report import is_within
+from xcli.models.bundle import BUNDLE_RECIPE
 from xcli.storage.atomic import write_atomically
+from xcli.storage.locks import FileLock
+from xcli.storage.streams import write_errors
+from xcli.storage.urls import is_url
 from xcli.tables.provenance import differences
+from xcli.training.activation_cache import DEFAULT_CACHE_BYTES
 from xcli.training.callbacks import EpochMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 STATE = "state.json"
+
+_LOCK, _BUNDLE, _OLD = ".lock", "bundle", "old"
+_FILE = r"(?:state\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
+_OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|\.lock|bundle|old")
 
 
 @dataclass(slots=True)
@@ -128,3 +142,147 @@ class Checkpoints:
         return UsageError(
             f"{one_line(str(path))} cannot be read ({type(error).__name__}); --restart starts the training again"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Where a run reads and writes.
+
+    Attributes:
+        source: the data, as the user named them.
+        run: the directory to make.
+        cache_dir: of activations; None is the user's cache directory.
+        cache_bytes: that all activations may take there.
+        overwrite: replace RUN.
+        restart: discard what an unfinished run has left.
+        command_line: for `run.json`.
+    """
+
+    source: str
+    run: str
+    cache_dir: str | None = None
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    overwrite: bool = False
+    restart: bool = False
+    command_line: str = ""
+
+    @property
+    def partial(self) -> str:
+        """The directory of checkpoints."""
+        return self.run.rstrip("/") + ".partial"
+
+    @property
+    def bundle(self) -> str:
+        """The directory that becomes RUN."""
+        return os.path.join(self.partial, _BUNDLE)
+
+
+def check_paths(paths: RunPaths) -> None:
+    """Refuses a RUN that cannot be made, before anything is read.
+
+    Raises:
+        UsageError: RUN is within the data, has no name, or is a URL.
+        OutputError: RUN exists and must not be replaced, its parent directory does not exist, or `RUN.partial` was not
+            made by a run.
+    """
+    if not paths.run.strip("/"):
+        raise UsageError(f"-o takes the name of a directory to make; received {paths.run!r}")
+    if is_url(paths.run):
+        raise UsageError(f"{paths.run!r}: finetune writes a directory of this machine; copy that to the object store")
+    parent = os.path.dirname(paths.run.rstrip("/")) or os.curdir
+    shown = one_line(paths.run)
+    if is_within(paths.run, paths.source) or is_within(parent, paths.source):
+        raise UsageError(f"{shown} is within the data; give a directory elsewhere")
+    if not os.path.isdir(parent):
+        raise OutputError(f"cannot write {shown}: the directory {one_line(parent)} does not exist; create it first")
+    if not os.path.lexists(paths.run) or paths.overwrite:
+        _refuse_foreign(paths.partial)
+    elif not os.path.isdir(paths.run):
+        raise OutputError(f"{shown} exists and is not a directory; give another name")
+    elif os.listdir(paths.run) and finished_fingerprint(paths.run) is None:
+        raise OutputError(f"{shown} exists and was not made by finetune; give another name, or --overwrite")
+
+
+def finished_fingerprint(run: str) -> str | None:
+    """Returns the fingerprint of a finished run, or None if the directory is not one."""
+    try:
+        with open(os.path.join(run, BUNDLE_RECIPE), encoding="utf-8") as file:
+            found = json.load(file)["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _refuse_foreign(folder: str) -> None:
+    """Raises OutputError if something is in place of the directory of checkpoints that no run has made."""
+    shown, foreign = one_line(folder), ""
+    if os.path.islink(folder):
+        foreign = "is a symbolic link"
+    elif os.path.isdir(folder):
+        names = os.listdir(folder)
+        # Directories of any content may have these two names; those of a run have its state beside them.
+        ours = [name for name in names if _OURS.fullmatch(name) and (name not in (_BUNDLE, _OLD) or STATE in names)]
+        other = sorted(set(names).difference(ours))
+        if other or "process" not in FileLock(os.path.join(folder, _LOCK)).holder():
+            foreign = f"holds {one_line(other[0])}" if other else f"holds a file called {_LOCK}"
+    elif os.path.exists(folder):
+        raise OutputError(f"{shown} must be a directory for checkpoints, but is a file: move it")
+    if foreign:
+        raise OutputError(
+            f"{shown} {foreign}, which no unfinished run has left there; move it away, or give another -o (checkpoints "
+            "are kept under that name)"
+        )
+
+
+@contextmanager
+def exclusive(paths: RunPaths) -> Iterator[str]:
+    """Makes the directory of checkpoints, locks it for this process, and empties it if `paths.restart` says so.
+
+    Raises:
+        OutputError: it cannot be made, was not made by a run, or another process has locked it.
+    """
+    folder = paths.partial
+    _refuse_foreign(folder)
+    lock = FileLock(os.path.join(folder, _LOCK))
+    with write_errors(folder):
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        locked = lock.acquire()
+    if not locked:
+        raise OutputError(f"{one_line(paths.run)} is being written by {one_line(lock.holder())}; wait until it ends")
+    try:
+        if paths.restart:
+            with write_errors(folder):
+                _clear(folder)
+        yield folder
+    finally:
+        lock.release()
+
+
+def publish(paths: RunPaths) -> None:
+    """Renames the finished bundle to RUN; an older RUN and the checkpoints are removed afterwards.
+
+    Raises:
+        OutputError: it cannot be renamed.
+    """
+    old = os.path.join(paths.partial, _OLD)
+    with write_errors(paths.run):
+        shutil.rmtree(old, ignore_errors=True)
+        if os.path.lexists(paths.run):
+            os.rename(paths.run.rstrip("/"), old)
+        os.rename(paths.bundle, paths.run.rstrip("/"))
+    with suppress(OSError):
+        _clear(paths.partial)
+        os.unlink(os.path.join(paths.partial, _LOCK))
+        os.rmdir(paths.partial)
+
+
+def _clear(folder: str) -> None:
+    """Removes what a run has left, except the lock; the state goes last, because it tells that the rest is of a run."""
+    names = set(filter(_OURS.fullmatch, os.listdir(folder))) - {_LOCK}
+    for name in sorted(names, key=lambda name: name == STATE):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)

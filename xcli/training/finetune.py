@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
-from xcli.core.tensorflow import choose_devices, kind_of, load_tensorflow
+from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_tensorflow
 from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.evaluation.evaluate import Prediction, evaluate
@@ -31,21 +31,18 @@ from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
 from xcli.training.callbacks import Callbacks
-from xcli.training.checkpoints import Checkpoints, TrainingState
+from xcli.training.checkpoints import Checkpoints, RunPaths, TrainingState, exclusive, finished_fingerprint, publish
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
-from xcli.training.run_directory import RunPaths, exclusive, finished_fingerprint, publish
 from xcli.training.session import TrainingSession
 
 if TYPE_CHECKING:
-    from xcli.core.tensorflow import Precision
     from xcli.evaluation.metrics import Metrics
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.options import RunOptions
     from xcli.models.hdf5_weights import Weights
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.training.callbacks import EpochMetrics
     from xcli.training.split import Split
 
 HISTORY_FILE, HISTORY_PICTURE, SPLIT_FILE = "history.csv", "history.png", "split.csv"
@@ -62,7 +59,6 @@ class FineTuneResult:
         metrics: of `split`, computed with the finished bundle; None if RUN was already finished.
         split: `validation`, or `train` if there is no validation part.
         test: metrics of the test part, if there is one.
-        rows: the history.
         counts: number of images by part.
         bad: the images that could not be read and were left out: path to reason.
     """
@@ -71,7 +67,6 @@ class FineTuneResult:
     metrics: Metrics | None = None
     split: str = VALIDATION
     test: Metrics | None = None
-    rows: tuple[EpochMetrics, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
 
@@ -122,9 +117,8 @@ class FineTuning:
             log.warning("the classes of %s differ from those of the data: it gets a new head", self.model.name)
         with exclusive(self.paths) as folder, load_tensorflow().device(devices[0]):
             cache = ActivationCache(self.paths.cache_dir or default_cache_dir(), self.paths.cache_bytes)
-            extractor = ActivationExtractor(
-                self.model, self.recipe, self.preprocessing, cache, devices, precision, self.options
-            )
+            model, preprocessing = self.model, self.preprocessing
+            extractor = ActivationExtractor(model, self.recipe, preprocessing, cache, devices, precision, self.options)
             checkpoints = Checkpoints(folder, settings)
             value = checkpoints.load()
             state = TrainingState.from_dict(value) if value is not None else None
@@ -135,7 +129,7 @@ class FineTuning:
             self._write_bundle(base, weights, self._record(settings, data, state))
             self._write_history(state)
             self.callbacks.on_evaluation_begin()
-            result = self._evaluate(data, precision, state)
+            result = self._evaluate(data, precision)
             publish(self.paths)
             return result
 
@@ -157,9 +151,6 @@ class FineTuning:
             "device": device,
         }
 
-    def _counts(self) -> dict[str, int]:
-        return {part: len(self.split.part(part)) for part in (TRAIN, VALIDATION, TEST)}
-
     def _record(self, settings: dict[str, Any], data: TrainingData, state: TrainingState) -> dict[str, Any]:
         """Returns the members of `run.json`, except the preprocessing that `--model RUN` reads."""
         return {
@@ -167,7 +158,7 @@ class FineTuning:
             "command_line": self.paths.command_line,
             "fingerprint": digest(settings),
             "source": self.paths.source,
-            "images": self._counts(),
+            "images": self.split.counts,
             "unreadable": len(data.errors),
             "skipped": dict(self.split.skipped),
             "settings": settings,
@@ -191,14 +182,12 @@ class FineTuning:
         folder, rows = self.paths.bundle, [asdict(row) for row in state.rows]
         write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
         write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows), overwrite=True)
-        examples = self.split.examples
-        images = [(one.sample.ref.path, one.sample.label, one.split) for one in examples]
-        columns = zip(*images, strict=True)
-        write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), columns, strict=True)))
+        images = [(one.sample.ref.path, one.sample.label, one.split) for one in self.split.examples]
+        write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True)))
 
-    def _evaluate(self, data: TrainingData, precision: Precision, state: TrainingState) -> FineTuneResult:
+    def _evaluate(self, data: TrainingData, precision: Precision) -> FineTuneResult:
         """Evaluates the bundle as `xception evaluate` would, and writes the reports into it."""
-        folder, counts = self.paths.bundle, self._counts()
+        folder, counts = self.paths.bundle, self.split.counts
         model = load_model(model=folder)
         options = replace(self.options, batch_size=None, precision=precision)
 
@@ -222,4 +211,4 @@ class FineTuning:
             write_report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
             bad |= {one.ref.path: one.error for one in outcomes if one.error is not None}
         write_report(folder, metrics, predictions, extra=extra)
-        return FineTuneResult(self.paths.run, metrics, part, test, tuple(state.rows), counts, bad)
+        return FineTuneResult(self.paths.run, metrics, part, test, counts, bad)

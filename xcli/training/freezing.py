@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
-from xcli.models.architecture import layers, output_sizes
-
-if TYPE_CHECKING:
-    from xcli.models.architecture import Layer
+from xcli.models.architecture import Layer, layers, output_sizes
 
 BLOCK_COUNT = 14
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.process import has_bfloat16
-from xcli.core.tensorflow import choose_precision
+from xcli.core.tensorflow import Precision, choose_precision
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.freezing import cut_below
 from xcli.training.optimizer import StepOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from xcli.core.tensorflow import Precision
 
 CLASS_WEIGHTS = ("none", "auto")
 MAX_EPOCHS = 10_000
@@ -133,14 +131,12 @@ class Recipe:
 
     def phases(self) -> tuple[Phase, ...]:
         """Returns the phases of training, in order: the head alone, then the unfrozen blocks together with it."""
-        if self.unfreeze == "none":
-            return (self._phase(HEAD, self.epochs or HEAD_EPOCHS, self.learning_rate or HEAD_RATE),)
-        head = self._phase(HEAD, self.head_epochs or HEAD_EPOCHS, self.head_learning_rate or HEAD_RATE)
-        return (head, self._phase(BLOCKS, self.epochs or BLOCK_EPOCHS, self.learning_rate or BLOCK_RATE))
-
-    def _phase(self, name: str, epochs: int, rate: float) -> Phase:
         step = StepOptions(self.label_smoothing, self.dropout, self.weight_decay, _AVERAGE)
-        return Phase(name, epochs, rate, _WARMUP, self.patience, self.batch_size, self.mixup, step)
+        rest = (_WARMUP, self.patience, self.batch_size, self.mixup, step)
+        if self.unfreeze == "none":
+            return (Phase(HEAD, self.epochs or HEAD_EPOCHS, self.learning_rate or HEAD_RATE, *rest),)
+        head = Phase(HEAD, self.head_epochs or HEAD_EPOCHS, self.head_learning_rate or HEAD_RATE, *rest)
+        return (head, Phase(BLOCKS, self.epochs or BLOCK_EPOCHS, self.learning_rate or BLOCK_RATE, *rest))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns JSON's types, with the number of views and the phases that result."""

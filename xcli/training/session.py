@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from xcli.models.hdf5_weights import BIAS, KERNEL
+from xcli.models.hdf5_weights import BIAS, KERNEL, Weights
 from xcli.training.checkpoints import Checkpoints, TrainingState
 from xcli.training.freezing import cut_below
 from xcli.training.recipe import HEAD, Phase, Recipe
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.models.hdf5_weights import Weights
     from xcli.training.base_model import BaseModel
     from xcli.training.batches import TrainingData
     from xcli.training.callbacks import Callbacks
@@ -54,9 +53,7 @@ class TrainingSession:
             The best weights of the last phase, calibrated if the recipe says so, and the final state.
         """
         state = state or TrainingState()
-        weights: Weights = {}
-        if state.phase and not state.epoch:
-            weights = checkpoints.arrays(_start_name(state.phase))
+        weights = checkpoints.arrays(_start_name(state.phase)) if state.phase and not state.epoch else {}
         phases = self.recipe.phases()
         while state.phase < len(phases):
             phase = phases[state.phase]
@@ -88,29 +85,18 @@ class TrainingSession:
         with self.replicas.scope():
             trained = layers()
         training = self.data.training_set(pooled=pooled, balance=recipe.class_weights == "auto")
-        return Trainer(
-            phase,
-            trained,
-            training,
-            validator,
-            recipe.seed,
-            checkpoints,
-            callbacks=self.callbacks,
-            replicas=self.replicas,
-        )
+        return Trainer(phase, trained, training, validator, recipe.seed, checkpoints, self.callbacks, self.replicas)
 
 
 def _start_name(phase: int) -> str:
-    """Name of the file of weights that a phase starts from; after the last phase, of the finished weights."""
+    """Returns the file of weights that a phase starts from; after the last phase, of the finished weights."""
     return f"start-{phase}.npz"
 
 
 def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
-    """Returns the temperature, from 0.2 to 5, that makes the true classes most likely; 1 if there are too few images.
+    """Returns the temperature, from 0.2 to 5, that makes the true classes, int64[m], most likely.
 
-    Args:
-        scores: float32[m, classes], probabilities.
-        classes: int64[m].
+    The scores are probabilities, float32[m, classes]; if there are too few images, the temperature is 1.
     """
     import numpy as np
 

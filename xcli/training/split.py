@@ -14,12 +14,10 @@ from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.process import processor_count
 from xcli.core.text import join_names, one_line
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.labelled import TRAIN, VALIDATION
+from xcli.sources.labelled import SPLITS, TRAIN, VALIDATION, LabelledImages, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from xcli.sources.labelled import LabelledImages, Sample
 
 log = logging.getLogger("xcli")
 
@@ -51,6 +49,11 @@ class Split:
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images by part."""
+        return {part: len(self.part(part)) for part in SPLITS}
 
     def part(self, split: str) -> tuple[Example, ...]:
         """Returns the images of one part, in the order of the data."""

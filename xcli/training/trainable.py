@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.tensorflow import load_tensorflow
 from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, Layer, layers
 from xcli.models.folded import pool
-from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.training.freezing import PIXELS
+from xcli.models.hdf5_weights import BIAS, KERNEL, Weights
+from xcli.training.freezing import PIXELS, Cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
-
-    from xcli.models.hdf5_weights import Weights
-    from xcli.training.freezing import Cut
 
 _STATISTICS = ("moving_mean", "moving_variance")
 
@@ -78,10 +75,9 @@ class TrainableLayers:
         self.variables[BIAS] = tf.Variable(weights.get(BIAS, np.zeros(classes)), dtype=tf.float32)
 
     def pooled(self, x: Any) -> Any:
-        """Returns pooled features float32[b, 2048].
+        """Returns pooled features float32[b, 2048] of activations at the cut.
 
-        Args:
-            x: activations at the cut: float16[b, h, w, c], uint8[b, size, size, 3] at the input, or pooled features.
+        These are float16[b, h, w, c], uint8[b, size, size, 3] at the input, or pooled features already.
         """
         tf = load_tensorflow()
         if self.cut.tap is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.training.callbacks import Callbacks, EpochMetrics
-from xcli.training.optimizer import TrainStep, learning_rate
+from xcli.training.optimizer import Replicas, TrainStep, learning_rate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.training.batches import TrainingSet, ValidationSet
     from xcli.training.checkpoints import Checkpoints, TrainingState
-    from xcli.training.optimizer import Replicas
     from xcli.training.recipe import Phase
     from xcli.training.trainable import TrainableLayers
 
@@ -35,9 +34,8 @@ class Validator:
     """
 
     def __init__(self, layers: TrainableLayers, data: ValidationSet, batch_size: int) -> None:
-        tf = load_tensorflow()
         self.data, self._layers, self._batch_size = data, layers, batch_size
-        self._logits = tf.function(lambda x: layers.logits(layers.pooled(x)), autograph=False)
+        self._logits = load_tensorflow().function(lambda x: layers.logits(layers.pooled(x)), autograph=False)
 
     def scores(self, weights: Weights) -> NDArray[np.float32]:
         """Returns probabilities float32[m, classes] under `weights`."""
@@ -57,9 +55,7 @@ class Validator:
 def accuracy_and_loss(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> tuple[float, float]:
     """Returns the share of images whose best class is the true one, and the mean cross-entropy in nats.
 
-    Args:
-        scores: float32[m, classes], probabilities.
-        classes: int64[m], the true classes.
+    The scores are probabilities, float32[m, classes], the true classes int64[m].
     """
     import numpy as np
 

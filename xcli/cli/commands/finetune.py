@@ -36,6 +36,7 @@ from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
+from xcli.training.checkpoints import RunPaths, check_paths
 from xcli.training.finetune import FineTuning
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
@@ -49,7 +50,6 @@ from xcli.training.recipe import (
     MAX_EPOCHS,
     Recipe,
 )
-from xcli.training.run_directory import RunPaths, check_paths
 from xcli.training.split import split_images
 
 if TYPE_CHECKING:
