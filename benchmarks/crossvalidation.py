@@ -51,7 +51,7 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
     from xcli.models.loader import load_model, preprocessing_for
     from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
-    from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, ActivationCache, default_cache_dir
+    from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, ActivationCache
     from xcli.training.activations import ActivationExtractor
     from xcli.training.base_model import read_base_model
     from xcli.training.batches import extract_activations
@@ -69,7 +69,7 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
     examples = tuple(replace(one, split=TRAIN) for one in found.examples if one.split in (TRAIN, VALIDATION))
     base, replicas = read_base_model(model, spec), Replicas(["/CPU:0"])
 
-    cache = ActivationCache(cache_dir or default_cache_dir(), DEFAULT_CACHE_BYTES)
+    cache = ActivationCache(cache_dir, DEFAULT_CACHE_BYTES)
     whole = extract_activations(
         replace(found, examples=examples),
         recipe.view_count,

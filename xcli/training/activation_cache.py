@@ -45,13 +45,6 @@ _SPARE_BYTES = 256 << 20
 """Left free on the disk for other programs."""
 
 
-def default_cache_dir() -> Path:
-    """Returns the user's cache directory of this program, in which activations have a sub-folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("xception"))
-
-
 def entry_key(description: Mapping[str, Any]) -> str:
     """Returns the name of an entry: a digest of everything that its values depend on."""
     return sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
@@ -61,15 +54,18 @@ class ActivationCache:
     """Entries in a directory.
 
     Args:
-        parent: the directory in which the cache has its sub-folder, `folder`; both are made if they do not exist.
+        parent: the directory in which the cache has its sub-folder, `folder`; None is the user's cache directory of
+            this program. Both are made if they do not exist.
         limit: bytes that all entries together may take, including those of this run.
 
     Raises:
         OutputError: the directory cannot be made, or the sub-folder is a link.
     """
 
-    def __init__(self, parent: str | Path, limit: int) -> None:
-        self.folder, self.limit = Path(parent) / SUBFOLDER, limit
+    def __init__(self, parent: str | Path | None, limit: int) -> None:
+        import platformdirs
+
+        self.folder, self.limit = Path(parent or platformdirs.user_cache_dir("xception"), SUBFOLDER), limit
         self._kept: set[str] = set()
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)

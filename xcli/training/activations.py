@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engine import Engine, Engines
+from xcli.inference.engine import Engines
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.core.records import ImageBatch
     from xcli.images.preprocessing import Preprocessing
     from xcli.training.callbacks import Callbacks
     from xcli.training.recipe import Recipe
@@ -126,8 +124,8 @@ class ActivationExtractor:
         keys = [self.key(images, view) for view, images in enumerate(image_lists)]
         image_size = self.cut.bytes_per_image(self.preprocessing.size)
         self.cache.reserve(keys, image_size * sum(map(len, image_lists)))
-        lacking = [self.cache.description(key) is None for key in keys]
-        missing = sum(len(images) for images, absent in zip(image_lists, lacking, strict=True) if absent)
+        pairs = zip(keys, image_lists, strict=True)
+        missing = sum(len(images) for key, images in pairs if self.cache.description(key) is None)
         if missing:
             callbacks.on_extraction_begin(missing)
         views = [
@@ -199,7 +197,7 @@ class ActivationExtractor:
             timeout=self.options.image_timeout,
             decode=view_decoder(self.recipe.augmentation, view, self.recipe.seed),
         )
-        computes = [partial(_run_engine, engine) for engine in engines.streams]
+        computes = [lambda batch, engine=engine: engine(batch.pixels) for engine in engines.streams]
         for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
             bad = {done + row: str(error) for row, error in enumerate(batch.errors) if error is not None}
             errors |= {str(index): text for index, text in bad.items()}
@@ -244,10 +242,6 @@ class ActivationExtractor:
             return (pooled, tf.identity(pixels))
         maps = tf.clip_by_value(tf.cast(found[tap], tf.float32), -_MAX_FLOAT16, _MAX_FLOAT16)
         return (pooled, tf.cast(maps, tf.float16))
-
-
-def _run_engine(engine: Engine, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
-    return engine(batch.pixels)
 
 
 def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:

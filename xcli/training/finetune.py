@@ -26,7 +26,7 @@ from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.tables.formats import write_csv
 from xcli.tables.provenance import digest
-from xcli.training.activation_cache import ActivationCache, default_cache_dir
+from xcli.training.activation_cache import ActivationCache
 from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
@@ -116,7 +116,7 @@ class FineTuning:
         if base.labels is not None and base.labels.names != self.split.labels:
             log.warning("the classes of %s differ from those of the data: it gets a new head", self.model.name)
         with exclusive(self.paths) as folder, load_tensorflow().device(devices[0]):
-            cache = ActivationCache(self.paths.cache_dir or default_cache_dir(), self.paths.cache_bytes)
+            cache = ActivationCache(self.paths.cache_dir, self.paths.cache_bytes)
             model, preprocessing = self.model, self.preprocessing
             extractor = ActivationExtractor(model, self.recipe, preprocessing, cache, devices, precision, self.options)
             checkpoints = Checkpoints(folder, settings)
