@@ -289,13 +289,11 @@ def _total(readers: Sequence[TableReader], counts: Sequence[RunCounts], listing:
     """
     total = RunCounts(ok=sum(one.ok for one in counts))
     skipped: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
     for reader, one in zip(readers, counts, strict=True):
-        errors.update(one.errors)
+        total.errors.update(one.errors)
         stored = (reader.meta or {}).get("images") or {}
         total.resumed += stored.get("resumed", 0)
         skipped |= Counter(stored.get("skipped") or {})
-    total.errors = dict(errors)
     total.listed = total.rows
     found = skipped if listing is None else listing.skipped
     total.skipped = {reason: count for reason, count in found.items() if reason != OTHER_SHARD}

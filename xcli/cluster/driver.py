@@ -260,7 +260,7 @@ class ClusterRun:
         report, failed = self.report, sum(result.errors.values())
         report.ok += result.ok
         report.listed += result.rows
-        report.errors = dict(Counter(report.errors) + Counter(result.errors))
+        report.errors.update(result.errors)
         self._skipped.update(result.skipped)
         report.resumed += result.rows if result.resumed else 0
         self.on_images(result.rows, failed)

@@ -1,30 +1,13 @@
 """Every error that this package raises on purpose, and the exit code with which each one ends a command.
 
-    XcliError                    1
-    |-- UsageError               2   an argument is wrong, or does not go with another one
-    |   `-- SourceError          2   a source, glob or manifest cannot be used as a list of images
-    |       `-- SourceNotFoundError  2   a source does not exist
-    |-- ModelError               3   the model cannot be had, or does not fit
-    |   |-- WeightsError         3   weights are missing, damaged, or of another architecture
-    |   `-- LabelsError          3   the label file is unreadable, or of another length
-    |-- OutputError              5   the result cannot be written
-    |   |-- OutputExistsError    5   it exists already
-    |   `-- ClusterError         5   the cluster that computes it is lost
-    |-- CheckError               6   a check that the user asked for failed
-    `-- TooManyErrors            4   more error rows than --max-errors
-
-    ImageError                   -   one image cannot be turned into pixels: always a row, never an exit
-
-A message is one line that says what was received and what to do about it.
+An `ImageError` ends none: it becomes an error row. A message is one line that says what was received and what to do
+about it.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from signal import Signals
+from signal import Signals
 
 
 class ExitCode(IntEnum):
@@ -102,15 +85,11 @@ class TooManyErrors(XcliError):
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP was received. Like KeyboardInterrupt it is no Exception, so that error handlers ignore it.
+    """SIGTERM or SIGHUP was received. Like KeyboardInterrupt it is no Exception, so that error handlers ignore it."""
 
-    Attributes:
-        number: the signal.
-    """
-
-    def __init__(self, number: Signals) -> None:
-        super().__init__(number.name)
-        self.number = number
+    def __init__(self, number: int) -> None:
+        self.number = Signals(number)
+        super().__init__(self.number.name)
 
 
 class ImageError(Exception):
@@ -141,7 +120,6 @@ class ImageError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        """Supports pickling: other processes send these errors back."""
         return ImageError, (self.reason, self.message)
 
 

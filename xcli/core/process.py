@@ -23,10 +23,8 @@ def reuse_freed_memory() -> bool:
     """Makes the C library reuse the memory of decoded images, from one pool for all threads.
 
     By default it returns the memory of every image (about 5 MB) to the system, which clears the pages each time.
-    Only for the processes of the command line: a library must not change the allocator of its host.
-
-    Returns:
-        Whether it was set: only with glibc, and unless environment variables tune its malloc.
+    Only for the processes of the command line: a library must not change the allocator of its host. Returns whether
+    it was set: only with glibc, and unless environment variables tune its malloc.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
         return False
@@ -42,13 +40,10 @@ def reuse_freed_memory() -> bool:
 @cache
 def cpu_flags() -> frozenset[str]:
     """Returns the instruction sets of the processor as Linux names them; empty if they cannot be read."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            for line in info:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.partition(":")[2].split())
-    except OSError:
-        pass  # not Linux: the instruction sets are unknown
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as info:
+        for line in info:
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
     return frozenset()
 
 
@@ -58,13 +53,9 @@ def has_bfloat16() -> bool:
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
-    """Returns the bytes of main memory that this process may still use: of the machine or of its control group.
+    """Returns the bytes of main memory that this process may still use, None if the system does not report them.
 
-    Args:
-        root: the directory with `proc` and `sys` (for tests).
-
-    Returns:
-        The smaller of the two; None if the system reports neither.
+    It is the smaller number of those of the machine and of its control group, read below `root`.
     """
     found = []
     with suppress(OSError, ValueError, IndexError):
@@ -102,33 +93,31 @@ def discard_native_stderr() -> None:
     nothing, and neither does one without a descriptor 2.
     """
     try:
-        ours = _duplicate(2)
+        ours = _duplicate_stderr()
     except OSError:
         return
-    if _writes_to(sys.stderr, 2):
+    if _is_native_stderr(sys.stderr):
         sys.stderr.flush()
         sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
     else:  # redirected by an earlier call, or by another program: leave it
         os.close(ours)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """A context in which nothing that C and C++ libraries write to file descriptor 2 appears.
+    """A context for the process of another program: what C and C++ libraries write to descriptor 2 does not appear.
 
-    For use in the process of another program: it restores descriptor 2 at the end. Meanwhile Python's `sys.stderr`
-    writes to the original descriptor.
+    Meanwhile Python's `sys.stderr` writes to the original descriptor.
     """
     try:
-        original = _duplicate(2)
+        original = _duplicate_stderr()
     except OSError:
         yield
         return
     stream = os.fdopen(original, "w", errors="backslashreplace", buffering=1)
-    redirected = redirect_stderr(stream) if _writes_to(sys.stderr, 2) else nullcontext()
+    redirected = redirect_stderr(stream) if _is_native_stderr(sys.stderr) else nullcontext()
     with stream, open(os.devnull, "wb") as nothing, redirected:
         os.dup2(nothing.fileno(), 2)
         try:
@@ -137,14 +126,14 @@ def silent_libraries() -> Iterator[None]:
             os.dup2(original, 2)
 
 
-def _duplicate(number: int) -> int:
-    """Duplicates a descriptor to a number above those of the standard streams, even if one of them is closed."""
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+def _duplicate_stderr() -> int:
+    """Duplicates descriptor 2 to a number above those of the standard streams, even if one of them is closed."""
+    return fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def _writes_to(stream: IO[str] | None, number: int) -> bool:
+def _is_native_stderr(stream: IO[str] | None) -> bool:
     try:
-        return stream is not None and stream.fileno() == number
+        return stream is not None and stream.fileno() == 2
     except (OSError, ValueError):  # a stream without a descriptor, or a closed one
         return False
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from xcli.core.errors import ImageError, XcliError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
-
-    from xcli.core.errors import ImageError
 
 PATH, STATUS, ERROR = "path", "status", "error"
 
@@ -25,12 +26,7 @@ OK_STATUS, ERROR_STATUS = "ok", "error"
 
 
 class FileState(NamedTuple):
-    """Size and modification time of an input file, by which a change is noticed.
-
-    Attributes:
-        size: in bytes.
-        mtime: time of the last modification, in nanoseconds since 1970.
-    """
+    """Size in bytes and modification time in nanoseconds since 1970 of an input file, by which a change is noticed."""
 
     size: int
     mtime: int
@@ -40,14 +36,7 @@ class Readable(Protocol):
     """A source of the bytes of one image."""
 
     def read(self, max_bytes: int) -> bytes:
-        """Reads all bytes of the image.
-
-        Args:
-            max_bytes: a larger image is refused.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Reads all bytes of the image; raises ImageError if it cannot be read, or is larger than `max_bytes`."""
 
 
 class Location(Readable, Protocol):
@@ -126,7 +115,7 @@ class RunCounts:
 
     listed: int = 0
     ok: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
     skipped: Mapping[str, int] = field(default_factory=dict)
     resumed: int = 0
 
@@ -136,8 +125,6 @@ class RunCounts:
         Raises:
             XcliError: the numbers differ. This is a bug, and no reason to deliver a wrong table.
         """
-        from xcli.core.errors import XcliError
-
         if not self.listed == self.rows == rows:
             raise XcliError(
                 f"the counts do not match: {self.listed} images were listed, {self.rows} counted and {rows} rows "
@@ -166,17 +153,13 @@ class RunCounts:
 
     def count(self, errors: tuple[ImageError | None, ...]) -> None:
         """Counts the rows of one batch."""
-        for error in errors:
-            if error is None:
-                self.ok += 1
-            else:
-                self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
+        self.ok += errors.count(None)
+        self.errors.update(error.reason for error in errors if error is not None)
 
     def resume(self, ok: int, errors: Mapping[str, int]) -> None:
         """Counts the rows taken over from an earlier run."""
         self.ok += ok
-        for reason, count in errors.items():
-            self.errors[reason] = self.errors.get(reason, 0) + count
+        self.errors.update(errors)
         self.resumed += ok + sum(errors.values())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -31,10 +31,9 @@ def defer_signals() -> Iterator[None]:
         handlers.clear()
 
     def hold(number: int, _: Any) -> None:
-        if waiting:
-            restore()
         waiting.append(number)
         if len(waiting) > 1:
+            restore()
             signal.raise_signal(number)
 
     for number in _SIGNALS:

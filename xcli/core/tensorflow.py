@@ -38,11 +38,7 @@ def load_tensorflow() -> Any:
 
 @cache
 def load_keras() -> Any:
-    """Imports Keras on its TensorFlow backend.
-
-    Raises:
-        UsageError: `KERAS_BACKEND` or keras.json chooses another backend.
-    """
+    """Imports Keras; raises UsageError if `KERAS_BACKEND` or keras.json chooses a backend other than TensorFlow."""
     load_tensorflow()
     import keras
 
@@ -55,13 +51,7 @@ def load_keras() -> Any:
 
 
 def choose_devices(request: str) -> tuple[str, ...]:
-    """Resolves `--device` to names of TensorFlow devices.
-
-    Args:
-        request: `auto` (all GPUs, else the CPU), `cpu`, `gpu` (all of them) or `gpu:I`.
-
-    Returns:
-        `/CPU:0`, or `/GPU:I` for each.
+    """Resolves `--device` (`auto`: all GPUs, else the CPU) to names of TensorFlow devices: `/CPU:0` or each `/GPU:I`.
 
     Raises:
         UsageError: the device does not exist. There is no silent fallback.
@@ -100,11 +90,9 @@ def apply_precision(precision: Precision) -> None:
 
 
 def choose_precision(request: str, device: str) -> Precision:
-    """Resolves `--precision` for a device.
+    """Resolves `--precision` for a device that `choose_devices` returned.
 
-    Args:
-        request: `auto` is float32 on a CPU and float16 on a GPU with tensor cores (compute capability 7.0 or later).
-        device: one that `choose_devices` returned.
+    `auto` is float32 on a CPU and float16 on a GPU with tensor cores (compute capability 7.0 or later).
 
     Raises:
         UsageError: the device cannot compute in that precision at full speed.

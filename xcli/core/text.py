@@ -17,13 +17,7 @@ _ESCAPE = re.compile(rb"\\(?:(\\)|x([0-9a-fA-F]{2}))?")
 
 
 def escape_path(location: str) -> str:
-    """Escapes a file system path for the `path` column.
-
-    Args:
-        location: a path as `os.fsdecode` gives it.
-
-    Returns:
-        Valid UTF-8 text; different paths give different texts.
+    """Escapes a file system path, as `os.fsdecode` gives it, to valid UTF-8 text; different paths differ in it, too.
 
     Raises:
         UnicodeEncodeError: `location` holds a surrogate that stands for no byte, so it is no path.
@@ -34,13 +28,7 @@ def escape_path(location: str) -> str:
 
 
 def unescape_path(text: str) -> str:
-    """Reverses `escape_path`.
-
-    Args:
-        text: a value of the `path` column. Surrogates that stand for bytes are allowed.
-
-    Returns:
-        The path, as `os.fsdecode` gives it.
+    """Reverses `escape_path`; in `text` surrogates that stand for bytes are allowed.
 
     Raises:
         ValueError: a backslash in `text` begins neither `\\\\` nor `\\xNN`.
@@ -58,11 +46,7 @@ def _byte(match: re.Match[bytes]) -> bytes:
 
 
 def encode_text(text: str) -> bytes:
-    """Returns the bytes of text that was read from a UTF-8 file with `surrogateescape`.
-
-    Raises:
-        UnicodeEncodeError: `text` holds a surrogate that stands for no byte.
-    """
+    """Returns the bytes of text that was read with `surrogateescape`; UnicodeEncodeError for any other surrogate."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -70,16 +54,11 @@ def valid_text(text: str) -> str:
     """Makes text that was read with `surrogateescape` valid: a byte that is not UTF-8 becomes `\\xNN`.
 
     Unlike `escape_path` it leaves backslashes alone, so it is for text that need not be turned back.
-
-    Raises:
-        UnicodeEncodeError: `text` holds a surrogate that stands for no byte.
     """
     return text if text.isascii() else encode_text(text).decode("utf-8", "backslashreplace")
 
 
 _NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
