@@ -6,9 +6,11 @@ or a slice, never by the table.
 
 from __future__ import annotations
 
+import csv
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS
@@ -34,14 +36,11 @@ class Format:
     """A file format, as `xcli.tables.formats` registers it.
 
     Attributes:
-        writer: its writer.
-        reader: its reader.
         extensions: of file names, in lower case; the first one is suggested to users.
         commands: the commands whose tables it can hold: `classify`, `features`.
         has_csv: whether `--csv-safe` has an effect on it.
         needs_seek: whether it needs a regular file, since its writer goes back to the beginning.
-        companion_suffix: what the name of a second file ends in that belongs to each table; None for formats of a
-            single file.
+        companion_suffix: ending of the name of each table's second file; None for formats of a single file.
     """
 
     writer: type[TableWriter]
@@ -70,6 +69,7 @@ class TableWriter(ABC):
 
     Raises:
         UsageError: at construction, when the format cannot hold such a table.
+        SourceError: likewise, when a carried column has the name of an output column.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class TableWriter(ABC):
         self._companion = companion
         self._escape_formulas = escape_formulas
         self.schema = schema
+        self._begin()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Checks that the format can hold the schema, and writes what precedes the rows."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Writes a batch of any number of rows.
-
-        Raises:
-            ValueError: the batch has another schema.
-            OSError, OutputError: whatever the stream raises.
-        """
+        """Writes a batch of any number of rows; raises ValueError if it has another schema."""
         if not batch.schema.equals(self.schema):
             raise ValueError(f"a batch of the schema\n{batch.schema}\nin a table of the schema\n{self.schema}")
         if batch.num_rows:
@@ -109,26 +109,6 @@ class TableWriter(ABC):
         """Gives up: nothing more goes to the stream, now or when this object is collected."""
 
 
-class LibraryStream:
-    """The stream of a writer, for libraries that expect a file object. Once `abandoned` it drops all bytes.
-
-    pyarrow, for one, completes an unfinished file when its writer is collected, and that must not reach the stream.
-    """
-
-    closed = False
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-        self.abandoned = False
-
-    def write(self, data: bytes) -> int:
-        if not self.abandoned:
-            self._stream.write(data)
-        return len(data)
-
-    def flush(self) -> None: ...
-
-
 class TableReader(ABC):
     """Reads one table as a stream of batches, value for value.
 
@@ -140,11 +120,9 @@ class TableReader(ABC):
         path: where the table is on this machine; None means `name` itself.
 
     Attributes:
-        name: as the user gave it.
-        path: where the table is on this machine.
         schema: of the batches.
-        provenance: the provenance in the file itself; None where it holds none.
-        meta: the content of `FILE.meta.json`; None where there is no such file.
+        provenance: what the file itself holds, or None.
+        meta: the content of `FILE.meta.json`, or None.
         copies: the folder with the copies of a table that is in an object store; they live as long as the reader.
 
     Raises:
@@ -152,7 +130,6 @@ class TableReader(ABC):
     """
 
     format: ClassVar[str]
-    """Name of the format."""
     magic: ClassVar[bytes]
     """The bytes that a file of this format begins with."""
     self_describing: ClassVar[bool] = False
@@ -174,16 +151,26 @@ class TableReader(ABC):
                 f"{one_line(name)} was written with --csv-safe, which changes texts irreversibly; "
                 "write the table without it, and a second one with it for the spreadsheet"
             )
-        self.schema: pa.Schema = None
+        with self._damage():
+            self.schema: pa.Schema = self._read_schema()
+
+    @abstractmethod
+    def _read_schema(self) -> pa.Schema: ...
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Turns what reading a damaged file raises into a CheckError."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
+            reason = one_line(str(error))[:500]
+            raise CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {reason}") from error
 
     @classmethod
     def recognizes(cls, head: bytes, name: str) -> bool:
-        """Returns whether a file is of this format.
-
-        Args:
-            head: its first 8 bytes, or all of it.
-            name: of the file.
-        """
+        """Returns whether a file of this name, whose first 8 bytes are `head`, is of this format."""
         return head.startswith(cls.magic)
 
     @classmethod  # noqa: B027 - most formats have a header that tells all columns
@@ -191,29 +178,12 @@ class TableReader(ABC):
         """Gives the readers of the shards of one run the same schema, where a file does not tell all columns."""
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Reads the rows from the first one on; may be called again.
-
-        Args:
-            columns: some of `STATUS_COLUMNS`; None means all columns of the table.
-
-        Raises:
-            CheckError: the file is damaged.
-        """
-        import pyarrow as pa
-
-        try:
+        """Reads the rows from the first one on: all columns, or some of `STATUS_COLUMNS`; may be called again."""
+        with self._damage():
             yield from self._batches(columns)
-        except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
-            raise self._damaged(str(error)) from error
 
     @abstractmethod
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
-
-    def _damaged(self, reason: str) -> CheckError:
-        return CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {one_line(reason)[:500]}")
-
-    def _open(self) -> BinaryIO:
-        return open(self.path, "rb")
 
     @property
     def command(self) -> str:
@@ -226,12 +196,7 @@ class TableReader(ABC):
         return max(1, rows_per_group(self.schema) // 16)
 
     def _check_names(self, names: Sequence[str], features: str) -> None:
-        """Refuses tables that this program did not write.
-
-        Args:
-            names: of the columns.
-            features: name of the first column of features in this format.
-        """
+        """Refuses columns of other programs; `features` is the first column of features in this format."""
         first = list(names[FIRST_RESULT : FIRST_RESULT + 1])
         if tuple(names[:FIRST_RESULT]) != STATUS_COLUMNS or first not in (["label_1"], [features]):
             shown = one_line(", ".join(names[: FIRST_RESULT + 1]))
@@ -265,12 +230,7 @@ def _width(data_type: pa.DataType) -> int:
 
 
 def slices(batch: pa.RecordBatch, values: int) -> Iterator[pa.RecordBatch]:
-    """Cuts a batch into slices of about a million values.
-
-    Args:
-        batch: any batch.
-        values: how many values a row has, or what it costs, in values.
-    """
+    """Cuts a batch into slices of about a million values; a row has, or costs as much as, `values` of them."""
     return sliced(batch, max(1, _SLICE_VALUES // values))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,17 +26,14 @@ def to_text(column: pa.Array) -> pa.Array:
     data_type = column.type
     if types.is_float16(data_type):
         column = column.cast(pa.float32())  # Arrow prints float16 with all digits of its float64
-    if types.is_nested(data_type):
-        values = [None if value is None else nested_json(value) for value in column.to_pylist()]
-        return pa.array(values, pa.large_string())
     # Not by a cast, which fails at the first value that is not UTF-8, so that the result would depend on the batch.
     is_bytes = types.is_binary(data_type) or types.is_large_binary(data_type) or types.is_fixed_size_binary(data_type)
-    try:
-        if not is_bytes:
+    is_nested = types.is_nested(data_type)
+    with suppress(pa.ArrowNotImplementedError):
+        if not is_bytes and not is_nested:
             return column.cast(pa.large_string())
-    except pa.ArrowNotImplementedError:
-        pass
-    return pa.array([None if value is None else _text(value) for value in column.to_pylist()], pa.large_string())
+    convert = nested_json if is_nested else _text
+    return pa.array([None if value is None else convert(value) for value in column.to_pylist()], pa.large_string())
 
 
 def plain(column: pa.Array) -> pa.Array:

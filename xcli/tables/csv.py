@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
@@ -18,11 +18,9 @@ from xcli.tables.rows import features_array
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, PREDICTION_COLUMNS, feature_shape, name_collision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
-
-    from xcli.storage.streams import ByteStream
 
 _FORMULA = r"^[=+\-@\t\r]"
 _NEEDS_QUOTES = r'[",\r\n]'
@@ -33,22 +31,21 @@ _MAX_LINE = 1 << 24
 class CsvWriter(TableWriter):
     """Writes CSV. `escape_formulas` is irreversible."""
 
-    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+    def _begin(self) -> None:
         import pyarrow as pa
 
-        super().__init__(stream, schema, metadata, **options)
-        shape = feature_shape(schema)
+        shape = feature_shape(self.schema)
         if shape is not None and len(shape) > 1:
             raise UsageError("maps do not go to CSV; use parquet or npy, or --pooling avg")
         self._width = shape[0] if shape else 0
-        names = list(schema.names)
+        names = list(self.schema.names)
         if shape:
             wide = _feature_names(self._width)
             for name in set(wide).intersection(names):
                 raise name_collision(name)
             names[FIRST_RESULT : FIRST_RESULT + 1] = wide
         header = self._escaped(pa.array(names, pa.large_string()))
-        stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
+        self._stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
 
     def _write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, max(self._width, 16)):
@@ -84,9 +81,8 @@ def csv_fields(column: pa.Array) -> pa.Array:
 def escape_formula_texts(column: pa.Array) -> pa.Array:
     """Returns a column whose texts no spreadsheet takes for formulas; for use before `csv_fields`.
 
-    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it. This is
-    irreversible, for a text may have begun with an apostrophe before. Numbers and booleans are left alone, so that
-    negative numbers stay numbers.
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it, which is
+    irreversible. Numbers and booleans stay as they are.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -117,7 +113,7 @@ def _feature_fields(column: pa.Array) -> pa.Array:
 
 
 def _lines(columns: list[pa.Array]) -> memoryview:
-    """Joins columns of fields (large_string without nulls) to the bytes of the lines."""
+    """Joins columns of fields to the bytes of the lines."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -136,33 +132,21 @@ class CsvReader(TableReader):
     magic = b"path,"
     keeps_dtype = False
 
-    def __init__(self, name: str, path: str | None = None) -> None:
-        super().__init__(name, path)
-        try:
-            with self._open() as file:
-                self._header = self._read_header(file)
-                self._check_end(file)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise self._damaged(str(error)) from error
-        self.schema = self._make_schema()
+    def _read_schema(self) -> pa.Schema:
+        with open(self.path, "rb") as file:
+            # Line by line: a name may hold a line end, and a header that never ends must not fill the memory.
+            lines = iter(lambda: file.readline(_MAX_LINE).decode(), "")
+            names = next(csv.reader(lines, strict=True), [])
+            self._check_names(names, "f0")
+            # A last line without an end would be read as a row even if it was cut within a number.
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                raise ValueError("the last line has no line end; the file is truncated")
+        return self._make_schema(names)
 
-    def _read_header(self, file: BinaryIO) -> list[str]:
-        # Line by line: a name may hold a line end, and a header that never ends must not fill the memory.
-        lines = iter(lambda: file.readline(_MAX_LINE).decode(), "")
-        names = next(csv.reader(lines, strict=True), [])
-        self._check_names(names, "f0")
-        return names
-
-    def _check_end(self, file: BinaryIO) -> None:
-        """Refuses a last line without an end, which would be read as a row even if it was cut within a number."""
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            raise self._damaged("the last line has no line end; the file is truncated")
-
-    def _make_schema(self) -> pa.Schema:
+    def _make_schema(self, names: list[str]) -> pa.Schema:
         import pyarrow as pa
 
-        names = self._header
         self._width = 0
         while names[FIRST_RESULT + self._width :][:1] == [f"f{self._width}"]:
             self._width += 1

@@ -5,8 +5,8 @@ A format is one module that ends in its `Format`; it is registered by its entry 
 
 from __future__ import annotations
 
-import contextlib
 import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     import pyarrow as pa
 
@@ -36,24 +35,17 @@ FORMATS = {one.name: one for one in (CSV, PARQUET, JSONL, NPY)}
 
 CLASSIFY_FORMATS = tuple(name for name, one in FORMATS.items() if "classify" in one.commands)
 # Parquet is named first, since embeddings as text are large and slow.
-FEATURES_FORMATS = (
-    "parquet",
-    *(name for name, one in FORMATS.items() if "features" in one.commands and one is not PARQUET),
-)
+_PARQUET_FIRST = sorted(FORMATS, key=lambda name: name != PARQUET.name)
+FEATURES_FORMATS = tuple(name for name in _PARQUET_FIRST if "features" in FORMATS[name].commands)
 CSV_SAFE_FORMATS = tuple(name for name, one in FORMATS.items() if one.has_csv)
 """Formats on which `--csv-safe` has an effect."""
 
 
 def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
-    """Returns the format that the extension of a name stands for, in upper or lower case.
-
-    Args:
-        path: the output as the user named it; None or `-` is standard output.
-        allowed: formats of this command.
-        default: for standard output, pipes and devices.
+    """Returns the format that the extension of a name stands for; `default` for standard output, pipes and devices.
 
     Raises:
-        UsageError: the extension stands for no format, or for one that this command does not write.
+        UsageError: the extension stands for no format, or for one that is not `allowed`.
     """
     extension = os.path.splitext(path or "")[1].lower()
     known = next((name for name, one in FORMATS.items() if extension in one.extensions), None)
@@ -69,10 +61,7 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
 
 
 class TableOutput:
-    """A table writer and its files.
-
-    As a context manager it makes the files appear at a normal end, and none of them otherwise.
-    """
+    """A table writer and its files; as a context manager it makes them appear at a normal end only."""
 
     def __init__(self, writer: TableWriter, files: Sequence[WritableFile]) -> None:
         self._writer = writer
@@ -80,29 +69,20 @@ class TableOutput:
 
     @staticmethod
     def close(outputs: Sequence[TableOutput]) -> None:
-        """Makes the files of several tables appear, once the content of all is on the disk.
-
-        Raises:
-            OutputError: one cannot be written; those that were new have been removed again.
-        """
+        """Makes the files of several tables appear together; see `commit`."""
         for output in outputs:
             output._writer.close()
         commit([file for output in outputs for file in output._files])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Writes a batch; readers of a pipe get it at once.
-
-        Raises:
-            OutputError: it cannot be written.
-            BrokenPipeError: the reader has gone.
-        """
+        """Writes a batch; raises OutputError if that fails, and BrokenPipeError if the reader of a pipe has gone."""
         self._writer.write(batch)
         for file in self._files:
             if file.direct:
                 file.stream.flush()
 
     def discard(self) -> None:
-        """Gives up: no file appears, temporary files are removed."""
+        """Gives up: no file appears."""
         try:
             self._writer.abandon()
         finally:
@@ -112,17 +92,12 @@ class TableOutput:
     def __enter__(self) -> TableOutput:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.discard()
-            return
-        try:
-            self.close([self])
-        except BaseException:
-            self.discard()
-            raise
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with ExitStack() as stack:
+            stack.callback(self.discard)
+            if kind is None:
+                self.close([self])
+                stack.pop_all()
 
 
 def create_table(
@@ -139,12 +114,8 @@ def create_table(
 
     Args:
         format: a key of `FORMATS`.
-        target: a file, or None or `-` for standard output.
-        schema: of all batches.
-        metadata: text by key, for formats that hold it.
-        overwrite: whether existing files may be replaced.
-        escape_formulas: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
-        exclusive: no other process writes this output; see `AtomicFile`.
+        schema, metadata, escape_formulas: see `TableWriter`.
+        target, overwrite, exclusive: see `open_output`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
@@ -199,14 +170,10 @@ def _needs_file(format: str) -> UsageError:
 
 
 def open_table(name: str) -> TableReader:
-    """Opens a table that a run wrote; its format is recognized by its content.
+    """Opens a table that a run wrote: a file of any format, a directory of Parquet parts, or the URL of either.
 
-    Args:
-        name: a file of any format, a directory of Parquet parts, or the URL of either. A table in an object store is
-            first copied to a temporary directory, which lives as long as the reader.
-
-    Returns:
-        Its reader; no file stays open between two calls of `batches`.
+    Its format is recognized by its content. A table in an object store is first copied to a temporary directory, which
+    lives as long as the reader. No file stays open between two calls of `batches`.
 
     Raises:
         SourceError: there is no such file, or it cannot be opened.
@@ -226,7 +193,7 @@ def open_table(name: str) -> TableReader:
 
 
 def _copy(url: str) -> tuple[Folder, str]:
-    """Copies a table from an object store; returns the folder that owns the copies, and the table's path in it."""
+    """Returns the folder with the copies of a table from an object store, and the table's path in it."""
     folder = open_folder(url)
     names = [one for one in folder.names() if is_part(one) or one in (DATASET_META, SUCCESS, DATASET_RUN)]
     if names or url.endswith("/"):
@@ -241,13 +208,12 @@ def _copy(url: str) -> tuple[Folder, str]:
     except FileNotFoundError:
         raise _cannot_open(url, FileNotFoundError("no such object")) from None
     for suffix in (META_SUFFIX, *(one.companion_suffix for one in FORMATS.values() if one.companion_suffix)):
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             folder.local(leaf + suffix)
     return folder, path
 
 
 def _open_at(name: str, path: str) -> TableReader:
-    """Opens the table that the user calls `name` and that is at `path` on this machine."""
     try:
         if os.path.isdir(path):
             return DatasetReader(name, path)
@@ -266,28 +232,16 @@ def _open_at(name: str, path: str) -> TableReader:
 def _cannot_open(name: str, error: Exception) -> SourceError:
     text = f"cannot open {one_line(name)}: {one_line(getattr(error, 'strerror', None) or str(error))}"
     partial = name + ".partial"
-    with contextlib.suppress(ValueError, OutputError):
+    with suppress(ValueError, OutputError):
         if bool(open_folder(partial).names()) if is_url(name) else os.path.isdir(partial):
             text += f"; its run has not finished ({one_line(partial)} exists): the same command continues it"
     return SourceError(text)
 
 
 def write_csv(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file of any columns in the way of all tables.
-
-    Args:
-        folder: the directory.
-        name: of the file, which is replaced.
-        columns: values by name; None is an empty field.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes, or replaces, a CSV file of any columns, values by name; raises OutputError where it cannot."""
     import pyarrow as pa
 
-    arrays = {key: pa.array(values) for key, values in columns.items()}
-    # A column of nothing but None has the type null, which the functions for texts do not take.
-    arrays = {key: one.cast(pa.string()) if pa.types.is_null(one.type) else one for key, one in arrays.items()}
-    rows = pa.RecordBatch.from_pydict(arrays)
+    rows = pa.RecordBatch.from_pydict(columns)
     with create_table("csv", str(Path(folder, name)), rows.schema, {}, True) as output:
         output.write(rows)

@@ -15,11 +15,9 @@ from xcli.tables.column_text import encode_json, nested_json, plain, to_text
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, has_wnids, prediction_columns, prediction_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
-
-    from xcli.storage.streams import ByteStream
 
 _PREDICTIONS = "predictions"
 _MEMBERS = (*STATUS_COLUMNS, _PREDICTIONS)
@@ -32,10 +30,8 @@ _MAX_LINE = 1 << 26
 
 
 class JsonlWriter(TableWriter):
-    """Writes JSON lines."""
-
-    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
-        super().__init__(stream, schema, metadata, **options)
+    def _begin(self) -> None:
+        schema = self.schema
         self._top = prediction_count(schema)
         if not self._top:
             raise UsageError("features do not go to JSON lines; use parquet, csv or npy")
@@ -109,27 +105,11 @@ def _encode(value: Any) -> str:
 
 
 class JsonlReader(TableReader):
-    """Reads JSON lines; values of carried columns are JSON texts.
-
-    Attributes:
-        top: predictions of the row that has most, at least 1; the schema has so many.
-        wnids: whether predictions have a `wnid`.
-        carried: names of the carried columns; None in a file without rows, which does not tell.
-    """
+    """Reads JSON lines; values of carried columns are JSON texts."""
 
     format = "jsonl"
     magic = b"{"
     omits_nulls = True
-
-    def __init__(self, name: str, path: str | None = None) -> None:
-        super().__init__(name, path)
-        self.top, self.wnids = 1, False
-        self.carried: list[str] | None = None
-        try:
-            self._find_columns()
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(str(error)) from error
-        self._set_schema()
 
     @classmethod
     def recognizes(cls, head: bytes, name: str) -> bool:
@@ -138,41 +118,42 @@ class JsonlReader(TableReader):
 
     @classmethod
     def align(cls, readers: Sequence[JsonlReader]) -> None:
-        carried = next((reader.carried for reader in readers if reader.carried is not None), None)
-        top = max(reader.top for reader in readers)
-        wnids = any(reader.wnids for reader in readers)
+        carried = next((reader._carried for reader in readers if reader._carried is not None), None)
+        top = max(reader._top for reader in readers)
+        wnids = any(reader._wnids for reader in readers)
         for reader in readers:
-            reader.top, reader.wnids = top, wnids
-            reader.carried = carried if reader.carried is None else reader.carried
-            reader._set_schema()
+            reader._top, reader._wnids = top, wnids
+            reader._carried = carried if reader._carried is None else reader._carried
+            reader.schema = reader._make_schema()
 
-    def _find_columns(self) -> None:
+    def _read_schema(self) -> pa.Schema:
         """Looks at all lines, since no single row tells all columns; only the first line is parsed."""
+        self._top, self._wnids = 1, False
+        self._carried: list[str] | None = None  # a file without rows does not tell
         for number, line in self._lines():
-            if self.carried is None:
+            if self._carried is None:
                 names = list(_object(line))
                 if tuple(names[: len(_MEMBERS)]) != _MEMBERS:
                     raise ValueError(f"line {number} does not begin with {', '.join(_MEMBERS)}")
-                self.carried = names[len(_MEMBERS) :]
+                self._carried = names[len(_MEMBERS) :]
             # A quote within a text is escaped, so this never counts too few.
-            self.top = max(self.top, line.count(b'"score"'))
-            self.wnids = self.wnids or b'"wnid":' in line
+            self._top = max(self._top, line.count(b'"score"'))
+            self._wnids = self._wnids or b'"wnid":' in line
+        return self._make_schema()
 
-    def _set_schema(self) -> None:
+    def _make_schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        columns = prediction_columns(wnids=self.wnids)
+        columns = prediction_columns(wnids=self._wnids)
         self._keys = columns.keys()
         fields = [pa.field(name, pa.string()) for name in STATUS_COLUMNS]
-        fields += [pa.field(f"{key}_{k}", kind) for k in range(1, self.top + 1) for key, kind in columns.items()]
-        fields += [pa.field(name, pa.string(), metadata=_IS_JSON) for name in self.carried or ()]
-        self.schema = pa.schema(fields)
+        fields += [pa.field(f"{key}_{k}", kind) for k in range(1, self._top + 1) for key, kind in columns.items()]
+        fields += [pa.field(name, pa.string(), metadata=_IS_JSON) for name in self._carried or ()]
+        return pa.schema(fields)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        with self._open() as file:
-            number = 0
-            while line := file.readline(_MAX_LINE):
-                number += 1
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
                 if not line.endswith(b"\n"):
                     raise ValueError(f"line {number} has no line end; the file is truncated")
                 yield number, line
@@ -191,20 +172,20 @@ class JsonlReader(TableReader):
             yield self._batch(rows, columns)
 
     def _row(self, members: dict[str, Any], columns: Sequence[str] | None) -> list[Any]:
-        if tuple(members) != (*_MEMBERS, *(self.carried or ())):
+        if tuple(members) != (*_MEMBERS, *(self._carried or ())):
             raise ValueError("its members are not those of the first line")
         if columns is not None:
             return [members[name] for name in columns]
         row = [members[name] for name in STATUS_COLUMNS]
         predictions = members[_PREDICTIONS]
-        if len(predictions) > self.top:
+        if len(predictions) > self._top:
             raise ValueError(f"{len(predictions)} predictions")
         for prediction in predictions:
             if prediction.keys() != self._keys:
                 raise ValueError(f"a prediction has the members {', '.join(prediction)}")
             row += [prediction[key] for key in self._keys]
-        row += [None] * (len(self._keys) * (self.top - len(predictions)))
-        return row + [_encode(members[name]) for name in self.carried or ()]
+        row += [None] * (len(self._keys) * (self._top - len(predictions)))
+        return row + [_encode(members[name]) for name in self._carried or ()]
 
     def _batch(self, rows: list[list[Any]], columns: Sequence[str] | None) -> pa.RecordBatch:
         import pyarrow as pa

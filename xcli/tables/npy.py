@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS
@@ -19,11 +19,9 @@ from xcli.tables.rows import features_array, flat_features
 from xcli.tables.schema import FIRST_RESULT, feature_shape, features_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
-
-    from xcli.storage.streams import ByteStream
 
 _COMPANION = ".csv"
 
@@ -31,21 +29,20 @@ _COMPANION = ".csv"
 class NpyWriter(TableWriter):
     """Writes NPY. The stream must seek: the number of rows goes into room that the header reserves."""
 
-    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+    def _begin(self) -> None:
         import numpy as np
 
-        super().__init__(stream, schema, metadata, **options)
-        shape = feature_shape(schema)
+        shape = feature_shape(self.schema)
         if shape is None:
             raise UsageError("NPY holds features only; use csv, parquet or jsonl")
         self._shape = shape
-        self._dtype = np.dtype(schema.field(FIRST_RESULT).type.value_type.to_pandas_dtype()).newbyteorder("<")
+        self._dtype = np.dtype(self.schema.field(FIRST_RESULT).type.value_type.to_pandas_dtype()).newbyteorder("<")
         self._rows = 0
         self._table: CsvWriter | None = None
         if self._companion is not None:
-            others = schema.remove(FIRST_RESULT)
-            self._table = CsvWriter(self._companion, others, metadata, escape_formulas=self._escape_formulas)
-        stream.write(self._header())
+            others = self.schema.remove(FIRST_RESULT)
+            self._table = CsvWriter(self._companion, others, {}, escape_formulas=self._escape_formulas)
+        self._stream.write(self._header())
 
     def _header(self) -> bytes:
         import numpy as np
@@ -77,56 +74,48 @@ class NpyReader(TableReader):
     format = "npy"
     magic = b"\x93NUMPY"
 
-    def __init__(self, name: str, path: str | None = None) -> None:
+    def _read_schema(self) -> pa.Schema:
         import numpy as np
         import pyarrow as pa
 
-        super().__init__(name, path)
-        try:
-            with self._open() as file:
-                version = np.lib.format.read_magic(file)
-                if version != (1, 0):
-                    raise ValueError(f"version {version[0]}.{version[1]}; only 1.0 is written")
-                shape, fortran, self._dtype = np.lib.format.read_array_header_1_0(file)
-                self._start = file.tell()
-                size = os.fstat(file.fileno()).st_size
-        except (OSError, ValueError) as error:
-            raise self._damaged(str(error)) from error
+        with open(self.path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version {version[0]}.{version[1]}; only 1.0 is written")
+            shape, fortran, self._dtype = np.lib.format.read_array_header_1_0(file)
+            self._start = file.tell()
+            size = os.fstat(file.fileno()).st_size
         if fortran or self._dtype.str not in ("<f4", "<f2") or len(shape) < 2 or min(shape[1:]) < 1:
-            raise self._damaged(f"it holds {self._dtype} of shape {shape}, which features never are")
-        self.rows, self._shape = shape[0], tuple(shape[1:])
+            raise ValueError(f"it holds {self._dtype} of shape {shape}, which features never are")
+        self._rows, self._shape = shape[0], tuple(shape[1:])
         expected = self._start + math.prod(shape) * self._dtype.itemsize
         if size != expected:
-            raise self._damaged(
+            raise ValueError(
                 f"{size:,} bytes, where its header promises {expected:,}; the file is truncated or damaged"
             )
-        self._table = self._open_companion()
+        companion, path = self.name + _COMPANION, self.path + _COMPANION
+        if not os.path.exists(path):
+            raise CheckError(f"{one_line(companion)} is missing; it has the paths of {one_line(self.name)}")
+        self._table = _CompanionReader(companion, path)
         fields = list(self._table.schema)
         features = features_schema(self._shape, str(self._dtype), [])  # type: ignore[arg-type]
         fields.insert(FIRST_RESULT, features.field(FIRST_RESULT))
-        self.schema = pa.schema(fields)
-
-    def _open_companion(self) -> CsvReader:
-        name, path = self.name + _COMPANION, self.path + _COMPANION
-        if not os.path.exists(path):
-            raise CheckError(f"{one_line(name)} is missing; it has the paths of {one_line(self.name)}")
-        return _CompanionReader(name, path)
+        return pa.schema(fields)
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         rows = 0
-        with self._open() as file:
+        with open(self.path, "rb") as file:
             file.seek(self._start)
             for batch in self._table.batches(columns):
                 rows += batch.num_rows
-                if rows > self.rows:
+                if rows > self._rows:
                     break
                 for piece in sliced(batch, self.batch_rows):
                     yield piece if columns is not None else self._joined(piece, file)
-        if rows != self.rows:
-            more = "more" if rows > self.rows else "fewer"
-            raise CheckError(
-                f"{one_line(self._table.name)} has {more} rows than the {self.rows:,} of {one_line(self.name)}"
-            )
+        if rows != self._rows:
+            more = "more" if rows > self._rows else "fewer"
+            companion = one_line(self._table.name)
+            raise CheckError(f"{companion} has {more} rows than the {self._rows:,} of {one_line(self.name)}")
 
     def _joined(self, batch: pa.RecordBatch, file: BinaryIO) -> pa.RecordBatch:
         import numpy as np
@@ -145,19 +134,11 @@ class _CompanionReader(CsvReader):
         if tuple(names[:FIRST_RESULT]) != STATUS_COLUMNS:
             raise CheckError(f"{one_line(self.name)} does not begin with {', '.join(STATUS_COLUMNS)}")
 
-    def _make_schema(self) -> pa.Schema:
+    def _make_schema(self, names: list[str]) -> pa.Schema:
         import pyarrow as pa
 
         self._width = 0
-        return pa.schema([pa.field(name, pa.string()) for name in self._header])
+        return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
-NPY = Format(
-    NpyWriter,
-    NpyReader,
-    (".npy",),
-    ("features",),
-    has_csv=True,
-    needs_seek=True,
-    companion_suffix=_COMPANION,
-)
+NPY = Format(NpyWriter, NpyReader, (".npy",), ("features",), has_csv=True, needs_seek=True, companion_suffix=_COMPANION)

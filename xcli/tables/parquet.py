@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import CheckError
 from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.tables.base import Format, LibraryStream, TableReader, TableWriter, rows_per_group
+from xcli.tables.base import Format, TableReader, TableWriter, rows_per_group
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, METADATA_KEY, SUCCESS, parse_meta, read_meta
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
@@ -22,19 +22,39 @@ if TYPE_CHECKING:
 _BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
 
 
+class _Output:
+    """The stream as a file object that drops all bytes once it is `abandoned`.
+
+    pyarrow completes an unfinished file when its writer is collected, and that must not reach the stream.
+    """
+
+    closed = False
+    abandoned = False
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        if not self.abandoned:
+            self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+
 class ParquetWriter(TableWriter):
     """Writes Parquet. The stream need not seek."""
 
-    def __init__(self, stream: ByteStream, schema: pa.Schema, metadata: Mapping[str, str], **options: Any) -> None:
+    def _begin(self) -> None:
         import pyarrow.parquet as pq
 
-        super().__init__(stream, schema, metadata, **options)
-        self.group_rows = rows_per_group(schema)
+        schema = self.schema
+        self._group_rows = rows_per_group(schema)
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
-        encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in metadata.items()}
+        encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in self._metadata.items()}
         self._file_schema = schema.with_metadata(encoded or None)
-        self._output = LibraryStream(stream)
+        self._output = _Output(self._stream)
         # Names and class numbers repeat; paths, scores and features do not, and a dictionary would only cost time.
         # Minima and maxima of single features are of no use.
         features = feature_shape(schema) is not None
@@ -47,8 +67,8 @@ class ParquetWriter(TableWriter):
         )
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        while self._rows + batch.num_rows >= self.group_rows:
-            cut = self.group_rows - self._rows
+        while self._rows + batch.num_rows >= self._group_rows:
+            cut = self._group_rows - self._rows
             self._pending.append(batch.slice(0, cut))
             self._write_group()
             batch = batch.slice(cut)
@@ -64,7 +84,7 @@ class ParquetWriter(TableWriter):
         self._pending = []
         self._rows = 0
         table = table.replace_schema_metadata(self._file_schema.metadata)
-        self._writer.write_table(table, row_group_size=self.group_rows)
+        self._writer.write_table(table, row_group_size=self._group_rows)
 
     def close(self) -> None:
         if self._pending:
@@ -87,46 +107,30 @@ def _repeats(field: pa.Field) -> bool:
 
 
 class ParquetReader(TableReader):
-    """Reads a Parquet file.
-
-    Attributes:
-        rows: number of rows, by the footer.
-    """
-
     format = "parquet"
     magic = b"PAR1"
     self_describing = True
 
-    def __init__(self, name: str, path: str | None = None) -> None:
+    def _read_schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        super().__init__(name, path)
-        try:
-            with self._parquet() as file:
-                schema, self.rows = file.schema_arrow, file.metadata.num_rows
-                text = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(str(error)) from error
-        self.provenance = None if text is None else parse_meta(text, name)
-        self.schema = schema.remove_metadata()
-        self._check_names(self.schema.names, FEATURES)
-        self._check_types()
-
-    def _check_types(self) -> None:
-        import pyarrow as pa
-
+        with self._parquet() as file:
+            schema = file.schema_arrow.remove_metadata()
+            text = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
+        self.provenance = None if text is None else parse_meta(text, self.name)
+        self._check_names(schema.names, FEATURES)
         for name in STATUS_COLUMNS:
-            kind = self.schema.field(name).type
+            kind = schema.field(name).type
             if kind != pa.string():
                 raise CheckError(f"{one_line(self.name)}: the column {name} is {kind}, not string")
-        column = self.schema.field(FIRST_RESULT).type
-        if self.schema.names[FIRST_RESULT] != FEATURES or isinstance(column, pa.FixedShapeTensorType):
-            return
+        column = schema.field(FIRST_RESULT).type
+        if schema.names[FIRST_RESULT] != FEATURES or isinstance(column, pa.FixedShapeTensorType):
+            return schema
         if not pa.types.is_fixed_size_list(column):
             raise CheckError(f"{one_line(self.name)}: {FEATURES} is {column}, not a list of fixed size or a tensor")
         # Parquet has another name for the elements of a list, which a merged file would show.
         field = pa.field(FEATURES, pa.list_(column.value_type, column.list_size))
-        self.schema = self.schema.set(FIRST_RESULT, field)
+        return schema.set(FIRST_RESULT, field)
 
     def _parquet(self) -> Any:
         import pyarrow.parquet as pq
@@ -155,26 +159,31 @@ class DatasetReader(TableReader):
     self_describing = True
 
     def __init__(self, name: str, path: str | None = None) -> None:
-        super().__init__(name.rstrip("/") or name, (path or name).rstrip("/") or path)
-        self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
-        there = os.listdir(self.path)
-        if DATASET_RUN in there and SUCCESS not in there:
+        # Listed here, where an OSError means that the directory cannot be opened, not that a part is damaged.
+        names = os.listdir(path or name)
+        if DATASET_RUN in names and SUCCESS not in names:
             raise CheckError(
                 f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
             )
-        names = sorted(filter(is_part, there), key=os.fsencode)
-        self.parts = [ParquetReader(os.path.join(name, one), os.path.join(self.path, one)) for one in names]
-        if not self.parts:
+        self._names = sorted(filter(is_part, names), key=os.fsencode)
+        if not self._names:
             raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
-        first = self.parts[0]
-        for part in self.parts[1:]:
+        super().__init__(name.rstrip("/") or name, (path or name).rstrip("/") or path)
+
+    def _read_schema(self) -> pa.Schema:
+        self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
+        join = os.path.join
+        self._parts = [ParquetReader(join(self.name, one), join(self.path, one)) for one in self._names]
+        first = self._parts[0]
+        for part in self._parts[1:]:
             if part.schema != first.schema or part.provenance != first.provenance:
                 what = "columns" if part.schema != first.schema else "provenance"
                 raise CheckError(f"{one_line(part.name)} and {one_line(first.name)} differ in their {what}")
-        self.schema, self.provenance = first.schema, first.provenance
+        self.provenance = first.provenance
+        return first.schema
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        for part in self.parts:
+        for part in self._parts:
             yield from part.batches(columns)
 
 

@@ -27,16 +27,7 @@ META_SUFFIX = ".meta.json"
 METADATA_KEY = "xception"
 """The key of a Parquet file's metadata that holds the provenance, as JSON."""
 
-PROVENANCE_KEYS = (
-    "tool",
-    "versions",
-    "model",
-    "preprocessing",
-    "precision",
-    "device",
-    "batch_size",
-    "options",
-)
+PROVENANCE_KEYS = ("tool", "versions", "model", "preprocessing", "precision", "device", "batch_size", "options")
 """Members of the provenance. The other members of FILE.meta.json describe one run: times, counts, command line."""
 
 NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
@@ -66,13 +57,8 @@ def fingerprint_of(
     provenance: dict[str, Any], sources: SourceOptions, schema: pa.Schema, format: str, **more: Any
 ) -> dict[str, Any]:
     """Returns everything that determines the rows of a run, as JSON can hold it."""
-    return {
-        "provenance": provenance,
-        "sources": asdict(sources),
-        "schema": [f"{one.name}: {one.type}" for one in schema],
-        "format": format,
-        **more,
-    }
+    columns = [f"{one.name}: {one.type}" for one in schema]
+    return {"provenance": provenance, "sources": asdict(sources), "schema": columns, "format": format, **more}
 
 
 def digest(fingerprint: dict[str, Any]) -> str:
@@ -102,15 +88,9 @@ def run_meta(
 
 
 def write_meta(target: str | None, meta: Mapping[str, Any], *, exclusive: bool = False) -> str | None:
-    """Writes `FILE.meta.json` beside the finished `FILE`, replacing an older one.
+    """Writes or replaces the `FILE.meta.json` of the finished FILE `target`, and returns its name.
 
-    Args:
-        target: FILE as the user named it; None is standard output.
-        meta: what JSON can hold.
-        exclusive: see `AtomicFile`.
-
-    Returns:
-        The name that was written; None for standard output, pipes and devices, which get no such file.
+    Standard output, pipes and devices get no such file, and None is returned.
 
     Raises:
         OutputError: it cannot be written.
@@ -125,13 +105,7 @@ def write_meta(target: str | None, meta: Mapping[str, Any], *, exclusive: bool =
 
 
 def read_meta(name: str) -> dict[str, Any] | None:
-    """Reads a `FILE.meta.json`.
-
-    Args:
-        name: of a file, or the URL of an object.
-
-    Returns:
-        Its content; None where there is no such file.
+    """Reads a `FILE.meta.json`, given its name or URL; returns None where there is no such file.
 
     Raises:
         CheckError: it cannot be read, or is damaged.
@@ -155,11 +129,7 @@ def read_meta(name: str) -> dict[str, Any] | None:
 
 
 def parse_meta(text: bytes, name: str) -> dict[str, Any]:
-    """Parses provenance.
-
-    Raises:
-        CheckError: it is not a JSON object; the message names the file `name`.
-    """
+    """Parses the provenance of the file `name`; raises CheckError where it is not a JSON object."""
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -175,11 +145,7 @@ def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Compares two provenances.
-
-    Returns:
-        For each difference the key as `model.sha256`, and both values; None for a value that is absent.
-    """
+    """Returns where two provenances differ: the key, as `model.sha256`, and both values, None where one is absent."""
     flat, flat_other = _flat(one), _flat(other)
     keys = sorted(flat.keys() | flat_other.keys())
     return [(key, flat.get(key), flat_other.get(key)) for key in keys if flat.get(key) != flat_other.get(key)]
@@ -188,8 +154,5 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, A
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, entry in value.items():
-        if isinstance(entry, dict):
-            flat |= _flat(entry, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = entry
+        flat |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) else {prefix + key: entry}
     return flat

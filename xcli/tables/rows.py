@@ -32,13 +32,10 @@ def classify_batch(
 
     Args:
         schema: of `classify_schema`; it says how many predictions a row has, and whether these have WordNet ids.
-        refs: b references.
-        errors: b errors or None; a row with an error has no predictions.
+        refs, errors: b references, and for each an error or None; a row with an error has no predictions.
         scores: float32[b, C].
-        labels: C texts for `label_k`.
-        wnids: C WordNet ids for `wnid_k`, where the schema has these columns.
-        min_score: predictions that score less are null. The comparison is in float32, so a score printed as 0.1
-            passes 0.1. NaN is not less, so it stays visible.
+        labels, wnids: C texts for `label_k`, and for `wnid_k` where the schema has it.
+        min_score: predictions that score less, compared in float32, are null; NaN is not less.
 
     Raises:
         UsageError: more predictions than classes, or no WordNet ids where they are needed.
@@ -82,11 +79,8 @@ def features_batch(
     The list itself is never null: Arrow before release 26 cannot read a null `fixed_size_list` back from Parquet.
 
     Args:
-        schema: of `features_schema`.
-        refs: b references.
-        errors: b errors or None.
-        features: [b, *shape]. If it is contiguous and of the schema's dtype it is not copied, so do not write to it
-            afterwards.
+        schema, refs, errors: see `classify_batch`.
+        features: [b, *shape]; do not write to it afterwards, for it is not always copied.
 
     Raises:
         SourceError: a carried value does not fit its column.
@@ -109,10 +103,9 @@ def features_batch(
 def features_array(
     data_type: pa.DataType, flat: NDArray[np.floating[Any]], mask: NDArray[np.bool_] | None = None
 ) -> pa.Array:
-    """Returns a column of features.
+    """Returns a column of features, of the type that `features_schema` gives it.
 
     Args:
-        data_type: of the column `features` in `features_schema`.
         flat: [b * n] values, in C order.
         mask: bool[b * n], true where a value is null; None where no value is.
     """
@@ -164,15 +157,12 @@ def _failed(errors: Errors) -> NDArray[np.bool_]:
 
 
 def _status_arrays(refs: Sequence[ImageRef], errors: Errors) -> list[pa.Array]:
-    """Returns the values of `STATUS_COLUMNS`, in that order."""
     import pyarrow as pa
 
-    columns: tuple[list[str | None], ...] = (
-        [ref.path for ref in refs],
-        [OK_STATUS if error is None else ERROR_STATUS for error in errors],
-        [None if error is None else one_line(str(error)) for error in errors],
-    )
-    return [pa.array(column, pa.string()) for column in columns]
+    paths = [ref.path for ref in refs]
+    statuses = [OK_STATUS if error is None else ERROR_STATUS for error in errors]
+    reasons = [None if error is None else one_line(str(error)) for error in errors]
+    return [pa.array(column, pa.string()) for column in (paths, statuses, reasons)]
 
 
 def _record_batch(schema: pa.Schema, arrays: list[pa.Array], refs: Sequence[ImageRef]) -> pa.RecordBatch:

@@ -7,6 +7,7 @@ run of no images still writes a table with every column.
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from xcli.core.errors import SourceError, UsageError
@@ -21,7 +22,7 @@ LabelType = Literal["name", "wnid", "both"]
 FeatureType = Literal["float32", "float16"]
 
 FIRST_RESULT = len(STATUS_COLUMNS)
-"""Index of the column behind the status columns: `label_1` in a table of `classify`, `features` in the other kind."""
+"""Index of the column `label_1` in a table of `classify`, of `features` in the other kind."""
 
 PREDICTION_COLUMNS = {"label": "string", "wnid": "string", "index": "int32", "score": "float32"}
 """The columns of the k-th prediction without their suffix `_k`, in order, and the names of their Arrow types."""
@@ -35,8 +36,7 @@ def classify_schema(top: int, label_type: LabelType, extra: Sequence[tuple[str, 
     Args:
         top: predictions per row, at least 1.
         label_type: what `label_k` holds; only `both` has the columns `wnid_k`.
-        extra: name and type of the columns carried over from the manifest. None is string; a dictionary becomes the
-            type of its values.
+        extra: name and type of the columns carried over from the manifest; None is string.
 
     Raises:
         UsageError: `top` is below 1, or `label_type` is unknown.
@@ -69,7 +69,6 @@ def features_schema(
 
     Args:
         shape: of one image's features. (n,) gives `fixed_size_list<dtype>[n]`, more dimensions `fixed_shape_tensor`.
-        dtype: `float32` or `float16`.
         extra: see `classify_schema`.
 
     Raises:
@@ -88,7 +87,6 @@ def features_schema(
 
 
 def _schema_of(own: list[pa.Field], extra: Sequence[tuple[str, pa.DataType | None]]) -> pa.Schema:
-    """Returns the status columns, then `own`, then the carried columns."""
     import pyarrow as pa
 
     fields = [*(pa.field(name, pa.string()) for name in STATUS_COLUMNS), *own]
@@ -116,10 +114,7 @@ def name_collision(name: str) -> SourceError:
 def prediction_count(schema: pa.Schema) -> int:
     """Returns the predictions per row of a table of `classify`; 0 for other tables."""
     names = set(schema.names)
-    k = 0
-    while f"label_{k + 1}" in names:
-        k += 1
-    return k
+    return next(k for k in count() if f"label_{k + 1}" not in names)
 
 
 def has_wnids(schema: pa.Schema) -> bool:
