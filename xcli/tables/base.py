@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import CheckError
@@ -40,7 +40,7 @@ class Format:
         commands: the commands whose tables it can hold: `classify`, `features`.
         has_csv: whether `--csv-safe` has an effect on it.
         needs_seek: whether it needs a regular file, since its writer goes back to the beginning.
-        companion_suffix: ending of the name of each table's second file; None for formats of a single file.
+        suffixes: of the names of each table's files: none for the table, then that of a companion, if it has one.
     """
 
     writer: type[TableWriter]
@@ -49,14 +49,10 @@ class Format:
     commands: tuple[str, ...]
     has_csv: bool = False
     needs_seek: bool = False
-    companion_suffix: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The value of `--format`."""
-        return self.reader.format
+    suffixes: tuple[str, ...] = ("",)
 
 
+@dataclass(eq=False)
 class TableWriter(ABC):
     """Writes the batches of one table to a stream.
 
@@ -72,24 +68,15 @@ class TableWriter(ABC):
         SourceError: likewise, when a carried column has the name of an output column.
     """
 
-    def __init__(
-        self,
-        stream: ByteStream,
-        schema: pa.Schema,
-        metadata: Mapping[str, str],
-        *,
-        companion: ByteStream | None = None,
-        escape_formulas: bool = False,
-    ) -> None:
-        self._stream = stream
-        self._metadata = metadata
-        self._companion = companion
-        self._escape_formulas = escape_formulas
-        self.schema = schema
-        self._begin()
+    stream: ByteStream
+    schema: pa.Schema
+    metadata: Mapping[str, str]
+    _: KW_ONLY
+    companion: ByteStream | None = None
+    escape_formulas: bool = False
 
     @abstractmethod
-    def _begin(self) -> None:
+    def __post_init__(self) -> None:
         """Checks that the format can hold the schema, and writes what precedes the rows."""
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -130,14 +117,10 @@ class TableReader(ABC):
     """
 
     format: ClassVar[str]
-    magic: ClassVar[bytes]
-    """The bytes that a file of this format begins with."""
-    self_describing: ClassVar[bool] = False
-    """Whether the file holds the types of all columns, and the provenance."""
-    keeps_dtype: ClassVar[bool] = True
-    """Whether float16 features are read back as float16."""
-    omits_nulls: ClassVar[bool] = False
-    """Whether predictions that are null are left out of the file, and NaN is null."""
+    magic: ClassVar[bytes]  # which a file of this format begins with
+    self_describing: ClassVar[bool] = False  # whether the file holds the types of all columns, and the provenance
+    keeps_dtype: ClassVar[bool] = True  # whether float16 features are read back as float16
+    omits_nulls: ClassVar[bool] = False  # whether null predictions are left out of the file, and NaN is null
 
     provenance: dict[str, Any] | None = None
     copies: Folder | None = None

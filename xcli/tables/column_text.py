@@ -32,7 +32,7 @@ def to_text(column: pa.Array) -> pa.Array:
     with suppress(pa.ArrowNotImplementedError):
         if not is_bytes and not is_nested:
             return column.cast(pa.large_string())
-    convert = nested_json if is_nested else _text
+    convert = _nested_json if is_nested else _text
     return pa.array([None if value is None else convert(value) for value in column.to_pylist()], pa.large_string())
 
 
@@ -45,7 +45,7 @@ def plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def nested_json(value: Any) -> str:
+def _nested_json(value: Any) -> str:
     """Encodes a value of a nested column as JSON; entries of maps are pairs, NaN and infinities null."""
     return encode_json(_json_value(value))
 

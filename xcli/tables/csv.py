@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_FORMULA = r"^[=+\-@\t\r]"
+_FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
 _BLOCK_BYTES = 1 << 22  # no row may be longer, and a block is what is read at a time
 _MAX_LINE = 1 << 24
@@ -31,7 +31,7 @@ _MAX_LINE = 1 << 24
 class CsvWriter(TableWriter):
     """Writes CSV. `escape_formulas` is irreversible."""
 
-    def _begin(self) -> None:
+    def __post_init__(self) -> None:
         import pyarrow as pa
 
         shape = feature_shape(self.schema)
@@ -45,7 +45,7 @@ class CsvWriter(TableWriter):
                 raise name_collision(name)
             names[FIRST_RESULT : FIRST_RESULT + 1] = wide
         header = self._escaped(pa.array(names, pa.large_string()))
-        self._stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
+        self.stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
 
     def _write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, max(self._width, 16)):
@@ -53,10 +53,10 @@ class CsvWriter(TableWriter):
                 _feature_fields(column) if self._width and i == FIRST_RESULT else csv_fields(self._escaped(column))
                 for i, column in enumerate(piece.columns)
             ]
-            self._stream.write(_lines(columns))
+            self.stream.write(_lines(columns))
 
     def _escaped(self, column: pa.Array) -> pa.Array:
-        return escape_formula_texts(column) if self._escape_formulas else column
+        return escape_formula_texts(column) if self.escape_formulas else column
 
 
 def _feature_names(width: int) -> list[str]:
@@ -91,10 +91,7 @@ def escape_formula_texts(column: pa.Array) -> pa.Array:
     types = pa.types
     if any(getattr(types, f"is_{kind}")(values.type) for kind in ("floating", "integer", "boolean", "decimal")):
         return column
-    text = to_text(values)
-    apostrophe, nothing = (pa.scalar(value, pa.large_string()) for value in ("'", ""))
-    escaped = pc.binary_join_element_wise(apostrophe, text, nothing)
-    return pc.if_else(pc.match_substring_regex(text, _FORMULA), escaped, text)
+    return pc.replace_substring_regex(to_text(values), _FORMULA, r"'\1")
 
 
 def _feature_fields(column: pa.Array) -> pa.Array:

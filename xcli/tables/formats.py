@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from xcli.storage.directories import Folder
     from xcli.storage.streams import WritableFile
-    from xcli.tables.base import TableReader, TableWriter
+    from xcli.tables.base import Format, TableReader, TableWriter
 
-FORMATS = {one.name: one for one in (CSV, PARQUET, JSONL, NPY)}
+FORMATS = {one.reader.format: one for one in (CSV, PARQUET, JSONL, NPY)}
 
 CLASSIFY_FORMATS = tuple(name for name, one in FORMATS.items() if "classify" in one.commands)
 # Parquet is named first, since embeddings as text are large and slow.
-_PARQUET_FIRST = sorted(FORMATS, key=lambda name: name != PARQUET.name)
+_PARQUET_FIRST = sorted(FORMATS, key=lambda name: name != "parquet")
 FEATURES_FORMATS = tuple(name for name in _PARQUET_FIRST if "features" in FORMATS[name].commands)
 CSV_SAFE_FORMATS = tuple(name for name, one in FORMATS.items() if one.has_csv)
 """Formats on which `--csv-safe` has an effect."""
@@ -55,38 +55,37 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
         return default
     endings = [FORMATS[name].extensions[0] for name in allowed]
     choices = f"end it in {', '.join(endings[:-1])} or {endings[-1]}, or give --format {'|'.join(allowed)}"
-    if known is not None:
-        raise UsageError(f"{path!r}: this command does not write {known}; {choices}")
-    raise UsageError(f"{path!r}: the name does not tell the format; {choices}")
+    reason = "the name does not tell the format" if known is None else f"this command does not write {known}"
+    raise UsageError(f"{path!r}: {reason}; {choices}")
 
 
+@dataclass(frozen=True)
 class TableOutput:
     """A table writer and its files; as a context manager it makes them appear at a normal end only."""
 
-    def __init__(self, writer: TableWriter, files: Sequence[WritableFile]) -> None:
-        self._writer = writer
-        self._files = files
+    writer: TableWriter
+    files: Sequence[WritableFile]
 
     @staticmethod
     def close(outputs: Sequence[TableOutput]) -> None:
         """Makes the files of several tables appear together; see `commit`."""
         for output in outputs:
-            output._writer.close()
-        commit([file for output in outputs for file in output._files])
+            output.writer.close()
+        commit([file for output in outputs for file in output.files])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Writes a batch; raises OutputError if that fails, and BrokenPipeError if the reader of a pipe has gone."""
-        self._writer.write(batch)
-        for file in self._files:
+        self.writer.write(batch)
+        for file in self.files:
             if file.direct:
                 file.stream.flush()
 
     def discard(self) -> None:
         """Gives up: no file appears."""
         try:
-            self._writer.abandon()
+            self.writer.abandon()
         finally:
-            for file in self._files:
+            for file in self.files:
                 file.discard()
 
     def __enter__(self) -> TableOutput:
@@ -124,25 +123,20 @@ def create_table(
     """
     if format not in FORMATS:
         raise UsageError(f"format is {format!r}; give one of {', '.join(FORMATS)}")
-    kind = FORMATS[format]
-    if kind.needs_seek and is_direct(target):
-        raise _needs_file(format)
+    kind = _format_for(format, target)
     if escape_formulas and not kind.has_csv:
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
-    files: list[WritableFile] = []
-    try:
-        files.append(open_output(target, overwrite, exclusive=exclusive))
-        stream, companion = files[0].stream, None
-        if kind.companion_suffix is not None:
-            # The companion appears first: whoever sees the array can rely on the table that explains its rows.
-            files.insert(0, open_output(f"{target}{kind.companion_suffix}", overwrite, exclusive=exclusive))
-            companion = files[0].stream
-        writer = kind.writer(stream, schema, metadata, companion=companion, escape_formulas=escape_formulas)
-    except BaseException:
-        for file in files:
-            file.discard()
-        raise
-    return TableOutput(writer, files)
+    name = "-" if target is None else target
+    with ExitStack() as stack:
+        files = []
+        for suffix in kind.suffixes:
+            files.append(open_output(name + suffix, overwrite, exclusive=exclusive))
+            stack.callback(files[-1].discard)
+        companion = files[1].stream if len(files) > 1 else None
+        writer = kind.writer(files[0].stream, schema, metadata, companion=companion, escape_formulas=escape_formulas)
+        stack.pop_all()
+    # The companion appears first: whoever sees the array can rely on the table that explains its rows.
+    return TableOutput(writer, files[::-1])
 
 
 def check_output(format: str, target: str | None, overwrite: bool) -> None:
@@ -152,21 +146,20 @@ def check_output(format: str, target: str | None, overwrite: bool) -> None:
         UsageError: the format cannot go to this target.
         OutputError: a file exists, or its directory cannot be written to.
     """
-    kind = FORMATS[format]
+    kind = _format_for(format, target)
     if is_direct(target):
-        if kind.needs_seek:
-            raise _needs_file(format)
         if target in ("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"):
             raise UsageError("standard error is for messages; give a file with -o, or - for standard output")
         return
     open_output(f"{target}{META_SUFFIX}", overwrite=True).discard()
-    for suffix in ("", kind.companion_suffix):
-        if suffix is not None:
-            open_output(f"{target}{suffix}", overwrite).discard()
+    for suffix in kind.suffixes:
+        open_output(f"{target}{suffix}", overwrite).discard()
 
 
-def _needs_file(format: str) -> UsageError:
-    return UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")
+def _format_for(format: str, target: str | None) -> Format:
+    if FORMATS[format].needs_seek and is_direct(target):
+        raise UsageError(f"{format} does not go to standard output, a pipe or a device; give a file with -o")
+    return FORMATS[format]
 
 
 def open_table(name: str) -> TableReader:
@@ -207,7 +200,7 @@ def _copy(url: str) -> tuple[Folder, str]:
         path = folder.local(leaf)
     except FileNotFoundError:
         raise _cannot_open(url, FileNotFoundError("no such object")) from None
-    for suffix in (META_SUFFIX, *(one.companion_suffix for one in FORMATS.values() if one.companion_suffix)):
+    for suffix in (META_SUFFIX, *(suffix for one in FORMATS.values() for suffix in one.suffixes[1:])):
         with suppress(FileNotFoundError):
             folder.local(leaf + suffix)
     return folder, path
@@ -238,10 +231,10 @@ def _cannot_open(name: str, error: Exception) -> SourceError:
     return SourceError(text)
 
 
-def write_csv(folder: str | Path, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_csv(folder: str | os.PathLike[str], name: str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes, or replaces, a CSV file of any columns, values by name; raises OutputError where it cannot."""
     import pyarrow as pa
 
     rows = pa.RecordBatch.from_pydict(columns)
-    with create_table("csv", str(Path(folder, name)), rows.schema, {}, True) as output:
+    with create_table("csv", os.path.join(folder, name), rows.schema, {}, True) as output:
         output.write(rows)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import UsageError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.tables.base import Format, TableReader, TableWriter, slices
-from xcli.tables.column_text import encode_json, nested_json, plain, to_text
-from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, has_wnids, prediction_columns, prediction_count
+from xcli.tables.column_text import encode_json, plain, to_text
+from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, classify_schema, prediction_columns, prediction_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,18 +24,19 @@ _MEMBERS = (*STATUS_COLUMNS, _PREDICTIONS)
 _EXTENSIONS = (".jsonl", ".ndjson")
 _IS_JSON = {b"xception": b"json"}
 """Metadata of a carried column that holds JSON texts, as the reader gives it and the writer takes it."""
-_NOT_JSON_NUMBERS = frozenset({"nan", "inf", "-inf"})
+_LITERALS = ("floating", "integer", "boolean", "nested")
+_NOT_JSON = frozenset({None, "nan", "inf", "-inf"})
 _ROW_VALUES = 128  # a row costs as much as so many values of CSV
 _MAX_LINE = 1 << 26
 
 
 class JsonlWriter(TableWriter):
-    def _begin(self) -> None:
+    def __post_init__(self) -> None:
         schema = self.schema
         self._top = prediction_count(schema)
         if not self._top:
             raise UsageError("features do not go to JSON lines; use parquet, csv or npy")
-        self._keys = list(prediction_columns(wnids=has_wnids(schema)))
+        self._keys = [key for key in prediction_columns(wnids=True) if f"{key}_1" in schema.names]
         self._carried = [name for name in schema.names[FIRST_RESULT:] if not PREDICTION_COLUMN.fullmatch(name)]
 
     def _write(self, batch: pa.RecordBatch) -> None:
@@ -45,7 +46,7 @@ class JsonlWriter(TableWriter):
             columns.append(f'"{_PREDICTIONS}": [{", ".join(filter(None, row))}]' for row in predictions)
             columns += [_members(piece, name, name) for name in self._carried]
             lines = ["{" + ", ".join(row) + "}\n" for row in zip(*columns, strict=True)]
-            self._stream.write("".join(lines).encode())
+            self.stream.write("".join(lines).encode())
 
     def _predictions(self, batch: pa.RecordBatch, k: int) -> Iterator[str]:
         """Returns the k-th prediction of each row as an object; an empty text where there is none."""
@@ -56,7 +57,6 @@ class JsonlWriter(TableWriter):
 
 
 def _members(batch: pa.RecordBatch, column: str, key: str) -> Iterator[str]:
-    """Returns a column as members of JSON objects."""
     prefix = encode_json(key) + ": "
     values = batch.column(column)
     is_json = batch.schema.field(column).metadata == _IS_JSON
@@ -72,16 +72,11 @@ def _json_texts(column: pa.Array) -> list[str]:
     """
     import pyarrow as pa
 
-    types = pa.types
     column = plain(column)
-    if types.is_nested(column.type):
-        return [nested_json(value) for value in column.to_pylist()]
     values = to_text(column).to_pylist()
-    if types.is_floating(column.type):
-        return ["null" if value is None or value in _NOT_JSON_NUMBERS else value for value in values]
-    if types.is_integer(column.type) or types.is_boolean(column.type):
-        return ["null" if value is None else value for value in values]
-    return ["null" if value is None else encode_json(value) for value in values]
+    if any(getattr(pa.types, f"is_{kind}")(column.type) for kind in _LITERALS):
+        return ["null" if value in _NOT_JSON else value for value in values]
+    return [encode_json(value) for value in values]
 
 
 class _Number(str):
@@ -144,12 +139,10 @@ class JsonlReader(TableReader):
     def _make_schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        columns = prediction_columns(wnids=self._wnids)
-        self._keys = columns.keys()
-        fields = [pa.field(name, pa.string()) for name in STATUS_COLUMNS]
-        fields += [pa.field(f"{key}_{k}", kind) for k in range(1, self._top + 1) for key, kind in columns.items()]
-        fields += [pa.field(name, pa.string(), metadata=_IS_JSON) for name in self._carried or ()]
-        return pa.schema(fields)
+        self._keys = prediction_columns(wnids=self._wnids).keys()
+        own = classify_schema(self._top, "both" if self._wnids else "name", [])
+        carried = [pa.field(name, pa.string(), metadata=_IS_JSON) for name in self._carried or ()]
+        return pa.schema([*own, *carried])
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         with open(self.path, "rb") as file:

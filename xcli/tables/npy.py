@@ -29,7 +29,7 @@ _COMPANION = ".csv"
 class NpyWriter(TableWriter):
     """Writes NPY. The stream must seek: the number of rows goes into room that the header reserves."""
 
-    def _begin(self) -> None:
+    def __post_init__(self) -> None:
         import numpy as np
 
         shape = feature_shape(self.schema)
@@ -39,10 +39,10 @@ class NpyWriter(TableWriter):
         self._dtype = np.dtype(self.schema.field(FIRST_RESULT).type.value_type.to_pandas_dtype()).newbyteorder("<")
         self._rows = 0
         self._table: CsvWriter | None = None
-        if self._companion is not None:
+        if self.companion is not None:
             others = self.schema.remove(FIRST_RESULT)
-            self._table = CsvWriter(self._companion, others, {}, escape_formulas=self._escape_formulas)
-        self._stream.write(self._header())
+            self._table = CsvWriter(self.companion, others, {}, escape_formulas=self.escape_formulas)
+        self.stream.write(self._header())
 
     def _header(self) -> bytes:
         import numpy as np
@@ -56,14 +56,14 @@ class NpyWriter(TableWriter):
     def _write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, math.prod(self._shape)):
             values = flat_features(piece.column(FIRST_RESULT)).to_numpy(zero_copy_only=False)  # NaN where null
-            self._stream.write(values.astype(self._dtype, copy=False).data.cast("B"))
+            self.stream.write(values.astype(self._dtype, copy=False).data.cast("B"))
         self._rows += batch.num_rows
         if self._table is not None:
             self._table.write(batch.drop_columns([batch.schema.names[FIRST_RESULT]]))
 
     def close(self) -> None:
-        self._stream.seek(0)
-        self._stream.write(self._header())
+        self.stream.seek(0)
+        self.stream.write(self._header())
         if self._table is not None:
             self._table.close()
 
@@ -141,4 +141,4 @@ class _CompanionReader(CsvReader):
         return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
-NPY = Format(NpyWriter, NpyReader, (".npy",), ("features",), has_csv=True, needs_seek=True, companion_suffix=_COMPANION)
+NPY = Format(NpyWriter, NpyReader, (".npy",), ("features",), has_csv=True, needs_seek=True, suffixes=("", _COMPANION))

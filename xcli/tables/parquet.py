@@ -45,16 +45,16 @@ class _Output:
 class ParquetWriter(TableWriter):
     """Writes Parquet. The stream need not seek."""
 
-    def _begin(self) -> None:
+    def __post_init__(self) -> None:
         import pyarrow.parquet as pq
 
         schema = self.schema
         self._group_rows = rows_per_group(schema)
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
-        encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in self._metadata.items()}
+        encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in self.metadata.items()}
         self._file_schema = schema.with_metadata(encoded or None)
-        self._output = _Output(self._stream)
+        self._output = _Output(self.stream)
         # Names and class numbers repeat; paths, scores and features do not, and a dictionary would only cost time.
         # Minima and maxima of single features are of no use.
         features = feature_shape(schema) is not None
@@ -158,9 +158,9 @@ class DatasetReader(TableReader):
     format = "parquet"
     self_describing = True
 
-    def __init__(self, name: str, path: str | None = None) -> None:
+    def __init__(self, name: str, path: str) -> None:
         # Listed here, where an OSError means that the directory cannot be opened, not that a part is damaged.
-        names = os.listdir(path or name)
+        names = os.listdir(path)
         if DATASET_RUN in names and SUCCESS not in names:
             raise CheckError(
                 f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
@@ -168,7 +168,7 @@ class DatasetReader(TableReader):
         self._names = sorted(filter(is_part, names), key=os.fsencode)
         if not self._names:
             raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
-        super().__init__(name.rstrip("/") or name, (path or name).rstrip("/") or path)
+        super().__init__(name.rstrip("/") or name, path.rstrip("/") or path)
 
     def _read_schema(self) -> pa.Schema:
         self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))

@@ -36,14 +36,10 @@ NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
 MACHINE_KEYS = frozenset({"device", "batch_size"})
 """Members that differ between machines and change values only within the stated precision."""
 
-DATASET_META = "_meta.json"
-"""The file of a directory of parts that corresponds to FILE.meta.json."""
-
-DATASET_RUN = "_run.json"
-"""This file is in a directory of parts while its run is not finished."""
-
-SUCCESS = "_SUCCESS"
-"""This file is in a directory of parts once every source has its row."""
+# Files in a directory of parts:
+DATASET_META = "_meta.json"  # corresponds to FILE.meta.json
+DATASET_RUN = "_run.json"  # there while the run is not finished
+SUCCESS = "_SUCCESS"  # there once every source has its row
 
 _MAX_META = 1 << 26
 

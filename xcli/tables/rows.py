@@ -58,33 +58,29 @@ def classify_batch(
     index = _best(scores, top)
     score = np.take_along_axis(scores, index, axis=1)
     hidden = np.zeros(index.shape, bool)
-    hidden[_failed(errors)] = True
+    hidden[np.array([error is not None for error in errors], bool)] = True
     if min_score is not None:
         hidden |= score < np.float32(min_score)
 
     texts = [pa.array(labels, pa.string())] + ([pa.array(wnids, pa.string())] if with_wnids else [])
-    arrays = _status_arrays(refs, errors)
+    arrays = []
     for k in range(top):
         indices = pa.array(index[:, k], pa.int32(), mask=hidden[:, k])
         arrays += [text.take(indices) for text in texts]
         arrays += [indices, pa.array(score[:, k], pa.float32(), mask=hidden[:, k])]
-    return _record_batch(schema, arrays, refs)
+    return _record_batch(schema, refs, errors, arrays)
 
 
 def features_batch(
     schema: pa.Schema, refs: Sequence[ImageRef], errors: Errors, features: NDArray[np.floating[Any]]
 ) -> pa.RecordBatch:
-    """Returns one row per reference, with its features; in an error row every element is null.
+    """Returns one row per reference, with its features; see `classify_batch`.
 
-    The list itself is never null: Arrow before release 26 cannot read a null `fixed_size_list` back from Parquet.
+    In an error row every element is null, but never the list itself: Arrow before release 26 cannot read a null
+    `fixed_size_list` back from Parquet.
 
     Args:
-        schema, refs, errors: see `classify_batch`.
         features: [b, *shape]; do not write to it afterwards, for it is not always copied.
-
-    Raises:
-        SourceError: a carried value does not fit its column.
-        ValueError: lengths or shapes differ that must be equal.
     """
     import numpy as np
 
@@ -95,9 +91,9 @@ def features_batch(
     data_type = schema.field(FIRST_RESULT).type
     with np.errstate(over="ignore"):  # beyond float16 is infinite; `verify` counts those
         flat = np.ascontiguousarray(features, data_type.value_type.to_pandas_dtype()).reshape(-1)
-    failed = _failed(errors)
+    failed = np.array([error is not None for error in errors], bool)
     mask = np.repeat(failed, flat.size // len(failed)) if failed.any() else None
-    return _record_batch(schema, [*_status_arrays(refs, errors), features_array(data_type, flat, mask)], refs)
+    return _record_batch(schema, refs, errors, [features_array(data_type, flat, mask)])
 
 
 def features_array(
@@ -150,25 +146,16 @@ def _check_lengths(refs: Sequence[ImageRef], errors: Errors, rows: int) -> None:
         raise ValueError(f"{len(refs)} refs, {len(errors)} errors and {rows} results in one batch")
 
 
-def _failed(errors: Errors) -> NDArray[np.bool_]:
-    import numpy as np
-
-    return np.array([error is not None for error in errors], bool)
-
-
-def _status_arrays(refs: Sequence[ImageRef], errors: Errors) -> list[pa.Array]:
+def _record_batch(
+    schema: pa.Schema, refs: Sequence[ImageRef], errors: Errors, results: list[pa.Array]
+) -> pa.RecordBatch:
+    """Adds the other columns; a reference that carries fewer values (not from a manifest) has nulls there."""
     import pyarrow as pa
 
     paths = [ref.path for ref in refs]
     statuses = [OK_STATUS if error is None else ERROR_STATUS for error in errors]
     reasons = [None if error is None else one_line(str(error)) for error in errors]
-    return [pa.array(column, pa.string()) for column in (paths, statuses, reasons)]
-
-
-def _record_batch(schema: pa.Schema, arrays: list[pa.Array], refs: Sequence[ImageRef]) -> pa.RecordBatch:
-    """Adds the carried columns; a reference that carries fewer values (not from a manifest) has nulls there."""
-    import pyarrow as pa
-
+    arrays = [*(pa.array(column, pa.string()) for column in (paths, statuses, reasons)), *results]
     for i, field in enumerate(list(schema)[len(arrays) :]):
         values = [ref.extra[i] if i < len(ref.extra) else None for ref in refs]
         try:
