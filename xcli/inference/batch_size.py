@@ -25,13 +25,7 @@ _SHARE = 0.5
 
 
 def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Precision = "float32") -> int:
-    """Returns a number of images that keeps a TensorFlow device busy and fits well within its free memory.
-
-    Args:
-        device: name of a TensorFlow device.
-        image_size: side of the input, in pixels; larger images get smaller batches.
-        precision: of the arithmetic.
-    """
+    """Returns a number of images, `image_size` pixels wide, that keeps a TensorFlow device busy and fits its memory."""
     on_cpu = device.startswith("/CPU")
     larger = max(1.0, (image_size / IMAGE_SIZE) ** 2)
     batch = max(1, int((CPU_BATCH if on_cpu else GPU_BATCH) / larger))

@@ -47,11 +47,7 @@ class DecoderPool:
     def run(
         self, location: Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
     ) -> NDArray[np.uint8] | ImageError:
-        """Decodes one image; blocks for at most the timeout.
-
-        Args:
-            location, preprocessing: for `decode`.
-            before: called in the same thread, before `decode`.
+        """Decodes one image within the timeout; `before` is called in the same thread, before `decode`.
 
         Raises:
             XcliError: the image was not tried, so it must not get a row: too many images before it hang, or the pool
@@ -75,7 +71,7 @@ class DecoderPool:
             return self._abandon()
         with self._lock:
             if self._closed:
-                worker.stop()
+                worker.tasks.put(None)
             else:
                 self._idle.append(worker)
         if isinstance(outcome, ImageError):
@@ -96,7 +92,7 @@ class DecoderPool:
         return ImageError("timeout", f"not read and decoded within {self._timeout:g} s")
 
     def returned(self) -> None:
-        """Counts one abandoned thread less; called by one that has finished after all."""
+        """Counts one abandoned thread less: it has finished after all."""
         with self._lock:
             self._abandoned -= 1
 
@@ -106,15 +102,15 @@ class DecoderPool:
             self._closed = True
             idle, self._idle = self._idle, []
         for worker in idle:
-            worker.stop()
+            worker.tasks.put(None)
 
 
 class _Worker:
-    """One daemon thread, which has at most one task at a time."""
+    """One daemon thread, which has at most one task at a time and ends with the task None."""
 
     def __init__(self, pool: DecoderPool) -> None:
         self._pool = pool
-        self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self.tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._abandoned = False
@@ -125,7 +121,7 @@ class _Worker:
 
         After `_TIMED_OUT` the worker cannot be used again.
         """
-        self._tasks.put(task)
+        self.tasks.put(task)
         left = timeout
         while left > 0:
             # In slices, so that a process that was suspended (Ctrl-Z, a scheduler) loses no more than one of them.
@@ -140,20 +136,15 @@ class _Worker:
                 return _TIMED_OUT
         return self._results.get()
 
-    def stop(self) -> None:
-        self._tasks.put(None)
-
     def _loop(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (task := self.tasks.get()) is not None:
             try:
                 outcome: Any = task()
             except BaseException as error:  # noqa: BLE001 - raised again by the pool, or a row
                 outcome = error
             with self._lock:
                 if self._abandoned:
-                    break
+                    self._pool.returned()
+                    return
                 self._results.put(outcome)
             del task, outcome  # an idle thread would keep the last image alive
-        else:
-            return
-        self._pool.returned()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import load_tensorflow
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +77,7 @@ class Engine:
         return self._traced.batch_size
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        """Runs up to `batch_size` images.
-
-        Args:
-            pixels: uint8[b, size, size, 3], b at most `batch_size`.
-
-        Returns:
-            float32[b, ...] for each output.
+        """Runs uint8[b, size, size, 3], b at most `batch_size`; returns float32[b, ...] for each output.
 
         Raises:
             UsageError: not even one image fits in the device's memory.
@@ -140,8 +132,7 @@ class Engine:
             self._traced = _Traced(self._trace(batch_size), batch_size)
 
 
-@dataclass(frozen=True, slots=True)
-class _Traced:
+class _Traced(NamedTuple):
     """The function for one shape; replaced as a whole, so that threads see a consistent pair."""
 
     function: Any
@@ -160,12 +151,8 @@ class Engines:
     """One engine for each device of a machine, each with its own copy of the weights.
 
     Args:
-        forward, size, batch_size, embedded: see `Engine`.
+        forward, size, batch_size, embedded: see `Engine`; the attributes too.
         devices: TensorFlow devices; they must be of one kind.
-
-    Attributes:
-        batch_size: images in a batch.
-        output_shapes: shape of one image's result, for each output.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -12,15 +11,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class _Done(Generic[Item, Result]):
-    """The outcome of one number: an item with its result, a failure, or (neither) the end of the items."""
-
-    number: int
-    pair: tuple[Item, Result] | None = None
-    failure: BaseException | None = None
 
 
 class OrderedMap(Generic[Item, Result]):
@@ -43,25 +33,25 @@ class OrderedMap(Generic[Item, Result]):
         self._taken = 0
         self._ended = False
         self._room = threading.Semaphore(len(functions) + 1)
-        self._done: queue.SimpleQueue[_Done[Item, Result]] = queue.SimpleQueue()
+        # Numbers and their outcomes: an item with its result, a failure, or None for the end of the items.
+        self._done: queue.SimpleQueue[tuple[int, tuple[Item, Result] | BaseException | None]] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[tuple[Item, Result]]:
         for function in self._functions:
             threading.Thread(target=self._work, args=(function,), name="xception-stream", daemon=True).start()
-        early: dict[int, _Done[Item, Result]] = {}
+        early: dict[int, tuple[Item, Result] | BaseException | None] = {}
         number = 0
         try:
             while True:
                 while number not in early:
-                    done = self._done.get()
-                    early[done.number] = done
-                done = early.pop(number)
-                if done.failure is not None:
-                    raise done.failure
-                if done.pair is None:
+                    early.update([self._done.get()])
+                outcome = early.pop(number)
+                if outcome is None:
                     return
-                yield done.pair
-                del done
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                yield outcome
+                del outcome
                 self._room.release()
                 number += 1
         finally:
@@ -80,16 +70,12 @@ class OrderedMap(Generic[Item, Result]):
                 self._taken += 1
                 try:
                     item = next(self._items)
-                except StopIteration:
-                    self._ended = True
-                    self._done.put(_Done(number))
-                    return
                 except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the consumer's thread
                     self._ended = True
-                    self._done.put(_Done(number, failure=error))
+                    self._done.put((number, None if isinstance(error, StopIteration) else error))
                     return
             try:
-                self._done.put(_Done(number, (item, function(item))))
+                self._done.put((number, (item, function(item))))
             except BaseException as error:  # noqa: BLE001 - likewise
-                self._done.put(_Done(number, failure=error))
+                self._done.put((number, error))
             del item

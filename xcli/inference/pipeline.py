@@ -63,8 +63,7 @@ class PixelPipeline:
         self._profile = profile or Profile(self._workers)
         self._refs = ObjectPrefetcher(timed(refs, self._profile, "listing"))
         self._pool = DecoderPool(decode, timeout)
-        self._pending: dict[int, ImageRef] = {}
-        self._prefetched: dict[int, PrefetchedObject] = {}
+        self._pending: dict[int, tuple[ImageRef, PrefetchedObject | None]] = {}
         self._errors: dict[int, ImageError] = {}
         self._states: dict[int, FileState] = {}
         self._failure: BaseException | None = None
@@ -75,12 +74,10 @@ class PixelPipeline:
 
     def _numbers(self) -> Iterator[int]:
         try:
-            for number, (ref, prefetched) in enumerate(self._refs):
+            for number, pending in enumerate(self._refs):
                 if self._stopped.is_set():
                     return
-                self._pending[number] = ref
-                if prefetched is not None:
-                    self._prefetched[number] = prefetched
+                self._pending[number] = pending
                 yield number
         except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
             self._listing_failure = error
@@ -89,7 +86,7 @@ class PixelPipeline:
         import numpy as np
 
         number = int(number)
-        ref, prefetched = self._pending[number], self._prefetched.pop(number, None)
+        ref, prefetched = self._pending[number]
         try:
             with self._profile.stage("decode"):
                 if prefetched is not None:
@@ -120,7 +117,7 @@ class PixelPipeline:
             self._states[number] = state
 
     def dataset(self) -> Any:
-        """The `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3]); errors stay in Python."""
+        """Returns the `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3])."""
         tf = load_tensorflow()
         load_decoders()
         size = self._preprocessing.size
@@ -148,10 +145,9 @@ class PixelPipeline:
                     raise item
                 self._room.release()
                 yield item
-            if self._pool.failure is not None:
-                raise self._pool.failure
-            if self._listing_failure is not None:
-                raise self._listing_failure
+            failure = self._pool.failure or self._listing_failure
+            if failure is not None:
+                raise failure
         finally:
             self.stop()
 
@@ -169,14 +165,14 @@ class PixelPipeline:
                 while self._room.acquire() and not self._stopped.is_set():
                     item = next(batches, None)
                     if item is None:
-                        ready.put(None)
-                        return
+                        break
                     ready.put(self._batch(item[0].numpy().tolist(), item[1].numpy()))
                 ready.put(None)
         except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
             ready.put(self._failure or error)
 
     def _batch(self, numbers: list[int], pixels: NDArray[np.uint8]) -> ImageBatch:
-        refs = tuple(self._pending.pop(number) for number in numbers)
+        refs = tuple(self._pending.pop(number)[0] for number in numbers)
         errors = tuple(self._errors.pop(number, None) for number in numbers)
-        return ImageBatch(refs, pixels, errors, tuple(self._states.pop(number, None) for number in numbers))
+        states = tuple(self._states.pop(number, None) for number in numbers)
+        return ImageBatch(refs, pixels, errors, states)

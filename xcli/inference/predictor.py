@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.process import processor_count
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.sources.manifests import ExtraColumn
-
-
-def _with_first_ready(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-    """Waits for the first batch, while others are being decoded, and returns all of them."""
-    return chain([first], batches) if (first := next(batches, None)) is not None else batches
 
 
 @dataclass(slots=True)
@@ -119,7 +114,7 @@ class Predictor:
         """
         assert self._engines is not None, "start() comes first"
         workers = self.options.workers or processor_count()
-        profile = profile or Profile(workers)
+        profile = profile or Profile()
         profile.workers = workers
         pipeline = PixelPipeline(
             refs,
@@ -132,7 +127,7 @@ class Predictor:
         functions = [partial(self._compute, engine, profile) for engine in self._engines.streams]
         batches = iter(pipeline)
         if turn is not None:
-            batches = _with_first_ready(batches)
+            batches = chain(list(islice(batches, 1)), batches)
         with turn or nullcontext():
             for batch, results in OrderedMap(batches, functions, pipeline.stop):
                 with profile.stage("output", len(batch.refs)):
@@ -152,11 +147,7 @@ class Predictor:
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
             "versions": versions(),
-            "model": {
-                "name": self.model.name,
-                "sha256": self.model.digest,
-                "input_range": self.model.input_range,
-            },
+            "model": {"name": self.model.name, "sha256": self.model.digest, "input_range": self.model.input_range},
             "preprocessing": self.preprocessing.as_dict(),
             "precision": self.precision,
             "device": kind_of(self.devices[0]),

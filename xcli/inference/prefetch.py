@@ -3,8 +3,7 @@
     references --(one thread)--> queue, in order --> the pipeline
                     \\--> requests, in up to 32 threads --> bytes, kept until their turn
 
-Only references to object stores are handled here; a listing without any passes through untouched. The number of
-requests depends on the store, not on this machine's processors.
+A listing without references to object stores passes through untouched.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
@@ -42,7 +41,7 @@ _POLL_SECONDS = 0.5
 
 
 class PrefetchedObject:
-    """An object that is fetched early: a location like the one it stands for, whose bytes can be read once.
+    """An object that is fetched early, and whose bytes can be read once.
 
     Args:
         location: what to fetch.
@@ -54,8 +53,7 @@ class PrefetchedObject:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._reserved = 0
-        self._dropped = False
-        self._on_demand = False
+        self._dropped = self._on_demand = False
         self._data: bytes | None = None
         self._error: BaseException | None = None
         self._state: FileState | None = None
@@ -66,14 +64,13 @@ class PrefetchedObject:
         Returns:
             Whether to call `fetch`. A larger object than the budget is fetched only by `read`.
         """
-        size = self._location.size
         # An object of unknown size gets an equal share, and is not fetched early if it turns out to be larger.
-        self._reserved = _SHARE if size is None else size
-        if self._reserved > self._budget.limit:
-            self._reserved = 0
-            self._fetch_on_demand()
+        size = _SHARE if self._location.size is None else self._location.size
+        if size > self._budget.limit:
+            self._finish(on_demand=True)
             return False
-        self._budget.take(self._reserved)
+        self._budget.take(size)
+        self._reserved = size
         return True
 
     def fetch(self) -> None:
@@ -81,30 +78,25 @@ class PrefetchedObject:
         try:
             data, state = self._location.fetch(min(self._reserved, MAX_FILE_BYTES))
         except ImageError as error:
-            # Larger than when it was listed, or than its share.
-            if error.reason == "too-large":
-                self._fetch_on_demand()
-            else:
-                self._finish(error=error.with_traceback(None))
+            # Larger than when it was listed, or than its share: `read` fetches it in a decoder's thread, like a file.
+            on_demand = error.reason == "too-large"
+            self._finish(error=error.with_traceback(None), on_demand=on_demand)
         except BaseException as error:  # noqa: BLE001 - raised again by read()
             self._finish(error=error)
         else:
             self._finish(data, state)
 
     def _finish(
-        self, data: bytes | None = None, state: FileState | None = None, error: BaseException | None = None
+        self,
+        data: bytes | None = None,
+        state: FileState | None = None,
+        error: BaseException | None = None,
+        on_demand: bool = False,
     ) -> None:
         with self._lock:
-            self._state, self._error = state, error
+            self._state, self._error, self._on_demand = state, error, on_demand
             self._data = None if self._dropped else data
             self._reserve_only(len(self._data or b""))
-        self._done.set()
-
-    def _fetch_on_demand(self) -> None:
-        """Leaves the request to `read`, which runs in a decoder's thread, as it does for files."""
-        with self._lock:
-            self._on_demand = True
-            self._reserve_only(0)
         self._done.set()
 
     def _reserve_only(self, size: int) -> None:
@@ -125,10 +117,8 @@ class PrefetchedObject:
         with self._lock:
             taken, self._data = self._data, None
             self._reserve_only(0)
-        if self._error is not None:
-            raise self._error
         if taken is None:
-            raise _stopped()
+            raise self._error or XcliError("the run has been stopped")
         return taken
 
     @property
@@ -147,11 +137,7 @@ class PrefetchedObject:
 
     def cancel(self) -> None:
         """Lets `read` fail instead of waiting: there will be no request."""
-        self._finish(error=_stopped())
-
-
-def _stopped() -> XcliError:
-    return XcliError("the run has been stopped")
+        self._finish()
 
 
 class ByteBudget:
@@ -174,7 +160,6 @@ class ByteBudget:
             self.used += size
 
     def give_back(self, size: int) -> None:
-        """Frees so many bytes."""
         with self._changed:
             self.used -= size
             self._changed.notify_all()
@@ -186,31 +171,21 @@ class ByteBudget:
             self._changed.notify_all()
 
 
-class PrefetchedState:
-    """The state of an object, looked up early."""
+class PrefetchedState(Future["FileState | None"]):
+    """The state of an object, looked up early; None where the store does not tell it."""
 
     def __init__(self, location: RemoteObject) -> None:
+        super().__init__()
         self._location = location
-        self._done = threading.Event()
-        self._state: FileState | None = None
 
     def fetch(self) -> None:
-        """Asks the store."""
+        state = None
         try:
-            self._state = self._location.state()
+            state = self._location.state()
         except Exception as error:  # noqa: BLE001 - it cannot be read either, and its row will say why
             log.debug("%s: %s", one_line(self._location.url), one_line(str(error)))
         finally:
-            self._done.set()
-
-    def cancel(self) -> None:
-        """Ends the waiting: there will be no request."""
-        self._done.set()
-
-    def wait(self) -> FileState | None:
-        """Waits for the answer; None where the state cannot be had."""
-        self._done.wait()
-        return self._state
+            self.set_result(state)
 
 
 Work = TypeVar("Work", PrefetchedObject, PrefetchedState)
@@ -220,7 +195,7 @@ class Prefetcher(ABC, Generic[Work]):
     """References in their order, with requests for some of them begun early; to be iterated once.
 
     Args:
-        refs: the references. From the first one that needs a request, they are consumed in a thread of this object.
+        refs: the references. After the first one that needs a request, they are consumed in a thread of this object.
 
     Iterating gives each reference and its request, or None. It raises what the iteration of `refs` raised, after all
     the references before.
@@ -234,12 +209,8 @@ class Prefetcher(ABC, Generic[Work]):
         self._stopped = threading.Event()
 
     @abstractmethod
-    def needs_request(self, ref: ImageRef) -> bool:
-        """Returns whether there is something to fetch for a reference."""
-
-    @abstractmethod
-    def begin(self, ref: ImageRef) -> Work:
-        """Creates the request, and hands it to `submit` unless it should not be made early."""
+    def begin(self, ref: ImageRef) -> Work | None:
+        """Creates the request, if one is needed, and hands it to `submit` unless it should not be made early."""
 
     def submit(self, work: Work) -> None:
         """Queues a request for the threads; first come, first served."""
@@ -249,12 +220,13 @@ class Prefetcher(ABC, Generic[Work]):
             threading.Thread(target=self._work, name="xception-fetch", daemon=True).start()
 
     def __iter__(self) -> Iterator[tuple[ImageRef, Work | None]]:
-        """Starts the iteration."""
         for ref in self._refs:
-            if not self.needs_request(ref):
+            work = self.begin(ref)
+            if work is None:
                 yield ref, None
                 continue
-            threading.Thread(target=self._pull, args=(ref,), name="xception-listing", daemon=True).start()
+            threading.Thread(target=self._pull, name="xception-listing", daemon=True).start()
+            yield ref, work
             yield from self._pulled()
             return
 
@@ -270,11 +242,11 @@ class Prefetcher(ABC, Generic[Work]):
                 raise item
             yield item
 
-    def _pull(self, first: ImageRef) -> None:
+    def _pull(self) -> None:
         last: BaseException | None = None
         try:
-            for ref in chain((first,), self._refs):
-                if not self._put((ref, self.begin(ref) if self.needs_request(ref) else None)):
+            for ref in self._refs:
+                if not self._put((ref, self.begin(ref))):
                     break
         except BaseException as error:  # noqa: BLE001 - raised again where the references are consumed
             last = error
@@ -311,51 +283,38 @@ class ObjectPrefetcher(Prefetcher[PrefetchedObject]):
         super().__init__(refs)
         self._budget = ByteBudget(MAX_BYTES)
 
-    def needs_request(self, ref: ImageRef) -> bool:
-        """See `Prefetcher`."""
-        return ref.error is None and ref.location.remote
-
-    def begin(self, ref: ImageRef) -> PrefetchedObject:
-        """See `Prefetcher`."""
+    def begin(self, ref: ImageRef) -> PrefetchedObject | None:
+        if ref.error is not None or not ref.location.remote:
+            return None
         prefetched = PrefetchedObject(ref.location, self._budget)
         if prefetched.reserve():
             self.submit(prefetched)
         return prefetched
 
     def stop(self) -> None:
-        """See `Prefetcher`."""
         super().stop()
         self._budget.close()
 
 
 class _StatePrefetcher(Prefetcher[PrefetchedState]):
-    """References; for some of the objects that were named without being listed, their state."""
-
     def __init__(self, refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) -> None:
         super().__init__(refs)
         self._wanted = wanted
 
-    def needs_request(self, ref: ImageRef) -> bool:
-        """See `Prefetcher`."""
-        return isinstance(ref.location, RemoteObject) and ref.location.listed_state is None and self._wanted(ref)
-
-    def begin(self, ref: ImageRef) -> PrefetchedState:
-        """See `Prefetcher`."""
-        assert isinstance(ref.location, RemoteObject)
+    def begin(self, ref: ImageRef) -> PrefetchedState | None:
+        if not (isinstance(ref.location, RemoteObject) and ref.location.listed_state is None and self._wanted(ref)):
+            return None
         state = PrefetchedState(ref.location)
         self.submit(state)
         return state
 
 
 def with_states(refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) -> Iterator[ImageRef]:
-    """Looks up the state of objects that were named without being listed, many at a time.
+    """Yields all references; looks up the state of objects that were named without being listed, many at a time.
 
     Args:
         refs: the references.
         wanted: selects those whose state is needed.
-
-    Returns:
-        All references, in their order.
     """
     prefetcher = _StatePrefetcher(refs, wanted)
     try:
@@ -364,6 +323,6 @@ def with_states(refs: Iterator[ImageRef], wanted: Callable[[ImageRef], bool]) ->
                 yield ref
             else:
                 assert isinstance(ref.location, RemoteObject)
-                yield replace(ref, location=replace(ref.location, listed_state=state.wait()))
+                yield replace(ref, location=replace(ref.location, listed_state=state.result()))
     finally:
         prefetcher.stop()

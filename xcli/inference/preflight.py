@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from xcli.core.records import ImageRef
 
+    Header = tuple[str, int, int, int]
+
 MAX_LISTED = 20
 """Number of unreadable files that a preflight names; all are counted."""
 
@@ -29,16 +31,12 @@ def machine() -> dict[str, Any]:
     from xcli.images.decoders import supported_formats
 
     tf = load_tensorflow()
-    gpus = []
-    for gpu in tf.config.list_physical_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpu)
-        gpus.append(
-            {"name": details.get("device_name", gpu.name), "compute_capability": details.get("compute_capability")}
-        )
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [{"device_name": gpu.name} | tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return {
         "processors": processor_count(),
         "bfloat16": has_bfloat16(),
-        "gpus": gpus,
+        "gpus": [{"name": one["device_name"], "compute_capability": one.get("compute_capability")} for one in details],
         "image_formats": list(supported_formats()),
     }
 
@@ -68,22 +66,15 @@ class Preflight:
 
     @property
     def failed(self) -> int:
-        """Number of images whose header cannot be read."""
         return sum(self.errors.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, for JSON."""
         # Not asdict(): it turns the counters into pairs.
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"failed": self.failed}
 
 
 def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) -> Preflight:
-    """Reads the header of every image, in several threads and bounded memory.
-
-    Args:
-        refs: the images; a `Listing`.
-        max_pixels: larger ones count as unreadable.
-    """
+    """Reads the header of every image, in several threads; images of more than `max_pixels` count as unreadable."""
     load_decoders()
     found = Preflight()
     widths: Counter[int] = Counter()
@@ -104,13 +95,10 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
     return found
 
 
-def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, tuple[str, int, int, int] | ImageError]]:
-    """Reads headers in several threads; yields paths and outcomes in order.
-
-    Few are read ahead, because members of compressed archives hold their bytes in memory.
-    """
+def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, Header | ImageError]]:
+    # Few are read ahead, because members of compressed archives hold their bytes in memory.
     threads = min(32, 4 * (os.cpu_count() or 1))
-    waiting: deque[tuple[str, Future[tuple[str, int, int, int] | ImageError]]] = deque()
+    waiting: deque[tuple[str, Future[Header | ImageError]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for ref in refs:
             waiting.append((ref.path, pool.submit(_header, ref, max_pixels)))
@@ -121,7 +109,7 @@ def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, t
             yield path, outcome.result()
 
 
-def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | ImageError:
+def _header(ref: ImageRef, max_pixels: int) -> Header | ImageError:
     if ref.error is not None:
         return ref.error
     try:
@@ -134,7 +122,4 @@ def _header(ref: ImageRef, max_pixels: int) -> tuple[str, int, int, int] | Image
 
 
 def _spread(sizes: Counter[int]) -> tuple[int, int, int] | None:
-    """Returns the smallest, the median and the largest size."""
-    if not sizes:
-        return None
-    return min(sizes), median_low(sizes.elements()), max(sizes)
+    return (min(sizes), median_low(sizes.elements()), max(sizes)) if sizes else None

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ class Profile:
             self.count(name, images)
 
     def count(self, name: str, images: int) -> None:
-        """Adds images that a stage has finished."""
         with self._lock:
             self._images[name] += images
 
@@ -135,11 +135,8 @@ def timed(items: Iterator[Any], profile: Profile, name: str) -> Iterator[Any]:
     """Yields the same items, and counts the time that each takes for a stage."""
     while True:
         with profile.stage(name, 0):
-            item = next(items, _END)
-        if item is _END:
+            found = list(islice(items, 1))
+        if not found:
             return
         profile.count(name, 1)
-        yield item
-
-
-_END = object()
+        yield found.pop()

@@ -3,8 +3,7 @@
     listing --> Predictor --> rows
                            \\--> RunCounts
 
-A `Task` (`xcli.inference.tasks`) says what to compute and what its rows look like. The caller decides where the rows
-go: a file, a terminal, a list.
+A `Task` says what to compute and what its rows look like; the caller decides where the rows go.
 """
 
 from __future__ import annotations
@@ -91,18 +90,12 @@ class Run:
         return self.predictor.start(size, self.listing.extra_columns, optimize_for_throughput=self._is_long())
 
     def _batch_size(self, default: int) -> int:
-        """Returns the default for the device, or the number of images in the whole run where that is smaller.
-
-        A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
-        """
+        # A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
         return default if self._has_at_least(default) else max(1, self._listed())
 
     def _is_long(self) -> bool:
-        """Returns whether the run is known to be long enough for a later start of the engine to pay off.
-
-        References are counted only where that is cheap: not in a list that somebody types, nor in archives, which
-        would have to be unpacked.
-        """
+        # References are counted only where that is cheap: not in a list that somebody types, nor in archives, which
+        # would have to be unpacked.
         options = self.listing.options
         cheap = (
             LIST_ON_STDIN not in (*options.sources, options.manifest)
@@ -115,7 +108,7 @@ class Run:
         return len(self._listed_early) + self.listing.skipped.get(OTHER_SHARD, 0)
 
     def _has_at_least(self, count: int) -> bool:
-        """Returns whether the whole run, other shards included, has so many images; lists no more than that."""
+        # Other shards are included; no more than `count` images are listed.
         if self._iterator is None:
             self._iterator = iter(self.listing)
         while self._listed() < count:
@@ -126,10 +119,7 @@ class Run:
         return True
 
     def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        """Yields the batches and their rows, in the order of the sources; call `start` before.
-
-        Args:
-            earlier: rows that an earlier run has finished; this run skips them.
+        """Yields the batches and their rows, in the order of the sources, but for `earlier` rows; call `start` before.
 
         Raises:
             XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.

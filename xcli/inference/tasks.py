@@ -80,16 +80,11 @@ class ClassifyTask:
     def forward(self, model: LoadedModel) -> Forward:
         return model.scores(self.raw_scores, with_features=self.with_features)
 
-    def _count(self, classes: int) -> int:
-        return min(self.top, classes)
-
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
-        schema = classify_schema(self._count(shapes[0][0]), self.label_type, extra)  # type: ignore[arg-type]
-        return (
-            schema.append(features_schema(shapes[1], "float32", extra).field(FEATURES))
-            if self.with_features
-            else schema
-        )
+        schema = classify_schema(min(self.top, shapes[0][0]), self.label_type, extra)  # type: ignore[arg-type]
+        if self.with_features:
+            schema = schema.append(features_schema(shapes[1], "float32", extra).field(FEATURES))
+        return schema
 
     def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
         if not self.with_features:
