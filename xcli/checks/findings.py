@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from xcli.storage.streams import ByteStream
 
 MAX_SHOWN = 20
-"""Examples that are kept of each finding; all are counted, and all go to the report."""
 
 
 @dataclass(slots=True)
@@ -22,8 +21,7 @@ class Finding:
     Attributes:
         check: a short machine-readable word.
         what: a noun phrase in the plural: `sources without a row`.
-        count: how many there are.
-        examples: the first of them, as paths of the `path` column or other names.
+        examples: the first `MAX_SHOWN`, as paths of the `path` column or other names.
         warning: whether it deserves attention but is no failure.
     """
 
@@ -46,7 +44,7 @@ class Findings:
         self._report = report
 
     def add(self, check: str, what: str, names: Iterable[str], *, warning: bool = False) -> None:
-        """Adds one occurrence for each of `names`; see `Finding` for the other arguments."""
+        """Adds one occurrence for each of `names`."""
         for name in names:
             finding = self._by_kind.setdefault((check, what), Finding(check, what, warning=warning))
             finding.count += 1
@@ -58,10 +56,8 @@ class Findings:
 
     @property
     def all(self) -> list[Finding]:
-        """All findings, in the order of their first occurrence."""
         return list(self._by_kind.values())
 
     @property
     def failures(self) -> list[Finding]:
-        """The findings that are not mere warnings."""
         return [finding for finding in self.all if not finding.warning]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,11 +46,7 @@ MAX_RUNS = 256
 
 
 class MergeError(CheckError):
-    """The shards do not make one complete table.
-
-    Attributes:
-        findings: what is wrong.
-    """
+    """The shards do not make one complete table; `findings` say what is wrong."""
 
     def __init__(self, findings: list[Finding], hint: str | None = None) -> None:
         causes = [f"{finding.what}: {finding.count:,}" for finding in findings]
@@ -59,15 +54,8 @@ class MergeError(CheckError):
         self.findings = findings
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """The result of `merge`.
-
-    Attributes:
-        counts: of the rows.
-        shards: number of files that were joined.
-        ordered: whether the rows are in the order of the sources.
-    """
+class Merged(NamedTuple):
+    """The result of `merge`: counts of the rows, the number of shards, and whether rows are in the sources' order."""
 
     counts: RunCounts
     shards: int
@@ -83,9 +71,7 @@ class Shards:
 
     Attributes:
         readers: of the tables, in the order given.
-        format: of all of them.
-        command: that wrote them: `classify` or `features`.
-        schema: of all of them.
+        format, command, schema: of all of them.
         provenance: of all of them; members that differ between machines are lists where they differ.
 
     Raises:
@@ -103,14 +89,10 @@ class Shards:
                 if one != two:
                     raise _not_one_run(what, one, first, two, other)
         self.provenance = self._common_provenance(mixed_machines)
-        self.schema: pa.Schema = self._common_schema()
+        self.schema = self._common_schema()
 
     def check_format(self, format: str) -> None:
-        """Refuses to convert shards of a format that does not hold the types of all columns.
-
-        Raises:
-            UsageError: the output has another format, and the shards are of such a format.
-        """
+        """Raises UsageError if `format` is another one, and that of the shards does not hold the types of columns."""
         if format != self.format and not self.readers[0].self_describing:
             raise UsageError(
                 f"the shards are {self.format}, which does not hold the types that {format} needs; "
@@ -137,9 +119,9 @@ class Shards:
         mixed = {key: sorted(found, key=str) for key, found in values.items() if len(found) > 1}
         return provenance | mixed
 
-    def _common_schema(self) -> Any:
+    def _common_schema(self) -> pa.Schema:
         first = self.readers[0]
-        type(first).align(self.readers)
+        first.align(self.readers)
         for other in self.readers[1:]:
             if other.schema != first.schema:
                 one, two = _different_columns(first.schema, other.schema)
@@ -180,9 +162,9 @@ def _different_columns(one: pa.Schema, other: pa.Schema) -> tuple[str | None, st
     for mine, theirs in zip(one, other, strict=False):
         if mine != theirs:
             return f"{mine.name} ({mine.type})", f"{theirs.name} ({theirs.type})"
-    longer = one if len(one) > len(other) else other
-    extra = longer.field(min(len(one), len(other))).name
-    return (extra, None) if longer is one else (None, extra)
+    if len(one) > len(other):
+        return one.names[len(other)], None
+    return None, other.names[len(one)]
 
 
 def merge(
@@ -201,9 +183,7 @@ def merge(
         shards: what to join.
         listing: all sources of the shards together, not yet iterated; None appends the shards to one another in the
             order given, without a check against sources.
-        format: a key of `FORMATS`.
-        target: a file; None or `-` is standard output.
-        overwrite: whether existing files may be replaced.
+        format, target, overwrite: see `create_table`.
         findings: receives what is wrong with the rows.
         command_line: for `FILE.meta.json`.
 
@@ -216,8 +196,7 @@ def merge(
     started = datetime.now(UTC)
     counts = [RunCounts() for _ in shards.readers]
     if listing is None:
-        problem = _incomplete(shards.readers)
-        if problem is not None:
+        if problem := _incomplete(shards.readers):
             raise CheckError(f"{problem}; give every shard of the run once")
         batches = _appended(shards, counts, findings)
     else:
@@ -255,7 +234,6 @@ def _incomplete(readers: Sequence[TableReader]) -> str | None:
 
 
 def _appended(shards: Shards, counts: Sequence[RunCounts], findings: Findings) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of all shards, one shard after the other, and counts them."""
     for reader, one in zip(shards.readers, counts, strict=True):
         for batch in reader.batches():
             count_rows(batch, one)
@@ -283,16 +261,13 @@ def _counted_paths(reader: TableReader, counts: RunCounts) -> Iterator[list[str 
 
 
 def _total(readers: Sequence[TableReader], counts: Sequence[RunCounts], listing: Listing | None) -> RunCounts:
-    """Adds the counts of all shards.
-
-    Every shard has skipped the same entries, so without a listing the largest of their counts holds.
-    """
     total = RunCounts(ok=sum(one.ok for one in counts))
     skipped: Counter[str] = Counter()
     for reader, one in zip(readers, counts, strict=True):
         total.errors.update(one.errors)
         stored = (reader.meta or {}).get("images") or {}
         total.resumed += stored.get("resumed", 0)
+        # Every shard has skipped the same entries, so without a listing the largest of their counts holds.
         skipped |= Counter(stored.get("skipped") or {})
     total.listed = total.rows
     found = skipped if listing is None else listing.skipped
@@ -330,7 +305,6 @@ def _runs(shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCoun
 def _in_source_order(
     shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCounts]
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of all shards in the order of the sources."""
     import numpy as np
     import pyarrow as pa
 
@@ -363,8 +337,6 @@ def _raise_file_limit(tables: int) -> None:
 
 
 class _Cursor:
-    """Reads the rows of a run, any number at a time."""
-
     def __init__(self, run: _Run) -> None:
         self._name = run.reader.name
         self._stream = run.reader.batches()
@@ -373,7 +345,7 @@ class _Cursor:
             pass
 
     def take(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yields the next rows, in batches that together have exactly so many."""
+        """Yields the next rows of the run, in batches that together have exactly so many."""
         while rows:
             if self._rest is None or not self._rest.num_rows:
                 self._rest = next(self._stream, None)

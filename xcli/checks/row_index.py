@@ -32,15 +32,14 @@ _KEY = os.urandom(16)
 
 
 class RowIndex:
-    """The rows of one or several tables, by path.
+    """The rows of one or several tables, by path, numbered across all tables.
 
     Args:
-        tables: for each table its paths, a batch at a time (`paths_of`). Rows are numbered across all tables.
+        tables: for each table its paths, a batch at a time (`paths_of`).
 
     Attributes:
         rows: number of rows.
-        positions: int64[rows], for each row the position of its source in the listing; -1 for rows without a source,
-            and before `match`.
+        positions: int64[rows], for each row the position of its source; -1 for rows without one, and before `match`.
     """
 
     def __init__(self, tables: Iterable[Iterable[Iterable[str | None]]]) -> None:
@@ -61,14 +60,11 @@ class RowIndex:
         self.positions = np.full(self.rows, -1, np.int64)
 
     def match(self, refs: Iterable[ImageRef], missing: Callable[[str], None]) -> int:
-        """Gives every source its row; of several rows with one path, the first to the first source of that path.
+        """Gives every source its row, in order, and returns the number of sources.
 
         Args:
             refs: the sources, in order.
             missing: called with the path of each source that has no row.
-
-        Returns:
-            Number of sources.
         """
         listed = 0
         repeated, positions = array("q"), array("q")
@@ -82,14 +78,9 @@ class RowIndex:
     def _match_chunk(
         self, paths: list[str], first: int, missing: Callable[[str], None], repeated: array[int], positions: array[int]
     ) -> None:
-        """Matches sources whose path has a single row; appends the others to `repeated` and `positions`.
+        """Matches consecutive sources, from position `first` on, whose path has a single row.
 
-        Args:
-            paths: of consecutive sources.
-            first: position of the first of them.
-            missing: see `match`.
-            repeated: gets, for each source whose path has several rows, the first of these in the order of hashes.
-            positions: gets the positions of these sources.
+        Of each of the others, `repeated` gets the first row in the order of hashes, and `positions` the position.
         """
         import numpy as np
 
@@ -176,10 +167,7 @@ def _hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: Listing, findings: Findings) -> int:
-    """Matches the rows of tables to sources; what has no counterpart becomes a finding.
-
-    Returns:
-        Number of sources.
+    """Matches the rows of tables to sources, and returns their number; what has no counterpart becomes a finding.
 
     Raises:
         SourceError: the listing fails.
@@ -203,23 +191,15 @@ def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: List
 
 
 def paths_of(reader: TableReader) -> Iterator[list[str | None]]:
-    """Yields the `path` column of a table, a batch at a time.
-
-    Raises:
-        CheckError: the table is damaged.
-    """
+    """Yields the `path` column of a table, a batch at a time."""
     for batch in reader.batches([PATH]):
         yield batch.column(0).to_pylist()
 
 
 def row_paths(readers: Iterable[TableReader], rows: NDArray[np.int64]) -> Iterator[str]:
     """Yields the paths of rows, by their sorted numbers in `RowIndex`; the tables are read once more."""
-    import numpy as np
-
-    first = at = 0
-    for paths in chain.from_iterable(map(paths_of, readers)):
-        end = int(np.searchsorted(rows, first + len(paths), "left"))
-        yield from (paths[int(row) - first] or "" for row in rows[at:end])
-        at, first = end, first + len(paths)
-        if at == len(rows):
-            return
+    paths = chain.from_iterable(chain.from_iterable(map(paths_of, readers)))
+    previous = -1
+    for row in rows.tolist():
+        yield next(islice(paths, row - previous - 1, None), None) or ""
+        previous = row

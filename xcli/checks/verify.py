@@ -27,8 +27,6 @@ from xcli.tables.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -67,11 +65,9 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
         return all(finding.warning for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields for JSON."""
         return {
             "name": self.name,
             "passed": self.passed,
@@ -205,8 +201,6 @@ def _check_order(index: RowIndex, findings: Findings) -> None:
 
 
 class _ValueChecks:
-    """The pass over the values of a table."""
-
     def __init__(self, reader: TableReader, verdict: Verdict, findings: Findings) -> None:
         self._reader = reader
         self._counts = verdict.counts
@@ -227,8 +221,8 @@ class _ValueChecks:
                 self._check_features(batch, ok)
 
     def _add(self, check: str, what: str, batch: pa.RecordBatch, rows: Rows) -> None:
-        if rows.any():
-            self._findings.add(check, what, _paths(batch, rows))
+        paths = batch.column(PATH).filter(rows) if rows.any() else ()
+        self._findings.add(check, what, (path.as_py() or "" for path in paths))
 
     def _check_status(self, batch: pa.RecordBatch) -> Rows:
         """Checks the status columns; returns which rows are ok."""
@@ -261,8 +255,6 @@ class _ValueChecks:
         self._add("values", "error rows with predictions", batch, ~ok & predicted)
 
     def _check_presence(self, batch: pa.RecordBatch, ok: Rows, absent: Rows, k: int) -> None:
-        """Checks which columns of the k-th prediction are null."""
-
         unscored = _nulls(batch.column(f"score_{k}"))
         incomplete = ~unscored & absent
         for name in (f"label_{k}", f"wnid_{k}"):
@@ -275,14 +267,9 @@ class _ValueChecks:
             self._add("values", "ok rows without predictions", batch, ok & absent)
 
     def _check_scores(self, batch: pa.RecordBatch, present: Rows, scores: Any, previous: Any, k: int) -> None:
-        """Checks the k-th scores, in the rows that have them.
+        """Checks the k-th `scores`, float32[b] with NaN for null, in the rows that have them.
 
-        Args:
-            batch: the rows.
-            present: which rows have a k-th prediction; in JSON lines, whose NaN is null, its score may be null.
-            scores: float32[b], NaN where null.
-            previous: the scores before, float32[b], or None for the first ones.
-            k: from 1.
+        In JSON lines, whose NaN is null, the score of a prediction that is `present` may be null.
         """
         import numpy as np
 
@@ -316,12 +303,4 @@ class _ValueChecks:
 
 
 def _nulls(column: pa.Array) -> Rows:
-    nulls: Rows = column.is_null().to_numpy(zero_copy_only=False)
-    return nulls
-
-
-def _paths(batch: pa.RecordBatch, rows: Rows) -> Iterator[str]:
-    import numpy as np
-
-    column = batch.column(PATH)
-    return (column[int(row)].as_py() or "" for row in np.flatnonzero(rows))
+    return column.is_null().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
