@@ -28,24 +28,21 @@ log = logging.getLogger("xcli")
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
 
+# From this size on s3fs may upload in several parts, which an interrupted upload leaves behind.
 _MULTIPART_BYTES = 50 * 2**20
-"""Size from which s3fs may upload in several parts, which an interrupted upload leaves behind."""
 
 
 class AtomicFile(WritableFile):
     """A regular file that has a hidden name in the same directory until it is published.
 
-    A symbolic link is kept: the file it points to is replaced.
+    A symbolic link is kept: the file it points to is replaced. The constructor raises OutputError when the name is
+    taken or its directory cannot be written to.
 
     Args:
         target: the final name.
-        overwrite: whether a file of that name may be replaced. Otherwise a file that exists, or appears before
-            `publish`, is left as it is and an OutputError raised.
+        overwrite: whether a file of that name may be replaced, even one that appears before `publish`.
         exclusive: the caller guarantees that no other process writes this file. Its hidden name is then always the
             same, so that the next run overwrites the file that a killed process left.
-
-    Raises:
-        OutputError: at construction, when the name is taken or its directory cannot be written to.
     """
 
     def __init__(self, target: str, overwrite: bool = False, *, exclusive: bool = False) -> None:
@@ -63,15 +60,13 @@ class AtomicFile(WritableFile):
         # Cut, so that a name of the greatest length that the file system allows can still be written.
         short = os.fsdecode(os.fsencode(base)[:200])
         hidden = f".{short}.partial.tmp" if exclusive else f".{unique_name(short)}.tmp"
-        self._temporary: str | None = None
+        self._temporary = os.path.join(self._directory, hidden)
         self._created = False
-        temporary = os.path.join(self._directory, hidden)
         with write_errors(target):
             if exclusive:
                 with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._temporary = temporary
+                    os.unlink(self._temporary)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self.stream = CheckedStream(os.fdopen(descriptor, "wb"), target)
 
     def check(self) -> None:
@@ -81,48 +76,41 @@ class AtomicFile(WritableFile):
             raise _exists_error(self.name)
 
     def prepare(self) -> None:
-        """Brings the content to the disk and closes the file."""
         self.stream.sync()
         self.stream.close()
 
     def publish(self) -> None:
-        """Gives the file its name and waits until the name, too, is on the disk."""
-        assert self._temporary is not None
         with write_errors(self.name):
             if self._overwrite:
                 os.replace(self._temporary, self._final)
             else:
-                self._link(self._temporary)
-            self._temporary = None
+                self._link()
             sync_directory(self._directory)
 
-    def _link(self, temporary: str) -> None:
+    def _link(self) -> None:
         """Renames without ever replacing: unlike a check before a rename, this leaves other processes no gap."""
         try:
-            os.link(temporary, self._final)
+            os.link(self._temporary, self._final)
         except FileExistsError:
             raise _exists_error(self.name) from None
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             self.check()
-            os.replace(temporary, self._final)
+            os.replace(self._temporary, self._final)
             self._created = True
         else:
             self._created = True
-            os.unlink(temporary)
+            os.unlink(self._temporary)
 
     def discard(self) -> None:
         self.stream.drop()
-        if self._temporary is not None:
-            with suppress(OSError):
-                os.unlink(self._temporary)
-            self._temporary = None
+        with suppress(OSError):
+            os.unlink(self._temporary)
 
     def withdraw(self) -> None:
         self.discard()
         if self._created:
-            self._created = False
             with suppress(OSError):
                 os.unlink(self._final)
 
@@ -131,15 +119,8 @@ class ObjectFile(WritableFile):
     """An object of a store that appears when it is complete; until then its content is in a local temporary file.
 
     Whether another process can create the object between the check and the upload depends on the store: S3 refuses
-    the later of two new objects, other stores may not.
-
-    Args:
-        target: the URL.
-        overwrite: whether an object there may be replaced.
-
-    Raises:
-        UsageError: nothing can be written there, or the packages for it are not installed.
-        OutputError: at construction, when there is an object already, or the bucket cannot be accessed.
+    the later of two new objects, other stores may not. The constructor raises OutputError when there is an object
+    already or the bucket cannot be accessed, and UsageError as `open_writable_store` does.
     """
 
     def __init__(self, target: str, overwrite: bool = False) -> None:
@@ -163,7 +144,6 @@ class ObjectFile(WritableFile):
         self.stream.close()
 
     def publish(self) -> None:
-        """Uploads the content."""
         # An interrupted upload may or may not complete later, so the first signal waits for it.
         with defer_signals():
             if os.path.getsize(self._temporary) >= _MULTIPART_BYTES:
@@ -180,7 +160,6 @@ class ObjectFile(WritableFile):
     def withdraw(self) -> None:
         self.discard()
         if self._created:
-            self._created = False
             try:
                 self._store.unlink("")
             except OutputError as error:
@@ -188,12 +167,7 @@ class ObjectFile(WritableFile):
 
 
 def open_output(target: str | None, overwrite: bool, *, exclusive: bool = False) -> WritableFile:
-    """Opens an output for writing.
-
-    Args:
-        target: None and `-` are standard output; else the name of a file, FIFO, device or descriptor, or a URL.
-        overwrite: whether a file or object of that name may be replaced.
-        exclusive: see `AtomicFile`.
+    """Opens a file, FIFO, device, descriptor, URL, or standard output (None or `-`) for writing; see `AtomicFile`.
 
     Raises:
         UsageError: the name is empty.
@@ -235,11 +209,7 @@ def commit(files: Sequence[WritableFile]) -> None:
 
 
 def write_atomically(target: str, data: bytes | memoryview, *, overwrite: bool, exclusive: bool = False) -> None:
-    """Writes a file or an object that appears whole or not at all; see `AtomicFile`.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes a file or an object that appears whole or not at all, or raises OutputError; see `AtomicFile`."""
     file = _open_atomic(target, overwrite, exclusive)
     try:
         file.stream.write(data)
@@ -251,28 +221,24 @@ def write_atomically(target: str, data: bytes | memoryview, *, overwrite: bool, 
 
 def rename_durably(source: str, target: str) -> None:
     """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(source, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(source, target)
     sync_directory(os.path.dirname(target) or os.curdir)
 
 
 def sync_directory(directory: str) -> None:
     """Waits until the names in a directory are on the disk, where its file system supports that."""
-    descriptor = -1
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         # Some file systems cannot, and a directory may be writable but not readable; neither is a failure to write.
         if error.errno not in _NO_DIRECTORY_SYNC:
             raise
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _exists_error(name: str) -> OutputExistsError:

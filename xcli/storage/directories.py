@@ -31,24 +31,20 @@ log = logging.getLogger("xcli")
 
 Value = TypeVar("Value")
 
-_REQUESTS = 16
-"""Number of simultaneous requests of `RemoteFolder.each`."""
+_REQUESTS = 16  # simultaneous, of `RemoteFolder.each`
 
 
 class Folder(ABC):
-    """A flat set of named files.
+    """A flat set of named files in a local directory or, if `remote`, in an object store, where access is a request.
 
     Every method raises OutputError when the disk or the server fails; its message names the folder.
-
-    Attributes:
-        name: as the user gave it, for messages.
-        remote: whether it is in an object store, where every access is a request.
     """
 
     remote: ClassVar[bool]
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._lock: FileLock | None = None
 
     @abstractmethod
     def make(self) -> bool:
@@ -64,11 +60,7 @@ class Folder(ABC):
 
     @abstractmethod
     def tail(self, name: str, length: int) -> bytes:
-        """Reads the last `length` bytes of a file, or all of a shorter one.
-
-        Raises:
-            FileNotFoundError: it does not exist.
-        """
+        """Reads the last `length` bytes of a file, or all of a shorter one; FileNotFoundError if it does not exist."""
 
     @abstractmethod
     def local(self, name: str) -> str:
@@ -84,13 +76,7 @@ class Folder(ABC):
 
     @abstractmethod
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
-        """Gives a complete scratch file its name, replacing an older file. The scratch file is gone afterwards.
-
-        Args:
-            scratch: path from `scratch`; the file is closed.
-            name: the new name.
-            keep: keep a local copy, because `local` will be called for it.
-        """
+        """Gives a closed scratch file its name, replacing an older file; `keep` a local copy for calls of `local`."""
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -108,18 +94,16 @@ class Folder(ABC):
 
         Args:
             name: of the lock file, which names the process that holds the lock.
-            target: the output, for the message.
-
-        Raises:
-            OutputError: another process holds the lock; the message says which.
+            target: the output, for the message of the OutputError if another process holds the lock.
         """
 
-    @abstractmethod
     def unlock(self) -> None:
         """Releases the lock, if it is held."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
-    @abstractmethod
-    def remove(self) -> None:
+    def remove(self) -> None:  # noqa: B027 - a prefix without objects does not exist
         """Removes the folder if it is empty; ignores errors."""
 
     @abstractmethod
@@ -135,10 +119,6 @@ class LocalFolder(Folder):
     """A local directory."""
 
     remote = False
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._lock: FileLock | None = None
 
     def _path(self, name: str) -> str:
         return os.path.join(self.name, name)
@@ -210,11 +190,6 @@ class LocalFolder(Folder):
                 holder = one_line(lock.holder())
                 raise OutputError(f"{one_line(target)} is being written by {holder}; wait for it, or give another -o")
             self._lock = lock
-
-    def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def remove(self) -> None:
         with suppress(OSError):
@@ -292,12 +267,6 @@ class RemoteFolder(Folder):
         log.info("%s: an object store has no locks; make sure that one process writes it", one_line(self.name))
         self._store.abort_uploads()
 
-    def unlock(self) -> None:
-        """Does nothing: there is no lock."""
-
-    def remove(self) -> None:
-        """Does nothing: a prefix without objects does not exist."""
-
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             yield from pool.map(call, names)
@@ -311,10 +280,7 @@ class RemoteFolder(Folder):
 
 
 def open_folder(target: str) -> Folder:
-    """Returns the folder of a name, without any access yet.
-
-    Args:
-        target: path of a directory, or URL of a prefix.
+    """Returns the folder of a directory's path or a prefix's URL, without any access yet.
 
     Raises:
         UsageError: it is a URL where nothing can be written, or the packages for it are not installed.

@@ -14,11 +14,7 @@ from xcli.core.records import FileState
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A local file, as the `Location` of an image.
-
-    Attributes:
-        path: as `os.fsdecode` returns it: surrogates stand for bytes that are not UTF-8.
-    """
+    """A local file, as the `Location` of an image; in `path` surrogates stand for bytes that are not UTF-8."""
 
     path: str
 
@@ -31,20 +27,16 @@ class LocalFile:
 
     @property
     def file(self) -> str:
-        """See `Location`."""
         return self.path
 
     def read(self, max_bytes: int) -> bytes:
-        """See `read_file`."""
         return read_file(self.path, max_bytes)
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        """See `Location`."""
         state = self.state()
         return self.read(max_bytes), state
 
     def state(self) -> FileState | None:
-        """See `Location`."""
         return state_of_file(self.path)
 
 
@@ -58,10 +50,7 @@ def state_of_file(path: str) -> FileState | None:
 
 
 def open_file(path: str) -> tuple[int, os.stat_result]:
-    """Opens a regular file for reading; never blocks on a FIFO, and closes a device at once.
-
-    Returns:
-        The descriptor, which the caller must close, and the status of the file.
+    """Opens a regular file; never blocks on a FIFO. Returns a descriptor, which the caller must close, and the status.
 
     Raises:
         ImageError: `missing`, `unreadable` or `not-a-file`.
@@ -91,11 +80,7 @@ def open_file(path: str) -> tuple[int, os.stat_result]:
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
-    """Reads all bytes of an image file; see `open_file`.
-
-    Args:
-        path: the file.
-        max_bytes: a larger file is refused.
+    """Reads all bytes of an image file, at most `max_bytes`.
 
     Raises:
         ImageError: `missing`, `unreadable`, `not-a-file`, `empty` or `too-large`.
@@ -124,11 +109,11 @@ def _require_file(status: os.stat_result) -> None:
 
 def file_kind(mode: int) -> str:
     """Describes a file that is not regular, by its `st_mode`."""
-    kinds = (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISBLK, "a block device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "a special file")
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")

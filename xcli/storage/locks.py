@@ -11,12 +11,10 @@ import fcntl
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Self
+from contextlib import suppress
+from typing import Self
 
 from xcli.core.text import one_line
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 log = logging.getLogger("xcli")
 
@@ -27,27 +25,20 @@ _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 class FileLock:
-    """An exclusive lock on a file; a context manager, which waits for the lock.
-
-    Args:
-        path: of the file, which is created if necessary and stays.
-    """
+    """An exclusive lock on a file, which is created if necessary and stays; a context manager, which waits for it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._descriptor: int | None = None
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Locks the file, and writes into it which process holds it.
+        """Locks the file, and writes into it which process holds it; returns whether the lock is held now.
 
         On a file system without locks it warns and returns True: there the user must make sure that only one process
         writes.
 
         Args:
             wait: wait while another process holds the lock.
-
-        Returns:
-            Whether the lock is held now.
 
         Raises:
             OSError: the file cannot be opened or locked.
@@ -86,11 +77,9 @@ class FileLock:
 
     def holder(self) -> str:
         """Returns the name of the process that holds the lock: `process PID on HOST`."""
-        try:
-            with open(self.path, "rb") as file:
-                return file.read(300).decode("utf-8", "replace").strip() or "another process"
-        except OSError:
-            return "another process"
+        with suppress(OSError), open(self.path, "rb") as file:
+            return file.read(300).decode("utf-8", "replace").strip() or "another process"
+        return "another process"
 
     def release(self) -> None:
         """Releases the lock, if it is held."""
@@ -102,18 +91,12 @@ class FileLock:
         self.acquire(wait=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
 def lock_descriptor(descriptor: int, *, wait: bool = False) -> bool:
-    """Locks an open file or directory until it is closed; returns False if another process holds the lock.
-
-    Raises:
-        OSError: it cannot be locked.
-    """
+    """Locks an open file or directory until it is closed; returns False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

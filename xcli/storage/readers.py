@@ -14,7 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from xcli.core.errors import ImageError
 from xcli.storage.local import open_file
@@ -22,24 +22,12 @@ from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
 from xcli.storage.urls import is_url
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-BLOCK = 8 << 20
-"""Bytes of a request for an archive that is read from beginning to end."""
-
-AHEAD = 3
-"""Blocks that are requested beyond the one in use."""
-
-_CACHED_BLOCKS = AHEAD + 3
-
+BLOCK = 8 << 20  # bytes of a request for an archive that is read from beginning to end
+_AHEAD = 3  # blocks that are requested beyond the one in use
+_CACHED_BLOCKS = _AHEAD + 3
 _MAX_PREFETCH = 64 << 20
-
-MAX_WHOLE = 256 << 20
-"""Greatest size of an object on a server that does not support range requests."""
-
+MAX_WHOLE = 256 << 20  # greatest size of an object on a server that does not support range requests
 _BUFFER = 1 << 20
-
 
 UNKNOWN_DEVICE = -1
 """The device of an archive that is not on a local disk, or was listed on another machine."""
@@ -55,23 +43,14 @@ class FileIdentity(NamedTuple):
 
 
 class Reader(ABC):
-    """A file or object that is open for reading at any position; a context manager.
-
-    Attributes:
-        path: its path or URL.
-        identity: its size and modification time, and on a local disk its device and inode.
-    """
+    """A file or object, by path or URL, that is open for reading at any position; a context manager."""
 
     path: str
     identity: FileIdentity
 
     @abstractmethod
     def read_at(self, offset: int, count: int) -> bytes:
-        """Reads `count` bytes, or fewer at the end of the file.
-
-        Raises:
-            ImageError: `missing`, `unreadable` or `too-large`.
-        """
+        """Reads `count` bytes, or fewer at the end; raises ImageError: `missing`, `unreadable` or `too-large`."""
 
     @abstractmethod
     def expect(self, offset: int, count: int) -> None:
@@ -88,21 +67,15 @@ class Reader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def open_reader(path: str, identity: FileIdentity | None = None) -> Reader:
     """Opens a local file or an object for reading at any position.
 
-    Args:
-        path: path or URL.
-        identity: what it was when it was listed.
-
     Raises:
-        ImageError: it does not exist, cannot be read, is no regular file, or has changed since it was listed.
+        ImageError: it does not exist, cannot be read, is no regular file, or differs from the listed `identity`.
     """
     return RemoteReader(path, identity) if is_url(path) else LocalReader(path, identity)
 
@@ -121,7 +94,7 @@ def open_object(url: str) -> io.BufferedReader:
 
 
 class LocalReader(Reader):
-    """A local file; see `open_reader`."""
+    """A local file."""
 
     def __init__(self, path: str, identity: FileIdentity | None = None) -> None:
         self.path = path
@@ -142,7 +115,7 @@ class LocalReader(Reader):
             raise ImageError("unreadable", error.strerror or str(error)) from error
         except MemoryError as error:
             raise ImageError("too-large", f"not enough memory to read its {count:,} bytes") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def expect(self, offset: int, count: int) -> None:
         """Does nothing: the system reads ahead by itself."""
@@ -156,7 +129,7 @@ class LocalReader(Reader):
 
 
 class RemoteReader(Reader):
-    """An object of a store; see `open_reader`. With an `identity` given, only the requested parts are fetched."""
+    """An object of a store. With an `identity` given, only the requested parts are fetched."""
 
     def __init__(self, url: str, identity: FileIdentity | None = None) -> None:
         self.path = url
@@ -191,7 +164,7 @@ class RemoteReader(Reader):
                 break
             parts.append(part)
             offset, count = offset + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def expect(self, offset: int, count: int) -> None:
         self._expected = offset + count
@@ -207,7 +180,7 @@ class RemoteReader(Reader):
     def _block(self, number: int) -> bytes:
         """Returns a block, after requesting the next ones too if blocks are read in order."""
         blocks = (self.identity.size - 1) // BLOCK + 1
-        ahead = AHEAD if number in (self._last, self._last + 1) and number > 0 else 0
+        ahead = _AHEAD if number in (self._last, self._last + 1) and number > 0 else 0
         for wanted in range(number, min(number + ahead + 1, blocks)):
             if wanted not in self._blocks:
                 self._request(wanted)
@@ -268,9 +241,6 @@ class _RawStream(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._reader.identity.size}[whence]
         self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
         return self._position
 
     def readinto(self, buffer: Any) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
@@ -71,7 +70,7 @@ class CheckedStream:
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Closes the stream; raises the error that the system may have delayed until now."""
+        """Closes the stream, which may raise an error that the system has delayed until now."""
         with write_errors(self._name):
             self._stream.close()
 
@@ -142,15 +141,14 @@ class DirectFile(WritableFile):
         self.stream = CheckedStream(os.fdopen(opened, "wb"), target)
 
     def check(self) -> None:
-        """Does nothing: an existing stream is written to."""
+        """Does nothing."""
 
     def prepare(self) -> None:
         self.stream.flush()
         if self._owned:
             self.stream.close()
 
-    def publish(self) -> None:
-        """Does nothing."""
+    publish = check
 
     def discard(self) -> None:
         if self._owned:
@@ -163,17 +161,10 @@ def is_direct(target: str | None) -> bool:
     """Says whether output goes directly to `target`: standard output, a descriptor, an existing FIFO or device."""
     if target is None or target in _STDOUT or _DESCRIPTOR.fullmatch(target):
         return True
-    if is_url(target):
-        return False
-    try:
-        mode = os.stat(target).st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return not is_url(target) and os.path.exists(target) and not (os.path.isfile(target) or os.path.isdir(target))
 
 
 def write_error(name: str, reason: str) -> OutputError:
-    """Returns the error for a file that cannot be written."""
     return OutputError(f"cannot write {one_line(name)}: {reason}")
 
 
@@ -182,7 +173,7 @@ def write_errors(name: str) -> Iterator[None]:
     """A context that turns OSError into an OutputError naming the file; BrokenPipeError passes."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         raise write_error(name, one_line(error.strerror or str(error))) from error

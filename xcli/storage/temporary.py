@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -13,8 +14,7 @@ from xcli.storage.locks import lock_descriptor
 from xcli.storage.streams import write_errors
 
 _PREFIX = "xception-scratch-"
-_MIN_AGE = 3600.0
-"""Seconds: a younger directory without a lock may be one that another process is about to lock."""
+_MIN_AGE = 3600.0  # seconds: a younger directory without a lock may be one that another process is about to lock
 
 
 def unique_name(name: str) -> str:
@@ -23,18 +23,10 @@ def unique_name(name: str) -> str:
 
 
 class TemporaryDirectory:
-    """A directory in `TMPDIR`, until `close` or the end of this process.
+    """A directory in `TMPDIR` at `path`, until `close` or the end of this process.
 
     It is locked. One without a lock belonged to a process that was killed, and is removed when the next is created.
-
-    Args:
-        name: of the output, for messages.
-
-    Attributes:
-        path: of the directory.
-
-    Raises:
-        OutputError: it cannot be created.
+    The constructor raises an OutputError with the name of the output if it cannot create the directory.
     """
 
     def __init__(self, name: str) -> None:
@@ -67,13 +59,10 @@ def _remove(path: str, descriptor: int | None) -> None:
 
 
 def _remove_abandoned(parent: str) -> None:
-    with os.scandir(parent) as entries:
-        for entry in entries:
-            if not entry.name.startswith(_PREFIX):
-                continue
-            with suppress(OSError):
-                found = entry.stat(follow_symlinks=False)
-                if found.st_uid == os.getuid() and time.time() - found.st_mtime > _MIN_AGE:
-                    descriptor = _lock(entry.path)
-                    if descriptor is not None:
-                        _remove(entry.path, descriptor)
+    for path in glob.iglob(os.path.join(glob.escape(parent), f"{_PREFIX}*")):
+        with suppress(OSError):
+            found = os.lstat(path)
+            if found.st_uid == os.getuid() and time.time() - found.st_mtime > _MIN_AGE:
+                descriptor = _lock(path)
+                if descriptor is not None:
+                    _remove(path, descriptor)

@@ -14,8 +14,7 @@ SCHEMES = ("s3", "gs", "gcs", "http", "https")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
-CONNECTIONS = 64
-"""Greatest number of simultaneous connections to S3."""
+_CONNECTIONS = 64  # to S3, simultaneous
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,7 @@ def scheme_of(url: str) -> str:
 
 
 def open_url(url: str) -> StoreUrl:
-    """Finds the file system for a URL; makes no request yet.
-
-    Raises:
-        UsageError: the packages for it are not installed, or the URL names no bucket.
-    """
+    """Finds the file system for a URL, without a request; UsageError without its packages or the name of a bucket."""
     scheme, _, rest = url.partition("://")
     kind = scheme_of(url)
     if not rest.strip("/"):
@@ -70,10 +65,7 @@ _opening = threading.Lock()
 
 
 def _file_system(kind: str) -> Any:
-    """Returns the file system of this process for a kind of store.
-
-    Some releases of fsspec keep one for each thread, each with its own connections, so this module keeps its own.
-    """
+    # Some releases of fsspec keep one for each thread, each with its own connections, so this module keeps its own.
     with _opening:
         key = os.getpid(), kind
         if key not in _opened:
@@ -87,7 +79,7 @@ def _open_file_system(kind: str) -> Any:
 
     # Only `retry` repeats requests: with three layers that each try five times, a refusal would take minutes.
     ours: dict[str, dict[str, Any]] = {
-        "s3": {"config_kwargs": {"max_pool_connections": CONNECTIONS, "retries": {"total_max_attempts": 1}}},
+        "s3": {"config_kwargs": {"max_pool_connections": _CONNECTIONS, "retries": {"total_max_attempts": 1}}},
         "http": {"client_kwargs": {"trust_env": True}},
     }
     # The user's configuration of fsspec (FSSPEC_S3_..., its configuration files) takes precedence, key by key.

@@ -15,7 +15,7 @@ from xcli.storage.object_store.errors import ATTEMPTS, StoreError, retry
 from xcli.storage.object_store.state import ByteRange, Content, ListedObject, object_state, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from xcli.core.records import FileState
     from xcli.storage.urls import StoreUrl
@@ -29,9 +29,6 @@ class ObjectStore:
     Methods may be called from any thread, and repeat requests whose errors are transient. Those for reading raise
     StoreError. Those for writing raise OutputError, which names the URL; they take the name of an object below the
     URL, and the empty name is that of the URL itself.
-
-    Args:
-        location: the URL.
     """
 
     def __init__(self, location: StoreUrl) -> None:
@@ -49,9 +46,6 @@ class ObjectStore:
         Yields:
             From S3, pages of bounded length in the order of the bytes of the keys; from other stores, the objects of
             one directory at a time.
-
-        Raises:
-            StoreError: the store cannot be listed.
         """
         levels = [self._entries(self.path, attempts)]
         while levels:
@@ -73,35 +67,20 @@ class ObjectStore:
         return iter(sorted(entries, key=lambda entry: entry["name"].rstrip("/").encode("utf-8", "surrogateescape")))
 
     def state(self, attempts: int = ATTEMPTS) -> FileState | None:
-        """Requests the state of the object without its bytes; None if the store does not report it.
-
-        Raises:
-            StoreError: the object does not exist, or the request fails.
-        """
+        """Requests the state of the object without its bytes; None if the store does not report it."""
         return retry(self._state, self.url, attempts=attempts)
 
     def get(self, limit: int, part: ByteRange | None = None) -> Content:
-        """Reads the object, or a part of it.
-
-        Args:
-            limit: greatest number of bytes to read; more are refused before they are read, if possible.
-            part: the part.
-
-        Raises:
-            StoreError: the object does not exist, or cannot be read.
-            ImageError: `too-large`.
-        """
+        """Reads the object, or a part of it; more than `limit` bytes are an ImageError `too-large`."""
         return retry(lambda: self._get(limit, part), self.url)
 
     def _state(self) -> FileState | None:
-        """Makes one attempt at `state`; errors are those of fsspec."""
         info = self.fs.info(self.path)
         if info.get("type") == "directory":
             raise FileNotFoundError(self.url)
         return _state_of(info)
 
     def _get(self, limit: int, part: ByteRange | None) -> Content:
-        """Makes one attempt at `get`; errors are those of fsspec."""
         info = self.fs.info(self.path)
         size = info.get("size")
         if part is not None:
@@ -128,18 +107,22 @@ class ObjectStore:
         with self._output_errors(verb, name):
             return retry(call, self.url)
 
+    def _find(self, verb: str, name: str, call: Callable[[], Value]) -> Value | None:
+        """Does what `_call` does, but returns None if the object does not exist."""
+
+        def find() -> Value | None:
+            self.fs.invalidate_cache(self.path)
+            with suppress(FileNotFoundError):
+                return call()
+            return None
+
+        return self._call(verb, name, find)
+
     def names(self) -> list[str]:
         """Returns the names of the objects below the URL, and of the prefixes there, sorted."""
-
-        def call() -> list[str]:
-            self.fs.invalidate_cache(self.path)
-            try:
-                paths = self.fs.ls(self.path, detail=False)
-            except FileNotFoundError:
-                return []
-            return [path[len(self.path) + 1 :].rstrip("/") for path in paths if path.startswith(f"{self.path}/")]
-
-        return sorted(filter(None, self._call("list", "", call)))
+        paths = self._find("list", "", lambda: self.fs.ls(self.path, detail=False)) or []
+        names = (path[len(self.path) + 1 :].rstrip("/") for path in paths if path.startswith(f"{self.path}/"))
+        return sorted(filter(None, names))
 
     def has_below(self) -> bool:
         """Says whether there are objects below the URL."""
@@ -147,36 +130,22 @@ class ObjectStore:
 
     def exists(self) -> bool:
         """Says whether the URL names an object."""
-
-        def call() -> bool:
-            self.fs.invalidate_cache(self.path)
-            with suppress(FileNotFoundError):
-                return bool(self.fs.info(self.path)["type"] == "file")
-            return False
-
-        return self._call("look at", "", call)
+        info = self._find("look at", "", lambda: self.fs.info(self.path))
+        return info is not None and bool(info["type"] == "file")
 
     def read(self, name: str, last: int | None = None) -> bytes | None:
         """Reads an object, or its last `last` bytes; returns None if it does not exist."""
-
-        def call() -> bytes | None:
-            with suppress(FileNotFoundError):
-                return bytes(self.fs.cat_file(self._full(name), start=None if last is None else -last))
-            return None
-
-        return self._call("read", name, call)
+        start = None if last is None else -last
+        return self._find("read", name, lambda: bytes(self.fs.cat_file(self._full(name), start=start)))
 
     def fetch(self, name: str, local: str) -> bool:
         """Copies an object to a local file; returns False if it does not exist."""
 
         def call() -> bool:
-            try:
-                self.fs.get_file(self._full(name), local)
-            except FileNotFoundError:
-                return False
+            self.fs.get_file(self._full(name), local)
             return True
 
-        return self._call("read", name, call)
+        return self._find("read", name, call) is not None
 
     def write(self, name: str, content: bytes) -> None:
         """Writes an object, replacing an older one."""
@@ -185,13 +154,8 @@ class ObjectStore:
     def upload(self, local: str, name: str, *, create: bool = False) -> bool:
         """Uploads a local file, replacing an older object. Nobody sees the object before it is complete.
 
-        Args:
-            local: the file.
-            name: of the object.
-            create: do not replace an object, if the store supports that; the caller has checked that there is none.
-
-        Returns:
-            Whether the object is there now; False if another one was, which was kept.
+        With `create` it does not replace an object, if the store supports that; the caller has checked that there is
+        none. Returns whether the object is there now; False if another one was, which was kept.
         """
         guard = create and "mode" in inspect.signature(self.fs.put_file).parameters
         calls = 0
@@ -224,13 +188,8 @@ class ObjectStore:
 
     def unlink(self, *names: str) -> None:
         """Removes objects, if they exist."""
-
-        def remove(name: str) -> None:
-            with suppress(FileNotFoundError):
-                self.fs.rm_file(self._full(name))
-
         for name in names:
-            self._call("remove", name, partial(remove, name))
+            self._find("remove", name, partial(self.fs.rm_file, self._full(name)))
 
     def abort_uploads(self, name: str | None = None) -> None:
         """Drops the parts that interrupted uploads of an object, or of everything below the URL, have left.
@@ -239,11 +198,12 @@ class ObjectStore:
         keeps such parts.
         """
 
-    def _run(self, function: Any) -> Any:
+    def _run(self, function: Callable[[], Awaitable[Value]]) -> Value:
         """Runs a coroutine function in fsspec's thread for coroutines."""
         from fsspec.asyn import sync
 
-        return sync(self.fs.loop, function)
+        result: Value = sync(self.fs.loop, function)
+        return result
 
 
 def _state_of(info: dict[str, Any]) -> FileState | None:

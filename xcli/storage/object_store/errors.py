@@ -18,11 +18,8 @@ Value = TypeVar("Value")
 
 log = logging.getLogger("xcli")
 
-ATTEMPTS = 6
-"""How often a request is tried in all; the last attempt starts some 15 seconds after the first."""
-
-_FIRST_WAIT = 0.5
-"""Seconds before the second attempt; doubled with each further one."""
+ATTEMPTS = 6  # in all; the last attempt starts some 15 seconds after the first
+_FIRST_WAIT = 0.5  # seconds before the second attempt; doubled with each further one
 
 # Codes of S3 and of HTTP.
 _DENIED = frozenset(
@@ -59,17 +56,12 @@ _CLIENT_ERRORS = (
     "gcsfs.retry.ChecksumError",
     *_REFUSED,
 )
+# Classes with the HTTP status of an answer. Others may have numbers too, which no server sent.
 _STATUS = (("aiohttp.client_exceptions.ClientResponseError", "status"), ("gcsfs.retry.HttpError", "code"))
-"""Classes with the HTTP status of an answer. Others may have numbers too, which no server sent."""
 
 
 class StoreError(Exception):
-    """A request to an object store failed.
-
-    Attributes:
-        reason: `missing`, `denied` or `unreadable`.
-        message: what is wrong and what to do, in one line, without the URL.
-    """
+    """A request to an object store failed; `reason` is `missing`, `denied` or `unreadable`, `message` has no URL."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -161,11 +153,8 @@ def _is_external(error: BaseException) -> bool:
 
 def _is_a(error: BaseException | None, names: tuple[str, ...]) -> bool:
     """Says whether an error is of one of these classes; a class whose module is not imported has no instances."""
-    for module, _, name in (name.rpartition(".") for name in names):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None and isinstance(error, kind):
-            return True
-    return False
+    parts = (name.rpartition(".") for name in names)
+    return isinstance(error, tuple(getattr(sys.modules.get(module), name, ()) for module, _, name in parts))
 
 
 def _code(error: BaseException) -> str | None:

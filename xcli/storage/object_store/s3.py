@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-PAGE = 1000
-"""Keys that one request lists or removes: the most that S3 allows."""
+PAGE = 1000  # keys that one request lists or removes: the most that S3 allows
 
 
 class S3Store(ObjectStore):
@@ -86,13 +85,11 @@ class S3Store(ObjectStore):
             state = object_state(total, answer.get("LastModified"), answer.get("ETag"))
             return Content(data, state, part is not None and "ContentRange" not in answer)
 
-        content: Content = self._run(read)
-        return content
+        return self._run(read)
 
     # Writing
 
     def _key(self, name: str) -> str:
-        """Returns the key of an object below the URL; of the URL itself for the empty name."""
         return "/".join(filter(None, (self.key.rstrip("/"), name)))
 
     @property
@@ -125,7 +122,6 @@ class S3Store(ObjectStore):
             self._call("remove", names[start], partial(self._delete, names[start : start + PAGE]))
 
     def _delete(self, names: Sequence[str]) -> None:
-        """Removes objects with one request."""
         keys = [{"Key": self._key(name)} for name in names]
         answer = self.fs.call_s3("delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
         for error in answer.get("Errors", ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,17 +21,11 @@ class ListedObject(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Bytes of an object, with its state when they were read.
-
-    Attributes:
-        data: the bytes.
-        state: None if the store does not report it.
-        whole: whether the server sent the whole object although a range was requested.
-    """
+    """Bytes of an object, with its state when they were read; None if the store does not report that."""
 
     data: bytes
     state: FileState | None
-    whole: bool = False
+    whole: bool = False  # whether the server sent the whole object although a range was requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +45,13 @@ def object_state(size: int | None, modified: datetime | str | float | None, etag
     """Builds the state of an object, which is the same for a listing, a HEAD and a GET.
 
     Listings report times in milliseconds, headers in seconds. So `mtime` holds whole seconds, and in place of their
-    fraction 30 bits of the ETag, which distinguish two objects of the same second.
+    fraction 30 bits of the ETag, which distinguish two objects of the same second. Returns None if the size, or both
+    time and ETag, are unknown.
 
     Args:
         size: in bytes.
         modified: time of modification: a datetime, seconds since 1970, or text as in HTTP or ISO 8601.
         etag: the ETag.
-
-    Returns:
-        The state; None if the size, or both time and ETag, are unknown.
     """
     if isinstance(modified, str):
         modified = _parse_time(modified)
@@ -75,10 +68,8 @@ def object_state(size: int | None, modified: datetime | str | float | None, etag
 
 def _parse_time(text: str) -> datetime | None:
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
+        with suppress(ValueError, TypeError):
             return parse(text)
-        except (ValueError, TypeError):
-            continue
     return None
 
 

@@ -18,10 +18,7 @@ _CHUNK = 1 << 20
 
 
 class WebStore(ObjectStore):
-    """A file of a web server, read through aiohttp with one request where fsspec would make two.
-
-    `open_writable_store` refuses web servers, so the methods for writing are never called.
-    """
+    """A file of a web server, read through aiohttp with one request where fsspec would make two."""
 
     def pages(self, prefix: str = "", attempts: int = ATTEMPTS) -> Iterator[list[ListedObject]]:
         raise StoreError("unreadable", "web servers have no listing; name the files one by one, or in a list")
@@ -33,8 +30,7 @@ class WebStore(ObjectStore):
                 self._check(answer)
                 return _state_of(answer, answer.content_length)
 
-        state: FileState | None = self._run(ask)
-        return state
+        return self._run(ask)
 
     def _get(self, limit: int, part: ByteRange | None) -> Content:
         async def read() -> Content:
@@ -55,8 +51,7 @@ class WebStore(ObjectStore):
                 total = total_size(answer.headers.get("Content-Range"), announced)
                 return Content(b"".join(chunks), _state_of(answer, total), whole)
 
-        content: Content = self._run(read)
-        return content
+        return self._run(read)
 
     def _options(self, headers: dict[str, str]) -> dict[str, Any]:
         given = dict(self.fs.kwargs)
