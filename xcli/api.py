@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from xcli.storage.urls import is_url
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     import pyarrow as pa
@@ -166,7 +166,7 @@ def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a call asks for, whatever its images are."""
+    """The arguments of a call, without its images."""
 
     command: str
     model: LoadedModel
@@ -202,11 +202,7 @@ class _Request:
             return pa.Table.from_batches([rows for _, rows in run.batches()], schema)
 
     def rows_of(self, images: Any) -> pa.Table:
-        """Computes the rows of images in memory.
-
-        Raises:
-            ValueError: an image has another type or shape than uint8[h, w, 3], or cannot be used.
-        """
+        """Computes the rows of images in memory."""
         import pyarrow as pa
 
         files = map(_as_bitmap, images)
@@ -232,19 +228,16 @@ class _MemoryImage:
 
     @property
     def size(self) -> int:
-        """See `Location`."""
         return len(self.data)
 
     def read(self, max_bytes: int) -> bytes:
-        """See `Location`."""
         return self.data
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        """See `Location`."""
         return self.data, None
 
     def state(self) -> None:
-        """See `Location`."""
+        return None
 
 
 def _as_bitmap(image: Any) -> bytes:
@@ -269,10 +262,10 @@ def _are_pixels(source: Any) -> bool:
 def _array(column: pa.Array) -> NDArray[Any]:
     """Returns a column of features as an array with a row for each image."""
     if hasattr(column, "to_numpy_ndarray"):
-        maps: NDArray[Any] = column.to_numpy_ndarray()
-        return maps
-    vectors: NDArray[Any] = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-    return vectors
+        array: NDArray[Any] = column.to_numpy_ndarray()
+    else:
+        array = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    return array
 
 
 def _may_exist(name: str) -> bool:
@@ -286,11 +279,7 @@ def _load(model: Model | None, spec: ModelSpec) -> LoadedModel:
             raise UsageError("model and weights or labels exclude each other: the model is loaded already")
         return model
     with silent_libraries():
-        if model is None:
-            return loader.load_model(spec)
-        return loader.load_model(
-            ModelSpec(model=os.fspath(model), weights=spec.weights, labels=spec.labels, include_top=spec.include_top)
-        )
+        return loader.load_model(spec if model is None else replace(spec, model=os.fspath(model)))
 
 
 def _output(command: str, name: str, formats: tuple[str, ...], overwrite: bool) -> Output:
@@ -310,17 +299,16 @@ class _OutputExistsError(OutputExistsError, FileExistsError):
     """The output exists."""
 
 
+_PYTHON_TYPES = {SourceNotFoundError: _SourceNotFoundError, OutputExistsError: _OutputExistsError}
+
+
 @contextmanager
 def _python_errors() -> Iterator[None]:
-    """A context in which errors name arguments instead of options, and have Python's types where there are such."""
+    """A context in which errors name arguments instead of options, and have Python's types if there are any."""
     try:
         yield
     except XcliError as error:
-        kinds: dict[type, Callable[[str], XcliError]] = {
-            SourceNotFoundError: _SourceNotFoundError,
-            OutputExistsError: _OutputExistsError,
-        }
         text = str(error).replace("--overwrite", "overwrite=True")
         text = re.sub(r"`xception ([a-z]+)`", r"`xcli.\1`", text)
         text = re.sub(r"--([a-z][a-z0-9-]*)", lambda match: match[1].replace("-", "_"), text)
-        raise kinds.get(type(error), type(error))(text) from error
+        raise _PYTHON_TYPES.get(type(error), type(error))(text) from error

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xcli.checks.findings import Findings
-from xcli.cli.help import OUTPUT, F, fold, path
+from xcli.cli.help import OUTPUT, fold, path
 from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.sources.options import SourceOptions
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from xcli.checks.findings import Finding
 
 
-def report_argument(function: F) -> F:
-    """The option `--report`."""
-    text = "Write all findings to FILE as lines of JSON; an existing FILE is replaced."
-    decorated: F = path("--report", OUTPUT, "FILE", text)(function)
-    return decorated
+report_argument = path(
+    "--report", OUTPUT, "FILE", "Write all findings to FILE as lines of JSON; an existing FILE is replaced."
+)
 
 
 def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.display import Progress
-from xcli.cli.help import CLUSTER, COUNT, F, choice, number, option, stack
+from xcli.cli.help import CLUSTER, COUNT, choice, number, option, options
 from xcli.cli.table_request import command_line, is_given
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import UsageError
@@ -28,49 +28,23 @@ _RAY_OPTIONS = ("ray_address", "ray_workers", "cpus_per_worker", "gpus_per_worke
 log = logging.getLogger("xcli")
 
 
-def cluster_arguments(function: F) -> F:
-    """Where the work is done; the values stay with the command, for `is_on_cluster` and `run_on_cluster`."""
-    return stack(
-        [
-            choice(
-                "--runner",
-                CLUSTER,
-                RUNNERS,
-                "local: this machine with all its GPUs. ray: a Ray cluster; -o must then be a directory that all "
-                "machines share, or a prefix of an object store.",
-                default=LOCAL,
-                show_default=True,
-            ),
-            option(
-                "--ray-address",
-                CLUSTER,
-                "Address of the cluster: auto, or HOST:PORT [default: start a cluster on this machine].",
-                metavar="ADDRESS",
-            ),
-            number(
-                "--ray-workers",
-                CLUSTER,
-                "N",
-                COUNT,
-                "Number of workers [default: as many as the cluster can run].",
-            ),
-            number(
-                "--cpus-per-worker",
-                CLUSTER,
-                "N",
-                COUNT,
-                "Processors of each worker [default: those of a machine, or its share of them for each GPU].",
-            ),
-            number(
-                "--gpus-per-worker",
-                CLUSTER,
-                "N",
-                click.IntRange(min=0),
-                "GPUs of each worker [default: 1 if the cluster has GPUs].",
-            ),
-        ],
-        function,
-    )
+_RUNNER = (
+    "local: this machine with all its GPUs. ray: a Ray cluster; -o must then be a directory that all machines share, "
+    "or a prefix of an object store."
+)
+_ADDRESS = "Address of the cluster: auto, or HOST:PORT [default: start a cluster on this machine]."
+_WORKERS = "Number of workers [default: as many as the cluster can run]."
+_CPUS = "Processors of each worker [default: those of a machine, or its share of them for each GPU]."
+_GPUS = "GPUs of each worker [default: 1 if the cluster has GPUs]."
+
+cluster_arguments = options(
+    choice("--runner", CLUSTER, RUNNERS, _RUNNER, default=LOCAL, show_default=True),
+    option("--ray-address", CLUSTER, _ADDRESS, metavar="ADDRESS"),
+    number("--ray-workers", CLUSTER, "N", COUNT, _WORKERS),
+    number("--cpus-per-worker", CLUSTER, "N", COUNT, _CPUS),
+    number("--gpus-per-worker", CLUSTER, "N", click.IntRange(min=0), _GPUS),
+)
+"""Where the work is done; the values stay with the command, for `is_on_cluster` and `run_on_cluster`."""
 
 
 def is_on_cluster(ctx: click.Context, values: dict[str, Any]) -> bool:
@@ -88,11 +62,11 @@ def is_on_cluster(ctx: click.Context, values: dict[str, Any]) -> bool:
 
 
 def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, Any]) -> tuple[RunCounts, float | None]:
-    """Runs a command over a cluster; returns what became of the images, and the seconds (None: finished before).
+    """Runs a command over a cluster; returns the counts, and the seconds (None: finished before).
 
     Raises:
-        UsageError: the request has what a run over a cluster cannot do.
-        OutputError: the output is in the way.
+        UsageError: a run over a cluster cannot do this.
+        OutputError: the output exists, or cannot be written.
     """
     from xcli.cluster.driver import ClusterRun
     from xcli.cluster.ray_backend import ClusterOptions, require_ray
@@ -125,12 +99,7 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
 
 
 def _check_request(ctx: click.Context, request: TableRequest) -> None:
-    """Refuses what a run over a cluster cannot do.
-
-    Raises:
-        UsageError: the request has something of the kind.
-        OutputError: the output is in the way.
-    """
+    """Refuses what a run over a cluster cannot do, and an output that cannot be written."""
     target = request.output.target
     if not isinstance(target, Directory) or request.output.format != "parquet":
         raise UsageError("--runner ray writes a directory of Parquet parts: give -o DIR/, with the slash")

@@ -1,8 +1,9 @@
-"""What a person sees: progress on standard error, the table on a terminal, the closing line."""
+"""Output for people: progress on standard error, tables on a terminal, the closing line."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
@@ -10,7 +11,7 @@ from xcli.core.text import one_line
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     import pyarrow as pa
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from xcli.inference.profiler import Profile
 
 MAX_SHOWN = 3
-"""Predictions a row of the terminal's table; the files hold them all."""
+"""Largest number of predictions in a row of the terminal's table; files have all."""
 
 MIN_CELL = 24
-"""Columns of the terminal that a prediction needs to be of use."""
+"""Smallest width of a prediction, in columns of the terminal."""
 
 
 def summary(report: RunCounts, seconds: float) -> str:
-    """The closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
+    """Returns the closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
     parts = [f"{report.ok:,} ok"]
     if report.failed:
         parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")
@@ -47,7 +48,7 @@ def _reasons(counts: Mapping[str, int]) -> str:
 
 
 def open_console() -> Console:
-    """A console on standard output; a closed pipe is a BrokenPipeError there, not rich's exit code 1."""
+    """Returns a console on standard output that raises BrokenPipeError if the pipe is closed, where rich would exit."""
     from rich.console import Console
 
     class PlainConsole(Console):
@@ -55,6 +56,19 @@ def open_console() -> Console:
             raise BrokenPipeError
 
     return PlainConsole(highlight=False)
+
+
+def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    """Prints names in bold with their values beside them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(one_line(value)))
+    console.print(table)
 
 
 def show_profile(profile: Profile, start: float) -> None:
@@ -93,7 +107,7 @@ class Progress:
         if self._enabled:
             from tqdm import tqdm
 
-            # The number of images is not known: they are listed while they are worked on.
+            # The total is not known: images are listed while others are computed.
             self._bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False, smoothing=0.1)
         return self
 
@@ -108,7 +122,7 @@ class Progress:
         self.count(len(batch.refs), sum(error is not None for error in batch.errors))
 
     def count(self, images: int, failed: int) -> None:
-        """Counts so many images, of which so many have failed."""
+        """Counts images, and how many of them have failed."""
         self._failed += failed
         if self._bar is not None:
             if self._failed:
@@ -116,14 +130,12 @@ class Progress:
             self._bar.update(images)
 
     def pause(self) -> Any:
-        """A context in which something else may write to the terminal."""
-        from contextlib import nullcontext
-
+        """Returns a context in which something else may write to the terminal."""
         return self._bar.external_write_mode(file=sys.stdout) if self._bar is not None else nullcontext()
 
 
 class TerminalTable:
-    """Rows on a terminal, batch by batch, in columns that stay where they are."""
+    """Prints rows on a terminal, batch by batch, in columns of fixed width."""
 
     def __init__(self, schema: pa.Schema, progress: Progress) -> None:
         self._progress = progress
@@ -142,7 +154,7 @@ class TerminalTable:
         for row in range(batch.num_rows):
             path = one_line(batch.column(PATH)[row].as_py())
             if batch.column(STATUS)[row].as_py() == ERROR_STATUS:
-                # Over all columns: the reason is what matters, and it is long.
+                # The reason is long, so it takes the width of all columns.
                 lines.append(self._line(path, [batch.column(ERROR)[row].as_py()], "red"))
             elif self._predictions:
                 lines.append(self._line(path, self._predicted(batch, row)))

@@ -114,11 +114,15 @@ def number(names: str, section: str, metavar: str, kind: Any, text: str, **attri
     return option(names, section, text, metavar=metavar, type=kind, **attributes)
 
 
-def stack(decorators: list[Decorator], function: F) -> F:
-    """Applies decorators so that options stand in the help in the order of the list."""
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+def options(*decorators: Decorator) -> Decorator:
+    """Returns one decorator for several options, which the help then shows in this order."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
 def fold(kind: type[Options], values: dict[str, Any], **fixed: Any) -> Options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,14 +15,13 @@ from xcli.cli.help import (
     PIXELS,
     RUN,
     Decorator,
-    F,
     choice,
     flag,
     fold,
     number,
     option,
+    options,
     path,
-    stack,
 )
 from xcli.cli.verbosity import messages_of
 from xcli.core.tensorflow import PRECISIONS
@@ -33,9 +32,6 @@ from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import SaveOptions
 from xcli.sources.options import SourceOptions, parse_shard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]
@@ -62,104 +58,60 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
-def source_arguments(function: F) -> F:
-    """The sources and what narrows them down; `fold(SourceOptions, values)` takes them."""
-    sources = click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path())
-    return stack([sources], source_filters(function))
+_MANIFEST = "Read the paths from a CSV or Parquet table; its other columns are copied into the output."
+_ESCAPED = r"The manifest's paths are escaped as in the path column of our tables (\xNN, \\)."
+_ARCHIVES = "Also read .tar, .tar.gz, .tar.zst and .zip files found in directories, not only those named."
+_EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
+_SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
+
+source_filters = options(
+    flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
+    path("--manifest", INPUT, "FILE", _MANIFEST),
+    option("--path-column", INPUT, "Column of the manifest that holds the paths.", metavar="NAME", of=SourceOptions),
+    flag("--escaped-paths", INPUT, _ESCAPED),
+    flag("--archives", INPUT, _ARCHIVES),
+    option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
+    option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
+    number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
+    number("--shard", INPUT, "I/N", ShardType(), _SHARD),
+)
+"""What can be said of the sources besides their names; `fold(SourceOptions, values)` takes it."""
+
+source_arguments = options(
+    click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path()), source_filters
+)
+"""The sources and their filters."""
+
+_MODEL = "Use a directory that finetune made, or a .keras file that contains an Xception, instead of --weights."
+_SIZE = "Width and height of the network's input in pixels [default: 299, or the model file's]."
+_RANGE = "Pixel range that the --model file expects: [-1, 1], [0, 1] or [0, 255]."
+_WEIGHTS_DIR = "Look for the ImageNet weights here first."
 
 
-def source_filters(function: F) -> F:
-    """What can be said of the sources besides their names."""
-    return stack(
-        [
-            flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
-            path(
-                "--manifest",
-                INPUT,
-                "FILE",
-                "Read the paths from a CSV or Parquet table; its other columns are copied into the output.",
-            ),
-            option(
-                "--path-column", INPUT, "Column of the manifest that holds the paths.", metavar="NAME", of=SourceOptions
-            ),
-            flag(
-                "--escaped-paths",
-                INPUT,
-                r"The manifest's paths are escaped as in the path column of our tables (\xNN, \\).",
-            ),
-            flag(
-                "--archives",
-                INPUT,
-                "Also read .tar, .tar.gz, .tar.zst and .zip files found in directories, not only those named.",
-            ),
-            option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
-            option(
-                "--exclude",
-                INPUT,
-                "Leave out files and directories that match GLOB. Repeatable.",
-                metavar="GLOB",
-                multiple=True,
-            ),
-            number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
-            number(
-                "--shard",
-                INPUT,
-                "I/N",
-                ShardType(),
-                "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap.",
-            ),
-        ],
-        function,
-    )
-
-
-def model_arguments(
-    *, classes: bool, labels: bool = True, seed: str = "Seed of the random weights."
-) -> Callable[[F], F]:
+def model_arguments(*, classes: bool, labels: bool = True, seed: str = "Seed of the random weights.") -> Decorator:
     """The model; `model_spec(values)` folds it.
 
     Args:
         classes, labels: whether the command has a use for `--classes` and `--labels`.
         seed: the help of `--seed`.
     """
+    weights = "ImageNet weights, random weights, or an HDF5 weights file."
     decorators = [
-        path(
-            "--model",
-            MODEL,
-            "PATH",
-            "Use a directory that finetune made, or a .keras file that contains an Xception, instead of --weights.",
-        ),
-        path(
-            "--weights",
-            MODEL,
-            "imagenet|none|PATH",
-            "ImageNet weights, random weights, or an HDF5 weights file.",
-            of=ModelSpec,
-        ),
+        path("--model", MODEL, "PATH", _MODEL),
+        path("--weights", MODEL, "imagenet|none|PATH", weights, of=ModelSpec),
     ]
     if classes:
         decorators.append(number("--classes", MODEL, "N", COUNT, "Number of classes; needed only with --weights none."))
     if labels:
         decorators.append(path("--labels", MODEL, "FILE", "Class names: a text file with one on each line, or JSON."))
-    decorators += [
-        number(
-            "--image-size",
-            MODEL,
-            "N",
-            COUNT,
-            "Width and height of the network's input in pixels [default: 299, or the model file's].",
-        ),
-        choice(
-            "--input-range",
-            MODEL,
-            INPUT_RANGES,
-            "Pixel range that the --model file expects: [-1, 1], [0, 1] or [0, 255].",
-        ),
-        path("--weights-dir", MODEL, "DIR", "Look for the ImageNet weights here first.", envvar="XCEPTION_WEIGHTS_DIR"),
+    return options(
+        *decorators,
+        number("--image-size", MODEL, "N", COUNT, _SIZE),
+        choice("--input-range", MODEL, INPUT_RANGES, _RANGE),
+        path("--weights-dir", MODEL, "DIR", _WEIGHTS_DIR, envvar="XCEPTION_WEIGHTS_DIR"),
         flag("--offline", MODEL, "Never use the network to download weights."),
         number("--seed", MODEL, "N", click.IntRange(min=0), seed, of=ModelSpec),
-    ]
-    return lambda function: stack(decorators, function)
+    )
 
 
 def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> ModelSpec:
@@ -168,46 +120,20 @@ def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> Mode
     return fold(ModelSpec, values, **{"pooling": None, "progress": progress} | fixed)
 
 
-def pixel_arguments(function: F) -> F:
-    """From file to pixels; `pixel_options(values)` folds them."""
-    return stack(
-        [
-            choice(
-                "--resize",
-                PIXELS,
-                RESIZE_MODES,
-                "Crop the centre, squash to a square, or pad to a square [default: crop, or the model's own].",
-            ),
-            choice(
-                "--interpolation", PIXELS, INTERPOLATIONS, "Resampling filter [default: bicubic, or the model's own]."
-            ),
-            number(
-                "--crop-pct",
-                PIXELS,
-                "SHARE",
-                float,
-                f"Share of the resized image's shorter side that crop keeps [default: {DEFAULT_CROP_PCT}].",
-            ),
-            choice(
-                "--jpeg-shrink",
-                PIXELS,
-                ["auto", "off"],
-                "auto decodes large JPEGs at reduced size, which is faster and changes pixels slightly.",
-                default="auto",
-                show_default=True,
-            ),
-            number(
-                "--max-pixels",
-                PIXELS,
-                "N",
-                COUNT,
-                "Refuse images with more than N pixels.",
-                default=DEFAULT_MAX_PIXELS,
-                show_default=True,
-            ),
-        ],
-        function,
-    )
+_RESIZE = "Crop the centre, squash to a square, or pad to a square [default: crop, or the model's own]."
+_INTERPOLATION = "Resampling filter [default: bicubic, or the model's own]."
+_CROP = f"Share of the resized image's shorter side that crop keeps [default: {DEFAULT_CROP_PCT}]."
+_SHRINK = "auto decodes large JPEGs at reduced size, which is faster and changes pixels slightly."
+_LARGEST = "Refuse images with more than N pixels."
+
+pixel_arguments = options(
+    choice("--resize", PIXELS, RESIZE_MODES, _RESIZE),
+    choice("--interpolation", PIXELS, INTERPOLATIONS, _INTERPOLATION),
+    number("--crop-pct", PIXELS, "SHARE", float, _CROP),
+    choice("--jpeg-shrink", PIXELS, ["auto", "off"], _SHRINK, default="auto", show_default=True),
+    number("--max-pixels", PIXELS, "N", COUNT, _LARGEST, default=DEFAULT_MAX_PIXELS, show_default=True),
+)
+"""From file to pixels; `pixel_options(values)` folds them."""
 
 
 def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
@@ -216,92 +142,57 @@ def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
     return {"jpeg_shrink": values["jpeg_shrink"] == "auto", **{name: values[name] for name in names}}
 
 
-def run_arguments(function: F) -> F:
-    """Use of the machine; `fold(RunOptions, values)` takes them, and `profile` stays with the command."""
-    batch_size = number(
-        "--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True
-    )
-    profile = flag("--profile", RUN, "At the end, print a table of where the time went.")
-    precision = "Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."
-    return stack([batch_size, *machine_options(precision), profile], function)
+_DEVICE = "Where to compute. auto: all GPUs, or the CPU if there is none."
+_WORKERS = "Images to decode at the same time [default: one per processor]."
+_TIMEOUT = "Longest time to read and decode one image."
 
 
-def machine_options(precision: str) -> list[Decorator]:
+def machine_options(precision: str) -> Decorator:
     """Declares `--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
-    return [
+    seconds = click.FloatRange(0, MAX_TIMEOUT, min_open=True)
+    return options(
         choice("--precision", RUN, PRECISIONS, precision, of=RunOptions),
-        option(
-            "--device",
-            RUN,
-            "Where to compute. auto: all GPUs, or the CPU if there is none.",
-            metavar="auto|cpu|gpu|gpu:I",
-            of=RunOptions,
-        ),
-        number(
-            "--workers",
-            RUN,
-            "N",
-            click.IntRange(1, MAX_WORKERS),
-            "Images to decode at the same time [default: one per processor].",
-        ),
-        number(
-            "--image-timeout",
-            RUN,
-            "SECONDS",
-            click.FloatRange(0, MAX_TIMEOUT, min_open=True),
-            "Longest time to read and decode one image.",
-            of=RunOptions,
-        ),
-    ]
+        option("--device", RUN, _DEVICE, metavar="auto|cpu|gpu|gpu:I", of=RunOptions),
+        number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), _WORKERS),
+        number("--image-timeout", RUN, "SECONDS", seconds, _TIMEOUT, of=RunOptions),
+    )
 
 
-def output_arguments(formats: tuple[str, ...]) -> Callable[[F], F]:
+run_arguments = options(
+    number("--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True),
+    machine_options("Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."),
+    flag("--profile", RUN, "At the end, print a table of where the time went."),
+)
+"""Use of the machine; `fold(RunOptions, values)` takes it, and `profile` stays with the command."""
+
+_OUTPUT = (
+    "Write the table to a file, to a directory of Parquet parts, or with - to standard output [default: a table on a "
+    "terminal, CSV on a pipe]."
+)
+_FORMAT = "Format of the table [default: from the extension of FILE; csv on a pipe]."
+_CSV_SAFE = (
+    "In CSV, put an apostrophe before texts that a spreadsheet would take for formulas. Irreversible: such files "
+    "cannot be verified or merged."
+)
+_ERRORS_OUT = "Write the paths of the images that failed to FILE, each ended by NUL, to be read again with - -0."
+_MAX_ERRORS = "Stop once more than N images have failed. Finished rows are kept."
+_RESTART = "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)"
+_RETRY = "When an unfinished run is continued, try again the images that failed before."
+_PART_SECONDS = "Save progress every S seconds, if that comes first."
+
+
+def output_arguments(formats: tuple[str, ...]) -> Decorator:
     """Where the rows go; `fold(SaveOptions, values)` takes how they are kept."""
-    decorators = [
-        path(
-            "-o --output",
-            OUTPUT,
-            "FILE|DIR/",
-            "Write the table to a file, to a directory of Parquet parts, or with - to standard output [default: a "
-            "table on a terminal, CSV on a pipe].",
-        ),
-        choice(
-            "--format", OUTPUT, formats, "Format of the table [default: from the extension of FILE; csv on a pipe]."
-        ),
+    seconds = click.FloatRange(0, min_open=True)
+    return options(
+        path("-o --output", OUTPUT, "FILE|DIR/", _OUTPUT),
+        choice("--format", OUTPUT, formats, _FORMAT),
         flag("--overwrite", OUTPUT, "Replace FILE or DIR if it exists."),
-        flag(
-            "--csv-safe",
-            OUTPUT,
-            "In CSV, put an apostrophe before texts that a spreadsheet would take for formulas. Irreversible: such "
-            "files cannot be verified or merged.",
-        ),
-        path(
-            "--errors-out",
-            OUTPUT,
-            "FILE",
-            "Write the paths of the images that failed to FILE, each ended by NUL, to be read again with - -0.",
-        ),
-        number(
-            "--max-errors",
-            OUTPUT,
-            "N",
-            click.IntRange(0),
-            "Stop once more than N images have failed. Finished rows are kept.",
-        ),
-        flag(
-            "--restart",
-            OUTPUT,
-            "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)",
-        ),
-        flag("--retry-errors", OUTPUT, "When an unfinished run is continued, try again the images that failed before."),
+        flag("--csv-safe", OUTPUT, _CSV_SAFE),
+        path("--errors-out", OUTPUT, "FILE", _ERRORS_OUT),
+        number("--max-errors", OUTPUT, "N", click.IntRange(0), _MAX_ERRORS),
+        flag("--restart", OUTPUT, _RESTART),
+        flag("--retry-errors", OUTPUT, _RETRY),
         number("--part-rows", OUTPUT, "N", COUNT, "Save progress every N rows.", of=SaveOptions),
-        number(
-            "--part-seconds",
-            OUTPUT,
-            "S",
-            click.FloatRange(0, min_open=True),
-            "Save progress every S seconds, if that comes first.",
-            of=SaveOptions,
-        ),
-    ]
-    return lambda function: stack(decorators, function)
+        number("--part-seconds", OUTPUT, "S", seconds, _PART_SECONDS, of=SaveOptions),
+    )

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from xcli.cli.help import MESSAGES, F, option, path, stack
+from xcli.cli.help import MESSAGES, option, options, path
+from xcli.core.text import one_line
 
 
 class Messages:
@@ -23,15 +24,10 @@ class Messages:
         self.log_file: str | None = None
 
     def apply(self) -> None:
-        """Sets the logger of the package up."""
+        """Sets up the logger of the package."""
         logger = logging.getLogger("xcli")
-        shown = (
-            logging.DEBUG
-            if self.debug
-            else {1: logging.INFO, -1: logging.ERROR}.get(
-                max(-1, min(self.level, 2)), logging.WARNING if self.level < 1 else logging.DEBUG
-            )
-        )
+        levels = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+        shown = logging.DEBUG if self.debug else levels[max(-1, min(self.level, 2)) + 1]
         for old in list(logger.handlers):
             logger.removeHandler(old)
         console = _CurrentStderr()
@@ -48,31 +44,26 @@ class Messages:
             logger.addHandler(file)
             logger.setLevel(logging.DEBUG)
         logger.propagate = False
-        # A reader of standard error that has gone is no reason to complain to it.
+        # Nobody reads a complaint that standard error was closed.
         logging.raiseExceptions = False
 
 
 class _OneLine(logging.Formatter):
-    """Messages name files, and a file's name must not drive the terminal."""
+    """Escapes control characters in messages: names of files must not control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from xcli.core.text import one_line
-
         return one_line(super().format(record))
 
 
 class _LogLine(logging.Formatter):
-    """One line a message in the log file too, for `tail` and `less -R` show it on a terminal; tracebacks follow as
-    they are."""
+    """Escapes control characters in the messages of the log file; tracebacks follow as they are."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        from xcli.core.text import one_line
-
         return one_line(super().formatMessage(record))
 
 
 class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever `sys.stderr` is at the time; it changes when native output is captured."""
+    """Writes to the current `sys.stderr`, which changes when native output is captured."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -84,30 +75,28 @@ def messages_of(ctx: click.Context) -> Messages:
     return ctx.find_root().ensure_object(Messages)
 
 
-def message_arguments(function: F) -> F:
-    """-v, -q, --debug and --log-file; they act at once and are not passed on."""
+def _louder(ctx: click.Context, _: click.Parameter, value: int) -> None:
+    messages_of(ctx).level += value
 
-    def louder(ctx: click.Context, _: click.Parameter, value: int) -> None:
-        messages_of(ctx).level += value
 
-    def quieter(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        messages_of(ctx).level -= int(value)
+def _quieter(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    messages_of(ctx).level -= int(value)
 
-    def debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        messages_of(ctx).debug |= value
 
-    def log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-        messages_of(ctx).log_file = value or messages_of(ctx).log_file
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    messages_of(ctx).debug |= value
 
-    shared: dict[str, Any] = {"expose_value": False, "is_eager": True}
-    return stack(
-        [
-            option(
-                "-v --verbose", MESSAGES, "-v: more detail; -vv: debug output.", count=True, callback=louder, **shared
-            ),
-            option("-q --quiet", MESSAGES, "Show only errors.", is_flag=True, callback=quieter, **shared),
-            option("--debug", MESSAGES, "Show a traceback with each error.", is_flag=True, callback=debug, **shared),
-            path("--log-file", MESSAGES, "FILE", "Append all messages to FILE.", callback=log_file, **shared),
-        ],
-        function,
-    )
+
+def _log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    messages_of(ctx).log_file = value or messages_of(ctx).log_file
+
+
+_AT_ONCE: dict[str, Any] = {"expose_value": False, "is_eager": True}
+
+message_arguments = options(
+    option("-v --verbose", MESSAGES, "-v: more detail; -vv: debug output.", count=True, callback=_louder, **_AT_ONCE),
+    option("-q --quiet", MESSAGES, "Show only errors.", is_flag=True, callback=_quieter, **_AT_ONCE),
+    option("--debug", MESSAGES, "Show a traceback with each error.", is_flag=True, callback=_debug, **_AT_ONCE),
+    path("--log-file", MESSAGES, "FILE", "Append all messages to FILE.", callback=_log_file, **_AT_ONCE),
+)
+"""-v, -q, --debug and --log-file; they act at once and are not passed to the command."""

@@ -1,7 +1,7 @@
-"""Work in pieces that go to other processes, and the result of each piece.
+"""Blocks: pieces of work that go to other processes, and their results.
 
-A block holds a fixed number of images, or one archive. Its number is that of its part in the output, so that parts in
-the order of their names have the order of the sources. The same listing always gives the same blocks.
+A block has a fixed number of images, or one archive. Its number is that of its part in the output, so that parts in
+the order of their names have the rows in the order of the sources. The same listing always gives the same blocks.
 """
 
 from __future__ import annotations
@@ -87,16 +87,16 @@ def blocks_of(refs: Iterable[ImageRef], rows: int) -> Iterator[Block]:
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What became of a block.
+    """The result of a block.
 
     Attributes:
         number: that of the block.
-        ok: rows that are not errors.
+        ok: number of rows that are not errors.
         errors: number of error rows by reason.
         skipped: number of entries of an archive that are not inputs, by reason.
-        resumed: whether its part was there already.
+        resumed: whether its part is from an earlier run.
         fingerprint: digest of the run's fingerprint.
-        notes: what is to be said about the model.
+        notes: remarks about the model for the user.
         failure: the error that ends the run, or None.
     """
 

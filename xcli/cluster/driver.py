@@ -65,11 +65,11 @@ class ClusterRun:
         make_task: makes the task for the loaded model, on every worker.
         pixels: arguments of `preprocessing_for`.
         options: how to use the machines.
-        save: how to keep what is result, and what to do about errors.
+        save: how to keep finished rows, and what to do about errors.
         cluster: what may be used of the cluster.
         command_line: for `_meta.json`.
         on_images: called with the number of images and of errors of every block.
-        report: what became of the images so far.
+        report: counts of the rows so far.
         worker: the class that computes blocks (for tests).
     """
 
@@ -172,7 +172,7 @@ class ClusterRun:
         )
 
     def _options(self, workers: WorkerResources) -> RunOptions:
-        """Returns how a worker uses its machine: it sees only its own GPUs, and none if it was given none."""
+        """Returns how a worker uses its machine: it sees only the GPUs that it was given."""
         if workers.gpus:
             return self.options
         if self.options.device == "gpu":
@@ -205,22 +205,18 @@ class ClusterRun:
         return count, chain(ahead, refs)
 
     def _compare(self, earlier: EarlierRun, workers: WorkerResources, folder: SharedDataset) -> None:
-        """Says that the output is finished, after a worker has confirmed that it would make the same rows.
-
-        Raises:
-            OutputError: the rows would be others.
-        """
+        """Says that the output is finished, after a worker has confirmed that it would write the same rows."""
         count, _ = self._ahead()
         job = self._job(workers, count, earlier.batch_size)
         for result in self._results(stage_blocks([Block(PROBE, ())]), job, workers, None):
             if result.fingerprint != earlier.fingerprint:
                 raise other_settings(self._target)
-        folder.remove()  # what a driver left that was killed just after it had finished
+        folder.remove()  # removes the files of a driver that was killed just after it had finished
         say_finished(self._target, self.save)
 
     def _compute(self, workers: WorkerResources, earlier: dict[str, Any] | None) -> None:
         count, refs = self._ahead()
-        # Parts of an earlier run are kept unread, so one worker must confirm first that they are of the same run.
+        # The driver does not read parts of an earlier run, so a worker must confirm first that they belong to it.
         probe = [] if earlier is None else [Block(PROBE, ())]
         blocks = stage_blocks(chain(probe, self._blocks(refs)))
         images = sum(images or LONG_RUN for images in self._images.values())
@@ -241,12 +237,7 @@ class ClusterRun:
             yield result
 
     def _count(self, result: BlockResult) -> None:
-        """Adds the result of a block to the counts.
-
-        Raises:
-            XcliError: the block has another number of rows than of images.
-            TooManyErrors: there are more errors than `--max-errors` allows.
-        """
+        """Adds the result of a block to the counts, and checks it."""
         if result.number == PROBE or result.number in self._rows:
             return
         expected = self._images[result.number]
@@ -270,15 +261,11 @@ class ClusterRun:
     # The end
 
     def _check_parts(self, folder: SharedDataset) -> None:
-        """Checks that the directory holds the part of every block, with the right number of rows, and no other part.
-
-        Raises:
-            XcliError: it does not.
-        """
+        """Checks that the directory has the part of every block, with the right number of rows, and no other part."""
         missing = self._images.keys() - self._rows.keys()
         if missing:
             raise XcliError(f"the counts do not agree: there is no result of {len(missing)} blocks; please report this")
-        # An archive is one reference, whatever it holds.
+        # An archive is listed as one reference.
         if self.listing.listed != sum(1 if images is None else images for images in self._images.values()):
             raise XcliError("the counts do not agree: images were listed that are in no block; please report this")
         self.report.skipped = dict(self._skipped + Counter(self.listing.skipped))

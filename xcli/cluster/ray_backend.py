@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
@@ -26,7 +26,7 @@ _CALLS, _IN_FLIGHT = 2, 3
 """Blocks that a worker computes at the same time (one with the engine, one before or after), and that it is given."""
 
 _ENOUGH = 0.9
-"""WorkerResources of a cluster's processors or GPUs that the workers should use."""
+"""Share of a cluster's processors or GPUs that the workers should use."""
 
 _QUIET = {
     "RAY_enable_metrics_collection": "0",
@@ -34,7 +34,7 @@ _QUIET = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
 }
-"""Settings of a cluster that lives only for one run: nobody looks at its metrics."""
+"""Settings of a cluster that is started for one run: nobody looks at its metrics."""
 
 log = logging.getLogger("xcli")
 
@@ -59,13 +59,7 @@ class ClusterOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """The number of workers, and what each of them gets.
-
-    Attributes:
-        workers: number of workers.
-        cpus: processors of each.
-        gpus: GPUs of each.
-    """
+    """The number of workers, and the processors and GPUs of each."""
 
     workers: int
     cpus: int
@@ -81,7 +75,7 @@ def require_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("--runner ray needs Ray Data; install it with: pip install 'ray[data]'") from None
+        raise UsageError("--runner ray needs Ray; install it with: pip install 'ray>=2.59'") from None
     return ray
 
 
@@ -152,13 +146,7 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResour
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = divide(nodes, options, use_gpus=use_gpus)
-        log.info(
-            "Ray: %d machines, %d workers of %d CPUs and %d GPUs",
-            len(nodes),
-            resources.workers,
-            resources.cpus,
-            resources.gpus,
-        )
+        log.info("Ray: %d machines, %d workers of %d CPUs and %d GPUs", len(nodes), *astuple(resources))
         yield resources
     finally:
         ray.shutdown()
@@ -168,8 +156,8 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResour
 def _away_from_here() -> Iterator[None]:
     """A context whose current directory is the root of the file system.
 
-    Ray puts the current directory, and that of the program if modules are looked for there, in front of the places
-    where workers look for modules; images lie there, which may be anybody's, and Python files beside them.
+    Ray makes workers import modules from the directory in which it was started. That may be a directory of images from
+    anybody, with Python files among them.
     """
     here = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -189,24 +177,18 @@ def _handlers() -> dict[int, Any]:
 
 
 class _FingerprintProxy(RunFingerprint):
-    """The run's fingerprint, which is kept by an actor in another process.
-
-    Args:
-        actor: its handle.
-    """
+    """The run's fingerprint, which is kept by an actor in another process."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     def offer(self, fingerprint: dict[str, Any] | None) -> dict[str, Any] | None:
-        """See `RunFingerprint`."""
         import ray
 
         found: dict[str, Any] | None = ray.get(self._actor.offer.remote(fingerprint))
         return found
 
     def begin(self, number: int) -> int:
-        """See `RunFingerprint`."""
         import ray
 
         return int(ray.get(self._actor.begin.remote(number)))
@@ -258,26 +240,20 @@ def run_blocks(
 
 
 class _Workers:
-    """The workers of a run, as actors. One that dies is replaced, and its blocks are given to others.
-
-    Args:
-        kind: the class of the workers.
-        arguments: those of its constructor.
-        resources: number and size of the workers.
+    """The workers of a run, as actors. One that is killed is replaced, and its blocks are given to others.
 
     Attributes:
-        tasks: the actor and the block of each call whose result has not been fetched; the block of the first call of
-            an actor is None: it ends as soon as the actor is there.
+        tasks: the actor and the block of each call whose result has not been fetched; the block of an actor's first
+            call is None: it ends as soon as the actor runs.
     """
 
     def __init__(self, kind: type, arguments: tuple[Any, ...], resources: WorkerResources) -> None:
         import ray
 
         self._arguments = arguments
-        self._actor = ray.remote(_Actor).options(
+        self._actor: Any = ray.remote(kind).options(
             num_cpus=resources.cpus, num_gpus=resources.gpus, max_concurrency=_CALLS
         )
-        self._kind = kind
         self.tasks: dict[Any, tuple[Any, Any]] = {}
         self._ready: list[Any] = []
         self._deaths = 0
@@ -285,12 +261,12 @@ class _Workers:
             self._start()
 
     def _start(self) -> None:
-        # Blocks go only to actors that are there: one that waits for a machine may wait for ever.
-        actor: Any = self._actor.remote(self._kind, self._arguments)
-        self.tasks[actor.is_there.remote()] = (actor, None)
+        # Blocks go only to actors that run: one that waits for a machine may wait for ever.
+        actor: Any = self._actor.remote(*self._arguments)
+        self.tasks[actor.__ray_ready__.remote()] = (actor, None)
 
     def submit(self, waiting: deque[Any]) -> None:
-        """Gives blocks to the workers that have room for them."""
+        """Gives blocks to workers that have fewer than they may have."""
         busy = Counter(id(actor) for actor, _ in self.tasks.values())
         for _ in range(_IN_FLIGHT):
             for actor in self._ready:
@@ -300,7 +276,7 @@ class _Workers:
                     self.tasks[actor.compute.remote(block)] = (actor, block)
 
     def finished(self, waiting: deque[Any]) -> list[BlockResult]:
-        """Waits until a call has ended; returns the results, and puts the blocks of dead workers back."""
+        """Waits until a call has ended; returns the results, and puts the blocks of killed workers back."""
         import ray
 
         results = []
@@ -322,9 +298,9 @@ class _Workers:
         return results
 
     def _replace(self, actor: Any, error: Exception, *, started: bool) -> None:
-        """Starts another worker in place of a dead one, unless workers do nothing but die.
+        """Starts another worker in place of a killed one, unless too many in a row were killed.
 
-        Every call of a dead worker ends in the same error; only the first of them finds it among those that are ready.
+        Every call of a killed worker ends in the same error; only the first finds it among those that are ready.
         """
         if started and not any(one is actor for one in self._ready):
             return
@@ -335,24 +311,9 @@ class _Workers:
         self._start()
 
 
-class _Actor:
-    """A worker in a process of its own."""
-
-    def __init__(self, kind: type, arguments: tuple[Any, ...]) -> None:
-        self._worker = kind(*arguments)
-
-    def is_there(self) -> None:
-        """Returns as soon as the process runs."""
-
-    def compute(self, block: Block) -> BlockResult:
-        """See `Worker.compute`."""
-        result: BlockResult = self._worker.compute(block)
-        return result
-
-
 @contextmanager
 def _ray_errors() -> Iterator[None]:
-    """A context in which an exception of Ray becomes a `ClusterError` of one line."""
+    """A context that turns exceptions of Ray into a `ClusterError` of one line."""
     import ray
 
     try:

@@ -187,8 +187,6 @@ class Worker:
             self._folder.unlink(part_name(block.number), sidecar_name(block.number))
         return self._compute(block)
 
-    # A part that is already there
-
     def _finished_part(self, block: Block) -> BlockResult | None:
         """Returns the result of a block whose part is there and still valid, or None."""
         assert self._folder is not None
@@ -215,8 +213,6 @@ class Worker:
             resumed=True,
             fingerprint=digest(shared),
         )
-
-    # A part that is made
 
     def _ready(self) -> None:
         """Loads the model and traces the engine for the first block that needs it."""

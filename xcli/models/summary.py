@@ -18,12 +18,12 @@ class LayerInfo:
     """One layer: its name for `--layer`, its kind, and its costs for one image.
 
     Attributes:
-        shape: of its output for one image, without the batch.
+        output_shape: of its output for one image, without the batch.
     """
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import Progress, open_console, show_profile, summary
-from xcli.cli.help import INPUT, OUTPUT, Command, Decorator, F, choice, flag, fold, number, option, path, stack
+from xcli.cli.display import Progress, open_console, print_facts, show_profile, summary
+from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
     model_arguments,
     model_spec,
@@ -50,19 +50,14 @@ WORST = 20
 log = logging.getLogger("xcli")
 
 
-def label_columns() -> list[Decorator]:
-    """Declares the options that name the columns of a manifest of labelled images."""
-    texts = (
-        ("--path-column", PATH, "Column of the manifest that holds the paths."),
-        ("--label-column", LABEL, "Column of the manifest that holds the labels."),
-    )
-    return [
-        option(name, INPUT, text, metavar="NAME", default=column, show_default=True) for name, column, text in texts
-    ]
+_PATHS = "Column of the manifest that holds the paths."
+_LABELS = "Column of the manifest that holds the labels."
 
-
-def _label_columns(function: F) -> F:
-    return stack(label_columns(), function)
+label_columns = options(
+    option("--path-column", INPUT, _PATHS, metavar="NAME", default=PATH, show_default=True),
+    option("--label-column", INPUT, _LABELS, metavar="NAME", default=LABEL, show_default=True),
+)
+"""The columns of a manifest of labelled images."""
 
 
 @click.command(cls=Command)
@@ -73,7 +68,7 @@ def _label_columns(function: F) -> F:
     SPLIT_CHOICES,
     "Which part of DATA to use [default: test if there is one, else validation, else all].",
 )
-@_label_columns
+@label_columns
 @path(
     "-o --output",
     OUTPUT,
@@ -177,23 +172,15 @@ def show(metrics: Metrics, elsewhere: str = "-o DIR and --json have them all") -
         metrics: what to print.
         elsewhere: says where classes are that the table leaves out.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     console = open_console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    table.add_row("images", f"{metrics.n:,}")
-    table.add_row("top-1", _share(metrics.top1))
+    facts = [("images", f"{metrics.n:,}"), ("top-1", _share(metrics.top1))]
     if len(metrics.labels) > 5:
-        table.add_row("top-5", _share(metrics.top5))
+        facts.append(("top-5", _share(metrics.top5)))
     for name, values in (("macro average", metrics.macro), ("weighted average", metrics.weighted)):
         shown = f"precision {values['precision']:.4f}, recall {values['recall']:.4f}, F1 {values['f1']:.4f}"
-        table.add_row(name, shown)
+        facts.append((name, shown))
     ece = "none: the scores are no probabilities" if metrics.n and metrics.ece is None else _share(metrics.ece)
-    table.add_row("calibration error", Text(ece))
-    console.print(table)
+    print_facts(console, [*facts, ("calibration error", ece)])
     console.print()
     show_classes(console, metrics, elsewhere)
 

@@ -16,14 +16,13 @@ from xcli.cli.help import (
     RUN,
     TRAINING,
     Command,
-    F,
     choice,
     flag,
     fold,
     number,
     option,
+    options,
     path,
-    stack,
 )
 from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.table_request import command_line
@@ -61,167 +60,76 @@ SHOWN_BAD = 10
 log = logging.getLogger("xcli")
 
 
-def _data_arguments(function: F) -> F:
-    return stack(
-        [
-            click.argument("data", metavar="DATA", type=click.Path()),
-            *label_columns(),
-            number(
-                "--val-split",
-                INPUT,
-                "SHARE",
-                click.FloatRange(0, 1, max_open=True),
-                "Share of each class to use for validation if DATA has no validation part; 0 uses none.",
-                of=Recipe,
-            ),
-            path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
-            flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
-            flag("--restart", OUTPUT, "Discard an unfinished run and start again."),
-            path("--tensorboard", OUTPUT, "DIR", "Write loss, accuracy and learning rate to DIR for TensorBoard."),
-        ],
-        function,
-    )
+_VAL_SPLIT = "Share of each class to use for validation if DATA has no validation part; 0 uses none."
+_TENSORBOARD = "Write loss, accuracy and learning rate to DIR for TensorBoard."
 
+_data_arguments = options(
+    click.argument("data", metavar="DATA", type=click.Path()),
+    label_columns,
+    number("--val-split", INPUT, "SHARE", click.FloatRange(0, 1, max_open=True), _VAL_SPLIT, of=Recipe),
+    path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
+    flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
+    flag("--restart", OUTPUT, "Discard an unfinished run and start again."),
+    path("--tensorboard", OUTPUT, "DIR", _TENSORBOARD),
+)
 
-def _augmentation_arguments(function: F) -> F:
-    return stack(
-        [
-            number(
-                "--views",
-                PIXELS,
-                "N",
-                click.IntRange(1, MAX_VIEWS),
-                "Variants of each training image, computed once: the image, its mirror image, then random crops with "
-                f"changed colours. Each epoch trains on one of them [default: {BLOCK_VIEWS}; {HEAD_VIEWS} with "
-                "--unfreeze none].",
-            ),
-            option("--flip/--no-flip", PIXELS, "Mirror views left to right.", of=Augmentation),
-            number(
-                "--crop",
-                PIXELS,
-                "SHARE",
-                click.FloatRange(0, 1, min_open=True),
-                "Smallest share of the image's area that a random crop keeps; 1 does not crop.",
-                of=Augmentation,
-            ),
-            number(
-                "--colour",
-                PIXELS,
-                "SHARE",
-                click.FloatRange(0, 1, max_open=True),
-                "Largest change of brightness, contrast and saturation in random views: 0.3 is up to 30 %, 0 is none.",
-                of=Augmentation,
-            ),
-        ],
-        function,
-    )
+_VIEWS = (
+    "Variants of each training image, computed once: the image, its mirror image, then random crops with changed "
+    f"colours. Each epoch trains on one of them [default: {BLOCK_VIEWS}; {HEAD_VIEWS} with --unfreeze none]."
+)
+_CROP = "Smallest share of the image's area that a random crop keeps; 1 does not crop."
+_COLOUR = "Largest change of brightness, contrast and saturation in random views: 0.3 is up to 30 %, 0 is none."
 
+_augmentation_arguments = options(
+    number("--views", PIXELS, "N", click.IntRange(1, MAX_VIEWS), _VIEWS),
+    option("--flip/--no-flip", PIXELS, "Mirror views left to right.", of=Augmentation),
+    number("--crop", PIXELS, "SHARE", click.FloatRange(0, 1, min_open=True), _CROP, of=Augmentation),
+    number("--colour", PIXELS, "SHARE", click.FloatRange(0, 1, max_open=True), _COLOUR, of=Augmentation),
+)
 
-def _training_arguments(function: F) -> F:
-    epochs, rate = click.IntRange(1, MAX_EPOCHS), click.FloatRange(0, 1, min_open=True)
-    share, positive = click.FloatRange(0, 1, max_open=True), click.FloatRange(0, 100)
-    return stack(
-        [
-            choice(
-                "--unfreeze",
-                TRAINING,
-                UNFREEZE,
-                "Train this block, those above it and the head; none trains the head alone, all the whole network.",
-                metavar="none|block14|...|block1|all",
-                of=Recipe,
-            ),
-            number(
-                "--epochs",
-                TRAINING,
-                "N",
-                epochs,
-                f"Epochs of the unfrozen blocks [default: {BLOCK_EPOCHS}], or of the head alone [default: "
-                f"{HEAD_EPOCHS}].",
-            ),
-            number(
-                "--head-epochs",
-                TRAINING,
-                "N",
-                epochs,
-                f"Epochs of the head before the blocks are trained [default: {HEAD_EPOCHS}].",
-            ),
-            number(
-                "--learning-rate",
-                TRAINING,
-                "R",
-                rate,
-                f"Highest learning rate of the unfrozen blocks [default: {BLOCK_RATE:g}], or of the head alone "
-                f"[default: {HEAD_RATE:g}].",
-            ),
-            number(
-                "--head-learning-rate",
-                TRAINING,
-                "R",
-                rate,
-                f"Highest learning rate of the head before the blocks are trained [default: {HEAD_RATE:g}].",
-            ),
-            number("--label-smoothing", TRAINING, "SHARE", share, "Label-smoothing factor.", of=Recipe),
-            number("--dropout", TRAINING, "SHARE", share, "Dropout rate before the head.", of=Recipe),
-            number(
-                "--mixup",
-                TRAINING,
-                "ALPHA",
-                positive,
-                "Strength of mixup: alpha of its beta distribution.",
-                of=Recipe,
-            ),
-            number("--weight-decay", TRAINING, "W", positive, "Weight decay of the kernels (AdamW).", of=Recipe),
-            choice(
-                "--class-weights",
-                TRAINING,
-                CLASS_WEIGHTS,
-                "auto gives rare classes more weight: one over the square root of their frequency.",
-                of=Recipe,
-            ),
-            option(
-                "--calibrate/--no-calibrate",
-                TRAINING,
-                "At the end, fit one temperature to the validation images, so that scores are calibrated. It changes "
-                "no prediction.",
-                of=Recipe,
-            ),
-            number("--batch-size", TRAINING, "N", click.IntRange(1, MAX_BATCH), "Examples in each step.", of=Recipe),
-            number(
-                "--patience",
-                TRAINING,
-                "N",
-                click.IntRange(1, MAX_EPOCHS),
-                "Stop after N epochs without an improvement on the validation images.",
-                of=Recipe,
-            ),
-        ],
-        function,
-    )
+_EPOCHS, _RATE = click.IntRange(1, MAX_EPOCHS), click.FloatRange(0, 1, min_open=True)
+_SHARE, _POSITIVE = click.FloatRange(0, 1, max_open=True), click.FloatRange(0, 100)
 
+_UNFREEZE = "Train this block, those above it and the head; none trains the head alone, all the whole network."
+_BLOCKS = "none|block14|...|block1|all"
+_ALL_EPOCHS = f"Epochs of the unfrozen blocks [default: {BLOCK_EPOCHS}], or of the head alone [default: {HEAD_EPOCHS}]."
+_HEAD_EPOCHS = f"Epochs of the head before the blocks are trained [default: {HEAD_EPOCHS}]."
+_BLOCK_RATE = (
+    f"Highest learning rate of the unfrozen blocks [default: {BLOCK_RATE:g}], or of the head alone [default: "
+    f"{HEAD_RATE:g}]."
+)
+_HEAD_RATE = f"Highest learning rate of the head before the blocks are trained [default: {HEAD_RATE:g}]."
+_CLASS_WEIGHTS = "auto gives rare classes more weight: one over the square root of their frequency."
+_CALIBRATE = (
+    "At the end, fit one temperature to the validation images, so that scores are calibrated. It changes no prediction."
+)
+_PATIENCE = "Stop after N epochs without an improvement on the validation images."
 
-def _machine_arguments(function: F) -> F:
-    return stack(
-        [
-            path(
-                "--cache-dir",
-                RUN,
-                "DIR",
-                "Keep the activations of the frozen part below DIR for the next run [default: the user's cache "
-                "directory].",
-            ),
-            number(
-                "--cache-size",
-                RUN,
-                "GIB",
-                click.FloatRange(0, min_open=True),
-                "Maximum size of the cache in GiB; the least recently used entries are removed.",
-                default=DEFAULT_CACHE_BYTES / GIB,
-                show_default=True,
-            ),
-            *machine_options("Arithmetic. auto: bfloat16 on a CPU that has instructions for it, else as in classify."),
-        ],
-        function,
-    )
+_training_arguments = options(
+    choice("--unfreeze", TRAINING, UNFREEZE, _UNFREEZE, metavar=_BLOCKS, of=Recipe),
+    number("--epochs", TRAINING, "N", _EPOCHS, _ALL_EPOCHS),
+    number("--head-epochs", TRAINING, "N", _EPOCHS, _HEAD_EPOCHS),
+    number("--learning-rate", TRAINING, "R", _RATE, _BLOCK_RATE),
+    number("--head-learning-rate", TRAINING, "R", _RATE, _HEAD_RATE),
+    number("--label-smoothing", TRAINING, "SHARE", _SHARE, "Label-smoothing factor.", of=Recipe),
+    number("--dropout", TRAINING, "SHARE", _SHARE, "Dropout rate before the head.", of=Recipe),
+    number("--mixup", TRAINING, "ALPHA", _POSITIVE, "Strength of mixup: alpha of its beta distribution.", of=Recipe),
+    number("--weight-decay", TRAINING, "W", _POSITIVE, "Weight decay of the kernels (AdamW).", of=Recipe),
+    choice("--class-weights", TRAINING, CLASS_WEIGHTS, _CLASS_WEIGHTS, of=Recipe),
+    option("--calibrate/--no-calibrate", TRAINING, _CALIBRATE, of=Recipe),
+    number("--batch-size", TRAINING, "N", click.IntRange(1, MAX_BATCH), "Examples in each step.", of=Recipe),
+    number("--patience", TRAINING, "N", _EPOCHS, _PATIENCE, of=Recipe),
+)
+
+_CACHE_DIR = "Keep the activations of the frozen part below DIR for the next run [default: the user's cache directory]."
+_CACHE_SIZE = "Maximum size of the cache in GiB; the least recently used entries are removed."
+_GIB: dict[str, Any] = {"default": DEFAULT_CACHE_BYTES / GIB, "show_default": True}
+
+_machine_arguments = options(
+    path("--cache-dir", RUN, "DIR", _CACHE_DIR),
+    number("--cache-size", RUN, "GIB", click.FloatRange(0, min_open=True), _CACHE_SIZE, **_GIB),
+    machine_options("Arithmetic. auto: bfloat16 on a CPU that has instructions for it, else as in classify."),
+)
 
 
 @click.command(cls=Command)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import open_console
+from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import COUNT, INPUT, MODEL, OUTPUT, Command, choice, flag, fold, number, option
 from xcli.cli.options import model_arguments, model_spec, source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
@@ -106,19 +106,10 @@ def _model(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
         "pooling": spec.pooling,
         "input_shape": [size, size, 3],
         "input_range": "xception",
-        "output_shape": list(described[-1].shape),
+        "output_shape": list(described[-1].output_shape),
         "parameters": sum(layer.parameters for layer in described),
         "multiply_adds": sum(layer.multiply_adds for layer in described),
-        "layers": [
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "output_shape": list(layer.shape),
-                "parameters": layer.parameters,
-                "multiply_adds": layer.multiply_adds,
-            }
-            for layer in described
-        ],
+        "layers": [asdict(layer) for layer in described],
     }
 
 
@@ -154,16 +145,8 @@ def _weights(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], show_layers: bool, found: Preflight | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     console = open_console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(report):
-        table.add_row(name, Text(one_line(value)))
-    console.print(table)
+    print_facts(console, _facts(report))
     if found is not None:
         _show_sources(console, found)
     if show_layers:

@@ -11,12 +11,11 @@ import click
 from xcli.checks.verify import Verdict
 from xcli.checks.verify import verify as check
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
-from xcli.cli.display import open_console
+from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import OUTPUT, Command, flag
 from xcli.cli.options import source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
-from xcli.core.text import one_line
 from xcli.sources.listing import list_images
 from xcli.tables.formats import open_table
 
@@ -60,16 +59,10 @@ def verify(ctx: click.Context, /, **values: Any) -> int:
 
 
 def _show(verdict: Verdict) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     console = open_console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for heading, value in _facts(verdict):
-        table.add_row(heading, Text(one_line(value)))
-    console.print(table)
+    print_facts(console, _facts(verdict))
     for line in described(verdict.findings):
         console.print(Text(line, style="" if verdict.passed else "red"), soft_wrap=True)
     console.print(Text(_conclusion(verdict), style="bold"), soft_wrap=True)
