@@ -43,7 +43,7 @@ def test_a_directory_of_parts(invoke: Invoke, photos: Path, tmp_path: Path) -> N
 
 def test_a_directory_takes_parquet_only(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     result = invoke("features", photos, *FAST, "-o", f"{tmp_path}/out/", "--format", "csv")
-    assert (result.code, "which gets parts in Parquet" in result.err) == (2, True), result
+    assert (result.code, "directories are written in Parquet" in result.err) == (2, True), result
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("sir")
     result = invoke("features", photos, *FAST, "-o", tmp_path / "letters", "--overwrite")

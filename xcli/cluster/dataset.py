@@ -25,7 +25,7 @@ class SharedDataset(Dataset):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self.fingerprint is None:
+        if kind is not None and self.fingerprint is None and not self._finished:
             self.fingerprint = self._read_fingerprint()  # so that parts that workers have finished are kept
         super().__exit__(kind, error, trace)
 

@@ -19,7 +19,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PART, PartWriter, map_sidecar, part_name, part_number, sidecar_name
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
@@ -28,7 +27,7 @@ from xcli.tables.parquet import ParquetReader
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, SUCCESS, provenance_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     import pyarrow as pa
@@ -131,26 +130,6 @@ class Dataset(Parts):
             raise
         self._load(restart)
 
-    def _read_fingerprint(self) -> dict[str, Any] | None:
-        # A finished dataset is not continued. It may have kept some sidecars, if its run was killed while it removed
-        # them; then parts without one are not damaged.
-        return None if self._finished else super()._read_fingerprint()
-
-    def _is_ours(self, name: str) -> bool:
-        return super()._is_ours(name) and name != DATASET_META
-
-    def _delete_parts(self) -> None:
-        # _SUCCESS goes first, so that no reader takes the remaining parts for a finished dataset. _meta.json goes last,
-        # because it shows that the parts are this program's.
-        self._folder.unlink(SUCCESS)
-        super()._delete_parts()
-        self._folder.unlink(DATASET_META)
-
-    def _remove_leftovers(self) -> None:
-        if self.fingerprint is None and not self._finished:
-            self._delete_parts()  # of a run that was killed while it deleted them
-        self._folder.unlink(*(name for name in self._folder.names() if name.startswith("_") and name.endswith(".tmp")))
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -193,15 +172,6 @@ class Dataset(Parts):
         self._intact.add(part_name(part.number))
 
     # The end of a run
-
-    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """See `Parts`; only of path, status and error."""
-        import pyarrow as pa
-
-        self._reopen(order)
-        statuses = pa.concat_tables(table.select(list(STATUS_COLUMNS)) for table in self._tables.values())
-        for start, stop in order.ranges():
-            yield from statuses.slice(start, stop - start).select(schema.names).to_batches()
 
     def drop_stale_rows(self, order: RowOrder) -> int:
         """Removes rows that the order does not have, because their inputs have changed or are gone, from the parts.

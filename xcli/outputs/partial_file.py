@@ -23,19 +23,16 @@ from xcli.storage.directories import open_folder
 from xcli.storage.locks import HOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pyarrow as pa
 
     from xcli.core.records import FileState
-    from xcli.outputs.resume import RowOrder
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
 
 SUFFIX = ".partial"
-
-_MAX_BATCH_ROWS = 1000
 
 
 class PartialFile(Parts):
@@ -76,10 +73,6 @@ class PartialFile(Parts):
             log.warning("%s; it is not needed any more", error)
         self._folder.remove()
 
-    def _remove_leftovers(self) -> None:
-        if self.fingerprint is None:
-            self._folder.unlink(*self._part_names())
-
     def _read_part(self, name: str) -> pa.Table:
         import pyarrow as pa
 
@@ -100,26 +93,6 @@ class PartialFile(Parts):
         writer, self._writer = self._writer, None
         writer.close()
         self._folder.publish(self._scratch, self._part, keep=True)
-
-    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """See `Parts`. The files are memory-mapped, so that memory does not grow with them."""
-        import pyarrow as pa
-
-        self._reopen(order)
-        tables = list(self._tables.values())
-        starts = [0]
-        for table in tables:
-            starts.append(starts[-1] + table.num_rows)
-        part = 0
-        for start, stop in order.ranges():
-            while start < stop:
-                while not starts[part] <= start < starts[part + 1]:
-                    part = part + 1 if start >= starts[part + 1] else 0
-                end = min(stop, starts[part + 1])
-                piece = tables[part].slice(start - starts[part], end - start).select(schema.names)
-                for batch in piece.to_batches(max_chunksize=_MAX_BATCH_ROWS):
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-                start = end
 
 
 def _check_content(folder: Folder) -> None:

@@ -19,7 +19,7 @@ from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.resume import FinishedRows
 from xcli.storage.streams import write_errors
-from xcli.tables.provenance import differences
+from xcli.tables.provenance import DATASET_META, SUCCESS, differences
 
 if TYPE_CHECKING:
     import re
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
+
+_MAX_BATCH_ROWS = 1000
 
 _OPTIONS = frozenset(
     "batch_size crop_pct csv_safe device dtype features_out format input_range interpolation label_type layer limit "
@@ -60,7 +62,7 @@ class Parts(ABC):
     """
 
     prefix: ClassVar[str] = ""
-    """Begins the names of all files in the folder that are not parts."""
+    """The beginning of the names of files in the folder that are not parts."""
 
     own_files: ClassVar[re.Pattern[str]]
     """Matches the names of all files that this program writes into the folder."""
@@ -75,6 +77,7 @@ class Parts(ABC):
         self._begun = 0.0
         self._next: int | None = None
         self._tables: dict[str, pa.Table] = {}
+        self._finished = False
         self.fingerprint: dict[str, Any] | None = None
         folder.lock(self.prefix + "lock", target)
 
@@ -100,28 +103,33 @@ class Parts(ABC):
     def _load(self, restart: bool) -> None:
         """Reads the parts of an earlier run, or removes them; every constructor ends with this."""
         try:
-            if restart:
-                self._delete_parts()
-            self.fingerprint = self._read_fingerprint()
+            # A finished output is not continued. Its run may have been killed while it removed its files.
+            self.fingerprint = None if restart or self._finished else self._read_fingerprint()
             if self.fingerprint is not None:
                 self._open_parts()
-            self._remove_leftovers()
+            elif not self._finished:
+                self._delete_parts()
+            self._folder.unlink(*(name for name in self._own_names() if name.endswith(".tmp")))
         except BaseException:
             self._folder.close()
             raise
 
-    @abstractmethod
-    def _remove_leftovers(self) -> None:
-        """Removes useless files of an earlier run that was killed, such as parts without a fingerprint."""
+    def _own_names(self) -> list[str]:
+        return list(filter(self.own_files.fullmatch, self._folder.names()))
 
     def _delete_parts(self) -> None:
-        # The fingerprint goes last: as long as it is there, the other files are known to be this program's.
-        run, lock = self.prefix + "run.json", self.prefix + "lock"
-        self._folder.unlink(*(name for name in self._folder.names() if self._is_ours(name) and name not in (run, lock)))
-        self._folder.unlink(run)
+        """Deletes everything but the lock.
 
-    def _is_ours(self, name: str) -> bool:
-        return self.own_files.fullmatch(name) is not None
+        `_SUCCESS` goes first, so that no reader takes the remaining parts for a finished output. What shows that the
+        files are this program's goes last.
+        """
+        names = [name for name in self._own_names() if name != self.prefix + "lock"]
+        last = [name for name in (self.prefix + "run.json", DATASET_META) if name in names]
+        if SUCCESS in names:
+            self._folder.unlink(SUCCESS)
+        self._folder.unlink(*(name for name in names if name not in (SUCCESS, *last)))
+        for name in last:
+            self._folder.unlink(name)
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
         text = self._folder.read(self.prefix + "run.json")
@@ -166,11 +174,7 @@ class Parts(ABC):
         self._folder.unlink(name)
 
     def _reopen(self, order: RowOrder) -> None:
-        """Opens the parts at the end of the run, when they have all rows.
-
-        Raises:
-            OutputError: rows are missing.
-        """
+        """Opens the parts at the end of the run, when they have all rows."""
         self._open_parts()
         if self.rows != order.rows:
             raise OutputError(
@@ -239,9 +243,29 @@ class Parts(ABC):
         number, self._next = self._next, self._next + 1
         return number
 
-    @abstractmethod
     def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yields the rows in this order, a limited number at a time; `schema` has some of their columns."""
+        """Yields the rows in this order, a limited number at a time; `schema` has some of the parts' columns.
+
+        Raises:
+            OutputError: rows are missing.
+        """
+        import pyarrow as pa
+
+        self._reopen(order)
+        tables = list(self._tables.values())
+        starts = [0]
+        for table in tables:
+            starts.append(starts[-1] + table.num_rows)
+        part = 0
+        for start, stop in order.ranges():
+            while start < stop:
+                while not starts[part] <= start < starts[part + 1]:
+                    part = part + 1 if start >= starts[part + 1] else 0
+                end = min(stop, starts[part + 1])
+                piece = tables[part].slice(start - starts[part], end - start).select(schema.names)
+                for batch in piece.to_batches(max_chunksize=_MAX_BATCH_ROWS):
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+                start = end
 
     def finished_statuses(self, order: RowOrder) -> Iterator[pa.RecordBatch]:
         """Yields path, status and error of the finished rows of this order, in the order in which they were written."""
