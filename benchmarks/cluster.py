@@ -269,7 +269,7 @@ def drive(count: int) -> None:
     from xcli.inference.options import RunOptions
     from xcli.inference.tasks import FeaturesTask
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.options import Output, SaveOptions
+    from xcli.outputs.options import Output, SaveOptions, TableRequest
     from xcli.outputs.target import Directory
     from xcli.sources.archives.listing import WholeArchives
     from xcli.sources.listing import list_images
@@ -279,16 +279,10 @@ def drive(count: int) -> None:
         names = "".join(f"bucket/{number // 1000:06}/photograph-{number:012}.jpg\n" for number in range(count))
         # Paths that cannot be looked at are rows too, so they need not exist; the stub does not open them.
         listing = list_images(SourceOptions(("-",)), stdin=io.BytesIO(names.encode()), archives=WholeArchives)
-        run = ClusterRun(
-            listing,
-            Output("features", Directory(f"{scratch}/out/"), "parquet"),
-            ModelSpec(weights="none", include_top=False),
-            FeaturesTask().for_model,
-            {},
-            RunOptions(),
-            SaveOptions(),
-            worker=Stub,
-        )
+        output = Output("features", Directory(f"{scratch}/out/"), "parquet")
+        spec, task = ModelSpec(weights="none", include_top=False), FeaturesTask().for_model
+        request = TableRequest(listing.options, spec, task, {}, RunOptions(), output, SaveOptions())
+        run = ClusterRun(listing, request, worker=Stub)
         begin, before = time.monotonic(), time.process_time()
         first: list[float] = []
         run.on_images = lambda images, failed: first.append(time.monotonic())

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,8 +24,7 @@ from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors,
 from xcli.inference.options import RunOptions
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.spec import ModelSpec
-from xcli.outputs.options import Output
-from xcli.outputs.save import SaveOptions
+from xcli.outputs.options import Output, SaveOptions, TableRequest
 from xcli.outputs.target import Directory
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
@@ -75,11 +75,10 @@ class StartedOnce(Worker):
     engines: ClassVar[dict[Any, Any]] = {}
 
     def _ready(self) -> None:
-        key = (
-            self._job.make_task.func if isinstance(self._job.make_task, partial) else str(self._job.make_task),
-            self._job.spec,
-        )
-        if self._predictor is None and key in self.engines and self.engines[key][0] == self._job.options:
+        request = self._job.request
+        task = request.make_task
+        key = (task.func if isinstance(task, partial) else str(task), request.spec)
+        if self._predictor is None and key in self.engines and self.engines[key][0] == request.run:
             self._predictor, self._schema = self.engines[key][1:]
             mine = self._fingerprint_of(self._predictor, self._schema)
             agreed = self._run_fingerprint.offer(mine)
@@ -88,7 +87,7 @@ class StartedOnce(Worker):
             self._fingerprint = mine
             return
         super()._ready()
-        self.engines[key] = (self._job.options, self._predictor, self._schema)
+        self.engines[key] = (request.run, self._predictor, self._schema)
 
 
 @pytest.fixture
@@ -124,15 +123,10 @@ def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = Fals
     listing = list_images(SourceOptions(tuple(map(str, sources)), **chosen), archives=WholeArchives)
     recording = SaveOptions(**{"part_rows": 2} | options)
     table = table or FeaturesTask().for_model
+    output = Output("features", Directory(f"{target}/"), "parquet", overwrite)
+    run = RunOptions(batch_size=2, device="cpu")
     return ClusterRun(
-        listing,
-        Output("features", Directory(f"{target}/"), "parquet", overwrite),
-        SPEC,
-        table,
-        {},
-        RunOptions(batch_size=2, device="cpu"),
-        recording,
-        worker=StartedOnce,
+        listing, TableRequest(listing.options, SPEC, table, {}, run, output, recording), worker=StartedOnce
     )
 
 
@@ -312,7 +306,7 @@ def test_another_batch_size_is_refused(fake: Fake, photos: Path, tmp_path: Path)
         make(tmp_path / "out", photos).run()
     fake.dies_after = None
     run = make(tmp_path / "out", photos)
-    run.options = RunOptions(batch_size=3, device="cpu")
+    run.request = replace(run.request, run=RunOptions(batch_size=3, device="cpu"))
     with pytest.raises(OutputError, match=r"with --batch-size 2, but the worker on .* has --batch-size 3"):
         run.run()
 
@@ -468,11 +462,11 @@ def test_shares(nodes: list[tuple[int, int]], options: dict[str, int], expected:
 
 def test_workers_without_gpus_compute_on_processors(fake: Fake, photos: Path, tmp_path: Path) -> None:
     run = make(tmp_path / "out", photos)
-    run.options = RunOptions(batch_size=2)
+    run.request = replace(run.request, run=RunOptions(batch_size=2))
     run.run()
     assert fake.jobs[0].options.device == "cpu"
     run = make(tmp_path / "other", photos)
-    run.options = RunOptions(batch_size=2, device="gpu")
+    run.request = replace(run.request, run=RunOptions(batch_size=2, device="gpu"))
     with pytest.raises(UsageError, match="workers have no GPU"):
         run.run()
 

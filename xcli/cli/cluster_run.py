@@ -18,8 +18,8 @@ from xcli.outputs.target import Directory
 from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
-    from xcli.cli.table_request import TableRequest
     from xcli.core.records import RunCounts
+    from xcli.outputs.options import TableRequest
 
 RUNNERS = LOCAL, RAY = "local", "ray"
 
@@ -72,7 +72,7 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
     from xcli.cluster.ray_backend import ClusterOptions, require_ray
     from xcli.sources.archives.listing import WholeArchives
 
-    _check_request(ctx, request)
+    _check_request(ctx, request, values)
     messages = messages_of(ctx)
     hide_library_output(debug=messages.debug)
     require_ray()
@@ -83,22 +83,11 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
         if listing.default_directory:
             log.warning("no SOURCE given: taking the current directory")
         with Progress(enabled=messages.level >= 0) as progress:
-            run = ClusterRun(
-                listing,
-                request.output,
-                request.spec,
-                request.make_task,
-                request.pixels,
-                request.run,
-                request.save,
-                chosen,
-                command_line=command_line(),
-                on_images=progress.count,
-            )
+            run = ClusterRun(listing, request, chosen, command_line(), progress.count)
             return run.report, run.run()
 
 
-def _check_request(ctx: click.Context, request: TableRequest) -> None:
+def _check_request(ctx: click.Context, request: TableRequest, values: dict[str, Any]) -> None:
     """Refuses what a run over a cluster cannot do, and an output that cannot be written."""
     target = request.output.target
     if not isinstance(target, Directory) or request.output.format != "parquet":
@@ -109,7 +98,7 @@ def _check_request(ctx: click.Context, request: TableRequest) -> None:
         raise UsageError(
             f"--device {request.run.device} is for one machine; workers of a cluster take the GPUs they are given"
         )
-    if request.profile:
+    if values["profile"]:
         raise UsageError("--profile is for one machine")
     if is_given(ctx, "part_seconds"):
         raise UsageError("--part-seconds is for one machine; with --runner ray a part has --part-rows images")

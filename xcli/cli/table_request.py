@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from click.core import ParameterSource
@@ -14,7 +13,7 @@ from xcli.cli.help import fold
 from xcli.cli.options import pixel_options
 from xcli.core.errors import UsageError
 from xcli.inference.options import RunOptions
-from xcli.outputs.options import Output, SaveOptions, check_output_options
+from xcli.outputs.options import Output, SaveOptions, TableRequest, check_output_options
 from xcli.outputs.target import Stream, parse_target
 from xcli.sources.options import SourceOptions
 from xcli.storage.urls import is_url
@@ -27,33 +26,6 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-
-
-@dataclass(frozen=True, slots=True)
-class TableRequest:
-    """What `classify` or `features` was asked for.
-
-    Attributes:
-        sources: what to list.
-        spec: the model.
-        make_task: makes the task for the loaded model.
-        pixels: arguments of `preprocessing_for`.
-        run: how to use the machine.
-        output: what to write, and where.
-        save: how to keep what is done.
-        profile: whether to print where the time went.
-        on_terminal: whether the rows are shown to a person instead of written.
-    """
-
-    sources: SourceOptions
-    spec: ModelSpec
-    make_task: Callable[[LoadedModel], Task]
-    pixels: dict[str, Any]
-    run: RunOptions
-    output: Output
-    save: SaveOptions
-    profile: bool
-    on_terminal: bool
 
 
 def parse_request(
@@ -69,11 +41,9 @@ def parse_request(
         UsageError: options that do not go together.
         OutputError: the object store of the output cannot be asked.
     """
-    name, format = values["output"], values["format"]
-    target = parse_target(name)
-    on_terminal = name is None and format is None and sys.stdout.isatty()
+    format, target = values["format"], parse_target(values["output"])
     save = fold(SaveOptions, values)
-    if on_terminal and save.csv_safe:
+    if save.csv_safe and is_on_terminal(values):
         raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
     if isinstance(target, Stream):
         for option in ("part_rows", "part_seconds"):
@@ -87,13 +57,16 @@ def parse_request(
         run=fold(RunOptions, values),
         output=Output(ctx.info_name or "", target, format or target.format(formats, "csv"), values["overwrite"]),
         save=save,
-        profile=values["profile"],
-        on_terminal=on_terminal,
     )
 
 
+def is_on_terminal(values: dict[str, Any]) -> bool:
+    """Whether the rows are shown to a person instead of written."""
+    return values["output"] is None and values["format"] is None and sys.stdout.isatty()
+
+
 def check_request(request: TableRequest) -> None:
-    """Finds what is in the way of the output, before a model is loaded for nothing.
+    """Checks that the output can be written, before a model is loaded.
 
     Raises:
         UsageError: options that do not go together, or the output is the manifest.

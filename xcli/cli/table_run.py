@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cli.cluster_run import is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
-from xcli.cli.table_request import check_request, command_line, parse_request
+from xcli.cli.table_request import check_request, command_line, is_on_terminal, parse_request
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.process import hide_library_output, reuse_freed_memory
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     import click
 
-    from xcli.cli.table_request import TableRequest
+    from xcli.cli.verbosity import Messages
     from xcli.core.records import RunCounts
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
+    from xcli.outputs.options import TableRequest
 
 log = logging.getLogger("xcli")
 
@@ -47,41 +48,35 @@ def run_table(
     begin = time.monotonic()
     messages = messages_of(ctx)
     messages.apply()
-    if is_on_cluster(ctx, values):
-        request = parse_request(ctx, values, spec, make_task, formats)
+    on_cluster = is_on_cluster(ctx, values)
+    request = parse_request(ctx, values, spec, make_task, formats)
+    if on_cluster:
         report, seconds = run_on_cluster(ctx, request, values)
         return ExitCode.OK if seconds is None else _close(report, seconds)
-    request = parse_request(ctx, values, spec, make_task, formats)
     check_request(request)
-    run, seconds = _run(request, show_progress=messages.level >= 0, debug=messages.debug)
+    run, seconds = _run(request, messages, on_terminal=is_on_terminal(values))
     if seconds is None:
         return ExitCode.OK
     code = _close(run.report, seconds)
-    if request.profile:
+    if values["profile"]:
         show_profile(run.profile, time.monotonic() - begin - seconds)
     return code
 
 
-def _run(request: TableRequest, *, show_progress: bool, debug: bool) -> tuple[Run, float | None]:
+def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tuple[Run, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
     with list_images(request.sources) as listing:
         if listing.default_directory:
             log.warning("no SOURCE given: taking the current directory")
-        quiet_libraries(debug=debug)
+        quiet_libraries(debug=messages.debug)
         model = load_model(request.spec)
         for note in model.notes:
             log.warning("%s", note)
         run = Run(listing, model, request.make_task(model), preprocessing_for(model, **request.pixels), request.run)
-        with Progress(enabled=show_progress) as progress:
-            seconds = save(
-                run,
-                request.output,
-                request.save,
-                command_line=command_line(),
-                on_batch=progress.advance,
-                show=(lambda schema: nullcontext(TerminalTable(schema, progress))) if request.on_terminal else None,
-            )
-    return run, seconds
+        with Progress(enabled=messages.level >= 0) as progress:
+            show = (lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None
+            line, advance = command_line(), progress.advance
+            return run, save(run, request.output, request.save, command_line=line, on_batch=advance, show=show)
 
 
 def quiet_libraries(debug: bool) -> None:

@@ -40,11 +40,8 @@ if TYPE_CHECKING:
     from xcli.cluster.blocks import BlockResult
     from xcli.cluster.ray_backend import WorkerResources
     from xcli.core.records import ImageRef
-    from xcli.inference.options import RunOptions
-    from xcli.inference.tasks import Task
-    from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.options import Output, SaveOptions
+    from xcli.outputs.options import TableRequest
     from xcli.outputs.target import EarlierRun
     from xcli.sources.listing import Listing
 
@@ -60,12 +57,7 @@ class ClusterRun:
 
     Attributes:
         listing: the sources, with archives as single references.
-        output: the directory to write; the provenance names its command.
-        spec: the model.
-        make_task: makes the task for the loaded model, on every worker.
-        pixels: arguments of `preprocessing_for`.
-        options: how to use the machines.
-        save: how to keep finished rows, and what to do about errors.
+        request: what to compute and to write; the output is a directory.
         cluster: what may be used of the cluster.
         command_line: for `_meta.json`.
         on_images: called with the number of images and of errors of every block.
@@ -74,12 +66,7 @@ class ClusterRun:
     """
 
     listing: Listing
-    output: Output
-    spec: ModelSpec
-    make_task: Callable[[LoadedModel], Task]
-    pixels: dict[str, Any]
-    options: RunOptions
-    save: SaveOptions
+    request: TableRequest
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     command_line: str | None = None
     on_images: Callable[[int, int], None] = lambda images, errors: None
@@ -95,8 +82,8 @@ class ClusterRun:
 
     @property
     def _target(self) -> Directory:
-        assert isinstance(self.output.target, Directory)
-        return self.output.target
+        assert isinstance(self.request.output.target, Directory)
+        return self.request.output.target
 
     def run(self) -> float | None:
         """Runs to the end.
@@ -117,16 +104,17 @@ class ClusterRun:
         import pyarrow as pa
 
         started, begin = datetime.now(UTC), time.monotonic()
-        earlier = None if self.output.overwrite else self._target.finished_run()
-        with SharedDataset(self._target, restart=self.save.restart, overwrite=self.output.overwrite) as folder:
-            with cluster(self.cluster, use_gpus=self.options.device != "cpu") as workers:
+        restart, overwrite = self.request.save.restart, self.request.output.overwrite
+        earlier = None if overwrite else self._target.finished_run()
+        with SharedDataset(self._target, restart=restart, overwrite=overwrite) as folder:
+            with cluster(self.cluster, use_gpus=self.request.run.device != "cpu") as workers:
                 if earlier is not None:
                     self._compare(earlier, workers, folder)
                     return None
                 try:
                     self._compute(workers, folder.fingerprint)
                 except TooManyErrors:
-                    list_errors(self.save.errors_out, folder.statuses(sorted(self._rows)))
+                    list_errors(self.request.save.errors_out, folder.statuses(sorted(self._rows)))
                     raise
             fingerprint = folder.shared_fingerprint()
             if self._fingerprints != {digest(fingerprint)}:
@@ -141,55 +129,41 @@ class ClusterRun:
         return time.monotonic() - begin
 
     def _job(
-        self,
-        workers: WorkerResources,
-        images: int,
-        pinned: int | None = None,
-        *,
-        long: bool = False,
-        continues: bool = False,
+        self, workers: WorkerResources, images: int, pinned: int | None, *, long: bool = False, continues: bool = False
     ) -> Job:
         from xcli.core.version import __version__
 
+        options = self.request.run
+        if not workers.gpus:
+            if options.device == "gpu":
+                raise UsageError(
+                    "--device gpu: workers have no GPU (--gpus-per-worker, or the cluster); use --device cpu"
+                )
+            options = replace(options, device="cpu")
         return Job(
-            command=self.output.command,
+            request=replace(self.request, sources=self.listing.options, run=options),
             target=self._target.name if self._target.remote else os.path.abspath(self._target.name),
-            directory=os.getcwd() if self._relative or _has_relative_files(self.spec) else None,
-            spec=self.spec,
-            make_task=self.make_task,
-            pixels=self.pixels,
-            options=self._options(workers),
-            sources=self.listing.options,
+            directory=os.getcwd() if self._relative or _has_relative_files(self.request.spec) else None,
             extra_columns=self.listing.extra_columns,
             images=images,
             batch_size=pinned,
             optimize_for_throughput=long,
-            part_rows=self.save.part_rows,
-            retry_errors=self.save.retry_errors,
             continues=continues,
             threads=workers.cpus,
             version=__version__,
         )
 
-    def _options(self, workers: WorkerResources) -> RunOptions:
-        """Returns how a worker uses its machine: it sees only the GPUs that it was given."""
-        if workers.gpus:
-            return self.options
-        if self.options.device == "gpu":
-            raise UsageError("--device gpu: workers have no GPU (--gpus-per-worker, or the cluster); use --device cpu")
-        return replace(self.options, device="cpu")
-
     # The work
 
     def _blocks(self, refs: Iterator[ImageRef]) -> Iterator[Block]:
-        for block in blocks_of(map(machine_independent, refs), self.save.part_rows):
+        for block in blocks_of(map(machine_independent, refs), self.request.save.part_rows):
             if block.archive is not None and self.listing.options.limit is not None:
                 raise UsageError(
                     "--limit does not go with archives and --runner ray: workers list archives, not the driver"
                 )
             if block.number == MAX_BLOCKS:
                 raise UsageError(
-                    f"there are more than {MAX_BLOCKS:,} parts of {self.save.part_rows:,} images, too many for "
+                    f"there are more than {MAX_BLOCKS:,} parts of {self.request.save.part_rows:,} images, too many for "
                     "their names to be in order; give a larger --part-rows"
                 )
             self._relative = self._relative or any(_is_relative(ref) for ref in block.refs)
@@ -212,7 +186,7 @@ class ClusterRun:
             if result.fingerprint != earlier.fingerprint:
                 raise other_settings(self._target)
         folder.remove()  # removes the files of a driver that was killed just after it had finished
-        say_finished(self._target, self.save)
+        say_finished(self._target, self.request.save)
 
     def _compute(self, workers: WorkerResources, earlier: dict[str, Any] | None) -> None:
         count, refs = self._ahead()
@@ -220,7 +194,7 @@ class ClusterRun:
         probe = [] if earlier is None else [Block(PROBE, ())]
         blocks = stage_blocks(chain(probe, self._blocks(refs)))
         images = sum(images or LONG_RUN for images in self._images.values())
-        job = self._job(workers, count, long=images >= LONG_RUN * workers.workers, continues=earlier is not None)
+        job = self._job(workers, count, None, long=images >= LONG_RUN * workers.workers, continues=earlier is not None)
         for result in self._results(blocks, job, workers, earlier):
             self._count(result)
 
@@ -256,7 +230,7 @@ class ClusterRun:
         report.resumed += result.rows if result.resumed else 0
         self.on_images(result.rows, failed)
         self._failed += 0 if result.resumed else failed
-        check_errors(self._failed, self.save.max_errors)
+        check_errors(self._failed, self.request.save.max_errors)
 
     # The end
 
@@ -270,7 +244,7 @@ class ClusterRun:
             raise XcliError("the counts do not agree: images were listed that are in no block; please report this")
         self.report.skipped = dict(self._skipped + Counter(self.listing.skipped))
         self.report.check(folder.verify_parts(self._rows))
-        list_errors(self.save.errors_out, folder.statuses(sorted(self._rows)))
+        list_errors(self.request.save.errors_out, folder.statuses(sorted(self._rows)))
 
 
 def _is_relative(ref: ImageRef) -> bool:

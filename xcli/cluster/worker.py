@@ -28,18 +28,14 @@ from xcli.sources.patterns import PathFilter
 from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import pyarrow as pa
 
     from xcli.core.records import ImageRef
-    from xcli.inference.options import RunOptions
     from xcli.inference.predictor import Predictor
-    from xcli.inference.tasks import Task
-    from xcli.models.network import LoadedModel
-    from xcli.models.spec import ModelSpec
+    from xcli.outputs.options import TableRequest
     from xcli.sources.manifests import ExtraColumn
-    from xcli.sources.options import SourceOptions
     from xcli.storage.directories import Folder
 
 
@@ -48,39 +44,25 @@ class Job:
     """Everything that a worker needs to know; it is sent to all of them.
 
     Attributes:
-        command: `classify` or `features`.
-        target: the dataset's directory: an absolute path, or a URL.
+        request: what to compute and to write.
+        target: the output's directory: an absolute path, or a URL.
         directory: the current directory of the driver, if there are relative paths; else None.
-        spec: the model.
-        make_task: makes the task for the loaded model.
-        pixels: arguments of `preprocessing_for`.
-        options: how to use the machine.
-        sources: what is listed, for the fingerprint and for the members of archives.
         extra_columns: columns that are copied from a manifest.
         images: number of images, as far as they were counted; no batch needs to be larger.
         batch_size: that of an earlier run, if the options leave it open.
         optimize_for_throughput: whether the run is long enough for an engine that starts later and runs faster.
-        part_rows: images in a block.
-        retry_errors: compute error rows again.
         continues: whether an earlier run has left parts.
         threads: processors of a worker.
         version: that of this package in the driver.
     """
 
-    command: str
+    request: TableRequest
     target: str
     directory: str | None
-    spec: ModelSpec
-    make_task: Callable[[LoadedModel], Task]
-    pixels: dict[str, Any]
-    options: RunOptions
-    sources: SourceOptions
     extra_columns: tuple[ExtraColumn, ...]
     images: int
     batch_size: int | None
     optimize_for_throughput: bool
-    part_rows: int
-    retry_errors: bool
     continues: bool
     threads: int
     version: str
@@ -197,9 +179,9 @@ class Worker:
         sidecar, note = found
         if (note.get("block"), note.get("run")) != (block.digest, digest(shared)):
             return None
-        kept = FinishedRows([sidecar], self._job.retry_errors)
+        kept = FinishedRows([sidecar], self._job.request.save.retry_errors)
         if block.archive is not None:
-            failed = self._job.retry_errors and ERROR_STATUS in sidecar.column(STATUS).to_pylist()
+            failed = self._job.request.save.retry_errors and ERROR_STATUS in sidecar.column(STATUS).to_pylist()
             if failed or note.get("archive") != _state_of(block.refs[0]):
                 return None
         elif len(kept) != len(block.refs) or next(RowOrder(kept).rest(iter(block.refs)), None) is not None:
@@ -222,22 +204,23 @@ class Worker:
         from xcli.inference.predictor import Predictor
         from xcli.models.loader import load_model, preprocessing_for
 
-        job = self._job
+        job, request = self._job, self._job.request
         reuse_freed_memory()
-        model = load_model(job.spec)
+        model = load_model(request.spec)
         # One decoder for each processor of this worker.
-        options = replace(job.options, workers=job.options.workers or job.threads)
-        predictor = Predictor(model, job.make_task(model), preprocessing_for(model, **job.pixels), options)
+        options = replace(request.run, workers=request.run.workers or job.threads)
+        preprocessing = preprocessing_for(model, **request.pixels)
+        predictor = Predictor(model, request.make_task(model), preprocessing, options)
         default = predictor.choose()
         shared = self._run_fingerprint.offer(None)
-        size = job.options.batch_size or job.batch_size or max(1, min(default, job.images))
-        if shared is not None and job.options.batch_size is None:
+        size = options.batch_size or job.batch_size or max(1, min(default, job.images))
+        if shared is not None and options.batch_size is None:
             size = shared["provenance"]["batch_size"]
         schema = self._start(predictor, size)
         fingerprint = self._fingerprint_of(predictor, schema)
         shared = self._run_fingerprint.offer(fingerprint)
         assert shared is not None
-        if shared["provenance"]["batch_size"] != size and job.options.batch_size is None:
+        if shared["provenance"]["batch_size"] != size and options.batch_size is None:
             # Another worker was first, and chose by the memory of its machine.
             schema = self._start(predictor, shared["provenance"]["batch_size"])
             fingerprint = self._fingerprint_of(predictor, schema)
@@ -250,9 +233,10 @@ class Worker:
         return predictor.start(batch_size, job.extra_columns, optimize_for_throughput=job.optimize_for_throughput)
 
     def _fingerprint_of(self, predictor: Predictor, schema: pa.Schema) -> dict[str, Any]:
-        job = self._job
-        runner = {"name": "ray", "part_rows": job.part_rows}
-        fingerprint = fingerprint_of(predictor.provenance(job.command), job.sources, schema, "parquet", runner=runner)
+        request = self._job.request
+        provenance = predictor.provenance(request.output.command)
+        runner = {"name": "ray", "part_rows": request.save.part_rows}
+        fingerprint = fingerprint_of(provenance, request.sources, schema, "parquet", runner=runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
     def _check(self, shared: dict[str, Any], fingerprint: dict[str, Any]) -> None:
@@ -287,7 +271,7 @@ class Worker:
 
     def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:
         """Yields the images of an archive that belong to this run, and counts the others."""
-        archive, sources = block.archive, self._job.sources
+        archive, sources = block.archive, self._job.request.sources
         assert archive is not None
         archives = Archives(PathFilter(sources.include, sources.exclude), skipped)
         for ref in archives.members(os.fsencode(archive.archive), archive.key):

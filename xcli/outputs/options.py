@@ -1,9 +1,9 @@
-"""How a run is saved: what to write, where, and what to do about errors."""
+"""What a run is asked for: what to compute, what to write and where, and what to do about errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.outputs.dataset import check_directory
@@ -12,7 +12,14 @@ from xcli.outputs.target import Directory, File, Stream, parse_file
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, check_output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xcli.inference.options import RunOptions
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
+    from xcli.models.spec import ModelSpec
     from xcli.outputs.target import Target
+    from xcli.sources.options import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +41,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How a run keeps what it has done, and what it does about errors.
+    """How a run keeps finished rows, and what it does about errors.
 
     Attributes:
-        part_rows: rows after which a part is finished; a kill never costs more.
+        part_rows: rows after which a part is finished; a killed run loses at most so many.
         part_seconds: seconds after which a part is finished, if that is sooner.
-        restart: discard what an unfinished run has left.
-        retry_errors: compute rows of an earlier run again that are errors.
-        max_errors: end the run once it has more error rows than this; None never does.
+        restart: discard the rows of an unfinished run.
+        retry_errors: compute error rows of an earlier run again.
+        max_errors: end the run when it has more error rows than this; None is no limit.
         errors_out: a file for the paths of the error rows, each followed by NUL.
-        features_out: a second file, for the last column of the rows, the features; the first gets the others.
+        features_out: a second file for the last column, the features; the first file gets the other columns.
         csv_safe: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
     """
 
@@ -57,7 +64,7 @@ class SaveOptions:
     csv_safe: bool = False
 
     def features_file(self) -> File | None:
-        """The second file.
+        """Returns the second file.
 
         Raises:
             UsageError: its name is not that of a file.
@@ -66,10 +73,33 @@ class SaveOptions:
         return None if self.features_out is None else parse_file(self.features_out, "--features-out")
 
 
-def check_output_options(output: Output, options: SaveOptions) -> None:
-    """Finds what is in the way of an output before a model is loaded for nothing.
+@dataclass(frozen=True, slots=True)
+class TableRequest:
+    """What `classify` or `features` was asked for, on one machine or on a cluster.
 
-    A finished output is not replaced, but may be the one that is asked for; `save` finds out.
+    Attributes:
+        sources: what to list.
+        spec: the model.
+        make_task: makes the task for the loaded model.
+        pixels: arguments of `preprocessing_for`.
+        run: how to use the machine.
+        output: what to write, and where.
+        save: how to keep finished rows, and what to do about errors.
+    """
+
+    sources: SourceOptions
+    spec: ModelSpec
+    make_task: Callable[[LoadedModel], Task]
+    pixels: dict[str, Any]
+    run: RunOptions
+    output: Output
+    save: SaveOptions
+
+
+def check_output_options(output: Output, options: SaveOptions) -> None:
+    """Checks that an output can be written, before a model is loaded.
+
+    A finished output passes, because it may be that of the same run; `save` finds out.
 
     Raises:
         UsageError: options that would do nothing, or that do not go together.
@@ -89,11 +119,7 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
 
 
 def check_options(output: Output, options: SaveOptions) -> None:
-    """Refuses options that would do nothing, or that do not go together.
-
-    Raises:
-        UsageError: there are such options.
-    """
+    """Raises UsageError for options that would do nothing, or that do not go together."""
     target, formats = output.target, [output.format]
     if isinstance(target, Stream):
         needs_file = {
@@ -102,10 +128,10 @@ def check_options(output: Output, options: SaveOptions) -> None:
             "--retry-errors": options.retry_errors,
         }
         for name in (name for name, given in needs_file.items() if given):
-            raise UsageError(f"{name} needs -o FILE: nothing is kept of what does not go to a file")
+            raise UsageError(f"{name} needs -o FILE: rows that go elsewhere are not kept")
     elif options.features_out is not None:
         if isinstance(target, Directory):
-            raise UsageError(f"--features-out goes with a file, and {target.name!r} is a directory")
+            raise UsageError(f"--features-out needs -o FILE, but {target.name!r} is a directory")
         second = parse_file(options.features_out, "--features-out")
         if second.real_name == target.real_name:
             raise UsageError(f"{target.name!r} would be both tables; give --features-out another name")
