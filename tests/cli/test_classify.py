@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -134,6 +135,7 @@ def test_shards_make_the_whole(invoke: Invoke, tmp_path: Path) -> None:
     for shard in (1, 2, 3):
         result = invoke("classify", tmp_path / "in", "--weights", "none", "--shard", f"{shard}/3")
         assert result.code == 0
+        assert re.search(r"this shard: \d of 7 images: \d ok in ", result.err)
         parts += rows_of(result.out)
     # Bit for bit: a shard computes in the batch shape of the whole run.
     assert sorted(parts, key=lambda row: row["path"]) == whole

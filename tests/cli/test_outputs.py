@@ -47,7 +47,7 @@ def test_a_directory_takes_parquet_only(invoke: Invoke, photos: Path, tmp_path: 
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("sir")
     result = invoke("features", photos, *FAST, "-o", tmp_path / "letters", "--overwrite")
-    assert (result.code, "letters holds dear.txt" in result.err) == (5, True), result
+    assert (result.code, "letters contains dear.txt" in result.err) == (5, True), result
 
 
 def test_both_tables_of_one_pass(invoke: Invoke, photos: Path, tmp_path: Path) -> None:

@@ -464,7 +464,7 @@ def test_workers_without_gpus_compute_on_processors(fake: Fake, photos: Path, tm
     run = make(tmp_path / "out", photos)
     run.request = replace(run.request, run=RunOptions(batch_size=2))
     run.run()
-    assert fake.jobs[0].options.device == "cpu"
+    assert fake.jobs[0].request.run.device == "cpu"
     run = make(tmp_path / "other", photos)
     run.request = replace(run.request, run=RunOptions(batch_size=2, device="gpu"))
     with pytest.raises(UsageError, match="workers have no GPU"):

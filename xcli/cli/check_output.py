@@ -1,4 +1,4 @@
-"""Findings of `merge` and `verify` for a person, and the complete list of them as a file."""
+"""How `merge` and `verify` show their findings, and write all of them to a file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,14 @@ report_argument = path(
 
 
 def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:
-    """Takes the sources out of a command's values.
+    """Returns the sources of a command that may have none; then, unlike elsewhere, the current directory is not taken.
 
     Args:
         values: of the command.
         name: what its sources are called.
 
-    Returns:
-        None where there are none, which unlike elsewhere does not mean the current directory.
-
     Raises:
-        UsageError: filters were given without anything to narrow down.
+        UsageError: filters were given without sources.
     """
     options = fold(SourceOptions, values)
     if options.sources or options.manifest is not None:
@@ -46,7 +43,7 @@ def sources_if_given(values: dict[str, Any], name: str) -> SourceOptions | None:
 
 @contextmanager
 def reporting(target: str | None) -> Iterator[Findings]:
-    """Findings, each of which also becomes a line of `target`; the file appears however the check ends.
+    """A context with findings that are also written to `target`, which appears however the check ends.
 
     Raises:
         OutputError: the file cannot be written.
@@ -66,7 +63,7 @@ def reporting(target: str | None) -> Iterator[Findings]:
 
 
 def described(findings: Iterable[Finding]) -> Iterator[str]:
-    """Lines: what was found and how often, then the first of them."""
+    """Yields lines: each kind of finding and its number, then the first examples."""
     for finding in findings:
         yield f"{finding.what}: {finding.count:,}"
         yield from (f"  {one_line(example)}" for example in finding.examples)

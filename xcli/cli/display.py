@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
 from xcli.core.text import one_line
+from xcli.sources.listing import OTHER_SHARD
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
@@ -30,15 +31,20 @@ MIN_CELL = 24
 
 def summary(report: RunCounts, seconds: float) -> str:
     """Returns the closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
+    skipped = {reason: count for reason, count in report.skipped.items() if reason != OTHER_SHARD}
+    others = report.skipped.get(OTHER_SHARD, 0)
+    if not report.listed and not others:
+        return "no images found" + (f" (skipped: {_reasons(skipped)})" if skipped else "")
     parts = [f"{report.ok:,} ok"]
     if report.failed:
         parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")
-    skipped = sum(report.skipped.values())
     if skipped:
-        parts.append(f"{skipped:,} skipped ({_reasons(report.skipped)})")
+        parts.append(f"{sum(skipped.values()):,} skipped ({_reasons(skipped)})")
     if report.resumed:
         parts.append(f"{report.resumed:,} kept from before")
     images = f"{report.listed:,} image{'s' if report.listed != 1 else ''}"
+    if others:
+        images = f"this shard: {report.listed:,} of {report.listed + others:,} images"
     rate = (report.listed - report.resumed) / max(seconds, 1e-9)
     return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {rate:.1f} images/s"
 

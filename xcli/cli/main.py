@@ -29,7 +29,7 @@ def main() -> NoReturn:
     _open_missing_streams()
     messages = Messages()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup says so of SIGHUP
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does for SIGHUP
             signal.signal(number, _terminate)
     code = run_command(messages)
     for stream in (sys.stdout, sys.stderr):
@@ -38,21 +38,21 @@ def main() -> NoReturn:
         except (OSError, ValueError) as error:
             if stream is sys.stdout and code == ExitCode.OK and not isinstance(error, BrokenPipeError):
                 code = _fail(messages, f"cannot write to standard output: {error}", ExitCode.OUTPUT)
-            # The reader has gone; Python would complain about it once more on its way out.
+            # The reader has closed the pipe; otherwise Python would report that again at its end.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    # Not sys.exit: threads that hang in a dead mount, or in TensorFlow, would be waited for.
+    # sys.exit would wait for threads that hang in a file system or in TensorFlow.
     os._exit(code)
 
 
 def _open_missing_streams() -> None:
-    """Gives descriptors 0 to 2 something to stand for where the caller has closed them."""
+    """Opens the null device for those of the descriptors 0 to 2 that the caller has closed."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Takes the lowest number that is free: this one. Rows must not vanish into a standard output that is
-            # closed, so that one is not for writing; messages may.
+            # The lowest free number is taken, which is this one. Rows must not be lost in a closed standard output, so
+            # writing to it fails; messages may be lost.
             os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
@@ -101,7 +101,7 @@ def _bug(messages: Messages, error: Exception) -> int:
 
 
 def _fail(messages: Messages, text: str, code: int) -> int:
-    if not log.handlers:  # the command did not come as far as to set them up
+    if not log.handlers:  # the command ended before it set them up
         messages.log_file = None
         messages.apply()
     if messages.debug:

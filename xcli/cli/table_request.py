@@ -1,4 +1,4 @@
-"""What a command that writes a table was asked for, parsed once; the same for one machine and for a cluster."""
+"""Parses the options of `classify` and `features` into a `TableRequest`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `classify` and `features`: sources, model and output joined, progress, the closing line."""
+"""Runs `classify` and `features`: joins sources, model and output, and shows progress and the closing line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xcli.outputs.save import save
 from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import click
 
@@ -43,7 +43,7 @@ def run_table(
 ) -> int:
     """Runs a command that writes a table in one of `formats`; returns its exit code.
 
-    What can be found wrong cheaply is found first: options, then the output, then the sources, then the model.
+    Checks that are cheap come first: options, then the output, then the sources, then the model.
     """
     begin = time.monotonic()
     messages = messages_of(ctx)
@@ -90,12 +90,5 @@ def quiet_libraries(debug: bool) -> None:
 
 
 def _close(report: RunCounts, seconds: float) -> int:
-    if report.listed:
-        log.warning("%s", summary(report, seconds))
-    else:
-        log.warning("no images found%s", _skipped(report.skipped))
+    log.warning("%s", summary(report, seconds))
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
-
-
-def _skipped(skipped: Mapping[str, int]) -> str:
-    return " (skipped: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items()) + ")" if skipped else ""
