@@ -1,11 +1,8 @@
 """The Xception network as one table.
 
 Source: F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, figure 5, in the
-form of Keras Applications: 36 convolutional layers in 14 blocks, 34 of them depthwise separable.
-
-`BLOCKS` is the only description of the network. `layers()` unrolls it into `Layer` records, which serve to build the
-Keras model (`xcli.models.xception`) and the folded forward pass (`folded`), to read weights (`hdf5_weights`), to find
-an Xception in a `.keras` file (`keras_graph`) and to list the layers (`summary`).
+form of Keras Applications: 36 convolutional layers in 14 blocks, 34 of them depthwise separable. `BLOCKS` is the only
+description of the network; `layers()` unrolls it into `Layer` records for every other module.
 """
 
 from __future__ import annotations
@@ -17,19 +14,11 @@ from typing import Any, Literal
 
 from xcli.core.errors import UsageError
 
-IMAGE_SIZE = 299
-"""Side of the square input that the ImageNet weights were trained at, in pixels."""
-
-MIN_SIZE = 71
-"""Smallest side, in pixels, for which every convolution still has an output (no-top models only)."""
-
-FEATURE_WIDTH = 2048
-"""Channels of the last feature map."""
-
+IMAGE_SIZE = 299  # side of the square input that the ImageNet weights were trained at, in pixels
+MIN_SIZE = 71  # smallest side, in pixels, for which every convolution still has an output (no-top models only)
+FEATURE_WIDTH = 2048  # channels of the last feature map
 IMAGENET_CLASSES = 1000
-
 BN_EPSILON = 1e-3
-BN_MOMENTUM = 0.99
 
 Kind = Literal["conv", "sepconv", "bn", "relu", "maxpool", "add"]
 
@@ -74,10 +63,8 @@ class Layer:
         name: that of Keras Applications; a stable one of our own for layers that Keras numbers automatically.
         kind: what it computes.
         inputs: names of the layers whose outputs it reads; `input` is the input of the network.
-        filters: output channels (of `conv` and `sepconv`; otherwise those of its input).
-        channels: input channels.
-        kernel, stride: of `conv`, `sepconv` and `maxpool`.
-        padding: of `conv`, `sepconv` and `maxpool`.
+        channels, filters: input and output channels.
+        kernel, stride, padding: of `conv`, `sepconv` and `maxpool`.
     """
 
     name: str
@@ -103,7 +90,6 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, moving statistics included."""
         return sum(math.prod(shape) for _, shape in self.weights)
 
     def multiply_adds(self, height: int, width: int) -> int:
@@ -122,67 +108,56 @@ class Layer:
         return -(-size // self.stride)
 
 
-class _Unroll:
-    """Collects the layers in the order in which Keras Applications creates them; its weight files depend on it."""
-
-    def __init__(self) -> None:
-        self.layers: list[Layer] = []
-        self.top, self.channels = "input", 3
-
-    def add(self, name: str, kind: Kind, filters: int | None = None, **geometry: Any) -> str:
-        filters = self.channels if filters is None else filters
-        self.layers.append(Layer(name, kind, (self.top,), self.channels, filters, **geometry))
-        self.top, self.channels = name, filters
-        return name
-
-    def join(self, name: str, other: str) -> None:
-        self.layers.append(Layer(name, "add", (self.top, other), self.channels, self.channels))
-        self.top = name
-
-    def shortcut(self, prefix: str, filters: int) -> str:
-        trunk = self.top, self.channels
-        self.add(f"{prefix}_residual_conv", "conv", filters, stride=2)
-        end = self.add(f"{prefix}_residual_bn", "bn")
-        self.top, self.channels = trunk
-        return end
-
-
 @cache
 def layers() -> tuple[Layer, ...]:
-    """Returns the layers from the input to the last feature map, unrolled from `BLOCKS`."""
-    net = _Unroll()
+    """Returns the layers from the input to the last feature map, in the order in which Keras Applications creates them.
+
+    The weight files of Keras depend on that order.
+    """
+    net: list[Layer] = []
+    channels = {"input": 3}
+
+    def add(name: str, kind: Kind, *inputs: str, filters: int | None = None, **geometry: Any) -> str:
+        received = channels[inputs[0]]
+        channels[name] = filters or received
+        net.append(Layer(name, kind, inputs, received, channels[name], **geometry))
+        return name
+
+    top = "input"
     for number, (filters, stride) in enumerate(STEM, start=1):
         name = f"block1_conv{number}"
-        net.add(name, "conv", filters, kernel=3, stride=stride, padding="valid")
-        net.add(f"{name}_bn", "bn")
-        net.add(f"{name}_act", "relu")
+        top = add(name, "conv", top, filters=filters, kernel=3, stride=stride, padding="valid")
+        top = add(f"{name}_bn", "bn", top)
+        top = add(f"{name}_act", "relu", top)
     for block in BLOCKS:
-        prefix = f"block{block.index}"
-        other = net.shortcut(prefix, block.filters[-1]) if block.shortcut == "conv" else net.top
+        prefix, shortcut = f"block{block.index}", top
+        if block.shortcut == "conv":
+            shortcut = add(f"{prefix}_residual_conv", "conv", top, filters=block.filters[-1], stride=2)
+            shortcut = add(f"{prefix}_residual_bn", "bn", shortcut)
         for number, filters in enumerate(block.filters, start=1):
             name = f"{prefix}_sepconv{number}"
             if block.relu == "before" or (block.relu == "between" and number > 1):
-                net.add(f"{name}_act", "relu")
-            net.add(name, "sepconv", filters, kernel=3)
-            net.add(f"{name}_bn", "bn")
+                top = add(f"{name}_act", "relu", top)
+            top = add(name, "sepconv", top, filters=filters, kernel=3)
+            top = add(f"{name}_bn", "bn", top)
             if block.relu == "after":
-                net.add(f"{name}_act", "relu")
+                top = add(f"{name}_act", "relu", top)
         if block.shortcut == "conv":
-            net.add(f"{prefix}_pool", "maxpool", kernel=3, stride=2)
+            top = add(f"{prefix}_pool", "maxpool", top, kernel=3, stride=2)
         if block.shortcut:
-            net.join(f"{prefix}_add", other)
-    return tuple(net.layers)
+            top = add(f"{prefix}_add", "add", top, shortcut)
+    return tuple(net)
 
 
 @cache
 def weighted_layers() -> tuple[Layer, ...]:
     """Returns the layers with variables in the order in which Keras stores them: the shortcut of a block comes last."""
-    weighted = [layer for layer in layers() if layer.weights]
-    return tuple(sorted(weighted, key=lambda layer: (_block_number(layer.name), "_residual_" in layer.name)))
 
+    def order(layer: Layer) -> tuple[int, bool]:
+        block = layer.name.partition("_")[0]
+        return int(block.removeprefix("block")), "_residual_" in layer.name
 
-def _block_number(name: str) -> int:
-    return int(name.removeprefix("block").partition("_")[0])
+    return tuple(sorted((layer for layer in layers() if layer.weights), key=order))
 
 
 def output_sizes(size: int) -> dict[str, int]:

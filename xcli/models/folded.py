@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, UsageError
@@ -17,26 +16,19 @@ from xcli.core.tensorflow import Precision, arithmetic_dtype, load_tensorflow
 from xcli.models.architecture import BN_EPSILON, Layer, layers
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from xcli.models.hdf5_weights import Weights
 
-
 INPUT_RANGES = ("xception", "unit", "raw")
-
 
 Forward = Callable[[Any], Sequence[Any]]
 """A traceable function from uint8[b, size, size, 3] to one tensor for each output, with b rows."""
 
 
 def scale_pixels(pixels: Any, input_range: str, dtype: Any) -> Any:
-    """Scales pixels to the range that the network was trained on.
-
-    Args:
-        pixels: tensor of values in [0, 255].
-        input_range: `xception` gives [-1, 1], `unit` [0, 1], `raw` keeps [0, 255].
-        dtype: floating-point type of the result.
-    """
+    """Scales pixels in [0, 255], as `dtype`: `xception` gives [-1, 1], `unit` [0, 1], `raw` keeps [0, 255]."""
     tf = load_tensorflow()
     x = tf.cast(pixels, dtype)
     if input_range == "xception":
@@ -65,15 +57,6 @@ embedding: ContextVar[bool] = ContextVar("embedding", default=False)
 each pass over the graph copies them, which costs one to three seconds at the first call."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Convolution:
-    """Constants of a convolution; `depthwise` is None if it is plain, `bias` if no batch norm is folded in."""
-
-    depthwise: Any
-    kernel: Any
-    bias: Any = None
-
-
 class Backbone:
     """The network below its pooling, folded, as a function of tensors.
 
@@ -88,26 +71,10 @@ class Backbone:
         self._weights = weights
         self._layers = {layer.name: layer for layer in layers()}
         self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
+        self.names = frozenset(self._layers)
 
-    def _folded(self, layer: Layer) -> _Convolution:
-        """Returns a convolution with its batch norm folded in."""
-        import numpy as np
-
-        norm = self._norms[layer.name]
-        gamma, beta, mean, variance = (
-            self._weights[f"{norm.name}/{name}"].astype(np.float64) for name, _ in norm.weights
-        )
-        scale = gamma / np.sqrt(variance + BN_EPSILON)
-        *depthwise, kernel = (self._weights[f"{layer.name}/{name}"] for name, _ in layer.weights)
-        return _Convolution(
-            self._rounded(depthwise[0], layer) if depthwise else None,
-            self._rounded(kernel * scale, layer),
-            self._rounded(beta - mean * scale, layer),
-        )
-
-    def _unfolded(self, layer: Layer) -> _Convolution:
-        *depthwise, kernel = (self._rounded(self._weights[f"{layer.name}/{name}"], layer) for name, _ in layer.weights)
-        return _Convolution(depthwise[0] if depthwise else None, kernel)
+    def _arrays(self, layer: Layer) -> list[NDArray[np.float32]]:
+        return [self._weights[f"{layer.name}/{variable}"] for variable, _ in layer.weights]
 
     def _rounded(self, array: NDArray[Any], layer: Layer) -> Any:
         import numpy as np
@@ -121,20 +88,12 @@ class Backbone:
             )
         return constant(rounded, self.dtype)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the layers whose outputs are available."""
-        return frozenset(self._layers)
-
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Computes the outputs of the layers in `taps`, and no layer after the last of them.
+        """Computes the outputs of the layers in `taps`, in the precision of the arithmetic.
 
         Args:
             x: tensor[b, h, w, 3], scaled; any floating-point type.
-            taps: names of layers (`names`). The output of a convolution is computed once more, unfolded.
-
-        Returns:
-            Tensors by name, in the precision of the arithmetic.
+            taps: some of `names`. The output of a convolution is computed once more, unfolded.
         """
         tf = load_tensorflow()
         wanted = set(taps)
@@ -148,16 +107,14 @@ class Backbone:
             values[layer.name] = self._apply(layer, inputs)
             if layer.name in wanted:
                 unfolded = layer.name in self._norms
-                found[layer.name] = (
-                    self._convolve(layer, inputs[0], self._unfolded(layer)) if unfolded else values[layer.name]
-                )
+                found[layer.name] = self._convolve(layer, inputs[0], fold=False) if unfolded else values[layer.name]
         return found
 
     def _apply(self, layer: Layer, inputs: list[Any]) -> Any:
         tf = load_tensorflow()
         x = inputs[0]
         if layer.kind in ("conv", "sepconv"):
-            return self._convolve(layer, x, self._folded(layer))
+            return self._convolve(layer, x, fold=True)
         if layer.kind == "relu":
             if self._layers[layer.inputs[0]].kind == "add":
                 # The same values. After a sum, a Relu makes the fusing pass of TensorFlow give up on the whole graph;
@@ -168,23 +125,25 @@ class Backbone:
             return tf.nn.max_pool2d(x, layer.kernel, layer.stride, layer.padding.upper())
         return x if layer.kind == "bn" else inputs[0] + inputs[1]
 
-    def _convolve(self, layer: Layer, x: Any, constants: _Convolution) -> Any:
+    def _convolve(self, layer: Layer, x: Any, *, fold: bool) -> Any:
+        """Computes a convolution, with the batch norm after it folded in or without it."""
+        import numpy as np
+
         tf = load_tensorflow()
-        if constants.depthwise is not None:
-            x = tf.nn.depthwise_conv2d(x, constants.depthwise, (1, 1, 1, 1), "SAME")
-            x = tf.nn.conv2d(x, constants.kernel, 1, "SAME")
-        else:
-            x = tf.nn.conv2d(x, constants.kernel, layer.stride, layer.padding.upper())
-        return x if constants.bias is None else tf.nn.bias_add(x, constants.bias)
+        arrays = self._arrays(layer)
+        if fold:
+            gamma, beta, mean, variance = (array.astype(np.float64) for array in self._arrays(self._norms[layer.name]))
+            scale = gamma / np.sqrt(variance + BN_EPSILON)
+            arrays = [*arrays[:-1], arrays[-1] * scale, beta - mean * scale]
+        constants = [self._rounded(array, layer) for array in arrays]
+        if layer.kind == "sepconv":
+            x = tf.nn.depthwise_conv2d(x, constants.pop(0), (1, 1, 1, 1), "SAME")
+        x = tf.nn.conv2d(x, constants[0], layer.stride, layer.padding.upper())
+        return tf.nn.bias_add(x, constants[1]) if fold else x
 
 
 def pool(features: Any, pooling: str | None) -> Any:
-    """Pools a map globally, in float32.
-
-    Args:
-        features: tensor[b, h, w, c].
-        pooling: `avg` or `max` gives float32[b, c]; None gives float32[b, h, w, c].
-    """
+    """Pools tensor[b, h, w, c]: `avg` or `max` gives float32[b, c]; None gives float32[b, h, w, c]."""
     tf = load_tensorflow()
     features = tf.cast(features, tf.float32)
     if pooling == "avg":

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.tensorflow import load_keras
-from xcli.models.architecture import (
-    BN_EPSILON,
-    BN_MOMENTUM,
-    IMAGE_SIZE,
-    IMAGENET_CLASSES,
-    MIN_SIZE,
-    Layer,
-    check_pooling,
-    layers,
-)
+from xcli.models.architecture import BN_EPSILON, IMAGE_SIZE, IMAGENET_CLASSES, MIN_SIZE, Layer, check_pooling, layers
 from xcli.models.hdf5_weights import assign, read_weights
 from xcli.models.imagenet_weights import locate_imagenet
 
@@ -41,7 +32,12 @@ def _check_arguments(include_top: bool, weights: object, pooling: str | None, cl
         raise UsageError(
             f"pooling goes only with include_top=False (the top averages by itself); received pooling={pooling!r}"
         )
-    _check_weights(weights)
+    if weights is not None and weights != "imagenet":
+        expected = "weights must be None, 'imagenet' or the path of a weights file"
+        if not isinstance(weights, (str, os.PathLike)):
+            raise UsageError(f"{expected}; received {weights!r}")
+        if not os.path.exists(weights):
+            raise UsageError(f"{expected}; received {os.fspath(weights)!r}, which does not exist")
     name = getattr(activation, "__name__", activation)
     if include_top and weights is not None and name not in (None, "linear", "softmax"):
         raise UsageError(
@@ -49,28 +45,10 @@ def _check_arguments(include_top: bool, weights: object, pooling: str | None, cl
         )
 
 
-def _check_weights(weights: object) -> None:
-    if weights is None or weights == "imagenet":
-        return
-    expected = "weights must be None, 'imagenet' or the path of a weights file"
-    if not isinstance(weights, (str, os.PathLike)):
-        raise UsageError(f"{expected}; received {weights!r}")
-    if not os.path.exists(weights):
-        raise UsageError(f"{expected}; received {os.fspath(weights)!r}, which does not exist")
-
-
 def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[int | None, int | None, int]:
-    """Checks an input shape (height, width, channels) against the documentation of Keras.
+    """Returns an input shape (height, width, 3) in pixels; raises UsageError where it breaks a rule of Keras.
 
-    Args:
-        shape: height and width in pixels (None where unknown, no-top only) and 3 channels, `channels_last`.
-        include_top: with the top only 299x299x3 is accepted.
-
-    Returns:
-        The shape as a tuple of three.
-
-    Raises:
-        UsageError: the shape breaks a rule.
+    With the top only 299x299x3 is accepted; without it, a side is None where it is unknown.
     """
     try:
         received = tuple(shape)
@@ -96,7 +74,6 @@ def check_input_shape(shape: Sequence[int | None], include_top: bool) -> tuple[i
 
 
 def _input(keras: Any, tensor: Any, shape: Sequence[int | None] | None, include_top: bool) -> Any:
-    """Returns the Keras tensor that the network reads."""
     if shape is not None:
         shape = check_input_shape(shape, include_top)
     if tensor is None:
@@ -123,21 +100,17 @@ def Xception(
     """Builds Xception as a Keras model; a drop-in for `keras.applications.Xception`.
 
     Layer names, order of variables and outputs are those of Keras Applications, so each loads the `.weights.h5` of the
-    other, and both load the official HDF5 files. Where the code of Keras accepts more than its documentation, this
-    function follows the documentation.
+    other, and both load the official HDF5 files.
 
     Args:
         include_top: add the global average pooling and the dense classifier.
-        weights: `"imagenet"` (found on this machine, or downloaded once), None (random initialisation), or the path
-            of a weights file (`.weights.h5`, or HDF5 in the older layout of Keras).
+        weights: `"imagenet"` (found on this machine, or downloaded once), None (random), or the path of an HDF5 file.
         input_tensor: a Keras tensor, float32[batch, height, width, 3], for the network to read.
-        input_shape: (height, width, 3), channels last, at least 71x71, for models without the top; None leaves it
-            open. It must agree with `input_tensor`.
+        input_shape: (height, width, 3), at least 71x71, for models without the top; None leaves it open.
         pooling: for models without the top: None gives the map float32[batch, h, w, 2048], `"avg"` and `"max"` give
             float32[batch, 2048].
         classes: outputs of the classifier; other numbers than 1000 only with the top and without the ImageNet weights.
-        classifier_activation: activation of the classifier; None gives logits. Loaded weights allow only None and
-            `"softmax"`.
+        classifier_activation: None gives logits. Loaded weights allow only None, `"linear"` and `"softmax"`.
         name: name of the model.
 
     Returns:
@@ -145,7 +118,7 @@ def Xception(
         (`keras.applications.xception.preprocess_input`) and gives float32[batch, classes] with the top.
 
     Raises:
-        UsageError: (a ValueError) an argument breaks a rule of the documentation.
+        UsageError: (a ValueError) an argument breaks a rule of the documentation of Keras.
         WeightsError: the weights cannot be found or read, or belong to another architecture.
     """
     _check_arguments(include_top, weights, pooling, classes, classifier_activation)
@@ -157,19 +130,18 @@ def Xception(
         received = [outputs[source] for source in layer.inputs]
         outputs[layer.name] = _keras_layer(keras, layer)(received[0] if len(received) == 1 else received)
     x = outputs[layers()[-1].name]
-    if include_top:
-        x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
-        x = keras.layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
-    elif pooling == "avg":
+    if include_top or pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
-
+    if include_top:
+        x = keras.layers.Dense(classes, activation=classifier_activation, name="predictions")(x)
     sources = keras.utils.get_source_inputs(image)
     # With a list of one, the model would expect lists and warn about every array that it gets.
     model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
     if weights is not None:
-        _load(model, weights, include_top, classes)
+        path = locate_imagenet(include_top) if weights == "imagenet" else os.fspath(weights)
+        assign(model, read_weights(path, include_top=include_top, classes=classes if include_top else None))
     return model
 
 
@@ -183,14 +155,7 @@ def _keras_layer(keras: Any, layer: Layer) -> Any:
     if layer.kind == "maxpool":
         return make.MaxPooling2D(layer.kernel, strides=layer.stride, **common)
     if layer.kind == "bn":
-        return make.BatchNormalization(axis=-1, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=layer.name)
+        return make.BatchNormalization(axis=-1, momentum=0.99, epsilon=BN_EPSILON, name=layer.name)
     if layer.kind == "relu":
         return make.Activation("relu", name=layer.name)
     return make.Add(name=layer.name)
-
-
-def _load(model: Any, weights: str | os.PathLike[str], include_top: bool, classes: int) -> None:
-    path = os.fspath(weights)
-    if weights == "imagenet":
-        path = str(locate_imagenet(include_top))
-    assign(model, read_weights(path, include_top=include_top, classes=classes if include_top else None))
