@@ -29,10 +29,7 @@ DROPOUT = "dropout"
 
 
 def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float, float], dropout: float) -> Any:
-    """Builds the Keras model of a bundle, from raw pixels to probabilities.
-
-    Between a `Rescaling` and the average pooling, a dropout and the classifier `predictions` it has the layers of
-    `keras.applications.Xception`, with the same names.
+    """Builds the Keras model of a bundle: a `Rescaling`, the layers of `keras.applications.Xception`, and a head.
 
     Args:
         weights: of the Xception and the classifier, by `layer/variable`.
@@ -42,7 +39,7 @@ def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float,
         dropout: rate of the dropout, which acts in training only.
 
     Returns:
-        A `keras.Model` from float32[batch, size, size, 3] in [0, 255] to float32[batch, classes].
+        A `keras.Model` from float32[batch, size, size, 3] in [0, 255] to probabilities, float32[batch, classes].
     """
     keras, tf = load_keras(), load_tensorflow()
     factor, offset = scaling
@@ -59,11 +56,7 @@ def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float,
 
 
 def write_bundle(
-    folder: str | Path,
-    model: Any,
-    labels: tuple[str, ...],
-    preprocessing: Preprocessing,
-    record: Mapping[str, Any],
+    folder: str | Path, model: Any, labels: tuple[str, ...], preprocessing: Preprocessing, record: Mapping[str, Any]
 ) -> None:
     """Writes the files that `--model RUN` reads: `model.keras`, `labels.json` and `run.json`.
 
@@ -77,18 +70,12 @@ def write_bundle(
     Raises:
         OutputError: a file cannot be written.
     """
-    recipe = {
-        "size": preprocessing.size,
-        "resize": preprocessing.resize,
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_pct,
-        "input_range": "raw",
-    }
+    recipe = {name: getattr(preprocessing, name) for name in ("size", "resize", "interpolation", "crop_pct")}
     path = Path(folder, BUNDLE_MODEL)
     with write_errors(str(path)):
         model.save(path)
     _write_json(Path(folder, BUNDLE_LABELS), {"labels": list(labels)})
-    _write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": recipe})
+    _write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": {**recipe, "input_range": "raw"}})
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -97,14 +84,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:
-    """Reads a directory that `xception finetune` wrote.
-
-    Args:
-        path: the directory.
-        labels: a label file that replaces that of the directory.
-
-    Returns:
-        The preprocessing, empty where the directory does not say; and the path of the label file, None without one.
+    """Returns the preprocessing (empty where there is none) and the label file, else `labels`, of a bundle.
 
     Raises:
         ModelError: it is not such a directory, or its preprocessing cannot be read.

@@ -15,7 +15,6 @@ import ssl
 import stat
 import time
 import urllib.parse
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import requests
@@ -33,28 +31,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-TIMEOUT = 30.0
-"""Seconds to wait for a connection, and for each further byte."""
-
-_RETRIED = frozenset({408, 425, 429})
-"""Statuses below 500 that mean "later" rather than "no"."""
+TIMEOUT = 30.0  # seconds to wait for a connection, and for each further byte
+_RETRIED = (408, 425, 429)  # statuses below 500 that mean "later" rather than "no"
 
 
 def fetch(url: str, target: Path, *, size: int, sha256: str, progress: bool = False) -> Path:
-    """Makes sure that `target` is the file described by `size` and `sha256`; downloads it if it is not.
+    """Returns `target`, after downloading it unless it is already the file described by `size` and `sha256`.
 
     Several processes may call this for one target at once: one downloads, the others wait for it.
 
     Args:
-        url: an http or https address. Redirects are followed, but never from https to http. The usual proxy variables
-            apply.
+        url: an http or https address. Redirects are followed, but never from https to http.
         target: path of the file. Its directory is created if necessary.
         size: length of the file in bytes.
         sha256: its digest, in lower-case hexadecimal.
         progress: draw a progress bar on standard error.
-
-    Returns:
-        `target`.
 
     Raises:
         WeightsError: the address cannot be used, the server refuses or cannot be reached, it sends another file, or
@@ -63,30 +54,29 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: bool = Fa
     check_url(url)
     if _is_intact(target, size, sha256):
         return target
-    with _disk_errors(target.parent):
+    part, lock = target.with_name(target.name + ".part"), FileLock(target.with_name(target.name + ".lock"))
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(target):
+        if not lock.acquire():
+            log.info("waiting for another process to finish downloading %s", target)
+        with lock:
             # Another process may have finished the file while this one waited.
             if not _is_intact(target, size, sha256):
-                part = target.with_name(target.name + ".part")
                 try:
                     _download_with_retries(url, part, size, progress)
                     _publish(url, part, target, sha256)
                 finally:
                     part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(
+            f"cannot store a download in {str(target.parent)!r}: {reason}; make it writable or free space there"
+        ) from error
     return target
 
 
 def mismatch(path: Path, *, size: int, sha256: str) -> str | None:
-    """Compares a file with its description.
-
-    Args:
-        path: the file.
-        size: expected length in bytes; compared first, so that a file of another length is not read.
-        sha256: expected digest, in lower-case hexadecimal.
-
-    Returns:
-        None if the file matches, else the difference, in a few words.
+    """Returns in a few words how a file differs from its length in bytes and its digest; None if it does not.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -94,18 +84,14 @@ def mismatch(path: Path, *, size: int, sha256: str) -> str | None:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         return "not a regular file"
-    if found.st_size != size:
+    if found.st_size != size:  # first, so that such a file is not read
         return f"{found.st_size:,} bytes where {size:,} are expected"
     digest = sha256_of(path)
     return None if digest == sha256 else f"SHA-256 {digest} where {sha256} is expected"
 
 
 def check_url(url: str) -> None:
-    """Checks that `fetch` can use an address.
-
-    Raises:
-        WeightsError: it is not http or https, names no host, or contains a user name or password.
-    """
+    """Raises WeightsError for an address that is not http or https, names no host, or contains a user or password."""
     if "@" in url.split("://", 1)[-1].split("/", 1)[0]:
         # The address is left out on purpose: messages end in logs.
         raise WeightsError("an address with a user name or password in it is not supported: give one without")
@@ -151,7 +137,6 @@ def _download_with_retries(url: str, part: Path, size: int, progress: bool) -> N
 
 
 def _download(url: str, part: Path, size: int, progress: bool) -> None:
-    """Makes one attempt, from the first byte."""
     import pooch
 
     # The certificates of the system, as Python itself uses them, so that those of a company's proxy count.
@@ -189,7 +174,6 @@ class _LimitedFile(io.FileIO):
         self._size, self._url = size, url
 
     def write(self, data: Any, /) -> int:
-        """Writes all of `data`."""
         if self.tell() + len(data) > self._size:
             raise WeightsError(f"{self._url} sends more than the {self._size:,} bytes expected: use another address")
         written = super().write(data)
@@ -199,11 +183,7 @@ class _LimitedFile(io.FileIO):
 
 
 def _refuse_or_reason(url: str, error: requests.RequestException) -> str:
-    """Returns in a few words why an attempt failed.
-
-    Raises:
-        WeightsError: another attempt would fail as well.
-    """
+    """Returns in a few words why an attempt failed; raises WeightsError if another would fail as well."""
     import requests
 
     if isinstance(error, requests.exceptions.SSLError):
@@ -234,28 +214,3 @@ def _publish(url: str, part: Path, target: Path, sha256: str) -> None:
             "the server holds another file, or something on the way changed it, so use another address"
         )
     rename_durably(str(part), str(target))
-
-
-@contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
-    """Turns errors of the file system into one that names the directory."""
-    try:
-        yield
-    except OSError as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WeightsError(
-            f"cannot store a download in {str(directory)!r}: {reason}; make it writable or free space there"
-        ) from error
-
-
-@contextmanager
-def _exclusive(target: Path) -> Iterator[None]:
-    """Holds the target's lock, which the kernel releases when a process is killed."""
-    lock = FileLock(target.with_name(target.name + ".lock"))
-    if not lock.acquire():
-        log.info("waiting for another process to finish downloading %s", target)
-        lock.acquire(wait=True)
-    try:
-        yield
-    finally:
-        lock.release()

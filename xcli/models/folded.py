@@ -16,7 +16,6 @@ from xcli.core.tensorflow import Precision, arithmetic_dtype, load_tensorflow
 from xcli.models.architecture import BN_EPSILON, Layer, layers
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from xcli.models.hdf5_weights import Weights
@@ -73,7 +72,7 @@ class Backbone:
         self._norms = {layer.inputs[0]: layer for layer in layers() if layer.kind == "bn"}
         self.names = frozenset(self._layers)
 
-    def _arrays(self, layer: Layer) -> list[NDArray[np.float32]]:
+    def _arrays(self, layer: Layer) -> list[NDArray[Any]]:
         return [self._weights[f"{layer.name}/{variable}"] for variable, _ in layer.weights]
 
     def _rounded(self, array: NDArray[Any], layer: Layer) -> Any:

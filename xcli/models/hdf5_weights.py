@@ -1,8 +1,7 @@
 """Reads Xception weights from HDF5 files directly into arrays, without building a Keras model.
 
 Two layouts are understood: the older one of Keras (one group for each layer, as in the official files) and the
-`.weights.h5` of Keras 3. Shapes and types are checked against the architecture before any data is read, and
-references to other files (links, virtual datasets, external storage) are refused.
+`.weights.h5` of Keras 3. Shapes and types are checked before any data is read; references to other files are refused.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import errno
 import math
 import os
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, WeightsError
@@ -33,11 +33,6 @@ _CONTAINERS = {"conv": "conv2d", "sepconv": "separable_conv2d", "bn": "batch_nor
 MAX_CLASSES = 1_000_000
 MAX_NAMES = 100_000
 MAX_DATA_BYTES = 8 << 30
-
-# A dataset can declare any shape although the file holds almost no data. Real weights can hardly be compressed.
-_INFLATION_FLOOR = 16 << 20
-_MAX_INFLATION = 100
-
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
 """Raised by h5py for damaged or malicious files."""
 
@@ -49,9 +44,6 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
         path: an official file, or any file that `save_weights` of an Xception (of Keras or of this package) wrote.
         include_top: also read the classifier, and refuse a file without one. Otherwise a classifier is ignored.
         classes: the number of classes that the file must have; None accepts any.
-
-    Returns:
-        float32 arrays by `layer/variable`.
 
     Raises:
         WeightsError: the file cannot be read, is a whole model, or is not of this architecture.
@@ -94,8 +86,7 @@ def check_tree(path: str | Path) -> None:
     """Checks everything in an HDF5 file before another library reads it.
 
     Raises:
-        ModelError: something in it refers to another file, declares far more data than the file holds, or is not
-            numeric. The message does not name the file.
+        ModelError: it refers to another file, declares far more data than it holds, or holds other data than numbers.
     """
     import h5py
 
@@ -137,10 +128,15 @@ def dataset_problem(data: Any) -> str | None:
     """Returns why a dataset must not be read, as the end of a sentence; None where it may be."""
     if data.external or data.is_virtual:
         return "keeps its data in another file, which is refused"
-    declared = math.prod(data.shape or ()) * data.dtype.itemsize
-    if declared > _INFLATION_FLOOR and declared > _MAX_INFLATION * data.id.get_storage_size():
-        return f"declares {declared:,} bytes, of which the file holds only {data.id.get_storage_size():,}"
+    declared, stored = math.prod(data.shape or ()) * data.dtype.itemsize, data.id.get_storage_size()
+    if is_inflated(declared, stored):
+        return f"declares {declared:,} bytes, of which the file holds only {stored:,}"
     return None
+
+
+def is_inflated(declared: int, stored: int) -> bool:
+    """Returns whether data would take far more bytes than are stored; real weights can hardly be compressed."""
+    return declared > max(16 << 20, 100 * stored)
 
 
 class _Source:
@@ -294,25 +290,19 @@ def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
 
 def _keras3_names() -> dict[str, tuple[str, ...]]:
     """Returns dataset names by layer in `.weights.h5`, where layers of a class are numbered in the model's order."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     names: dict[str, tuple[str, ...]] = {}
     for layer in weighted_layers():
         container = _CONTAINERS[layer.kind]
-        number = counts.get(container, 0)
-        counts[container] = number + 1
+        number = counts[container]
+        counts[container] += 1
         group = f"layers/{container}_{number}" if number else f"layers/{container}"
         names[layer.name] = tuple(f"{group}/vars/{index}" for index in range(len(layer.weights)))
     return names | {TOP: ("layers/dense/vars/0", "layers/dense/vars/1")}
 
 
 def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
-    """Returns weights of an untrained network, distributed as by Keras (Glorot uniform; batch norms at identity).
-
-    Args:
-        include_top: also for the classifier.
-        classes: its number of classes.
-        seed: the same seed gives the same weights.
-    """
+    """Returns weights of an untrained network, distributed as by Keras (Glorot uniform; batch norms at identity)."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -336,7 +326,6 @@ def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
 
 def assign(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
     """Sets the weights of a Keras model that `xcli.Xception` built."""
-
     for layer in weighted_layers():
         arrays = [weights[f"{layer.name}/{variable}"] for variable, _ in layer.weights]
         model.get_layer(layer.name).set_weights(arrays)

@@ -1,7 +1,7 @@
-"""Finds or downloads the official ImageNet weights.
+"""Finds the official ImageNet weights, or downloads them.
 
-The files are searched in this order: `--weights-dir` or `XCEPTION_WEIGHTS_DIR` (which are only read), the cache of this
-program, the cache of Keras, and finally the network. A file counts only if its size and SHA-256 are official.
+Searched are `--weights-dir` or `XCEPTION_WEIGHTS_DIR` (which are only read), the cache of this program, the cache of
+Keras, and finally the network. A file counts only if its size and SHA-256 are official.
 """
 
 from __future__ import annotations
@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
-"""The address from which Keras downloads the files."""
-
 WEIGHTS_DIR_VARIABLE = "XCEPTION_WEIGHTS_DIR"
 WEIGHTS_URL_VARIABLE = "XCEPTION_WEIGHTS_URL"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A weights file that is identified by its content.
-
-    Attributes:
-        name: file name, without directory.
-        size: length in bytes.
-        sha256: digest, in lower-case hexadecimal.
-    """
+    """A weights file: its name without directory, length in bytes, and digest in lower-case hexadecimal."""
 
     name: str
     size: int
@@ -48,14 +40,11 @@ IMAGENET_TOP = WeightsFile(
     size=91_884_032,
     sha256="c5bf1c05b020c4177164039b854c3ef92b16b73384734647c1f0ad5cf79f6975",
 )
-"""The network with its classification layer."""
-
 IMAGENET_NO_TOP = WeightsFile(
     name="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
     size=83_683_744,
     sha256="e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c",
 )
-"""The network without that layer."""
 
 State = Literal["verified", "wrong digest", "unreadable", "absent"]
 
@@ -65,9 +54,7 @@ class Candidate:
     """One path that was checked for a weights file.
 
     Attributes:
-        file: the wanted file.
         place: `weights directory`, `cache` or `Keras cache`.
-        path: its path there.
         state: only `verified` files are loaded, never those with a `wrong digest` (or size).
         detail: what is wrong with a `wrong digest` or `unreadable` file, in a few words; else empty.
     """
@@ -80,16 +67,7 @@ class Candidate:
 
 
 def find_imagenet(include_top: bool, weights_dir: str | None = None) -> list[Candidate]:
-    """Checks every path on this machine where the ImageNet weights may be. Nothing is downloaded or changed.
-
-    Args:
-        include_top: whether the classification layer is needed. If not, the file with it serves as well, and comes
-            after all paths of the file without it.
-        weights_dir: a directory to search first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
-
-    Returns:
-        The paths in order of preference; `locate_imagenet` returns the first `verified` one.
-    """
+    """Checks every path on this machine where the ImageNet weights may be, in the order of `locate_imagenet`."""
     return list(_candidates(include_top, weights_dir))
 
 
@@ -102,8 +80,7 @@ def locate_imagenet(
     the download replaces it.
 
     Args:
-        include_top: whether the classification layer is needed. If not, the result may still be the file with it, if
-            only that one is on this machine.
+        include_top: whether the classification layer is needed. If not, the file with it is second choice.
         weights_dir: a directory to search first; None stands for `XCEPTION_WEIGHTS_DIR`, if that is set.
         offline: never use the network.
         progress: draw a progress bar on standard error while downloading.
@@ -139,7 +116,7 @@ def locate_imagenet(
 
 
 def imagenet_url(file: WeightsFile) -> str:
-    """Returns the http or https address of a file: below `XCEPTION_WEIGHTS_URL` if that is set, else that of Keras.
+    """Returns the address of a file: below `XCEPTION_WEIGHTS_URL` if that is set, else that of Keras.
 
     Raises:
         WeightsError: `XCEPTION_WEIGHTS_URL` is not an address that file names can be appended to.
@@ -160,24 +137,25 @@ _COMPLAINTS = {"wrong digest": "not the official file", "unreadable": "not reada
 
 def _candidates(include_top: bool, weights_dir: str | None) -> Iterator[Candidate]:
     """Yields the candidates lazily, so that no file after the first verified one is read."""
-    places = list(_places(weights_dir))
+    places = _places(weights_dir)
     for file in (IMAGENET_TOP,) if include_top else (IMAGENET_NO_TOP, IMAGENET_TOP):
         for place, directory in places:
             yield _check_file(file, place, directory / file.name)
 
 
-def _places(weights_dir: str | None) -> Iterator[tuple[str, Path]]:
-    """Yields the directories to search, each once, with the first name that applies."""
-    named = [
-        ("weights directory", _given_dir(weights_dir)),
-        ("cache", _cache_dir()),
-        ("Keras cache", _keras_dir()),
-    ]
-    seen: set[str] = set()
-    for place, directory in named:
-        if directory is not None and (key := os.path.realpath(directory)) not in seen:
-            seen.add(key)
-            yield place, directory
+def _places(weights_dir: str | None) -> list[tuple[str, Path]]:
+    """Returns the directories to search, each once, with the first name that applies."""
+    keras_home = os.environ.get("KERAS_HOME")
+    named = {
+        "weights directory": _given_dir(weights_dir),
+        "cache": _cache_dir(),
+        "Keras cache": Path(keras_home, "models") if keras_home else _absolute(os.path.expanduser("~/.keras/models")),
+    }
+    places: dict[str, tuple[str, Path]] = {}
+    for place, directory in named.items():
+        if directory is not None:
+            places.setdefault(os.path.realpath(directory), (place, directory))
+    return list(places.values())
 
 
 def _check_file(file: WeightsFile, place: str, path: Path) -> Candidate:
@@ -196,7 +174,6 @@ def _given_dir(weights_dir: str | None) -> Path | None:
 
 
 def _cache_dir() -> Path | None:
-    """Returns the directory of downloads, or None where no home directory is known."""
     from platformdirs import user_cache_path
 
     try:
@@ -205,14 +182,9 @@ def _cache_dir() -> Path | None:
         return None
 
 
-def _keras_dir() -> Path | None:
-    home = os.environ.get("KERAS_HOME")
-    return Path(home) / "models" if home else _absolute(Path(os.path.expanduser("~/.keras/models")))
-
-
-def _absolute(path: Path) -> Path | None:
+def _absolute(path: str | Path) -> Path | None:
     """Returns the path, or None if it still begins with `~`, which would become a directory in the current one."""
-    return path if path.is_absolute() else None
+    return Path(path) if os.path.isabs(path) else None
 
 
 def _ways_out(file: WeightsFile, url: str, cache: Path | None) -> str:

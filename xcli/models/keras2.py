@@ -1,7 +1,4 @@
-"""Upgrades the configuration of `.keras` files that Keras 2 wrote (TensorFlow 2.12 to 2.15) to that of Keras 3.
-
-Keras 3 cannot load most of these files itself, although their weights are stored where it looks for them.
-"""
+"""Upgrades the configuration of `.keras` files that Keras 2 wrote (TensorFlow 2.12 to 2.15), for Keras 3."""
 
 from __future__ import annotations
 
@@ -9,15 +6,11 @@ from typing import Any
 
 from xcli.models.keras_graph import MODELS
 
-_SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
 _PLAIN_CONVOLUTION_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
 def upgrade_keras2_config(model: dict[str, Any]) -> None:
     """Rewrites the configuration of a model and of its nested models in place; that of Keras 3 stays unchanged.
-
-    Args:
-        model: the object of a functional or sequential model.
 
     Raises:
         KeyError, TypeError, AttributeError, IndexError: it is not a configuration that Keras writes.
@@ -32,7 +25,7 @@ def upgrade_keras2_config(model: dict[str, Any]) -> None:
             upgrade_keras2_config(layer)
         elif layer["class_name"] == "BatchNormalization" and isinstance(own["axis"], list):
             (own["axis"],) = own["axis"]
-        elif layer["class_name"] in _SEPARABLE:
+        elif layer["class_name"] in ("SeparableConv1D", "SeparableConv2D"):
             for name in _PLAIN_CONVOLUTION_KEYS:
                 own.pop(name, None)
         for node in layer.get("inbound_nodes", ()):

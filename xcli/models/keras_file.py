@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.text import short_text
-from xcli.models.hdf5_weights import check_tree, require_file
+from xcli.models.hdf5_weights import check_tree, is_inflated, require_file
 from xcli.models.keras2 import upgrade_keras2_config
 from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 32 << 20
 MAX_MODEL_BYTES = 8 << 30
-
-# Keras writes uncompressed files, and weights can hardly be compressed.
-_INFLATION_FLOOR = 16 << 20
-_MAX_INFLATION = 100
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -52,26 +48,20 @@ _LAYERS = frozenset(
     """.split()
 )
 _OTHERS = {
-    "keras.initializers": frozenset(
-        """
+    "keras.initializers": """
         Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity IdentityInitializer LecunNormal LecunUniform
         Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
-        """.split()
-    ),
-    "keras.regularizers": frozenset("L1 L2 L1L2 OrthogonalRegularizer".split()),
-    "keras.constraints": frozenset("MaxNorm MinMaxNorm NonNeg UnitNorm".split()),
-    "keras": frozenset(("DTypePolicy",)),
-    "keras.dtype_policies": frozenset("DTypePolicy FloatDTypePolicy QuantizedDTypePolicy".split()),
-    "keras.src.ops.core": frozenset(("Cast",)),
-    "keras.src.ops.nn": frozenset(
-        "Relu Relu6 Sigmoid Softmax LogSoftmax Softplus Silu Gelu Elu Selu LeakyRelu Tanh".split()
-    ),
-    "keras.src.ops.numpy": frozenset(
-        """
+    """,
+    "keras.regularizers": "L1 L2 L1L2 OrthogonalRegularizer",
+    "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
+    "keras": "DTypePolicy",
+    "keras.dtype_policies": "DTypePolicy FloatDTypePolicy QuantizedDTypePolicy",
+    "keras.src.ops.core": "Cast",
+    "keras.src.ops.nn": "Relu Relu6 Sigmoid Softmax LogSoftmax Softplus Silu Gelu Elu Selu LeakyRelu Tanh",
+    "keras.src.ops.numpy": """
         Abs Absolute Add Subtract Multiply Divide TrueDivide Negative Maximum Minimum Power Square Sqrt Exp Log Tanh
         Clip Mean Max Min Sum Reshape Squeeze ExpandDims Transpose Concatenate Stack Flip GetItem Ravel Amax Amin
-        """.split()
-    ),
+    """,
 }
 _FUNCTIONS = frozenset(
     """
@@ -79,13 +69,6 @@ _FUNCTIONS = frozenset(
     hard_silu hard_swish tanh exponential softmax log_softmax
     """.split()
 )
-_MODEL_MODULES = {
-    "Functional": "keras.src.models.functional",
-    "Model": "keras",
-    "Sequential": "keras",
-}
-"""The modules of the kinds of model in Keras 3; files of Keras 2 name modules that no longer exist."""
-
 _MODEL_MODULE = re.compile(r"(tf_)?keras(\.models|(\.src)?\.(models|engine)\.(functional|sequential|training|model))?")
 _VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
 _NUMBERS = re.compile(r"bool|bfloat16|u?int(8|16|32|64)|float(16|32|64)")
@@ -93,12 +76,7 @@ _NUMBERS = re.compile(r"bool|bfloat16|u?int(8|16|32|64)|float(16|32|64)")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A `.keras` file whose configuration has been checked.
-
-    Attributes:
-        path: the file.
-        graph: its model; exactly one graph in it has a `backbone`.
-    """
+    """A `.keras` file whose configuration has been checked; exactly one graph in it has a `backbone`."""
 
     path: str
     graph: Graph
@@ -127,8 +105,7 @@ class Archive:
 
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
-"""Raised by zipfile and json for damaged or malicious files (NotImplementedError and RecursionError are
-RuntimeErrors)."""
+"""Raised by zipfile and json for damaged or malicious files."""
 
 
 def open_archive(path: str) -> Archive:
@@ -142,15 +119,20 @@ def open_archive(path: str) -> Archive:
     try:
         upgrade_keras2_config(config)
         graph = read_graph(config)
-        found = 0
-        for one in graph.walk():
-            for names in find_backbones(one):
-                one.backbone.update(names)
-                found += 1
+        backbones = [(one, names) for one in graph.walk() for names in find_backbones(one)]
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{path} has a configuration that Keras does not write ({short_text(error)})") from error
+    found = len(backbones)
+    for one, names in backbones:
+        one.backbone.update(names)
     if found != 1:
-        raise ModelError(_not_xception(path, graph, found))
+        inner = max(graph.walk(), key=lambda one: len(one.nodes))
+        raise ModelError(
+            f"{path} holds {found} Xception networks; a model with exactly one is needed"
+            if found
+            else f"{path} holds {short_text(inner.name)!r} ({len(inner.nodes)} layers), which is not an Xception; "
+            "only models with an Xception backbone can be used"
+        )
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ModelError(
             f"{path} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
@@ -164,7 +146,11 @@ def _read_config(path: str) -> Any:
         require_file(path)
         with open(path, "rb") as file:
             if file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC:
-                raise ModelError(hdf5_advice(path))
+                raise ModelError(
+                    f"{path} is HDF5, not a .keras model: if it holds weights alone, use --weights {path}; a whole "
+                    "model in that format can carry code and is not loaded, so convert it where you trust it: "
+                    "keras.models.load_model(FILE).save('model.keras')"
+                )
         with zipfile.ZipFile(path) as archive:
             _check_sizes(archive, path)
             archive.getinfo(WEIGHTS)
@@ -179,21 +165,12 @@ def _read_config(path: str) -> Any:
         ) from error
 
 
-def hdf5_advice(path: str) -> str:
-    """Returns the message for an HDF5 file that is given as a model."""
-    return (
-        f"{path} is HDF5, not a .keras model: if it holds weights alone, use --weights {path}; a whole model in that "
-        "format can carry code and is not loaded, so convert it where you trust it: "
-        "keras.models.load_model(FILE).save('model.keras')"
-    )
-
-
 def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_MODEL_BYTES:
         raise ModelError(f"{path} would unpack to more than {MAX_MODEL_BYTES >> 30} GiB and is not loaded")
     for member in members:
-        if member.file_size > max(_INFLATION_FLOOR, _MAX_INFLATION * member.compress_size):
+        if is_inflated(member.file_size, member.compress_size):
             raise ModelError(
                 f"{path}: {short_text(member.filename)!r} would unpack to far more than a model, so not loaded"
             )
@@ -203,22 +180,8 @@ def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
         raise ModelError(f"{path} has a configuration above {MAX_CONFIG_BYTES >> 20} MiB and is not loaded")
 
 
-def _not_xception(path: str, graph: Graph, found: int) -> str:
-    if found:
-        return f"{path} holds {found} Xception networks; a model with exactly one is needed"
-    inner = max(graph.walk(), key=lambda one: len(one.nodes))
-    return (
-        f"{path} holds {short_text(inner.name)!r} ({len(inner.nodes)} layers), which is not an Xception; "
-        "only models with an Xception backbone can be used"
-    )
-
-
 def _safe(config: Any, path: str) -> dict[str, Any]:
-    """Checks every object that a configuration names, at any depth.
-
-    Returns:
-        The configuration without optimizer, loss and metrics, also of nested models.
-    """
+    """Checks every object that a configuration names, at any depth; drops optimizers, losses and metrics."""
     if not isinstance(config, dict):
         raise ModelError(f"{path} has a configuration that Keras does not write (no object)")
     kind = config.get("class_name")
@@ -248,12 +211,13 @@ def _check_object(item: dict[str, Any], path: str) -> None:
     elif name == "function":
         known = module == "builtins" and isinstance(config, str) and config in _FUNCTIONS
     elif name in MODELS and module is not None and _MODEL_MODULE.fullmatch(module):
-        item["module"] = _MODEL_MODULES[name]
+        # Files of Keras 2 name modules that no longer exist.
+        item["module"] = "keras.src.models.functional" if name == "Functional" else "keras"
         known = True
     elif module == "keras.layers":
         known = name in _LAYERS
     elif module is not None:
-        known = name in _OTHERS.get(module, ())
+        known = name in _OTHERS.get(module, "").split()
     if not known or item.get("registered_name") not in (None, name, config if name == "function" else None):
         what = f"{module}.{name}" if module else str(name)
         extra = f" {short_text(config)!r}" if name == "function" else ""

@@ -1,7 +1,6 @@
-"""The graph of a Keras model, read from its configuration: layers, calls, and which layers form an Xception.
+"""The graph of a Keras model, read from its configuration (JSON): layers, calls, and which layers form an Xception.
 
-The input is plain JSON; Keras is not needed. The Xception is found by its structure (kinds, sizes and connections of
-layers), never by names.
+The Xception is found by its structure (kinds, sizes and connections of layers), never by names.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from xcli.models.architecture import BN_EPSILON, Layer, layers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MODELS = frozenset(("Functional", "Model", "Sequential"))
-MAX_STEPS = 100_000
-"""Limit to the layers visited by one search, for malicious graphs that are ambiguous or circular."""
+MODELS = ("Functional", "Model", "Sequential")
+MAX_STEPS = 100_000  # limit to the layers visited by one search, for malicious graphs that are ambiguous or circular
 
 _KERNELS = frozenset(
     "Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D "
@@ -50,13 +48,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One layer of a graph.
+    """One layer of a graph: its name in the file, its class, its configuration and its calls in order.
 
     Attributes:
-        name: its name in the file.
-        kind: its class.
-        config: its own configuration.
-        calls: its calls, in order.
         graph: for a nested model, its graph.
     """
 
@@ -72,9 +66,7 @@ class Graph:
     """A model.
 
     Attributes:
-        name: the model's name.
         nodes: its layers, roughly in the order of computation (a shared layer has the place of its first call).
-        inputs, outputs: its input and output tensors.
         backbone: maps our names of the Xception's layers to those in the file, if this graph contains them.
     """
 
@@ -93,17 +85,11 @@ class Graph:
 
     def node(self, name: str) -> Node:
         """Returns the layer of that name; raises KeyError where there is none."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return {node.name: node for node in self.nodes}[name]
 
 
 def read_graph(item: Mapping[str, Any]) -> Graph:
-    """Reads a serialised model.
-
-    Args:
-        item: the object of a functional or sequential model, as `serialize_keras_object` writes it.
+    """Reads a functional or sequential model as `serialize_keras_object` writes it.
 
     Raises:
         ValueError, KeyError, TypeError, IndexError, AttributeError: it is not a configuration that Keras writes.
@@ -159,7 +145,7 @@ def _call(node: Any) -> Call:
 
 
 def tensor_key(value: Any) -> Key | None:
-    """Returns the tensor that a value of a configuration stands for, or None where it is no tensor."""
+    """Returns the tensor that a value of a configuration stands for, if any."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         layer, call, output = value["config"]["keras_history"]
         return (str(layer), int(call), int(output))
@@ -221,7 +207,6 @@ def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]],
 
 
 def _same(layer: Layer, node: Node) -> bool:
-    """Returns whether a layer of a file computes the same as ours."""
     c = node.config
     if layer.kind in ("conv", "sepconv"):
         return (

@@ -1,8 +1,4 @@
-"""Runs models from `.keras` files, with their Xception replaced by the folded one.
-
-The graph of the file is computed layer by layer: the layers before, beside and after the Xception run as the Keras
-layers that the file describes, and the Xception itself runs in `xcli.models.folded.Backbone`.
-"""
+"""Runs models from `.keras` files layer by layer, with their Xception replaced by `xcli.models.folded.Backbone`."""
 
 from __future__ import annotations
 
@@ -34,8 +30,11 @@ _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", 
 class KerasNetwork:
     """A model from a `.keras` file that contains exactly one Xception.
 
-    Args:
-        path: the file.
+    Attributes:
+        size: side of the input in pixels; None where it is open.
+        parameters: number of parameters of the whole model.
+        output_name: name of the layer that computes the output.
+        weights: those of the Xception, by our names.
 
     Raises:
         ModelError: the file is unsafe, damaged, of another architecture, or has several inputs or outputs.
@@ -49,8 +48,8 @@ class KerasNetwork:
             self._model = _load(folder, path)
         self._holder = next(graph for graph in self.graph.walk() if graph.backbone)
         self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
+        self._holding_model = self._find_model(self.graph, self._model)
         self._backbone: Backbone | None = None
-        self._weights: Weights | None = None
         self._state: list[tuple[Any, Any]] = []
         shape = tuple(self._model.inputs[0].shape)
         if len(shape) != 4 or shape[-1] not in (3, None):
@@ -58,32 +57,24 @@ class KerasNetwork:
         if shape[1] != shape[2]:
             raise ModelError(f"{path} takes images of {shape[2]}x{shape[1]}; only square inputs are supported")
         self.size: int | None = shape[1]
-        self.output_shape: tuple[int | None, ...] = tuple(self._model.outputs[0].shape)[1:]
-        problem = values_problem(self.weights())
+        self.parameters = int(self._model.count_params())
+        self.output_name = self.graph.outputs[0][0]
+        self.weights = self._read_weights()
+        problem = values_problem(self.weights)
         if problem:
             raise ModelError(f"{path}: {problem}")
         if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
             raise ModelError(f"{path}: its output {self.output_name!r} has the name of another layer of the Xception")
 
     @property
-    def output_name(self) -> str:
-        """Name of the layer that computes the model's output."""
-        return self.graph.outputs[0][0]
-
-    @property
     def units(self) -> int | None:
         """Number of units of the classifier; None where the output is maps or pooled features."""
-        return self.output_shape[0] if len(self.output_shape) == 1 and has_classifier(self.graph) else None
+        _, *shape = self._model.outputs[0].shape
+        return shape[0] if len(shape) == 1 and has_classifier(self.graph) else None
 
     @property
     def activation(self) -> str:
-        """The last activation before the output; see `xcli.models.keras_graph.final_activation`."""
         return final_activation(self.graph)
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters of the whole model."""
-        return int(self._model.count_params())
 
     @property
     def rescales(self) -> bool:
@@ -105,19 +96,12 @@ class KerasNetwork:
     def _ours(self, node: Node) -> str | None:
         return self._names.get(node.name)
 
-    def weights(self) -> Weights:
-        """Returns the weights of the Xception, by our names."""
-        if self._weights is None:
-            self._weights = self._read_weights()
-        return self._weights
-
     def _read_weights(self) -> Weights:
         import numpy as np
 
-        model = self._find_model(self.graph, self._model)
         found: Weights = {}
         for layer in weighted_layers():
-            arrays = model.get_layer(self._holder.backbone[layer.name]).get_weights()
+            arrays = self._holding_model.get_layer(self._holder.backbone[layer.name]).get_weights()
             shapes = [array.shape for array in arrays]
             if shapes != [shape for _, shape in layer.weights]:
                 raise ModelError(f"{self.path}: layer {layer.name!r} has weights of shapes {shapes}, not an Xception's")
@@ -134,24 +118,16 @@ class KerasNetwork:
         raise AssertionError("the graph that holds the backbone is always among those walked")
 
     def prepare(self, precision: Precision) -> None:
-        """Folds the Xception for arithmetic in `precision`."""
-        self._backbone = Backbone(self.weights(), precision)
-        holder = self._find_model(self.graph, self._model)
-        folded = {id(variable) for name in self._names for variable in holder.get_layer(name).variables}
+        self._backbone = Backbone(self.weights, precision)
+        folded = {id(variable) for name in self._names for variable in self._holding_model.get_layer(name).variables}
         self._state = [(variable, variable.numpy()) for variable in self._model.variables if id(variable) not in folded]
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Returns the outputs of the layers in `taps`, for float32[b, size, size, 3].
-
-        Args:
-            x: pixels, scaled as the model expects.
-            taps: our names of the Xception's layers, or names of other layers in the file.
-        """
-        keras = load_keras()
+        """Returns the outputs of the layers in `taps`: our names of the Xception's layers, or names in the file."""
         found: dict[str, Any] = {}
         # The variables of the other layers become constants too, on the engine's device, wherever Keras keeps them.
         state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
-        with keras.StatelessScope(state_mapping=state):
+        with load_keras().StatelessScope(state_mapping=state):
             (output,) = self._run(self.graph, self._model, [x], set(taps), found)
         if self.output_name in taps and self.output_name not in self._holder.backbone:
             found[self.output_name] = output
@@ -182,7 +158,8 @@ class KerasNetwork:
                     nested = [values[key] for key in call.inputs]
                     results = self._run(node.graph, operations[node.name], nested, taps, found)
                 else:
-                    results = _as_list(_apply(operations[node.name], call, values))
+                    result = _apply(operations[node.name], call, values)
+                    results = list(result) if isinstance(result, (list, tuple)) else [result]
                 values.update({(node.name, number, index): result for index, result in enumerate(results)})
                 if node.name in taps:
                     found.setdefault(node.name, results[0])
@@ -206,10 +183,7 @@ class KerasNetwork:
 
 
 def _load(folder: str, path: str) -> Any:
-    """Loads the checked and unpacked model with Keras.
-
-    Its warnings concern the training of the model and go to the log, except the one about missing weights.
-    """
+    """Loads the unpacked model; warnings go to the log, except the one about missing weights."""
     keras, tf = load_keras(), load_tensorflow()
     try:
         with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"):
@@ -281,7 +255,3 @@ def _constant(value: Mapping[str, Any]) -> Any:
     if value["class_name"] == "__ellipsis__":
         return Ellipsis
     raise ModelError(f"a layer is called with a constant of kind {short_text(value['class_name'])!r}")
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,7 +1,6 @@
 """Names of the classes of a model, and which class a name means.
 
-The ImageNet index is part of the package. Some names occur twice in it (crane, maillot): only its wnid or its index
-identifies a class.
+Some names occur twice in ImageNet (crane, maillot): only its wnid or its index identifies a class.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Labels:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and wnids."""
         return sha256(json.dumps([self.names, self.wnids]).encode()).hexdigest()
 
 
@@ -100,7 +98,6 @@ def _labels(entries: list[Sequence[str]], source: str) -> Labels:
 
 
 def _entries(value: Any) -> list[Sequence[str]]:
-    """Returns (name,) or (name, wnid) for each class, in order."""
     if isinstance(value, dict):
         if isinstance(value.get("labels"), list):
             return _entries(value["labels"])
@@ -142,25 +139,18 @@ def fit_labels(labels: Labels | None, classes: int) -> Labels:
 
 
 def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
-    """Finds the classes that folders or manifests name; positions never count.
+    """Returns the index of the class that each name means; positions never count.
 
     A name matches a wnid or class name that is written exactly like it, or else those that differ only in case,
     underscores and spaces.
-
-    Args:
-        names: the names to look up.
-        labels: the classes of the model.
-
-    Returns:
-        The index of each name's class.
 
     Raises:
         SourceError: names match no class (the message lists all of them), or a name matches several classes.
     """
     exact: dict[str, set[int]] = {}
     loose: dict[str, set[int]] = {}
-    for index, name in enumerate(labels.names):
-        for text in (name, *((labels.wnids[index],) if labels.wnids else ())):
+    for texts in (labels.names, labels.wnids or ()):
+        for index, text in enumerate(texts):
             exact.setdefault(text, set()).add(index)
             loose.setdefault(_loose(text), set()).add(index)
     found = {name: exact.get(name) or loose.get(_loose(name)) or set() for name in names}

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
 from xcli.core.text import short_text
 from xcli.images.preprocessing import Preprocessing
-from xcli.models.architecture import (
-    IMAGE_SIZE,
-    IMAGENET_CLASSES,
-    MIN_SIZE,
-    layers,
-)
+from xcli.models.architecture import IMAGE_SIZE, IMAGENET_CLASSES, MIN_SIZE, layers
 from xcli.models.bundle import BUNDLE_MODEL, BUNDLE_RECIPE, read_bundle
 from xcli.models.download import sha256_of
 from xcli.models.hdf5_weights import TOP, random_weights, read_weights
@@ -26,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
-    """Loads the model that a spec describes.
-
-    Args:
-        spec: what to load; alternatively pass the fields of `ModelSpec` as keyword arguments.
+    """Loads the model that a spec, or the fields of one as keyword arguments, describes.
 
     Raises:
         UsageError: the options contradict each other.
@@ -123,7 +115,6 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
 
 
 def _input_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any], name: str) -> int:
-    """Returns the side of the input of a model from a file, which may leave it open."""
     asked, trained = spec.image_size, recipe.get("size")
     if fixed and trained not in (None, fixed):
         raise ModelError(f"{name} takes images of {fixed} pixels, but its {BUNDLE_RECIPE} says {trained}")
@@ -164,10 +155,6 @@ def preprocessing_for(
     max_pixels: int | None = None,
 ) -> Preprocessing:
     """Returns the preprocessing for a model: the user's choice, else that of the model, else the default.
-
-    Args:
-        model: decides the size, and everything that is None below.
-        resize, interpolation, crop_pct, jpeg_shrink, max_pixels: see `Preprocessing`.
 
     Raises:
         UsageError: a value is out of range.

@@ -1,8 +1,4 @@
-"""Models ready to run: the plain Xception, and the form in which every command gets a model (`LoadedModel`).
-
-Two kinds of network stand behind one interface: the plain Xception with its weights (`PlainNetwork`), and a `.keras`
-file with an Xception in it (`xcli.models.keras_network.KerasNetwork`).
-"""
+"""Models ready to run: the plain Xception, and the form in which every command gets a model (`LoadedModel`)."""
 
 from __future__ import annotations
 
@@ -20,15 +16,9 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.models.labels import Labels
 
-
 AVG_POOL = "avg_pool"
-
-
 LAST_MAP = "block14_sepconv2_act"
-
-
-LOGITS = ("linear", "log_softmax")
-"""Outputs of which softmax makes probabilities."""
+LOGITS = ("linear", "log_softmax")  # outputs of which softmax makes probabilities
 
 
 class Network(Protocol):
@@ -44,25 +34,19 @@ class Network(Protocol):
 class PlainNetwork:
     """Xception from weights, with or without its top.
 
-    Args:
-        weights: arrays by `layer/variable`; `predictions/...` are those of the top.
+    Attributes:
+        classes: number of classes; None without a top.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._backbone: Backbone | None = None
-
-    @property
-    def classes(self) -> int | None:
-        """Number of classes, or None without a top."""
-        return int(self._weights[BIAS].shape[0]) if BIAS in self._weights else None
+        self.classes = len(weights[BIAS]) if BIAS in weights else None
 
     def prepare(self, precision: Precision) -> None:
-        """Folds the weights for arithmetic in `precision`."""
         self._backbone = Backbone(self._weights, precision)
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
-        """Returns the outputs of the layers in `taps`; pooling and classifier compute in float32."""
         assert self._backbone is not None, "prepare() comes first"
         tf = load_tensorflow()
         above = {AVG_POOL, TOP} & set(taps)
@@ -80,19 +64,15 @@ class LoadedModel:
     """A model that an engine can run.
 
     Attributes:
-        name: for messages and provenance.
         path: the file that it was loaded from; None for random weights.
         digest: SHA-256 of that file; `random-SEED` for random weights.
-        network: the function of tensors.
         size: side of the input, in pixels.
-        input_range: how its pixels are scaled.
-        labels: names of its classes; None where it has no classifier.
-        output_name: layer that computes the scores; None where it has no classifier.
+        input_range: how its pixels are scaled; see `scale_pixels`.
+        labels, output_name: its classes, and the layer that computes the scores; None where it has no classifier.
         activation: of that layer.
         layer_names: every name that `features` accepts.
         resize, interpolation, crop_pct: its preprocessing, unless the user chooses another.
         notes: assumptions of the loader, one line each, to be shown once.
-        parameters: number of parameters of the whole model.
     """
 
     name: str
@@ -165,15 +145,12 @@ class LoadedModel:
 
 
 def probabilities(output: Any, activation: str, classes: int) -> Any:
-    """Turns a head's output into probabilities.
+    """Turns a head's output, float32[b, units], into probabilities, float32[b, classes].
 
     Args:
-        output: float32[b, units].
+        output: of the head.
         activation: what the head has already applied.
         classes: number of classes. With two classes, a single unit is the score of the second.
-
-    Returns:
-        float32[b, classes].
     """
     tf = load_tensorflow()
     if output.shape[-1] == 1:

@@ -22,9 +22,7 @@ class ModelSpec:
         labels: a label file.
         image_size: side of the input in pixels; None is 299, or what the model file says.
         input_range: pixel range that a `.keras` file expects: `xception`, `unit` or `raw`; None asks its graph.
-        weights_dir: the first directory to search for the ImageNet weights.
-        offline: never download.
-        progress: show the progress of a download.
+        weights_dir, offline, progress: see `locate_imagenet`.
         seed: of random weights.
     """
 

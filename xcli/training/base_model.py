@@ -47,7 +47,7 @@ def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
         if network.rescales:
             inner = _rescaling(network.graph, model.name)
             factor, offset = factor * inner[0], offset * inner[0] + inner[1]
-        return BaseModel(dict(network.weights()), (factor, offset), model.labels)
+        return BaseModel(dict(network.weights), (factor, offset), model.labels)
     if model.path is None:
         # The random weights of the backbone come first, so they do not depend on the classifier.
         weights = random_weights(include_top=False, classes=1, seed=spec.seed)
