@@ -1,7 +1,6 @@
 """`xception merge`: joins the outputs of shards to the table that one run would have written.
 
-With the sources given, every source has exactly one row and the rows are in the order of the sources, or nothing is
-written. Each shard is in that order already, so the shards are read side by side, once, from beginning to end.
+Each shard is in the order of the sources already, so the shards are read side by side, once, from beginning to end.
 """
 
 from __future__ import annotations
@@ -177,7 +176,7 @@ def merge(
     findings: Findings,
     command_line: str | None = None,
 ) -> Merged:
-    """Joins shards to one table.
+    """Joins shards to one table, with exactly one row for each source, in their order.
 
     Args:
         shards: what to join.

@@ -1,7 +1,4 @@
-"""`xception verify`: checks that a table is what a run writes, row by row, and that every source has its row.
-
-One pass over the values and one over the paths, a batch at a time.
-"""
+"""`xception verify`: checks that a table is what a run writes, row by row, and that every source has its row."""
 
 from __future__ import annotations
 
@@ -202,9 +199,7 @@ def _check_order(index: RowIndex, findings: Findings) -> None:
 
 class _ValueChecks:
     def __init__(self, reader: TableReader, verdict: Verdict, findings: Findings) -> None:
-        self._reader = reader
-        self._counts = verdict.counts
-        self._findings = findings
+        self._reader, self._counts, self._findings = reader, verdict.counts, findings
         options = _object(verdict.provenance, "options")
         self._min_score = options.get("min_score")
         self._raw = options.get("raw_scores") is True
@@ -292,9 +287,8 @@ class _ValueChecks:
         column = batch.column(FIRST_RESULT)
         flat = flat_features(column)
         width = len(flat) // max(len(column), 1)
-        missing = np.repeat(_nulls(column), width) | _nulls(flat)
+        missing = (np.repeat(_nulls(column), width) | _nulls(flat)).reshape(len(column), width)
         values = flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
-        missing = missing.reshape(len(column), width)
         nan = np.isnan(values) & ~missing
         self._add("values", "ok rows with null features", batch, ok & missing.any(1))
         self._add("nan", "ok rows with NaN", batch, ok & nan.any(1))

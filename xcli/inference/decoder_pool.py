@@ -50,8 +50,7 @@ class DecoderPool:
         """Decodes one image within the timeout; `before` is called in the same thread, before `decode`.
 
         Raises:
-            XcliError: the image was not tried, so it must not get a row: too many images before it hang, or the pool
-                is closed.
+            XcliError: the image was not tried, because too many images before it hang, or the pool is closed.
             Exception: what else `decode` raised.
         """
         with self._lock:
@@ -117,10 +116,7 @@ class _Worker:
         threading.Thread(target=self._loop, name="xception-decode", daemon=True).start()
 
     def submit(self, task: Callable[[], NDArray[np.uint8]], timeout: float) -> Any:
-        """Returns what a task returned or raised, or `_TIMED_OUT` when it takes longer than `timeout` seconds.
-
-        After `_TIMED_OUT` the worker cannot be used again.
-        """
+        """Returns what a task returned or raised, or `_TIMED_OUT`: then the worker cannot be used again."""
         self.tasks.put(task)
         left = timeout
         while left > 0:

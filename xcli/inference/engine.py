@@ -141,10 +141,9 @@ class _Traced(NamedTuple):
 
 def _is_out_of_memory(error: Any) -> bool:
     """Returns whether memory ran out; XLA and cuDNN report it with other types of errors than TensorFlow."""
-    if isinstance(error, load_tensorflow().errors.ResourceExhaustedError):
-        return True
-    signs = ("RESOURCE_EXHAUSTED", "out of memory", "ALLOC_FAILED")
-    return any(sign.lower() in error.message.lower() for sign in signs)
+    exhausted = isinstance(error, load_tensorflow().errors.ResourceExhaustedError)
+    signs = ("resource_exhausted", "out of memory", "alloc_failed")
+    return exhausted or any(sign in error.message.lower() for sign in signs)
 
 
 class Engines:
@@ -158,13 +157,9 @@ class Engines:
     def __init__(
         self, forward: Forward, *, size: int, batch_size: int, devices: Sequence[str], embedded: bool = False
     ) -> None:
-        self._engines = [
+        engines = [
             Engine(forward, size=size, batch_size=batch_size, device=device, embedded=embedded) for device in devices
         ]
-        self.batch_size = batch_size
-        self.output_shapes = self._engines[0].output_shapes
-
-    @property
-    def streams(self) -> list[Engine]:
+        self.batch_size, self.output_shapes = batch_size, engines[0].output_shapes
+        self.streams = engines * STREAMS
         """One entry for each thread: while one batch of a device waits (for a copy, say), its other one computes."""
-        return self._engines * STREAMS

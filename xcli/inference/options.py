@@ -1,4 +1,4 @@
-"""How a run uses the machine: batch size, precision, device, workers and the time limit of one image."""
+"""How a run uses the machine."""
 
 from __future__ import annotations
 

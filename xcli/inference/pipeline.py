@@ -3,8 +3,7 @@
     refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
 
 References and errors stay in Python; only numbers and pixels pass through TensorFlow. Beyond the batch that the
-consumer holds, at most four batches are ready, and twice as many images as `workers` are being decoded. The bytes of
-objects in stores are fetched before that (`xcli.inference.prefetch`).
+consumer holds, at most four batches are ready, and twice as many images as `workers` are being decoded.
 """
 
 from __future__ import annotations
@@ -36,11 +35,10 @@ class PixelPipeline:
 
     Args:
         refs: the references; consumed lazily, in a thread of tf.data.
-        preprocessing: how images become pixels.
         batch_size: images in a batch; the last one may have fewer.
         workers: number of images decoded at a time.
         timeout: seconds for one image.
-        decode: reads and decodes one image; tests replace it.
+        decode: reads and decodes one image with the `preprocessing`.
         profile: counts the time of listing and decoding.
 
     Iterating raises what the iteration of `refs` raised, after the batches before; what `decode` raised other than

@@ -1,9 +1,6 @@
-"""Computes rows from references, in the same way in every process that does.
+"""Computes rows from references: for `xcli.inference.run`, and on each machine of a cluster.
 
-    references --> PixelPipeline --> Engines, two batches a device --> Task --> rows
-
-The caller chooses the references and stores the rows: `xcli.inference.run` on one machine, `xcli.cluster.worker` on
-each machine of a cluster.
+references --> PixelPipeline --> Engines, two batches a device --> Task --> rows
 """
 
 from __future__ import annotations
@@ -75,12 +72,7 @@ class Predictor:
     def start(
         self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, optimize_for_throughput: bool = False
     ) -> pa.Schema:
-        """Traces the engines and returns the schema of the rows; call `choose` before.
-
-        Args:
-            batch_size: images in a batch.
-            extra_columns: columns of a manifest that are copied to the output.
-            optimize_for_throughput: accept a later start of the engines for more speed.
+        """Traces the engines and returns the schema of the rows, which ends with the `extra_columns` of a manifest.
 
         Raises:
             UsageError: an option does not fit the model.
@@ -102,10 +94,10 @@ class Predictor:
         profile: Profile | None = None,
         turn: AbstractContextManager[Any] | None = None,
     ) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        """Yields batches and their rows, in the order of the references; call `start` before.
+        """Yields batches and their rows, in the order of the references, which are taken lazily in another thread.
 
         Args:
-            refs: taken lazily, in another thread.
+            refs: the images.
             profile: records how the time is spent.
             turn: entered while the engines are used; the first images are decoded before that.
 
@@ -142,7 +134,7 @@ class Predictor:
             return engine(batch.pixels)
 
     def provenance(self, command: str) -> dict[str, Any]:
-        """Returns everything that the rows depend on, and nothing else (no times); call `start` before."""
+        """Returns everything that the rows depend on, and nothing else."""
         assert self._engines is not None, "start() comes first"
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},

@@ -36,9 +36,6 @@ MAX_BYTES = 256 << 20
 
 _SHARE = MAX_BYTES // MAX_OBJECTS
 
-_POLL_SECONDS = 0.5
-"""How often a waiting thread checks whether the iteration has been stopped."""
-
 
 class PrefetchedObject:
     """An object that is fetched early, and whose bytes can be read once.
@@ -136,7 +133,7 @@ class PrefetchedObject:
                 self._reserve_only(0)
 
     def cancel(self) -> None:
-        """Lets `read` fail instead of waiting: there will be no request."""
+        """Lets `read` fail instead of waiting."""
         self._finish()
 
 
@@ -203,7 +200,8 @@ class Prefetcher(ABC, Generic[Work]):
 
     def __init__(self, refs: Iterator[ImageRef]) -> None:
         self._refs = refs
-        self._ready: queue.Queue[tuple[ImageRef, Work | None] | BaseException | None] = queue.Queue(MAX_OBJECTS)
+        self._ready: queue.SimpleQueue[tuple[ImageRef, Work | None] | BaseException | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(MAX_OBJECTS)
         self._requested: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._threads = 0
         self._stopped = threading.Event()
@@ -231,37 +229,26 @@ class Prefetcher(ABC, Generic[Work]):
             return
 
     def _pulled(self) -> Iterator[tuple[ImageRef, Work | None]]:
-        while not self._stopped.is_set():
-            try:
-                item = self._ready.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if item is None:
-                return
+        while (item := self._ready.get()) is not None and not self._stopped.is_set():
             if isinstance(item, BaseException):
                 raise item
+            self._room.release()
             yield item
 
     def _pull(self) -> None:
         last: BaseException | None = None
         try:
             for ref in self._refs:
-                if not self._put((ref, self.begin(ref))):
+                work = self.begin(ref)
+                self._room.acquire()
+                if self._stopped.is_set():
                     break
+                self._ready.put((ref, work))
         except BaseException as error:  # noqa: BLE001 - raised again where the references are consumed
             last = error
-        self._put(last)
+        self._ready.put(last)
         for _ in range(self._threads):
             self._requested.put(None)
-
-    def _put(self, item: tuple[ImageRef, Work | None] | BaseException | None) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._ready.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
 
     def _work(self) -> None:
         while (work := self._requested.get()) is not None:
@@ -274,6 +261,8 @@ class Prefetcher(ABC, Generic[Work]):
     def stop(self) -> None:
         """Ends the iteration early, from any thread; answers to requests under way are discarded."""
         self._stopped.set()
+        self._ready.put(None)
+        self._room.release()
 
 
 class ObjectPrefetcher(Prefetcher[PrefetchedObject]):

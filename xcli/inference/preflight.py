@@ -47,7 +47,6 @@ class Preflight:
 
     Attributes:
         listed: number of images that a run would take.
-        formats: number of images by format.
         bytes: sum of the sizes of the files.
         widths, heights: smallest, median and largest, in pixels.
         errors: number of unreadable images by reason.

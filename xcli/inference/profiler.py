@@ -43,12 +43,7 @@ class StageTimes:
 
 
 class Profile:
-    """Measures the stages of a run, from any number of threads.
-
-    Args:
-        workers: images decoded at a time, for the rate of that stage.
-        clock: returns seconds that never go back.
-    """
+    """Measures the stages of a run, from any number of threads; `workers` images are decoded at a time."""
 
     def __init__(self, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self.workers = workers
@@ -96,13 +91,12 @@ class Profile:
         self._last = now
 
     def finish(self) -> None:
-        """Stops the clock, after the last row."""
+        """Stops the clock."""
         with self._lock:
             self._advance(self._clock())
             self._last = None
 
     def times(self) -> list[StageTimes]:
-        """Returns the times of the stages, in the order of `STAGES`."""
         with self._lock:
             if self._last is not None:
                 self._advance(self._clock())
@@ -116,11 +110,9 @@ class Profile:
 
     def bottleneck(self) -> str:
         """Returns the stage that the run waited for most, and what helps."""
-        slowest = max(self.times(), key=lambda one: one.waited)
-        return _ADVICE[slowest.stage]
+        return _ADVICE[max(self.times(), key=lambda one: one.waited).stage]
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns seconds and images a second by stage, for JSON."""
         return {
             one.stage: {
                 "waited": round(one.waited, 3),

@@ -32,12 +32,7 @@ if TYPE_CHECKING:
 
 
 class EarlierRows(Protocol):
-    """Rows that an earlier run has finished and that are still valid.
-
-    Attributes:
-        ok: number of rows with status `ok`.
-        errors: number of error rows by reason.
-    """
+    """Rows that an earlier run has finished and that are still valid, counted like those of `RunCounts`."""
 
     ok: int
     errors: dict[str, int]
@@ -52,10 +47,7 @@ class Run:
 
     Attributes:
         listing: the sources.
-        model: the loaded model.
-        task: what to compute.
-        preprocessing: how images become pixels.
-        options: how to use the machine.
+        model, task, preprocessing, options: see `Predictor`.
         report: counts of the rows so far.
         profile: records how the time is spent.
         predictor: computes the rows.
@@ -76,7 +68,7 @@ class Run:
         self.predictor = Predictor(self.model, self.task, self.preprocessing, self.options)
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
-        """Chooses device, precision and batch shape, traces the engines, and returns the schema of the rows.
+        """Chooses device, precision and batch size, traces the engines, and returns the schema of the rows.
 
         Args:
             pinned_batch_size: the choice of an earlier run, for options that leave it open.
@@ -86,23 +78,20 @@ class Run:
             ModelError: the model cannot do this task.
         """
         default = self.predictor.choose()
-        size = self.options.batch_size or pinned_batch_size or self._batch_size(default)
+        size = self.options.batch_size or pinned_batch_size
+        if size is None:
+            # A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
+            size = default if self._has_at_least(default) else max(1, self._listed())
         return self.predictor.start(size, self.listing.extra_columns, optimize_for_throughput=self._is_long())
-
-    def _batch_size(self, default: int) -> int:
-        # A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
-        return default if self._has_at_least(default) else max(1, self._listed())
 
     def _is_long(self) -> bool:
         # References are counted only where that is cheap: not in a list that somebody types, nor in archives, which
         # would have to be unpacked.
         options = self.listing.options
-        cheap = (
-            LIST_ON_STDIN not in (*options.sources, options.manifest)
-            and not options.archives
-            and not any(is_archive_name(os.fsencode(source)) for source in options.sources)
-        )
-        return cheap and self._has_at_least(LONG_RUN)
+        if options.archives or LIST_ON_STDIN in (*options.sources, options.manifest):
+            return False
+        archives = any(is_archive_name(os.fsencode(source)) for source in options.sources)
+        return not archives and self._has_at_least(LONG_RUN)
 
     def _listed(self) -> int:
         return len(self._listed_early) + self.listing.skipped.get(OTHER_SHARD, 0)
@@ -137,5 +126,5 @@ class Run:
         self.report.check(self.report.rows)
 
     def provenance(self, command: str) -> dict[str, Any]:
-        """Returns everything that the rows depend on; see `Predictor.provenance`."""
+        """See `Predictor.provenance`."""
         return self.predictor.provenance(command)

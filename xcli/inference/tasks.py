@@ -141,7 +141,6 @@ class FeaturesTask:
             raise UsageError(f"--dtype is one of {', '.join(FEATURE_TYPES)}; received {self.dtype!r}")
 
     def for_model(self, model: LoadedModel) -> FeaturesTask:
-        """Returns this task, which needs nothing of the model."""
         return self
 
     def forward(self, model: LoadedModel) -> Forward:
