@@ -23,26 +23,14 @@ DEFAULT_MAX_PIXELS = 178_000_000
 MAX_SCANS = 500
 """Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
 
-_NO_HANDLER = logging.NullHandler()
-"""Without any handler, Python would print Pillow's messages."""
-
 
 @cache
 def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
-    """Imports and configures Pillow. Call it before threads are started, so that they need not race for the import.
+    """Imports and configures Pillow; returns what opens a file of each format that can be decoded here.
 
-    Returns:
-        For each format that can be decoded here, by the names of `sniff`, what opens a file of it.
+    Call it before threads are started, so that they need not race for the import.
     """
-    from PIL import (
-        BmpImagePlugin,
-        GifImagePlugin,
-        JpegImagePlugin,
-        PngImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-        features,
-    )
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, features
 
     # These classes are used instead of Image.open so that no other decoder ever sees a file, the cause of damage in a
     # header is not lost, and the second picture that phones append to a JPEG is never looked at.
@@ -54,6 +42,8 @@ def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
         "TIFF": TiffImagePlugin.TiffImageFile,
     }
     if features.check("webp"):
+        from PIL import WebPImagePlugin
+
         decoders["WEBP"] = WebPImagePlugin.WebPImageFile
     # Images are decoded in parallel already; threads within a decoder would multiply with the workers.
     if features.check("avif"):
@@ -73,7 +63,8 @@ def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
     # A file ends as pixels or as an error; warnings about its metadata are neither. The filters belong to the whole
     # process, so they are set once: catch_warnings around each decode would not be thread-safe.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").addHandler(_NO_HANDLER)
+    # Without any handler, Python would print Pillow's messages.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     return decoders
 
 
@@ -155,15 +146,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def explain_decode_error(error: Exception, data: bytes, header: str = "") -> ImageError:
-    """Translates an exception of Pillow.
+    """Translates an exception of Pillow to `truncated`, `corrupt`, `unsupported` or `too-large`.
 
-    Args:
-        error: the exception.
-        data: the bytes of the image file.
-        header: the format, if the exception was raised while the header was read.
-
-    Returns:
-        `truncated`, `corrupt`, `unsupported` or `too-large`.
+    `header` is the format, if the exception was raised while the header was read.
     """
     from PIL.Image import DecompressionBombError
 

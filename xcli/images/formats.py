@@ -13,7 +13,7 @@ IMAGE_EXTENSIONS = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .
 HEAD_BYTES = 64
 """Number of bytes from the beginning of a file that `sniff` needs."""
 
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+_HEIF_BRANDS = frozenset(b"heic heix hevc hevx heim heis mif1 msf1".split())
 
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 """Valid sizes of the second header of a BMP; the letters "BM" alone also begin ordinary text."""

@@ -81,7 +81,6 @@ class Preprocessing:
 
     @property
     def shrinks(self) -> bool:
-        """Whether JPEGs may be shrunk while decoding."""
         return self.jpeg_shrink and not (self.resize == "squash" and self.interpolation == "nearest")
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,14 +89,7 @@ class Preprocessing:
 
 
 def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Reads and decodes one image.
-
-    Args:
-        location: where its bytes are.
-        preprocessing: how to decode it.
-
-    Returns:
-        uint8[size, size, 3], RGB.
+    """Reads and decodes one image to uint8[size, size, 3], RGB.
 
     Raises:
         ImageError: anything is wrong with the file; no input raises another exception.
@@ -118,6 +110,7 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
         raise explain_decode_error(error, data) from error
 
 
+_ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """For each EXIF orientation the member of Pillow's `Transpose` that undoes it."""
 
@@ -168,19 +161,12 @@ def _draft(image: ImageFile, p: Preprocessing) -> int:
     if not p.shrinks or image.format != "JPEG":
         return 1
     width, height = image.size
-    scale = _OVERSAMPLE * _needed_scale(width, height, p)
+    target = int(p.size / p.crop_pct) if p.resize == "crop" else p.size
+    # `squash` resizes by two factors, of which the larger one counts.
+    scale = _OVERSAMPLE * (target / (max(width, height) if p.resize == "pad" else min(width, height)))
     # Pillow takes the smallest of 1/2, 1/4, 1/8 that leaves no less than this.
     drafted = image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
     return 1 if drafted is None else round(width / drafted[1][2])
-
-
-def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
-    """Returns the factor by which the image is resized; `squash` has two, of which it is the larger."""
-    if p.resize == "pad":
-        return p.size / max(width, height)
-    if p.resize == "squash":
-        return p.size / min(width, height)
-    return int(p.size / p.crop_pct) / min(width, height)
 
 
 def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, float, float]:
@@ -190,16 +176,10 @@ def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, f
     alone gives the same pixels.
     """
     short = int(p.size / p.crop_pct)
-    if width <= height:
-        resized = (short, short * height // width)
-    else:
-        resized = (short * width // height, short)
+    resized = [short * side // min(width, height) for side in (width, height)]
     left, top = (round((side - p.size) / 2) for side in resized)
     fx, fy = width / resized[0], height / resized[1]
     return (left * fx, top * fy, (left + p.size) * fx, (top + p.size) * fy)
-
-
-_ORIENTATION_TAG = 0x0112
 
 
 def _orientation(image: Image.Image) -> int:

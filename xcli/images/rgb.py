@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 _WHITE = (255, 255, 255)
+_SIDE = 1024
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
 def to_rgb(file: ImageFile) -> Image.Image:
-    """Decodes the pixels of the first frame and converts them to RGB without alpha.
-
-    Raises:
-        ImageError: `unsupported`.
-    """
+    """Decodes the first frame to RGB without alpha; raises the ImageError `unsupported`."""
     from PIL import Image
 
     if file.mode in ("I", "F"):
@@ -48,9 +46,6 @@ def to_rgb(file: ImageFile) -> Image.Image:
         canvas.paste(rgb.crop(frame), frame)
         return canvas
     return rgb
-
-
-_SIDE = 1024
 
 
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
@@ -116,9 +111,6 @@ def _hidden(image: Image.Image, layout: str, low: Image.Image | None) -> Image.I
             match = match.all(-1) if match.ndim == 3 else match
         hidden.paste(Image.fromarray(match.astype(np.uint8) * np.uint8(255)), box)
     return hidden
-
-
-_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
 def _most_significant(image: Image.Image, layout: str) -> Image.Image:

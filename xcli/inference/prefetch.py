@@ -180,7 +180,7 @@ class PrefetchedState(Future["FileState | None"]):
         try:
             state = self._location.state()
         except Exception as error:  # noqa: BLE001 - it cannot be read either, and its row will say why
-            log.debug("%s: %s", one_line(self._location.url), one_line(str(error)))
+            log.debug("%s: %s", one_line(self._location.file), one_line(str(error)))
         finally:
             self.set_result(state)
 

@@ -16,8 +16,9 @@ from xcli.core.text import escape_path
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.archives.members import is_archive_name
-from xcli.sources.patterns import has_magic, split_glob
-from xcli.sources.references import file_ref, object_ref, unlisted_object_ref, url_problem
+from xcli.sources.locations import file_ref, object_ref, unlisted_object_ref, url_problem
+from xcli.sources.patterns import has_magic, split_glob, with_slash
+from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import NoBucketError, StoreError, as_image_error
 from xcli.storage.urls import open_url, scheme_of
 
@@ -35,11 +36,7 @@ _BEFORE_MAGIC = re.compile(r"[^*?\[]*")
 
 
 def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef]:
-    """Begins to list a source; requests the first page where there is something to be listed.
-
-    Args:
-        selection: what is listed.
-        source: URL of an object, a prefix, an archive, a member of one, or a glob.
+    """Begins to list the URL of an object, a prefix, an archive, a member of one, or a glob; requests the first page.
 
     Raises:
         SourceError: the store cannot be listed, or the glob matches nothing.
@@ -87,11 +84,7 @@ def _rest(walk: Iterator[ImageRef | None], source: str) -> Iterator[ImageRef]:
 
 
 def _walk(selection: Selection, source: str, *, literal: bool = False) -> Iterator[ImageRef | None]:
-    """Lists a source, with None for a match that gives no reference (see `glob_images`).
-
-    Raises:
-        SourceError: the URL cannot be a source.
-    """
+    """Lists a source, with None for a match that gives no reference (see `glob_images`)."""
     open_url(source)
     web = scheme_of(source) == "http"
     if web and source.endswith("/"):
@@ -120,8 +113,6 @@ def _named(selection: Selection, url: str, web: bool) -> Iterator[ImageRef | Non
 
 
 def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | None]:
-    from xcli.storage.object_store import open_store
-
     key = url.partition("://")[2].partition("/")[2]
     if key and not key.endswith("/") and (ref := _object_at(url)) is not None:
         yield ref
@@ -138,8 +129,6 @@ def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | Non
 
 
 def _glob(selection: Selection, source: str) -> Iterator[ImageRef | None]:
-    from xcli.storage.object_store import open_store
-
     if has_magic(source.split("/")[2]):
         raise SourceError(f"the bucket of '{escape_path(source)}' is a pattern; name it")
     if (ref := _object_at(source)) is not None:
@@ -156,9 +145,6 @@ def _glob(selection: Selection, source: str) -> Iterator[ImageRef | None]:
 
 def _object_at(url: str) -> ImageRef | None:
     """Returns the reference to the object that a URL names, or None where there is none, or access is denied."""
-
-    from xcli.storage.object_store import open_store
-
     try:
         return object_ref(url, open_store(url).state(_FIRST_ATTEMPTS))
     except NoBucketError:
@@ -170,17 +156,11 @@ def _object_at(url: str) -> ImageRef | None:
 
 
 class _Level(NamedTuple):
-    """A component of the key that was visited last, as the directory that it stands for.
-
-    Attributes:
-        name: the component.
-        key: its path relative to the source.
-        scope: why it belongs to the listing; None if nothing below it does.
-    """
+    """A component of the key that was visited last, as the directory that it stands for."""
 
     name: str
-    key: bytes
-    scope: Scope | None
+    key: bytes  # the directory's path relative to the source
+    scope: Scope | None  # why it belongs to the listing; None if nothing below it does
 
 
 class _Keys:
@@ -195,7 +175,11 @@ class _Keys:
         """Lists some objects, with None for a match of the glob that gives no reference."""
         for found in page:
             *directories, name = found.name.split("/")
-            depth = self._common_depth(directories)
+            depth = 0  # number of directories that the object has in common with the one before
+            for directory, level in zip(directories, self._levels[1:], strict=False):
+                if directory != level.name:
+                    break
+                depth += 1
             del self._levels[depth + 1 :]
             for directory in directories[depth:]:
                 yield from self._enter(directory)
@@ -205,19 +189,10 @@ class _Keys:
             if above is not None and not placeholder:
                 yield from self._visit(above, found)
 
-    def _common_depth(self, directories: list[str]) -> int:
-        """Counts the directories that the object has in common with the one before."""
-        depth = 0
-        while depth < min(len(directories), len(self._levels) - 1):
-            if self._levels[depth + 1].name != directories[depth]:
-                break
-            depth += 1
-        return depth
-
     def _enter(self, name: str) -> Iterable[None]:
         """Goes down one level; returns None in a tuple if the glob matches the directory."""
         above, encoded = self._levels[-1], os.fsencode(name)
-        key = above.key + encoded if not above.key or above.key.endswith(b"/") else above.key + b"/" + encoded
+        key = with_slash(above.key) + encoded
         scope = None if above.scope is None else self._selection.step(above.scope, encoded)
         entered = scope is not None and self._selection.enters(scope, key)
         self._levels.append(_Level(name, key, scope if entered else None))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
-from xcli.sources.patterns import split_glob
-from xcli.sources.references import file_ref
+from xcli.sources.locations import file_ref
+from xcli.sources.patterns import split_glob, with_slash
 from xcli.storage.local import file_kind
 
 if TYPE_CHECKING:
@@ -31,21 +31,14 @@ def directory_images(selection: Selection, top: bytes) -> Iterator[ImageRef]:
 
     Entries whose name begins with a dot are passed over, links are followed, and a directory that is its own ancestor
     through a link is not entered again. What cannot be listed, and FIFOs, devices and dangling links with an image's
-    name, become references with an error, so that every loss is a row.
-
-    Args:
-        selection: what is listed.
-        top: the directory; empty for the current one, which then is no part of the paths.
+    name, become references with an error, so that every loss is a row. An empty `top` is the current directory, which
+    then is no part of the paths.
     """
     return (ref for ref in _Walk(selection).run(_Level(top, b"", selection.start)) if ref is not None)
 
 
 def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]:
     """Lists what a glob matches: files whatever their extension, and directories as `directory_images` does.
-
-    Args:
-        selection: what is listed.
-        pattern: a path with `*`, `?`, `[...]` or `**` in it.
 
     Yields:
         A reference, or None for a match that gives none itself (a directory, a file that is filtered out), so that the
@@ -65,11 +58,7 @@ def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]
 
 
 def look_at(path: bytes) -> tuple[bool, ImageError | None]:
-    """Finds out what a path names; follows links and opens nothing.
-
-    Returns:
-        Whether it is a directory; and, if it is neither a directory nor a regular file, what is wrong.
-    """
+    """Says whether a path is a directory, and what is wrong if it is no regular file either; follows links."""
     try:
         mode = os.stat(path).st_mode
     except ValueError:
@@ -95,7 +84,7 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
     return _OTHER
 
 
-@dataclass(slots=True)
+@dataclass
 class _Level:
     """A directory between the top of a walk and the entry that it visits.
 
@@ -114,7 +103,6 @@ class _Level:
     linked: bool = False
     names: list[bytes] = field(default_factory=list)
     kinds: dict[bytes, int] = field(default_factory=dict)
-    _identity: tuple[int, int] | None = None
 
     def read(self, only: str | None) -> ImageError | None:
         """Lists the directory, or looks for the only name that can matter; returns what went wrong."""
@@ -136,24 +124,26 @@ class _Level:
 
     def _read_one(self, name: bytes) -> None:
         try:
-            os.lstat(_join(self.path, name))
+            os.lstat(with_slash(self.path) + name)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return
         except OSError:
             pass  # it may be there: the walk meets the same error and makes it a row
         self.names, self.kinds = [name], {name: _OTHER}
 
+    @cached_property
+    def prefixes(self) -> tuple[bytes, bytes]:
+        """What comes before the names of its entries in their paths and keys."""
+        return with_slash(self.path), with_slash(self.key)
+
+    @cached_property
     def identity(self) -> tuple[int, int] | None:
-        """Returns device and inode, or None if they cannot be determined."""
-        if self._identity is None:
-            with suppress(OSError):
-                status = os.stat(self.path or b".")
-                self._identity = status.st_dev, status.st_ino
-        return self._identity
-
-
-def _join(directory: bytes, name: bytes) -> bytes:
-    return directory + name if not directory or directory.endswith(b"/") else directory + b"/" + name
+        """Device and inode, or None if they cannot be determined."""
+        try:
+            status = os.stat(self.path or b".")
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 class _Walk:
@@ -176,7 +166,6 @@ class _Walk:
                 self._levels.pop()
 
     def _open(self, level: _Level) -> ImageError | None:
-        """Goes down one level, unless the directory cannot be listed."""
         error = level.read(self._selection.only_name(level.scope))
         if error is None:
             self._levels.append(level)
@@ -187,7 +176,8 @@ class _Walk:
         scope = self._selection.step(level.scope, name)
         if scope is None:
             return ()
-        path, key = _join(level.path, name), _join(level.key, name)
+        above_path, above_key = level.prefixes
+        path, key = above_path + name, above_key + name
         kind, problem = level.kinds.get(name, _FILE), None
         linked = level.linked or kind == _OTHER
         if kind == _OTHER:
@@ -206,9 +196,9 @@ class _Walk:
         if not self._selection.enters(level.scope, level.key):
             return False
         # A glob of fixed depth cannot run in circles, and `*/x.jpg` means the x.jpg behind a link to `.` too.
-        if level.linked and self._selection.unbounded(level.scope):
-            identity = level.identity()
-            if identity is not None and any(identity == above.identity() for above in self._levels):
-                self._selection.skipped["symlink loop"] += 1
-                return False
-        return True
+        if not level.linked or not self._selection.unbounded(level.scope):
+            return True
+        if level.identity is None or all(above.identity != level.identity for above in self._levels):
+            return True
+        self._selection.skipped["symlink loop"] += 1
+        return False

@@ -50,7 +50,7 @@ class Sample:
     Attributes:
         ref: the image.
         label: the class: the folder's name, or the manifest's label, without surrounding white space.
-        split: `train`, `validation`, `test`, or None where the data do not say.
+        split: one of `SPLITS`, or None where the data do not say.
     """
 
     ref: ImageRef
@@ -63,12 +63,10 @@ class LabelledImages:
     """A listed data set.
 
     Attributes:
-        samples: in the order of the sources: splits as in `SPLITS`, folders and files by the bytes of their names; rows
-            of a manifest in their order.
-        labels: the classes that have an image, sorted by code points: those of the training split if there is one,
-            else of all samples.
+        samples: splits as in `SPLITS`, folders and files by the bytes of their names; of a manifest as its rows.
+        labels: the classes that have an image, sorted by code points: of the training split if there is one, else all.
         skipped: number of directory entries that are not samples, by reason.
-        empty: the class folders without an image, sorted: those of the training split if there is one, else all.
+        empty: the class folders without an image, sorted: of the training split if there is one, else all.
     """
 
     samples: tuple[Sample, ...]
@@ -100,9 +98,6 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
 
-    Returns:
-        The samples; there may be only one class, or none if all class folders are empty.
-
     Raises:
         SourceError: the source is none of these; a row has no label, or an unknown split; a split has a class that
             training lacks.
@@ -126,8 +121,6 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
 
 @dataclass(slots=True)
 class _Found:
-    """The samples and folders that were found so far."""
-
     samples: list[Sample] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     folders: list[tuple[str | None, str]] = field(default_factory=list)  # (split, class)
@@ -137,7 +130,7 @@ def _read_directory(source: str) -> LabelledImages:
     found = _Found()
     folders = _folders(source, found.skipped)
     splits = _splits(source, folders)
-    if splits is None:
+    if not splits:
         _read_classes(source, folders, None, found)
     else:
         for split in SPLITS:
@@ -154,7 +147,7 @@ def _read_directory(source: str) -> LabelledImages:
 
 
 def _folders(top: str, skipped: Counter[str]) -> list[str]:
-    """Returns the folders in a directory, sorted by the bytes of their names; counts the other entries."""
+    """Returns the folders in a directory, by the bytes of their names; counts the other entries."""
     try:
         names = sorted(os.listdir(os.fsencode(top)))
     except OSError as error:
@@ -174,16 +167,14 @@ def _folders(top: str, skipped: Counter[str]) -> list[str]:
     return folders
 
 
-def _splits(source: str, folders: Sequence[str]) -> dict[str, str] | None:
-    """Returns the folder of each split, or None if the folders are classes: `train` may also be a kind of vehicle."""
+def _splits(source: str, folders: Sequence[str]) -> dict[str, str]:
+    """Returns the folder of each split; nothing if the folders are classes: `train` may also be a kind of vehicle."""
     named = [folder for folder in folders if folder.lower() in _NAMES]
-    others = [folder for folder in folders if folder.lower() not in _NAMES]
-    if not named:
-        return None
-    if others:
+    others = [folder for folder in folders if folder not in named]
+    if named and others:
         deep = [folder for folder in named if _folders(os.path.join(source, folder), Counter())]
         if len(deep) < 2:
-            return None
+            return {}
         raise SourceError(
             f"'{escape_path(source)}' has {_quoted(named)} with folders in them, and {_quoted(others)} besides: move "
             "those away, or give one of the splits"
@@ -246,7 +237,10 @@ def _read_manifest(source: str, path_column: str, label_column: str) -> Labelled
         found.skipped.update(listing.skipped)
     if not found.samples:
         raise SourceError(f"{shown} lists no images")
-    _warn_of_contradictions(found.samples, shown)
+    labelled = {(sample.ref.path, sample.label) for sample in found.samples}
+    several = [path for path, count in Counter(path for path, _ in labelled).items() if count > 1]
+    if several:
+        log.warning("%s has more than one label for %d of its paths, %s first", shown, len(several), min(several))
     return _checked(source, found)
 
 
@@ -269,15 +263,7 @@ def _split(value: Any, where: str) -> str:
     return split
 
 
-def _warn_of_contradictions(samples: Iterable[Sample], shown: str) -> None:
-    first: dict[str, str] = {}
-    several = {sample.ref.path for sample in samples if first.setdefault(sample.ref.path, sample.label) != sample.label}
-    if several:
-        log.warning("%s has more than one label for %d of its paths, %s first", shown, len(several), min(several))
-
-
 def _checked(source: str, found: _Found) -> LabelledImages:
-    """Compares the classes of the splits, warns of differences, and makes the result; raises SourceError."""
     shown = f"'{escape_path(source)}'"
     classes: dict[str | None, set[str]] = {}
     for sample in found.samples:
@@ -285,17 +271,17 @@ def _checked(source: str, found: _Found) -> LabelledImages:
     splits = {split for split, _ in found.folders}
     # The folders of other splits count only where there is no training split.
     relevant = splits & {None, TRAIN} or splits
-    empty = sorted({label for split, label in found.folders if split in relevant} - _union(classes, relevant))
+    filled = set().union(*(classes.get(split, ()) for split in relevant))
+    empty = sorted({label for split, label in found.folders if split in relevant} - filled)
     if empty:
         log.warning("%s has class folders without an image: %s", shown, ", ".join(empty))
     if TRAIN in classes or TRAIN in splits:
         _compare_splits(shown, classes, empty)
-    labels = classes[TRAIN] if TRAIN in classes else _union(classes, classes)
+    labels = classes[TRAIN] if TRAIN in classes else set().union(*classes.values())
     return LabelledImages(tuple(found.samples), tuple(sorted(labels)), found.skipped, tuple(empty))
 
 
 def _compare_splits(shown: str, classes: Mapping[str | None, set[str]], empty: Sequence[str]) -> None:
-    """Warns of classes that only training has, and raises SourceError for those that it lacks."""
     trained = classes.get(TRAIN, set())
     for split in (VALIDATION, TEST):
         unknown = sorted(classes.get(split, set()) - trained)
@@ -308,10 +294,6 @@ def _compare_splits(shown: str, classes: Mapping[str | None, set[str]], empty: S
     missing = sorted(trained - classes.get(VALIDATION, trained))
     if missing:
         log.warning("the validation split of %s has no image of %s", shown, ", ".join(missing))
-
-
-def _union(classes: Mapping[str | None, set[str]], splits: Iterable[str | None]) -> set[str]:
-    return set().union(*(classes.get(split, set()) for split in splits))
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -20,10 +20,10 @@ from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.archives.members import WholeArchive, is_archive_name
 from xcli.sources.buckets import begin_url_source, list_url
 from xcli.sources.directories import directory_images, glob_images, look_at
+from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
 from xcli.sources.options import LIST_ON_STDIN, SourceOptions
 from xcli.sources.patterns import PathFilter, has_magic
-from xcli.sources.references import file_ref, unlisted_object_ref
 from xcli.sources.selection import Selection
 from xcli.storage.urls import is_url
 
@@ -39,12 +39,7 @@ OTHER_SHARD = "other shard"
 
 
 def shard_of(key: bytes, count: int) -> int:
-    """Says which of `count` shards an image belongs to, from 1. The rule is fixed for ever.
-
-    Args:
-        key: the bytes of the image's path relative to its source.
-        count: number of shards.
-    """
+    """Says which of `count` shards, from 1, an image belongs to by its `ImageRef.key`. The rule is fixed for ever."""
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % count + 1
 
 
@@ -76,7 +71,7 @@ class Listing:
         """Applies `limit` and `shard` to references. Use `list_images` to make a listing of sources."""
         self.extra_columns = extra_columns
         self.default_directory = not options.sources and options.manifest is None
-        self.skipped = Counter[str]() if skipped is None else skipped
+        self.skipped = Counter() if skipped is None else skipped
         self.listed = 0
         self._refs = refs
         self.options = options
@@ -111,11 +106,9 @@ class Listing:
             self._close = None
 
     def __enter__(self) -> Listing:
-        """Returns the listing, for `with`."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Closes the listing."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -132,9 +125,6 @@ def list_images(
         stdin: where `-` is read from; standard input when None.
         archives: lists archives; `WholeArchives` gives one reference for each archive.
 
-    Returns:
-        The listing.
-
     Raises:
         SourceError: a glob matches nothing, an object store cannot be listed, or the manifest cannot be used.
         UsageError: packages for object stores are missing.
@@ -145,7 +135,7 @@ def list_images(
         if stream is None:
             raise SourceError("'-' reads standard input, but it is closed; give a file or directory")
     path_filter, skipped = PathFilter(options.include, options.exclude), Counter[str]()
-    selection = Selection(path_filter, skipped, archives(path_filter, skipped), into_archives=options.archives)
+    selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
     if options.manifest is None:
         return Listing(_Sources(options, selection, stream).refs(), options, skipped=skipped)
     manifest = open_manifest(
@@ -245,18 +235,7 @@ class _Sources:
 
 
 def read_entries(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    """Reads a list of paths, each as soon as it arrives.
-
-    Args:
-        stream: where to read.
-        separator: the byte that ends each entry.
-
-    Yields:
-        The entries that are not empty, verbatim.
-
-    Raises:
-        OSError: the stream cannot be read.
-    """
+    """Reads the entries of a list that are not empty, each as soon as it arrives; raises OSError."""
     read = getattr(stream, "read1", stream.read)  # read1 returns what a pipe has, read waits until it has enough
     pending = b""
     while chunk := read(_MAX_ENTRY):

@@ -1,12 +1,18 @@
-"""The `Location` of an image in an object store."""
+"""Making `ImageRef`s of local files and of objects in a store, and the `Location` of the latter."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import ImageError, UsageError
+from xcli.core.records import ImageRef
+from xcli.core.text import escape_path
+from xcli.storage.local import LocalFile
+from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
+from xcli.storage.urls import open_url
 
 if TYPE_CHECKING:
     from xcli.core.records import FileState
@@ -17,63 +23,77 @@ class RemoteObject:
     """An object of a store; small, and the same on every machine.
 
     Attributes:
-        url: as the user gave it.
+        file: its URL, as the user gave it.
         listed_state: its state when it was listed; None if it was named without being listed.
     """
 
-    url: str
+    file: str
     listed_state: FileState | None = None
+
+    offset: ClassVar[None] = None
+    remote: ClassVar[bool] = True
 
     @property
     def size(self) -> int | None:
-        """See `Location`."""
         return None if self.listed_state is None else self.listed_state.size
-
-    @property
-    def file(self) -> str:
-        """See `Location`."""
-        return self.url
-
-    @property
-    def offset(self) -> None:
-        """See `Location`."""
-
-    @property
-    def remote(self) -> bool:
-        """See `Location`."""
-        return True
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
         """Reads all bytes of the object, with its state at that time.
 
-        Args:
-            max_bytes: a larger object is refused.
-
         Raises:
-            ImageError: `missing`, `unreadable`, `empty` or `too-large`.
+            ImageError: `missing`, `unreadable`, `empty`, or `too-large` for more than `max_bytes`.
         """
-        from xcli.storage.object_store import open_store
         from xcli.storage.object_store.state import too_large
 
         if self.size is not None and self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         with image_errors():
-            content = open_store(self.url).get(max_bytes)
+            content = open_store(self.file).get(max_bytes)
         if not content.data:
             raise ImageError("empty", "the object has zero bytes")
         return content.data, content.state
 
     def read(self, max_bytes: int) -> bytes:
-        """See `fetch`."""
         return self.fetch(max_bytes)[0]
 
     def state(self) -> FileState | None:
         """Returns its state in the listing, or else requests it from the store; None if it cannot be determined."""
-        from xcli.storage.object_store import open_store
-
         if self.listed_state is not None:
             return self.listed_state
         try:
-            return open_store(self.url).state()
+            return open_store(self.file).state()
         except (StoreError, UsageError):
             return None
+
+
+def file_ref(
+    path: bytes, key: bytes | None = None, error: ImageError | None = None, extra: tuple[Any, ...] = ()
+) -> ImageRef:
+    """Makes the reference to a local file, or to anything that has an error; `key` is the path where it is None."""
+    text = os.fsdecode(path)
+    return ImageRef(escape_path(text), LocalFile(text), path if key is None else key, error, extra)
+
+
+def object_ref(url: str, state: FileState | None, key: bytes | None = None) -> ImageRef:
+    """Makes the reference to an object; `state` is None unless its store has told it."""
+    return ImageRef(escape_path(url), RemoteObject(url, state), os.fsencode(url) if key is None else key)
+
+
+def unlisted_object_ref(url: str) -> ImageRef:
+    """Makes the reference to an object that is named, not listed. No request is made to its store.
+
+    Raises:
+        UsageError: packages are missing.
+    """
+    problem = url_problem(url)
+    if problem is not None:
+        return file_ref(os.fsencode(url), error=problem)
+    open_url(url)
+    return object_ref(url, None)
+
+
+def url_problem(url: str) -> ImageError | None:
+    """Returns what is wrong with a URL by itself, or None."""
+    if not url.partition("://")[2].strip("/"):
+        return ImageError("missing", "the URL names nothing but a kind of store")
+    return None

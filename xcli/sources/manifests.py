@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import PATH, STATUS_COLUMNS
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
-from xcli.sources.references import file_ref
+from xcli.sources.locations import file_ref
 from xcli.storage.object_store.errors import StoreError
+from xcli.storage.readers import open_object
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class ExtraColumn(NamedTuple):
 
     Attributes:
         name: its name, valid text.
-        type: its Arrow type, or None for a string. Values are such that `pyarrow.array(values, type=type)` restores
-            the column; times in nanoseconds are integers for that reason.
+        type: its Arrow type, or None for a string. `pyarrow.array(values, type=type)` restores the column; times in
+            nanoseconds are integers for that reason.
     """
 
     name: str
@@ -75,9 +76,6 @@ def open_manifest(
         escaped_paths: whether paths are escaped (`xcli.core.text`), not verbatim.
         stdin: standard input, if `name` is `-`.
 
-    Returns:
-        The manifest.
-
     Raises:
         SourceError: the file cannot be opened, is neither CSV nor Parquet, lacks the path column, or has a column
             whose name is given twice or is that of an output column.
@@ -90,7 +88,7 @@ def open_manifest(
         assert stdin is not None
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
     try:
-        file = _open(name)
+        file = open_object(name) if is_url(name) else open(name, "rb")  # noqa: SIM115 - `Manifest.close` does it
     except StoreError as error:
         raise SourceError(f"cannot open the manifest {shown}: {error.message}; give a CSV or Parquet file") from None
     except (OSError, ValueError) as error:
@@ -103,14 +101,6 @@ def open_manifest(
     except BaseException:
         file.close()
         raise
-
-
-def _open(name: str) -> io.BufferedReader:
-    if is_url(name):
-        from xcli.storage.readers import open_object
-
-        return open_object(name)
-    return open(name, "rb")
 
 
 class _Unclosed(io.RawIOBase):
@@ -138,7 +128,7 @@ def _peek(file: io.BufferedReader, shown: str) -> bytes:
 def _make_ref(
     escaped: bool, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
 ) -> ImageRef:
-    """Makes the reference for row `row` (from 1); `text` is the path cell, undecodable bytes as surrogates."""
+    """Makes the reference for a row, counted from 1; bytes of the path cell that are not UTF-8 are surrogates."""
     if not text:
         problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
         return file_ref(b"", error=problem, extra=extra)
@@ -244,7 +234,7 @@ def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: M
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"the manifest {shown} begins like Parquet but cannot be read: {_reason(error)}") from None
     index = _find_path_column(schema.names, path_column, shown)
-    if not _is_text(schema.types[index]):
+    if str(_plain_type(schema.types[index])) not in _TEXT_TYPES:
         raise SourceError(
             f"the column '{path_column}' of the manifest {shown} holds {schema.types[index]}, not text; "
             "name the column of paths with --path-column"
@@ -253,7 +243,7 @@ def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: M
     for field in schema:
         if field.name == path_column:
             continue
-        if any(_has_nanoseconds(inner) for inner in _inner_types(field.type)):
+        if any(map(_has_nanoseconds, _inner_types(field.type))):
             raise SourceError(
                 f"the column '{field.name}' of the manifest {shown} holds {field.type}; nested nanoseconds cannot be "
                 "carried exactly: drop the column or store microseconds"
@@ -277,47 +267,33 @@ def _parquet_refs(parquet: Any, index: int, shown: str, make: MakeRef) -> Iterat
         if batch is None:
             return
         problems: dict[int, str] = {}
-        paths = _texts(batch.column(index), "surrogateescape")
-        columns = [
-            _values(batch.column(number), name, problems)
-            for number, name in enumerate(batch.schema.names)
-            if number != index
-        ]
+        columns = [column.dictionary_decode() if _is_dictionary(column.type) else column for column in batch.columns]
+        paths = _texts(columns.pop(index), "surrogateescape")
+        names = [name for number, name in enumerate(batch.schema.names) if number != index]
+        extras = [_values(column, name, problems) for column, name in zip(columns, names, strict=True)]
         for offset, path in enumerate(paths):
             row += 1
             problem = None
             if offset in problems:
                 problem = ImageError("unreadable", f"row {row} of the manifest {shown}: {problems[offset]}")
-            yield make(row, path, tuple(column[offset] for column in columns), problem)
+            yield make(row, path, tuple(values[offset] for values in extras), problem)
+
+
+_STRING_TYPES = ("string", "large_string", "string_view")
+_TEXT_TYPES = (*_STRING_TYPES, "binary", "large_binary", "null")
+
+
+def _is_dictionary(arrow_type: Any) -> bool:
+    return str(arrow_type).startswith("dictionary<")
 
 
 def _plain_type(arrow_type: Any) -> Any:
     """Returns the type of the values: a dictionary is only a way to store them, and differs from batch to batch."""
-    import pyarrow as pa
-
-    return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
-
-
-def _is_text(arrow_type: Any) -> bool:
-    import pyarrow as pa
-
-    plain = _plain_type(arrow_type)
-    return _is_string(plain) or any(
-        test(plain) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
-    )
-
-
-def _is_string(arrow_type: Any) -> bool:
-    import pyarrow as pa
-
-    return any(test(arrow_type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    return arrow_type.value_type if _is_dictionary(arrow_type) else arrow_type
 
 
 def _has_nanoseconds(arrow_type: Any) -> bool:
-    import pyarrow as pa
-
-    tests = (pa.types.is_timestamp, pa.types.is_duration, pa.types.is_time64)
-    return any(test(arrow_type) for test in tests) and arrow_type.unit == "ns"
+    return getattr(arrow_type, "unit", None) == "ns"
 
 
 def _inner_types(arrow_type: Any) -> Iterator[Any]:
@@ -336,8 +312,6 @@ def _texts(column: Any, errors: str) -> list[str | None]:
     """Decodes a column of text. Parquet promises UTF-8, but writers do not always check it."""
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     values = column.cast(pa.large_binary()).to_pylist()
@@ -348,9 +322,7 @@ def _values(column: Any, name: str, problems: dict[int, str]) -> list[Any]:
     """Returns a column's values as Python objects; notes in `problems` the rows whose value Python cannot represent."""
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if _is_string(column.type):
+    if str(column.type) in _STRING_TYPES:
         return _texts(column, "backslashreplace")
     if _has_nanoseconds(column.type):
         column = column.cast(pa.int64())

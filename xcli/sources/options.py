@@ -47,7 +47,6 @@ class SourceOptions:
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         for source in self.sources:
             _check_source(source)
         lists = self.sources.count(LIST_ON_STDIN)
@@ -89,17 +88,7 @@ def _check_source(source: str) -> None:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Reads the value of `--shard`.
-
-    Args:
-        text: `I/N`, I from 1 to N.
-
-    Returns:
-        `(I, N)`.
-
-    Raises:
-        UsageError: `text` is something else.
-    """
+    """Returns `(I, N)` for the value `I/N` of `--shard`; raises UsageError for anything but I from 1 to N."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--shard must be I/N with I from 1 to N, such as 3/8, not {text!r}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import SourceError
 from xcli.core.text import escape_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 Positions = tuple[int, ...]
 """The places in a pattern that a path may have reached after some of its components; empty when it cannot match."""
@@ -30,11 +29,13 @@ def path_parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def split_glob(pattern: str) -> tuple[str, list[str]]:
-    """Splits a glob before the first component with a wildcard.
+def with_slash(directory: bytes) -> bytes:
+    """Returns what comes before the names of a directory's entries; nothing if it is empty, the current one."""
+    return directory if not directory or directory.endswith(b"/") else directory + b"/"
 
-    Returns:
-        What comes before, empty or with a slash at its end; and the components from there on.
+
+def split_glob(pattern: str) -> tuple[str, list[str]]:
+    """Returns what comes before the first component with a wildcard, and the components from there on.
 
     Raises:
         SourceError: a `..` follows the wildcard.
@@ -47,26 +48,6 @@ def split_glob(pattern: str) -> tuple[str, list[str]]:
     return "/".join([*components[:fixed], ""]), wild
 
 
-@dataclass(frozen=True, slots=True)
-class _Component:
-    text: str
-    hidden: bool
-    fits: Callable[[str], object | None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fits", re.compile(fnmatch.translate(self.text)).match)
-
-    @property
-    def recursive(self) -> bool:
-        return self.text == "**"
-
-    def admits(self, name: str) -> bool:
-        """Says whether this component matches `name`; a hidden name needs a pattern that begins with a dot."""
-        if not self.hidden and name.startswith(".") and not self.text.startswith("."):
-            return False
-        return self.fits(name) is not None
-
-
 class PathPattern:
     """A glob, matched component by component, so that a walk visits every path once and only enters what can match.
 
@@ -75,13 +56,10 @@ class PathPattern:
     """
 
     def __init__(self, components: Iterable[str], *, hidden: bool) -> None:
-        """Prepares the pattern.
-
-        Args:
-            components: the pattern's components, in order; at least one.
-            hidden: whether a wildcard also matches a leading dot.
-        """
-        self._components = tuple(_Component(text, hidden) for text in components)
+        """Compiles the components, of which there is at least one; `hidden` lets wildcards match a leading dot."""
+        self._components = tuple(components)
+        self._fits = [re.compile(fnmatch.translate(text)).match for text in self._components]
+        self._hidden = hidden
         self._end = len(self._components)
 
     def start(self) -> Positions:
@@ -92,16 +70,19 @@ class PathPattern:
         """Returns the positions after one more component."""
         reached = set()
         for position in positions:
-            if position < self._end:
-                component = self._components[position]
-                if component.admits(name):
-                    reached.add(position if component.recursive else position + 1)
+            if position < self._end and self._admits(position, name):
+                reached.add(position if self._components[position] == "**" else position + 1)
         return self._past_recursive(reached) if reached else ()
+
+    def _admits(self, position: int, name: str) -> bool:
+        if not self._hidden and name.startswith(".") and not self._components[position].startswith("."):
+            return False
+        return self._fits[position](name) is not None
 
     def _past_recursive(self, positions: set[int]) -> Positions:
         """Adds the positions behind each `**`, which may match no component at all."""
         for position in sorted(positions):
-            while position < self._end and self._components[position].recursive:
+            while position < self._end and self._components[position] == "**":
                 position += 1
                 positions.add(position)
         return tuple(sorted(positions))
@@ -116,13 +97,13 @@ class PathPattern:
 
     def unbounded(self, positions: Positions) -> bool:
         """Says whether matches can lie any number of directories below."""
-        return any(self._components[position].recursive for position in positions if position < self._end)
+        return any(self._components[position] == "**" for position in positions if position < self._end)
 
     def only_name(self, positions: Positions) -> str | None:
         """Returns the only name that can come next, or None where a wildcard can match several."""
         if len(positions) != 1 or positions[0] == self._end:
             return None
-        text = self._components[positions[0]].text
+        text = self._components[positions[0]]
         return None if has_magic(text) else text
 
     def matches(self, parts: Iterable[str]) -> bool:
@@ -162,7 +143,6 @@ class PathFilter:
     """
 
     def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
-        """Compiles the patterns."""
         self._include = [_Rule(text) for text in include]
         self._exclude = [_Rule(text) for text in exclude]
 
@@ -179,12 +159,7 @@ class PathFilter:
         return any(above) or self._excludes(parts, directory=directory)
 
     def refuses_file(self, key: bytes, *, looks_like_image: bool) -> str | None:
-        """Returns the reason to skip a file, or None.
-
-        Args:
-            key: the file's path relative to its source.
-            looks_like_image: whether it has an image's extension, or was named by the user.
-        """
+        """Returns the reason to skip a file, or None; one that the user named counts as looking like an image."""
         if not self._include and not self._exclude:
             return None if looks_like_image else "not an image"
         parts = path_parts(os.fsdecode(key))

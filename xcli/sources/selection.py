@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
+from xcli.sources.locations import file_ref
 from xcli.sources.patterns import PathFilter, PathPattern, Positions
-from xcli.sources.references import file_ref
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -42,6 +43,7 @@ class Scope(NamedTuple):
 _INHERITED = Scope()
 
 
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Decides which entries of directories and buckets are listed, and counts those that are not.
 
@@ -49,51 +51,33 @@ class Selection:
         path_filter: the patterns of `--include` and `--exclude`.
         skipped: counts, by reason, of the entries that were passed over; a directory counts once.
         archives: lists archives.
+        into_archives: whether archives that are found in directories are listed, not only those that match a glob.
+        pattern: the glob, if there is one.
+        directories_only: whether a match of the glob must be a directory.
         start: the scope of the directory in which a walk begins.
     """
 
-    def __init__(
-        self, path_filter: PathFilter, skipped: Counter[str], archives: Archives, *, into_archives: bool = False
-    ) -> None:
-        """Selects everything that the filter lets through.
-
-        Args:
-            path_filter: see above.
-            skipped: see above.
-            archives: see above.
-            into_archives: list the archives that are found in directories too, not only those that match a glob.
-        """
-        self.path_filter, self.skipped, self.archives = path_filter, skipped, archives
-        self.start = _INHERITED
-        self._into_archives = into_archives
-        self._pattern: PathPattern | None = None
-        self._directories_only = False
+    path_filter: PathFilter
+    skipped: Counter[str]
+    archives: Archives
+    into_archives: bool = False
+    pattern: PathPattern | None = None
+    directories_only: bool = False
+    start: Scope = _INHERITED
 
     def narrowed(self, components: Iterable[str], *, directories_only: bool) -> Selection:
-        """Returns a selection of what matches a glob, with the same filter and counters.
-
-        Args:
-            components: the glob's components.
-            directories_only: whether a match must be a directory.
-        """
-        narrow = Selection(self.path_filter, self.skipped, self.archives, into_archives=self._into_archives)
-        narrow._pattern = pattern = PathPattern(components, hidden=False)
-        narrow._directories_only = directories_only
-        narrow.start = Scope(pattern.matched(pattern.start()), positions=pattern.start())
-        return narrow
+        """Returns a selection of what matches a glob, with the same filter and counters."""
+        pattern = PathPattern(components, hidden=False)
+        start = Scope(pattern.matched(pattern.start()), positions=pattern.start())
+        return replace(self, pattern=pattern, directories_only=directories_only, start=start)
 
     def step(self, above: Scope, name: bytes) -> Scope | None:
-        """Returns the scope of an entry, or None for one that does not belong to the listing; hidden ones are counted.
-
-        Args:
-            above: the scope of the directory that holds the entry.
-            name: the entry's name.
-        """
-        if above.positions and self._pattern is not None:
-            positions = self._pattern.step(above.positions, os.fsdecode(name))
+        """Returns the scope of an entry in `above`, or None if it is not listed; counts hidden entries."""
+        if above.positions and self.pattern is not None:
+            positions = self.pattern.step(above.positions, os.fsdecode(name))
             if positions:
-                below = positions if self._pattern.can_continue(positions) else ()
-                return Scope(above.whole, self._pattern.matched(positions), below)
+                below = positions if self.pattern.can_continue(positions) else ()
+                return Scope(above.whole, self.pattern.matched(positions), below)
         if not above.whole:
             return None
         if name.startswith(b"."):
@@ -102,26 +86,22 @@ class Selection:
         return _INHERITED
 
     def enters(self, scope: Scope, key: bytes) -> bool:
-        """Says whether a directory is walked, and counts it if it is excluded.
+        """Says whether a directory is walked, and counts it if it is excluded."""
+        return (scope.whole or bool(scope.positions)) and not self._refuses_directory(key)
 
-        Args:
-            scope: its scope.
-            key: its path relative to the source.
-        """
-        if not scope.whole and not scope.positions:
+    def _refuses_directory(self, key: bytes) -> bool:
+        if not self.path_filter.refuses_directory(key):
             return False
-        if self.path_filter.refuses_directory(key):
-            self.skipped["excluded"] += 1
-            return False
+        self.skipped["excluded"] += 1
         return True
 
     def unbounded(self, scope: Scope) -> bool:
         """Says whether what is listed can lie any number of directories below."""
-        return scope.whole or (self._pattern is not None and self._pattern.unbounded(scope.positions))
+        return scope.whole or (self.pattern is not None and self.pattern.unbounded(scope.positions))
 
     def only_name(self, scope: Scope) -> str | None:
         """Returns the only name in a directory that can match, or None where there can be several."""
-        return None if self._pattern is None or scope.whole else self._pattern.only_name(scope.positions)
+        return None if self.pattern is None or scope.whole else self.pattern.only_name(scope.positions)
 
     def file(
         self,
@@ -141,13 +121,12 @@ class Selection:
             make_ref: makes its reference from path, key and problem.
 
         Returns:
-            References; among them None if the file matches the glob.
+            References; among them None if the file matches the glob but gives none itself.
         """
-        matched = scope.matched and not self._directories_only
+        matched = scope.matched and not self.directories_only
         nothing = (None,) if matched else ()
-        if (matched or (scope.inherited and self._into_archives)) and is_archive_name(path):
-            if self.path_filter.refuses_directory(key):
-                self.skipped["excluded"] += 1
+        if (matched or (scope.inherited and self.into_archives)) and is_archive_name(path):
+            if self._refuses_directory(key):
                 return nothing
             if problem is None:
                 return chain(nothing, self.archives.members(path, key))
@@ -168,9 +147,7 @@ class Selection:
     def takes_listed(self, path: bytes, *, directory: bool) -> bool:
         """Says whether the filter lets a path from a list through, and counts it if not.
 
-        Args:
-            path: the path or URL.
-            directory: whether it is a directory or an archive, to whose entries `--include` applies instead.
+        A `directory` may be an archive too; `--include` applies to its entries instead.
         """
         if self.path_filter.refuses_listed(path, directory=directory):
             reason: str | None = "excluded"

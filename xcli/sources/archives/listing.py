@@ -20,8 +20,8 @@ from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import CarryBudget
 from xcli.sources.archives.zip import zip_entries
+from xcli.sources.locations import file_ref
 from xcli.sources.patterns import PathFilter, path_parts
-from xcli.sources.references import file_ref
 from xcli.storage.local import LocalFile
 from xcli.storage.readers import open_reader
 from xcli.storage.urls import is_url
@@ -40,12 +40,7 @@ _MAX_INDEXED = 1_000_000  # members, of all archives together, whose positions a
 
 
 class Archives:
-    """Lists archives for one listing.
-
-    Args:
-        path_filter: the patterns of `--include` and `--exclude`.
-        skipped: counts, by reason, of the members that are passed over.
-    """
+    """Lists archives for one listing; `skipped` counts the members that are passed over, by reason."""
 
     def __init__(self, path_filter: PathFilter, skipped: Counter[str]) -> None:
         self._filter = path_filter
@@ -54,22 +49,15 @@ class Archives:
         self._indexes: dict[bytes, _Index] = {}
 
     def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
-        """Lists the images in an archive.
+        """Lists the images in an archive; at the end the archive itself if it is damaged or cannot be read.
 
-        Args:
-            archive: its path or URL.
-            key: its path relative to the source; empty if it is the source itself.
-
-        Yields:
-            A reference to each image; at the end one to the archive itself if it is damaged or cannot be read.
+        The key is the archive's path relative to the source; empty if it is the source itself.
         """
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         try:
             with open_reader(os.fsdecode(archive)) as file:
-                for entry in _entries(file, self._budget):
-                    ref = self._ref(shown, key, entry)
-                    if ref is not None:
-                        yield ref
+                refs = (self._ref(shown, key, entry) for entry in _entries(file, self._budget))
+                yield from (ref for ref in refs if ref is not None)
             return
         except ImageError as error:
             problem = error.with_traceback(None)
@@ -85,7 +73,8 @@ class Archives:
         if reason is not None:
             self._skipped[reason] += 1
             return None
-        path = shown + _escape_name(entry.name)
+        # A name in an archive can hold a NUL byte, which a path cannot.
+        path = shown + escape_path(os.fsdecode(entry.name)).replace("\0", "\\x00")
         if entry.take is None:
             return ImageRef(path, LocalFile(path), key, entry.error)
         return ImageRef(path, entry.take(True), key)
@@ -105,13 +94,7 @@ class Archives:
 
         The archive is listed once, and the positions of its members are kept. For a member of a compressed tar the
         archive is decompressed from its beginning each time. Of members with the same name the last one counts, as it
-        would if the archive were unpacked.
-
-        Args:
-            path: a path that is not an existing file.
-
-        Returns:
-            The member's reference, or None if no path before a `::` is an archive.
+        would if the archive were unpacked. Returns None if no path before a `::` is an archive.
         """
         separator = os.fsencode(SEPARATOR)
         end = path.find(separator)
@@ -137,7 +120,6 @@ class WholeArchives(Archives):
     """Lists each archive as one reference; its members are listed where they are read."""
 
     def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
-        """Yields one reference to the whole archive."""
         path = os.fsdecode(archive)
         yield ImageRef(escape_path(path), WholeArchive(path, key=key), key or archive)
 
@@ -151,11 +133,10 @@ class _Index:
         try:
             with open_reader(os.fsdecode(archive)) as file:
                 for entry in _entries(file, CarryBudget()):
-                    if entry.kind != FILE:
-                        problem = ImageError("not-a-file", f"it is a {entry.kind}, not a regular file")
-                        self._members[entry.name] = problem
-                    else:
-                        self._members[entry.name] = entry.error or _take(entry)
+                    found = entry.error if entry.take is None else entry.take(False)
+                    self._members[entry.name] = found or ImageError(
+                        "not-a-file", f"it is a {entry.kind}, not a regular file"
+                    )
         except ImageError as error:
             self._damage = error.with_traceback(None)
 
@@ -166,17 +147,7 @@ class _Index:
         return self._members.get(name) or self._damage or ImageError("missing", "the archive has no such member")
 
 
-def _take(entry: Entry) -> Member:
-    assert entry.take is not None, "a file without an error can be taken"
-    return entry.take(False)
-
-
 def _entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
     if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
         return tar_entries(file, budget)
     return zip_entries(file)
-
-
-def _escape_name(name: bytes) -> str:
-    """Escapes a member's name as a path; a NUL byte, which a path cannot hold but such a name can, is `\\x00`."""
-    return escape_path(os.fsdecode(name)).replace("\0", "\\x00")

@@ -57,10 +57,7 @@ class Member(ABC):
 
     @abstractmethod
     def read(self, max_bytes: int) -> bytes:
-        """Reads all bytes of the member.
-
-        Args:
-            max_bytes: larger members are refused; no more than that is ever unpacked.
+        """Reads all bytes of the member; never unpacks more than `max_bytes`.
 
         Raises:
             ImageError: `missing`, `unreadable`, `truncated`, `corrupt` or `too-large`.
@@ -68,20 +65,16 @@ class Member(ABC):
 
     @property
     def file(self) -> str:
-        """See `Location`."""
         return self.archive
 
     @property
     def remote(self) -> bool:
-        """See `Location`."""
         return is_url(self.archive)
 
     def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        """See `Location`."""
         return self.read(max_bytes), self.state()
 
     def state(self) -> FileState | None:
-        """See `Location`."""
         if not is_url(self.archive):
             return state_of_file(self.archive)
         if self.identity is None:
@@ -91,11 +84,7 @@ class Member(ABC):
 
 @dataclass(frozen=True, slots=True)
 class WholeArchive(Member):
-    """Stands for all the images in an archive, which are listed where they are read.
-
-    Attributes:
-        key: the archive's path relative to the source; empty if it is the source itself.
-    """
+    """Stands for all the images in an archive, which are listed where they are read; `key` as in `Archives.members`."""
 
     offset: int = 0
     size: int = 0
@@ -103,7 +92,6 @@ class WholeArchive(Member):
     key: bytes = b""
 
     def read(self, max_bytes: int) -> bytes:
-        """Is never called: only the members of the archive are read."""
         raise NotImplementedError("an archive is read by its members")
 
 

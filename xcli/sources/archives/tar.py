@@ -35,13 +35,6 @@ def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
 
     Archives that were concatenated are read as one, as with GNU tar's `--ignore-zeros`.
 
-    Args:
-        file: the archive.
-        budget: limits the bytes that members keep.
-
-    Yields:
-        Its members, in their order.
-
     Raises:
         ImageError: it is damaged, ends too early, or is not a tar; raised after the members before the damage.
     """
@@ -50,7 +43,6 @@ def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
 
 _EXTENSIONS = b"xXgLK"
 _NOT_FILES: dict[bytes, Kind] = {b"1": LINK, b"2": LINK, b"3": SPECIAL, b"4": SPECIAL, b"5": DIRECTORY, b"6": SPECIAL}
-_WITHOUT_DATA = frozenset(_NOT_FILES)
 _FILES = b"\x000" + b"7"
 
 
@@ -90,8 +82,7 @@ class _Parser:
                 self._skip_map(block[482])
             start = self._stream.offset
             yield self._entry(name, kind, size, sparse)
-            end = start if kind in _WITHOUT_DATA else start + size + -size % _BLOCK
-            self._stream.seek(end)
+            self._stream.seek(start if kind in _NOT_FILES else start + size + -size % _BLOCK)
             extended = _Extended()
         if extended.begun:
             raise self._damage("corrupt", "an extended header that belongs to no member")
@@ -116,10 +107,10 @@ class _Parser:
             start = self._stream.offset
             block = self._stream.read(_BLOCK)
             if block.count(0) == len(block):  # also true of an empty block
-                if len(block) < _BLOCK and not self._zeros:
-                    raise self._damage("truncated", "it is cut off: the end-of-archive marker is missing")
                 if len(block) < _BLOCK:
-                    return None
+                    if self._zeros:
+                        return None
+                    raise self._damage("truncated", "it is cut off: the end-of-archive marker is missing")
                 self._zeros += 1
                 if self._zeros > _MAX_ZEROS:
                     raise self._damage("corrupt", "nothing but zeros follows")
@@ -207,8 +198,6 @@ def _checksum_holds(block: bytes) -> bool:
 
 def _name(block: bytes) -> bytes:
     name = block[:100].split(b"\0", 1)[0]
-    if block[257:263] == b"ustar\0":  # GNU's format has times where ustar has the directory
-        prefix = block[345:500].split(b"\0", 1)[0]
-        if prefix:
-            return prefix + b"/" + name
-    return name
+    prefix = block[345:500].split(b"\0", 1)[0]
+    is_ustar = block[257:263] == b"ustar\0"  # GNU's format has times where ustar has the directory
+    return prefix + b"/" + name if is_ustar and prefix else name

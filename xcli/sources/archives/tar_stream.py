@@ -46,31 +46,26 @@ class _Carried:
 
     __slots__ = ("_data", "_returned")
 
-    def __init__(self, data: bytes | None, returned: SimpleQueue[int]) -> None:
+    def __init__(self, data: bytes | None = None, returned: SimpleQueue[int] | None = None) -> None:
         self._data, self._returned = data, returned
 
     def take(self) -> bytes | None:
         """Returns the bytes, once; None after that, or if there never were any."""
         data, self._data = self._data, None
-        if data is not None:
+        if data is not None and self._returned is not None:
             self._returned.put(len(data))
         return data
 
     @property
     def empty(self) -> bool:
-        """Whether there are no bytes, or no more."""
         return self._data is None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A member is sent to another process without the bytes, and reads them at their position there.
-        return _nothing, ()
+        return _Carried, ()
 
     def __del__(self) -> None:
         self.take()
-
-
-def _nothing() -> _Carried:
-    return _Carried(None, SimpleQueue())
 
 
 class CarryBudget:
@@ -102,11 +97,9 @@ class TarMember(Member):
 
     @property
     def remote(self) -> bool:
-        """See `Location`: False while the member keeps its bytes."""
         return is_url(self.archive) and (self.carried is None or self.carried.empty)
 
     def read(self, max_bytes: int) -> bytes:
-        """Returns the bytes that were kept, or reads them at their position; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         if self.carried is not None and (data := self.carried.take()) is not None:
@@ -126,11 +119,9 @@ class CompressedTarMember(Member):
 
     @property
     def remote(self) -> bool:
-        """See `Location`: decompressing takes a processor, so prefetching it is not worthwhile."""
-        return False
+        return False  # decompressing takes a processor, so prefetching is not worthwhile
 
     def read(self, max_bytes: int) -> bytes:
-        """Returns the bytes that were kept, and discards them; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         if (data := self.carried.take()) is not None:
@@ -146,11 +137,7 @@ class CompressedTarMember(Member):
 
 
 class TarStream(ABC):
-    """A tar that is read from its beginning to its end.
-
-    Attributes:
-        offset: the position in the decompressed archive.
-    """
+    """A tar that is read from its beginning to its end; `offset` is the position in the decompressed archive."""
 
     def __init__(self, file: Reader, budget: CarryBudget) -> None:
         self._file, self._budget = file, budget
@@ -169,7 +156,6 @@ class TarStream(ABC):
         """Makes the member whose `size` bytes begin here; raises `truncated` if it is known that some are missing."""
 
     def read_exactly(self, count: int) -> bytes:
-        """Reads `count` bytes; raises `truncated` if there are fewer."""
         data = self.read(count)
         if len(data) < count:
             raise _cut_off()
@@ -246,25 +232,19 @@ def _explained() -> Iterator[None]:
     """Translates the exceptions of decompressors."""
     try:
         yield
-    except EOFError as error:
-        raise ImageError("truncated", "the archive is cut off: its compressed data ends early") from error
     except MemoryError as error:
         raise ImageError("too-large", "not enough memory to unpack it") from error
-    except (zlib.error, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise ImageError("unreadable", str(error.strerror)) from error
         text = " ".join(str(error).split())
-        if "truncated" in text.lower():
+        if isinstance(error, EOFError) or "truncated" in text.lower():
             raise ImageError("truncated", "the archive is cut off: its compressed data ends early") from error
         raise ImageError("corrupt", f"the archive is damaged: {text}") from error
 
 
 def open_stream(file: Reader, budget: CarryBudget) -> TarStream:
     """Begins to read a tar; its content tells whether it is compressed.
-
-    Args:
-        file: the archive.
-        budget: limits the bytes that members keep.
 
     Raises:
         ImageError: `empty`, or `unsupported` for another compression than gzip and Zstandard.

@@ -47,7 +47,6 @@ class ZipMember(Member):
     crc: int
 
     def read(self, max_bytes: int) -> bytes:
-        """Unpacks the member and verifies its checksum; see `Member.read`."""
         if self.size > max_bytes:
             raise too_large(self.size, max_bytes)
         with open_reader(self.archive, self.identity) as file:
@@ -82,60 +81,45 @@ class ZipMember(Member):
 
 
 class _Directory(NamedTuple):
-    """The central directory.
-
-    Attributes:
-        start: its position in the file.
-        size: its size in bytes.
-        members: the number of members that the archive announces.
-        shift: bytes before the zip in the file, to be added to every offset.
-        wide: whether the numbers come from Zip64.
-    """
+    """Where the central directory lies in the file."""
 
     start: int
-    size: int
-    members: int
-    shift: int
-    wide: bool
+    end: int
+    members: int  # as many as the archive announces
+    shift: int  # bytes before the zip in the file, to be added to every offset
+    wide: bool  # whether the numbers come from Zip64
 
 
 def zip_entries(file: Reader) -> Iterator[Entry]:
-    """Lists a zip archive.
-
-    Args:
-        file: the archive.
-
-    Yields:
-        Its members, in the order of the central directory.
+    """Lists a zip archive in the order of its central directory.
 
     Raises:
         ImageError: it is damaged, cut off, or not a zip; raised after the members before the damage.
     """
     directory = _find_directory(file)
     count = 0
-    end = directory.start + directory.size
     try:
         with file.stream() as stream:
             stream.seek(directory.start)
             position = directory.start
-            while position < end:
+            while position < directory.end:
                 head = stream.read(_CENTRAL.size)
                 if len(head) < _CENTRAL.size or not head.startswith(b"PK\1\2"):
                     raise _damage("corrupt", f"the central directory is damaged after {count:,} members")
                 fields = _CENTRAL.unpack(head)
-                lengths = fields[10:13]
-                tail = stream.read(sum(lengths))
-                position += len(head) + sum(lengths)
-                if len(tail) < sum(lengths) or position > end:
+                length = sum(fields[10:13])
+                tail = stream.read(length)
+                position += len(head) + length
+                if len(tail) < length or position > directory.end:
                     raise _damage("corrupt", f"the central directory is cut off after {count:,} members")
                 count += 1
                 yield _entry(file, directory, fields, tail)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
     # Some archives without Zip64 have more members than 16 bits can count.
-    announced = directory.members if directory.wide else directory.members & 0xFFFF
-    if (count if directory.wide else count & 0xFFFF) != announced:
-        raise _damage("corrupt", f"the central directory lists {count:,} members, the archive announces {announced:,}")
+    if directory.members != (count if directory.wide else count & 0xFFFF):
+        counts = f"lists {count:,} members, the archive announces {directory.members:,}"
+        raise _damage("corrupt", f"the central directory {counts}")
 
 
 def _damage(reason: str, what: str) -> ImageError:
@@ -176,7 +160,7 @@ def _find_directory(file: Reader) -> _Directory:
     shift = end - size - offset
     if shift < 0 or end - size < 0:
         raise _damage("corrupt", "its central directory is not where it should be")
-    return _Directory(end - size, size, count, shift, wide)
+    return _Directory(end - size, end, count, shift, wide)
 
 
 def _comment_end(tail: bytes, place: int) -> int:
