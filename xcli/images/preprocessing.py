@@ -161,12 +161,16 @@ def _draft(image: ImageFile, p: Preprocessing) -> int:
     if not p.shrinks or image.format != "JPEG":
         return 1
     width, height = image.size
-    target = int(p.size / p.crop_pct) if p.resize == "crop" else p.size
-    # `squash` resizes by two factors, of which the larger one counts.
-    scale = _OVERSAMPLE * (target / (max(width, height) if p.resize == "pad" else min(width, height)))
+    scale = _OVERSAMPLE * _needed_scale(width, height, p)
     # Pillow takes the smallest of 1/2, 1/4, 1/8 that leaves no less than this.
     drafted = image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
     return 1 if drafted is None else round(width / drafted[1][2])
+
+
+def _needed_scale(width: int, height: int, p: Preprocessing) -> float:
+    """Returns the factor by which the image is resized; `squash` has two, of which it is the larger."""
+    target = int(p.size / p.crop_pct) if p.resize == "crop" else p.size
+    return target / (max(width, height) if p.resize == "pad" else min(width, height))
 
 
 def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, float, float]:
