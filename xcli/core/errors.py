@@ -93,14 +93,9 @@ class Terminated(BaseException):
 
 
 class ImageError(Exception):
-    """One image cannot be turned into pixels.
+    """One image cannot be turned into pixels; the row's `error` column reads `reason: message`."""
 
-    Attributes:
-        reason: one of `REASONS`, by which the summary of a run counts error rows.
-        message: one line for a person; the row's `error` column reads `reason: message`.
-    """
-
-    REASONS = (
+    REASONS = (  # by which the summary of a run counts error rows
         "missing",  # no such file, or gone since it was listed
         "unreadable",  # permissions, I/O errors, a directory that cannot be listed
         "not-a-file",  # a directory, FIFO, socket or device

@@ -103,21 +103,13 @@ class ImageBatch:
 
 @dataclass(slots=True)
 class RunCounts:
-    """Counts of the inputs and rows of a run, by outcome; the exit code follows from them.
+    """Counts of the inputs and rows of a run, by outcome; the exit code follows from them."""
 
-    Attributes:
-        listed: images that the sources list.
-        ok: rows with status `ok`.
-        errors: number of error rows by `ImageError.reason`.
-        skipped: directory entries that are not listed, by reason (`hidden`, `not an image`, `excluded`, ...).
-        resumed: rows taken over from an earlier run; `ok` and `errors` include them.
-    """
-
-    listed: int = 0
-    ok: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    resumed: int = 0
+    listed: int = 0  # images
+    ok: int = 0  # rows with status `ok`
+    errors: Counter[str] = field(default_factory=Counter)  # error rows by `ImageError.reason`
+    skipped: Mapping[str, int] = field(default_factory=dict)  # directory entries that are not listed, by reason
+    resumed: int = 0  # rows taken over from an earlier run; `ok` and `errors` include them
 
     def check(self, rows: int) -> None:
         """Checks that every listed image was counted, and that as many rows were written.

@@ -124,12 +124,10 @@ class LocalFolder(Folder):
         return os.path.join(self.name, name)
 
     def make(self) -> bool:
-        with write_errors(self.name):
-            try:
-                os.mkdir(self.name)
-            except FileExistsError:
-                return False
-        return True
+        with write_errors(self.name), suppress(FileExistsError):
+            os.mkdir(self.name)
+            return True
+        return False
 
     def names(self) -> list[str]:
         with write_errors(self.name):

@@ -42,11 +42,10 @@ class LocalFile:
 
 def state_of_file(path: str) -> FileState | None:
     """Returns the state of a local file; None if it cannot be determined."""
-    try:
+    with suppress(OSError, ValueError):
         found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return FileState(found.st_size, found.st_mtime_ns)
+        return FileState(found.st_size, found.st_mtime_ns)
+    return None
 
 
 def open_file(path: str) -> tuple[int, os.stat_result]:

@@ -52,8 +52,7 @@ class Reader(ABC):
     def read_at(self, offset: int, count: int) -> bytes:
         """Reads `count` bytes, or fewer at the end; raises ImageError: `missing`, `unreadable` or `too-large`."""
 
-    @abstractmethod
-    def expect(self, offset: int, count: int) -> None:
+    def expect(self, offset: int, count: int) -> None:  # noqa: B027 - the system reads ahead in a local file by itself
         """Announces that this part will be read in smaller pieces, so that one request can fetch all of it."""
 
     @abstractmethod
@@ -85,7 +84,6 @@ def open_object(url: str) -> io.BufferedReader:
 
     Raises:
         StoreError: it does not exist, or cannot be read.
-        UsageError: the packages for it are not installed.
     """
     try:
         return RemoteReader(url).stream()
@@ -116,9 +114,6 @@ class LocalReader(Reader):
         except MemoryError as error:
             raise ImageError("too-large", f"not enough memory to read its {count:,} bytes") from error
         return b"".join(parts)
-
-    def expect(self, offset: int, count: int) -> None:
-        """Does nothing: the system reads ahead by itself."""
 
     def stream(self) -> io.BufferedReader:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -226,8 +221,6 @@ class RemoteReader(Reader):
 
 
 class _RawStream(io.RawIOBase):
-    """The unbuffered stream of a `RemoteReader`."""
-
     def __init__(self, reader: RemoteReader) -> None:
         self._reader = reader
         self._position = 0
@@ -256,5 +249,4 @@ class _RawStream(io.RawIOBase):
 
 
 def _changed() -> ImageError:
-    """Returns the error for an archive in which the listed positions belong to other members."""
     return ImageError("unreadable", "the archive has changed since it was listed")

@@ -81,17 +81,11 @@ class CheckedStream:
 
 
 class WritableFile(ABC):
-    """An output that is written to `stream`, then published: `DirectFile`, or a file that appears whole.
-
-    Attributes:
-        name: for messages.
-        stream: where to write the content.
-        direct: whether readers see the content at once, before `publish`.
-    """
+    """An output that is written to `stream`, then published: `DirectFile`, or a file that appears whole."""
 
     name: str
     stream: CheckedStream
-    direct = False
+    direct = False  # whether readers see the content at once, before `publish`
 
     @abstractmethod
     def check(self) -> None:

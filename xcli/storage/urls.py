@@ -13,23 +13,16 @@ from xcli.core.errors import UsageError
 SCHEMES = ("s3", "gs", "gcs", "http", "https")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
 _CONNECTIONS = 64  # to S3, simultaneous
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """A URL and the file system of fsspec that serves it.
-
-    Attributes:
-        url: as the user gave it.
-        fs: the file system, shared by all threads of this process.
-        path: the name that `fs` uses: the URL itself for web servers, else the URL without scheme and final slashes.
-    """
+    """A URL and the file system of fsspec that serves it, which all threads of this process share."""
 
     url: str
     fs: Any
-    path: str
+    path: str  # what `fs` calls it: the URL itself for web servers, else the URL without scheme and final slashes
 
 
 def is_url(path: str) -> bool:

@@ -39,32 +39,29 @@ class ObjectStore:
     def pages(self, prefix: str = "", attempts: int = ATTEMPTS) -> Iterator[list[ListedObject]]:
         """Lists the objects below the URL, which must end in a slash, in pages.
 
+        S3 gives pages of bounded length in the order of the bytes of the keys; other stores, the objects of one
+        directory at a time.
+
         Args:
             prefix: what the rest of the name begins with; a hint that a store may ignore.
             attempts: how often to try the first request.
-
-        Yields:
-            From S3, pages of bounded length in the order of the bytes of the keys; from other stores, the objects of
-            one directory at a time.
         """
-        levels = [self._entries(self.path, attempts)]
-        while levels:
-            page: list[ListedObject] = []
-            for entry in levels[-1]:
-                if entry["type"] == "directory":
-                    levels.append(self._entries(entry["name"].rstrip("/"), ATTEMPTS))
-                    break
+        yield from self._walk(self.path, attempts)
+
+    def _walk(self, path: str, attempts: int = ATTEMPTS) -> Iterator[list[ListedObject]]:
+        entries = retry(lambda: self.fs.ls(path, detail=True), self.url, attempts=attempts)
+        page: list[ListedObject] = []
+        for entry in sorted(entries, key=lambda entry: entry["name"].rstrip("/").encode("utf-8", "surrogateescape")):
+            if entry["name"].strip("/") == path.strip("/"):
+                continue  # a store may list the placeholder of a directory in the directory itself
+            if entry["type"] == "directory":
+                yield page
+                page = []
+                yield from self._walk(entry["name"].rstrip("/"))
+            else:
                 name = entry["name"].strip("/")[len(self.path.strip("/")) + 1 :]
                 page.append(ListedObject(name, _state_of(entry)))
-            else:
-                levels.pop()
-            yield page
-
-    def _entries(self, path: str, attempts: int) -> Iterator[dict[str, Any]]:
-        entries = retry(lambda: self.fs.ls(path, detail=True), self.url, attempts=attempts)
-        # A store may list the placeholder of a directory in the directory itself.
-        entries = [entry for entry in entries if entry["name"].strip("/") != path.strip("/")]
-        return iter(sorted(entries, key=lambda entry: entry["name"].rstrip("/").encode("utf-8", "surrogateescape")))
+        yield page
 
     def state(self, attempts: int = ATTEMPTS) -> FileState | None:
         """Requests the state of the object without its bytes; None if the store does not report it."""

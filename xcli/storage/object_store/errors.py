@@ -78,13 +78,7 @@ class NoBucketError(StoreError):
 def retry(
     call: Callable[[], Value], url: str, wait: Callable[[float], None] = time.sleep, attempts: int = ATTEMPTS
 ) -> Value:
-    """Calls a function of fsspec, again after a growing delay while its errors are transient.
-
-    Args:
-        call: the function; it must be safe to call it several times.
-        url: for the log.
-        wait: sleeps for a number of seconds (for tests).
-        attempts: how often to try.
+    """Calls a function of fsspec up to `attempts` times, with growing delays, while its errors are transient.
 
     Raises:
         StoreError: the error is permanent, or the last attempt failed.
@@ -171,10 +165,7 @@ def _code(error: BaseException) -> str | None:
 
 @contextmanager
 def image_errors() -> Iterator[None]:
-    """A context for reading one image: any error of a store becomes an `ImageError`, and so does an unknown error.
-
-    Errors that concern the whole run (`XcliError`), such as a missing package, pass.
-    """
+    """A context in which all errors become an `ImageError`, except those of the whole run (`XcliError`)."""
     try:
         yield
     except (ImageError, XcliError):
