@@ -26,54 +26,39 @@ if TYPE_CHECKING:
     from xcli.storage.directories import Folder
     from xcli.storage.streams import ByteStream
 
-_GROUP_BYTES = 32 * 2**20
-_GROUP_ROWS = 65536
+_GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
+_GROUP_ROWS = 65536  # enough for readers, which take a group at a time
 _SLICE_VALUES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A file format, as `xcli.tables.formats` registers it.
-
-    Attributes:
-        extensions: of file names, in lower case; the first one is suggested to users.
-        commands: the commands whose tables it can hold: `classify`, `features`.
-        has_csv: whether `--csv-safe` has an effect on it.
-        needs_seek: whether it needs a regular file, since its writer goes back to the beginning.
-        suffixes: of the names of each table's files: none for the table, then that of a companion, if it has one.
-    """
+    """A file format, as `xcli.tables.formats` registers it."""
 
     writer: type[TableWriter]
     reader: type[TableReader]
-    extensions: tuple[str, ...]
-    commands: tuple[str, ...]
-    has_csv: bool = False
-    needs_seek: bool = False
-    suffixes: tuple[str, ...] = ("",)
+    extensions: tuple[str, ...]  # of file names, in lower case; the first one is suggested to users
+    commands: tuple[str, ...]  # those whose tables it can hold: `classify`, `features`
+    has_csv: bool = False  # whether `--csv-safe` has an effect on it
+    needs_seek: bool = False  # whether it needs a regular file, since its writer goes back to the beginning
+    suffixes: tuple[str, ...] = ("",)  # of the names of a table's files: the table itself, then its companion
 
 
 @dataclass(eq=False)
 class TableWriter(ABC):
     """Writes the batches of one table to a stream.
 
-    Args:
-        stream: where the bytes go. It is neither flushed nor closed here.
-        schema: of every batch (`classify_schema` or `features_schema`).
-        metadata: text by key, for formats that can hold it; the provenance has the key `METADATA_KEY`.
-        companion: the stream of the second file, for formats that have one; None leaves it out.
-        escape_formulas: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
-
     Raises:
         UsageError: at construction, when the format cannot hold such a table.
         SourceError: likewise, when a carried column has the name of an output column.
     """
 
-    stream: ByteStream
-    schema: pa.Schema
-    metadata: Mapping[str, str]
+    stream: ByteStream  # where the bytes go; it is neither flushed nor closed here
+    schema: pa.Schema  # of every batch (`classify_schema` or `features_schema`)
+    metadata: Mapping[str, str]  # for formats that can hold it; the provenance has the key `METADATA_KEY`
     _: KW_ONLY
-    companion: ByteStream | None = None
-    escape_formulas: bool = False
+    companion: ByteStream | None = None  # the stream of the second file, for formats that have one
+    escape_formulas: bool = False  # in CSV, put an apostrophe before texts that spreadsheets take for formulas
 
     @abstractmethod
     def __post_init__(self) -> None:
@@ -106,12 +91,6 @@ class TableReader(ABC):
         name: as the user gave it.
         path: where the table is on this machine; None means `name` itself.
 
-    Attributes:
-        schema: of the batches.
-        provenance: what the file itself holds, or None.
-        meta: the content of `FILE.meta.json`, or None.
-        copies: the folder with the copies of a table that is in an object store; they live as long as the reader.
-
     Raises:
         CheckError: at construction and while reading, when the file is damaged or is no table of this program.
     """
@@ -122,13 +101,13 @@ class TableReader(ABC):
     keeps_dtype: ClassVar[bool] = True  # whether float16 features are read back as float16
     omits_nulls: ClassVar[bool] = False  # whether null predictions are left out of the file, and NaN is null
 
-    provenance: dict[str, Any] | None = None
-    copies: Folder | None = None
+    provenance: dict[str, Any] | None = None  # what the file itself holds
+    copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
     def __init__(self, name: str, path: str | None = None) -> None:
         self.name = name
         self.path = path or name
-        self.meta = read_meta(self.path + META_SUFFIX)
+        self.meta = read_meta(self.path + META_SUFFIX)  # None where there is no such file
         if (self.meta or {}).get("csv_safe") is True:
             raise CheckError(
                 f"{one_line(name)} was written with --csv-safe, which changes texts irreversibly; "
@@ -189,11 +168,7 @@ class TableReader(ABC):
 
 
 def rows_per_group(schema: pa.Schema) -> int:
-    """Returns the rows of a Parquet row group: about 32 MiB, and 1 to 65,536.
-
-    The number depends on the schema alone, so it is the same for every part and every run. 32 MiB of buffered rows fit
-    beside any model; 65,536 rows of predictions are enough for readers, which take a group at a time.
-    """
+    """Returns the rows of a Parquet row group, by the schema alone: about 32 MiB, and 1 to 65,536."""
     row = sum(_width(field.type) for field in schema)
     return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(row, 1)))
 

@@ -38,7 +38,6 @@ CLASSIFY_FORMATS = tuple(name for name, one in FORMATS.items() if "classify" in 
 _PARQUET_FIRST = sorted(FORMATS, key=lambda name: name != "parquet")
 FEATURES_FORMATS = tuple(name for name in _PARQUET_FIRST if "features" in FORMATS[name].commands)
 CSV_SAFE_FORMATS = tuple(name for name, one in FORMATS.items() if one.has_csv)
-"""Formats on which `--csv-safe` has an effect."""
 
 
 def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
@@ -109,12 +108,7 @@ def create_table(
     escape_formulas: bool = False,
     exclusive: bool = False,
 ) -> TableOutput:
-    """Opens a table for writing; what prevents that is found now, before any work.
-
-    Args:
-        format: a key of `FORMATS`.
-        schema, metadata, escape_formulas: see `TableWriter`.
-        target, overwrite, exclusive: see `open_output`.
+    """Opens a table for writing, as `TableWriter` and `open_output` do; what prevents that is found before any work.
 
     Raises:
         UsageError: the format is unknown, or cannot hold this table, or cannot go to this target.
@@ -140,12 +134,7 @@ def create_table(
 
 
 def check_output(format: str, target: str | None, overwrite: bool) -> None:
-    """Checks that `create_table` will be able to write there, before a model is loaded in vain.
-
-    Raises:
-        UsageError: the format cannot go to this target.
-        OutputError: a file exists, or its directory cannot be written to.
-    """
+    """Raises what `create_table` would raise for this target, before a model is loaded in vain."""
     kind = _format_for(format, target)
     if is_direct(target):
         if target in ("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"):

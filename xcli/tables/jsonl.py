@@ -6,6 +6,7 @@ Predictions that are null are left out. Numbers that JSON cannot express (NaN, i
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
@@ -152,17 +153,17 @@ class JsonlReader(TableReader):
                 yield number, line
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        rows: list[list[Any]] = []
+        lines = self._rows(columns)
+        while rows := list(islice(lines, self.batch_rows)):
+            yield self._batch(rows, columns)
+
+    def _rows(self, columns: Sequence[str] | None) -> Iterator[list[Any]]:
         for number, line in self._lines():
             try:
-                rows.append(self._row(_object(line), columns))
+                row = self._row(_object(line), columns)
             except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                 raise ValueError(f"line {number}: {error}") from error
-            if len(rows) == self.batch_rows:
-                yield self._batch(rows, columns)
-                rows = []
-        if rows:
-            yield self._batch(rows, columns)
+            yield row
 
     def _row(self, members: dict[str, Any], columns: Sequence[str] | None) -> list[Any]:
         if tuple(members) != (*_MEMBERS, *(self._carried or ())):

@@ -38,10 +38,8 @@ class NpyWriter(TableWriter):
         self._shape = shape
         self._dtype = np.dtype(self.schema.field(FIRST_RESULT).type.value_type.to_pandas_dtype()).newbyteorder("<")
         self._rows = 0
-        self._table: CsvWriter | None = None
-        if self.companion is not None:
-            others = self.schema.remove(FIRST_RESULT)
-            self._table = CsvWriter(self.companion, others, {}, escape_formulas=self.escape_formulas)
+        others = self.schema.remove(FIRST_RESULT)
+        self._table = CsvWriter(self.companion or io.BytesIO(), others, {}, escape_formulas=self.escape_formulas)
         self.stream.write(self._header())
 
     def _header(self) -> bytes:
@@ -58,14 +56,12 @@ class NpyWriter(TableWriter):
             values = flat_features(piece.column(FIRST_RESULT)).to_numpy(zero_copy_only=False)  # NaN where null
             self.stream.write(values.astype(self._dtype, copy=False).data.cast("B"))
         self._rows += batch.num_rows
-        if self._table is not None:
-            self._table.write(batch.drop_columns([batch.schema.names[FIRST_RESULT]]))
+        self._table.write(batch.drop_columns([batch.schema.names[FIRST_RESULT]]))
 
     def close(self) -> None:
         self.stream.seek(0)
         self.stream.write(self._header())
-        if self._table is not None:
-            self._table.close()
+        self._table.close()
 
 
 class NpyReader(TableReader):

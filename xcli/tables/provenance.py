@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from xcli.sources.options import SourceOptions
 
 META_SUFFIX = ".meta.json"
-
-METADATA_KEY = "xception"
-"""The key of a Parquet file's metadata that holds the provenance, as JSON."""
+METADATA_KEY = "xception"  # of a Parquet file's metadata; the value is the provenance, as JSON
 
 PROVENANCE_KEYS = ("tool", "versions", "model", "preprocessing", "precision", "device", "batch_size", "options")
 """Members of the provenance. The other members of FILE.meta.json describe one run: times, counts, command line."""
@@ -84,12 +82,9 @@ def run_meta(
 
 
 def write_meta(target: str | None, meta: Mapping[str, Any], *, exclusive: bool = False) -> str | None:
-    """Writes or replaces the `FILE.meta.json` of the finished FILE `target`, and returns its name.
+    """Writes or replaces the `FILE.meta.json` of the finished FILE `target`; raises OutputError where it cannot.
 
-    Standard output, pipes and devices get no such file, and None is returned.
-
-    Raises:
-        OutputError: it cannot be written.
+    Returns its name, or None for standard output, pipes and devices, which get no such file.
     """
     if target is None or is_direct(target):
         return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ERROR_STATUS, OK_STATUS, ImageRef
 from xcli.core.text import one_line
+from xcli.tables.column_text import plain
 from xcli.tables.schema import FIRST_RESULT, feature_shape, has_wnids, prediction_count
 
 if TYPE_CHECKING:
@@ -115,10 +116,7 @@ def features_array(
 
 def flat_features(column: pa.Array) -> pa.Array:
     """Returns the values of a column of features: [b * n], with their nulls, whatever slice the column is."""
-    import pyarrow as pa
-
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
+    column = plain(column)
     width = column.type.list_size
     return column.values.slice(column.offset * width, len(column) * width)
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-LabelType = Literal["name", "wnid", "both"]
-FeatureType = Literal["float32", "float16"]
+    Extra = Sequence[tuple[str, pa.DataType | None]]
 
 FIRST_RESULT = len(STATUS_COLUMNS)
 """Index of the column `label_1` in a table of `classify`, of `features` in the other kind."""
@@ -30,7 +29,7 @@ PREDICTION_COLUMNS = {"label": "string", "wnid": "string", "index": "int32", "sc
 PREDICTION_COLUMN = re.compile(rf"({'|'.join(PREDICTION_COLUMNS)})_[0-9]+")
 
 
-def classify_schema(top: int, label_type: LabelType, extra: Sequence[tuple[str, pa.DataType | None]]) -> pa.Schema:
+def classify_schema(top: int, label_type: Literal["name", "wnid", "both"], extra: Extra) -> pa.Schema:
     """Returns the schema of `classify`: the status columns, the columns of k = 1..top predictions, then `extra`.
 
     Args:
@@ -62,9 +61,7 @@ def prediction_columns(*, wnids: bool) -> dict[str, str]:
     return {name: kind for name, kind in PREDICTION_COLUMNS.items() if wnids or name != "wnid"}
 
 
-def features_schema(
-    shape: tuple[int, ...], dtype: FeatureType, extra: Sequence[tuple[str, pa.DataType | None]]
-) -> pa.Schema:
+def features_schema(shape: tuple[int, ...], dtype: Literal["float32", "float16"], extra: Extra) -> pa.Schema:
     """Returns the schema of `features`: the status columns, `features`, then `extra`.
 
     Args:
@@ -86,7 +83,7 @@ def features_schema(
     return _schema_of([pa.field(FEATURES, column)], extra)
 
 
-def _schema_of(own: list[pa.Field], extra: Sequence[tuple[str, pa.DataType | None]]) -> pa.Schema:
+def _schema_of(own: list[pa.Field], extra: Extra) -> pa.Schema:
     import pyarrow as pa
 
     fields = [*(pa.field(name, pa.string()) for name in STATUS_COLUMNS), *own]
@@ -130,9 +127,7 @@ def feature_shape(schema: pa.Schema) -> tuple[int, ...] | None:
     if schema.names[FIRST_RESULT : FIRST_RESULT + 1] != [FEATURES]:
         return None
     column = schema.field(FIRST_RESULT).type
-    if isinstance(column, pa.FixedShapeTensorType):
-        return tuple(column.shape)
-    return (column.list_size,)
+    return tuple(column.shape) if isinstance(column, pa.FixedShapeTensorType) else (column.list_size,)
 
 
 def split_features(schema: pa.Schema) -> tuple[list[str], list[str]]:
