@@ -57,12 +57,7 @@ each pass over the graph copies them, which costs one to three seconds at the fi
 
 
 class Backbone:
-    """The network below its pooling, folded, as a function of tensors.
-
-    Args:
-        weights: arrays by `layer/variable`; see `xcli.models.hdf5_weights`.
-        precision: precision of the arithmetic; the weights are rounded to it after folding.
-    """
+    """The network below its pooling, as a function of tensors; the weights are rounded to `precision` after folding."""
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
         tf = load_tensorflow()

@@ -182,8 +182,7 @@ class _Source:
         data = self.node(name)
         if not isinstance(data, h5py.Dataset):
             raise self.fail(f"{name!r} is missing")
-        problem = dataset_problem(data)
-        if problem:
+        if problem := dataset_problem(data):
             raise self.fail(f"{name!r} {problem}")
         return data
 
@@ -223,8 +222,7 @@ def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
             weights[f"{layer.name}/{variable}"] = source.array(name, shape)
     if include_top:
         weights |= _read_top(source, names.get(TOP), classes)
-    problem = values_problem(weights)
-    if problem:
+    if problem := values_problem(weights):
         raise source.fail(problem)
     return weights
 

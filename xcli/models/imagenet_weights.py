@@ -76,8 +76,7 @@ def locate_imagenet(
 ) -> Path:
     """Finds the ImageNet weights on this machine, or downloads them into this program's cache.
 
-    Every file is verified each time. One that fails is named in a warning and skipped; in the cache of this program,
-    the download replaces it.
+    Every file is verified each time. One that fails is named in a warning and skipped, or replaced in this cache.
 
     Args:
         include_top: whether the classification layer is needed. If not, the file with it is second choice.

@@ -30,8 +30,7 @@ MAX_MODEL_BYTES = 8 << 30
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
-_LAYERS = frozenset(
-    """
+_LAYERS = """
     InputLayer Dense EinsumDense Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise
     ActivityRegularization Activation ReLU LeakyReLU PReLU ELU Softmax Identity Flatten Reshape Permute RepeatVector
     Add Subtract Multiply Average Maximum Minimum Concatenate Dot
@@ -45,8 +44,7 @@ _LAYERS = frozenset(
     RandomSaturation RandomColorJitter RandomColorDegeneration RandomSharpness RandomShear RandomGrayscale RandomInvert
     RandomPosterization RandomErasing RandomGaussianBlur RandomPerspective RandomElasticTransform AutoContrast
     Equalization Solarization
-    """.split()
-)
+""".split()
 _OTHERS = {
     "keras.initializers": """
         Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity IdentityInitializer LecunNormal LecunUniform
@@ -63,14 +61,12 @@ _OTHERS = {
         Clip Mean Max Min Sum Reshape Squeeze ExpandDims Transpose Concatenate Stack Flip GetItem Ravel Amax Amin
     """,
 }
-_FUNCTIONS = frozenset(
-    """
+_FUNCTIONS = """
     linear relu relu6 leaky_relu elu selu gelu silu swish mish softplus softsign sigmoid log_sigmoid hard_sigmoid
     hard_silu hard_swish tanh exponential softmax log_softmax
-    """.split()
-)
+""".split()
 _MODEL_MODULE = re.compile(r"(tf_)?keras(\.models|(\.src)?\.(models|engine)\.(functional|sequential|training|model))?")
-_VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
+_VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__")
 _NUMBERS = re.compile(r"bool|bfloat16|u?int(8|16|32|64)|float(16|32|64)")
 
 
@@ -112,8 +108,7 @@ def open_archive(path: str) -> Archive:
     """Reads and checks the configuration in a `.keras` file, and finds the Xception in it.
 
     Raises:
-        ModelError: the file is not a `.keras` file, names an object that is not on the list of harmless ones, or
-            does not contain exactly one Xception with one input and one output.
+        ModelError: it is not a `.keras` file, names an unknown object, or has not one Xception, input and output.
     """
     config = _safe(_read_config(path), path)
     try:

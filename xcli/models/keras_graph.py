@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 MODELS = ("Functional", "Model", "Sequential")
 MAX_STEPS = 100_000  # limit to the layers visited by one search, for malicious graphs that are ambiguous or circular
 
-_KERNELS = frozenset(
-    "Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D "
-    "MultiHeadAttention".split()
-)
+_KERNELS = """
+    Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
+    MultiHeadAttention
+""".split()
 _ACTIVATION_KINDS = {
     "Softmax": "softmax",
     "LogSoftmax": "log_softmax",
@@ -99,33 +99,28 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
     if not sequential and "input_layers" not in config:
         raise ValueError(f"a {item['class_name']} that is neither functional nor sequential")
     nodes: list[Node] = []
-    previous: Key | None = None
     for layer in config["layers"]:
         name = str(layer["config"]["name"])
         if layer.get("name", name) != name or any(node.name == name for node in nodes):
             raise ValueError(f"the layer name {name!r} stands for two layers")
         nested = read_graph(layer) if layer["class_name"] in MODELS else None
-        calls: tuple[Call, ...]
-        if sequential:
-            inputs = () if previous is None else (previous,)
-            calls = (Call([_tensor(key) for key in inputs], {}, inputs),)
-            previous = (name, 0, 0)
-        else:
+        if not sequential:
             calls = tuple(_call(node) for node in layer["inbound_nodes"])
+        elif nodes or layer["class_name"] != "InputLayer":
+            # The first layer of a Sequential without an InputLayer reads a tensor to which we give a name.
+            source = (nodes[-1].name if nodes else "", 0, 0)
+            calls = (Call([_tensor(source)], {}, (source,)),)
+        else:
+            calls = (Call([], {}, ()),)
         nodes.append(Node(name, str(layer["class_name"]), layer["config"], calls, nested))
     title = str(config["name"])
-    if not sequential:
-        functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
-        # Here, and only here, Keras counts the construction of a functional model as its first call.
-        outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
-        return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
-    first = nodes[0]
-    start = (first.name, 0, 0)
-    if first.kind != "InputLayer":
-        # The first layer of a Sequential without an InputLayer reads a tensor to which we give a name.
-        start = ("", 0, 0)
-        nodes[0] = Node(first.name, first.kind, first.config, (Call([_tensor(start)], {}, (start,)),), first.graph)
-    return Graph(title, tuple(nodes), (start,), ((nodes[-1].name, 0, 0),))
+    if sequential:
+        start = nodes[0].name if nodes[0].kind == "InputLayer" else ""
+        return Graph(title, tuple(nodes), ((start, 0, 0),), ((nodes[-1].name, 0, 0),))
+    functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
+    # Here, and only here, Keras counts the construction of a functional model as its first call.
+    outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
+    return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
 
 
 def _tensor(key: Key) -> dict[str, Any]:
@@ -334,11 +329,9 @@ def final_activation(graph: Graph) -> str:
         return "mixed"
 
 
-_PRESERVING = frozenset(
-    """
+_PRESERVING = """
     Activation Dropout SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise ActivityRegularization Identity
     Flatten Reshape Permute Average Maximum Minimum Concatenate Cast GetItem Squeeze ExpandDims Mean Max
     GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
-    """.split()
-)
+""".split()
 """Layers whose output is still probabilities if their input is."""

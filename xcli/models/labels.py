@@ -69,17 +69,16 @@ def read_labels(path: str) -> Labels:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelsError(f"cannot read labels from {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LabelsError(f"{path} is not a label file: it is not UTF-8 text") from error
-    try:
         if text.lstrip()[:1] in ("{", "["):
             entries = _entries(json.loads(text))
         else:
             # Not splitlines(): a name may contain characters that Unicode counts as line ends.
             entries = [line.split("\t", 1)[::-1] for line in re.split("\r\n|\r|\n", text) if line.strip()]
         return _labels(entries, path)
+    except OSError as error:
+        raise LabelsError(f"cannot read labels from {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{path} is not a label file: it is not UTF-8 text") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise LabelsError(f"{path} is not a label file: {error}") from error
 
@@ -93,8 +92,8 @@ def _labels(entries: list[Sequence[str]], source: str) -> Labels:
             raise ValueError(f"label {number} is empty")
         if len(entry) != len(entries[0]):
             raise ValueError(f"label {number} is not written like the first: give all of them a wnid, or none")
-    names = tuple(entry[0] for entry in entries)
-    return Labels(names, tuple(entry[1] for entry in entries) if len(entries[0]) == 2 else None, source)
+    names, *wnids = zip(*entries, strict=True)
+    return Labels(names, wnids[0] if wnids else None, source)
 
 
 def _entries(value: Any) -> list[Sequence[str]]:
@@ -126,11 +125,7 @@ def _in_order(value: dict[str, Any]) -> list[Any]:
 
 
 def fit_labels(labels: Labels | None, classes: int) -> Labels:
-    """Returns labels for a model with so many classes: those given, or the default.
-
-    Raises:
-        LabelsError: the number of labels differs.
-    """
+    """Returns the labels given, or the default; raises LabelsError where there is not one for each class."""
     if labels is None:
         return default_labels(classes)
     if len(labels.names) != classes:

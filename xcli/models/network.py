@@ -120,10 +120,7 @@ class LoadedModel:
 
         Args:
             pooling: `avg`, `max` or None; of maps only.
-            layer: name of the layer; None is the last map.
-
-        Raises:
-            UsageError: there is no such layer.
+            layer: name of the layer; None is the last map. UsageError is raised where there is no such layer.
         """
         tap = layer or LAST_MAP
         if tap not in self.layer_names:

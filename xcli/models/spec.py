@@ -47,12 +47,10 @@ class ModelSpec:
             raise UsageError(f"classes must be a positive integer; received {self.classes}")
         if self.input_range not in (None, *INPUT_RANGES):
             raise UsageError(f"the input range is one of {', '.join(INPUT_RANGES)}; received {self.input_range!r}")
-        if self.model is None:
-            self._check_plain()
-        elif self.weights != "imagenet":
-            raise UsageError(f"--model and --weights exclude each other; received --weights {self.weights}")
-
-    def _check_plain(self) -> None:
+        if self.model is not None:
+            if self.weights != "imagenet":
+                raise UsageError(f"--model and --weights exclude each other; received --weights {self.weights}")
+            return
         if self.input_range is not None:
             raise UsageError("--input-range goes with --model: the network itself always takes [-1, 1]")
         size = self.image_size
