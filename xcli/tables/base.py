@@ -87,10 +87,6 @@ class TableReader(ABC):
     Parquet comes back with its types. Text formats know the types of our own columns; carried columns are text there,
     as it stands in the file, so that the writer of the same format writes the same bytes again.
 
-    Args:
-        name: as the user gave it.
-        path: where the table is on this machine; None means `name` itself.
-
     Raises:
         CheckError: at construction and while reading, when the file is damaged or is no table of this program.
     """
@@ -105,8 +101,8 @@ class TableReader(ABC):
     copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
     def __init__(self, name: str, path: str | None = None) -> None:
-        self.name = name
-        self.path = path or name
+        self.name = name  # as the user gave it
+        self.path = path or name  # where the table is on this machine
         self.meta = read_meta(self.path + META_SUFFIX)  # None where there is no such file
         if (self.meta or {}).get("csv_safe") is True:
             raise CheckError(

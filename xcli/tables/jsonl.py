@@ -66,11 +66,7 @@ def _members(batch: pa.RecordBatch, column: str, key: str) -> Iterator[str]:
 
 
 def _json_texts(column: pa.Array) -> list[str]:
-    """Returns a column of any type as JSON values.
-
-    Booleans, integers and floats are literals (floats the shortest text of their own precision), nested types arrays
-    and objects, everything else a string.
-    """
+    """Returns a column of any type as JSON values; a float is the shortest text of its own precision."""
     import pyarrow as pa
 
     column = plain(column)

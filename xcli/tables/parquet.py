@@ -129,8 +129,7 @@ class ParquetReader(TableReader):
         if not pa.types.is_fixed_size_list(column):
             raise CheckError(f"{one_line(self.name)}: {FEATURES} is {column}, not a list of fixed size or a tensor")
         # Parquet has another name for the elements of a list, which a merged file would show.
-        field = pa.field(FEATURES, pa.list_(column.value_type, column.list_size))
-        return schema.set(FIRST_RESULT, field)
+        return schema.set(FIRST_RESULT, pa.field(FEATURES, pa.list_(column.value_type, column.list_size)))
 
     def _parquet(self) -> Any:
         import pyarrow.parquet as pq

@@ -75,13 +75,10 @@ def classify_batch(
 def features_batch(
     schema: pa.Schema, refs: Sequence[ImageRef], errors: Errors, features: NDArray[np.floating[Any]]
 ) -> pa.RecordBatch:
-    """Returns one row per reference, with its features; see `classify_batch`.
+    """Returns one row per reference, with its features [b, *shape], which must not change later; see `classify_batch`.
 
     In an error row every element is null, but never the list itself: Arrow before release 26 cannot read a null
     `fixed_size_list` back from Parquet.
-
-    Args:
-        features: [b, *shape]; do not write to it afterwards, for it is not always copied.
     """
     import numpy as np
 
@@ -100,12 +97,7 @@ def features_batch(
 def features_array(
     data_type: pa.DataType, flat: NDArray[np.floating[Any]], mask: NDArray[np.bool_] | None = None
 ) -> pa.Array:
-    """Returns a column of features, of the type that `features_schema` gives it.
-
-    Args:
-        flat: [b * n] values, in C order.
-        mask: bool[b * n], true where a value is null; None where no value is.
-    """
+    """Returns a column of features: `flat` has [b * n] values in C order, `mask` (bool[b * n]) says which are null."""
     import pyarrow as pa
 
     is_tensor = isinstance(data_type, pa.BaseExtensionType)
