@@ -1,18 +1,8 @@
 """From the bytes of an image file to the pixels that the network receives.
 
-The rules for every format (each has a test):
-
-- The format is recognised by the content, never by the name: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF; HEIC with the
-  `heif` extra.
-- Of animations and multi-page files the first frame is taken.
-- The EXIF orientation is applied.
-- Grey, palette, bilevel, CMYK, YCbCr and CIELAB become RGB; 16-bit samples keep their most significant byte; alpha,
-  transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame does not cover
-  are composited over white; colour profiles are not applied (as in Keras). Signed, 32-bit integer and floating-point
-  samples have no common range and are refused.
-- A JPEG that ends early, or in zeros, is an error. Damage within its data and an end marker that comes too early are
-  not: libjpeg fills in what is missing, and Pillow does not report its warnings.
-- Large JPEGs may be shrunk while they are decoded (`jpeg_shrink`), to no less than twice the resolution needed.
+The rules for every format are in docs/image-decoding.md, and each has a test. A JPEG that ends early, or in zeros, is
+an error. Damage within its data and an end marker that comes too early are not: libjpeg fills in what is missing, and
+Pillow does not report its warnings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Converts a decoder's samples to RGB without alpha, by the rules in `xcli.images.preprocessing`."""
+"""Converts a decoder's samples to RGB without alpha.
+
+Alpha, transparent palette entries, transparent colours and the part of a GIF's canvas that its first frame does not
+cover are composited over white. Colour profiles are not applied, as in Keras.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError, SourceNotFoundError
@@ -35,7 +36,7 @@ _FIRST_ATTEMPTS = 3
 _BEFORE_MAGIC = re.compile(r"[^*?\[]*")
 
 
-def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef]:
+def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef | None]:
     """Begins to list the URL of an object, a prefix, an archive, a member of one, or a glob; requests the first page.
 
     Raises:
@@ -50,12 +51,7 @@ def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef]:
     except StoreError as error:
         raise SourceError(f"cannot list '{escape_path(source)}': {error.message}") from None
 
-    def refs() -> Iterator[ImageRef]:
-        if first is not None:
-            yield first
-        yield from _rest(walk, source)
-
-    return refs()
+    return chain((first,), _rest(walk, source))
 
 
 def list_url(selection: Selection, url: str) -> Iterator[ImageRef]:

@@ -34,9 +34,7 @@ LABEL, SPLIT = "label", "split"
 NO_CLASS = "without a class folder"
 """The reason under which images are counted that are in no class folder."""
 
-MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
-"""Extensions, in lower case, that the URL of a manifest must have."""
-
+_MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
 _NAMES = {TRAIN: TRAIN, VALIDATION: VALIDATION, "val": VALIDATION, TEST: TEST}
 _LAYOUT = "give a directory with a folder for each class, one with train/ and validation/ of such, or a manifest"
 
@@ -106,7 +104,7 @@ def read_labelled(source: str, *, path_column: str = PATH, label_column: str = L
         raise SourceError(f"the data have an empty name; {_LAYOUT}")
     shown = f"'{escape_path(source)}'"
     if is_url(source):
-        if not source.lower().endswith(MANIFEST_EXTENSIONS):
+        if not source.lower().endswith(_MANIFEST_EXTENSIONS):
             raise SourceError(f"{shown}: class folders are read on this machine only; copy them, or give a manifest")
         return _read_manifest(source, path_column, label_column)
     is_directory, problem = look_at(os.fsencode(source))
@@ -138,11 +136,8 @@ def _read_directory(source: str) -> LabelledImages:
                 top = os.path.join(source, splits[split])
                 _read_classes(top, _folders(top, found.skipped), split, found)
     if found.skipped[NO_CLASS]:
-        log.warning(
-            "images beside the class folders of '%s' have no class, and are left out: %d of them",
-            escape_path(source),
-            found.skipped[NO_CLASS],
-        )
+        text = "images beside the class folders of '%s' have no class, and are left out: %d of them"
+        log.warning(text, escape_path(source), found.skipped[NO_CLASS])
     return _checked(source, found)
 
 

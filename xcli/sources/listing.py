@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
@@ -48,42 +48,33 @@ def _is_in_other_shard(ref: ImageRef, number: int, count: int) -> bool:
     return not isinstance(ref.location, WholeArchive) and shard_of(ref.key, count) != number
 
 
+@dataclass(eq=False)
 class Listing:
-    """A listing in progress: iterate over it once for its references.
+    """A listing in progress: iterate over it once for its references, to which `limit` and `shard` are applied.
 
     Attributes:
+        refs: all references; use `list_images` to make a listing of sources.
         options: what is listed.
-        extra_columns: the manifest's other columns, whose values are each reference's `extra`; known from the start.
-        default_directory: whether nothing was given, so that the current directory is listed.
         skipped: number of entries that were passed over so far, by reason; a directory counts once.
+        extra_columns: the manifest's other columns, whose values are each reference's `extra`; known from the start.
+        close: closes the files that the listing reads from (standard input excepted); may be called twice.
         listed: number of references that were yielded so far.
     """
 
-    def __init__(
-        self,
-        refs: Iterator[ImageRef],
-        options: SourceOptions,
-        *,
-        skipped: Counter[str] | None = None,
-        extra_columns: tuple[ExtraColumn, ...] = (),
-        close: Callable[[], object] | None = None,
-    ) -> None:
-        """Applies `limit` and `shard` to references. Use `list_images` to make a listing of sources."""
-        self.extra_columns = extra_columns
-        self.default_directory = not options.sources and options.manifest is None
-        self.skipped = Counter() if skipped is None else skipped
-        self.listed = 0
-        self._refs = refs
-        self.options = options
-        self._close = close
-        self._begun = False
+    refs: Iterator[ImageRef]
+    options: SourceOptions
+    skipped: Counter[str] = field(default_factory=Counter)
+    extra_columns: tuple[ExtraColumn, ...] = ()
+    close: Callable[[], object] = lambda: None
+    listed: int = 0
+    _begun: bool = False
+
+    @property
+    def default_directory(self) -> bool:
+        """Whether nothing was given, so that the current directory is listed."""
+        return not self.options.sources and self.options.manifest is None
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Begins the listing.
-
-        Raises:
-            RuntimeError: it was begun before.
-        """
         if self._begun:
             raise RuntimeError("a Listing can be iterated once; call list_images again")
         self._begun = True
@@ -91,19 +82,13 @@ class Listing:
 
     def _iterate(self) -> Iterator[ImageRef]:
         shard = self.options.shard
-        for ref in islice(self._refs, self.options.limit):
+        for ref in islice(self.refs, self.options.limit):
             if shard is not None and _is_in_other_shard(ref, *shard):
                 self.skipped[OTHER_SHARD] += 1
                 continue
             self.listed += 1
             yield ref
         self.close()
-
-    def close(self) -> None:
-        """Closes the files that the listing reads from (standard input excepted); may be called twice."""
-        if self._close is not None:
-            self._close()
-            self._close = None
 
     def __enter__(self) -> Listing:
         return self
@@ -175,9 +160,7 @@ class _Sources:
 
     def __init__(self, options: SourceOptions, selection: Selection, stdin: BinaryIO | None) -> None:
         self._options, self._selection, self._stdin = options, selection, stdin
-        self._begun = {
-            index: begun for index, source in enumerate(options.sources) if (begun := self._begin(source)) is not None
-        }
+        self._begun = [self._begin(source) for source in options.sources]
 
     def _begin(self, source: str) -> Iterator[ImageRef | None] | None:
         """Begins a source of which something must be looked at before anything else is done."""
@@ -196,9 +179,9 @@ class _Sources:
     def refs(self) -> Iterator[ImageRef]:
         if not self._options.sources:
             yield from directory_images(self._selection, b"")
-        for index, source in enumerate(self._options.sources):
-            if index in self._begun:
-                yield from (ref for ref in self._begun.pop(index) if ref is not None)
+        for source, begun in zip(self._options.sources, self._begun, strict=True):
+            if begun is not None:
+                yield from (ref for ref in begun if ref is not None)
             elif source == LIST_ON_STDIN:
                 yield from self._list_on_stdin()
             else:

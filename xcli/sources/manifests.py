@@ -49,7 +49,6 @@ class Manifest:
 
     Attributes:
         extra_columns: all its columns except that of the paths, in their order.
-        refs: the references.
         close: closes the file, unless it is standard input; may be called twice.
     """
 
@@ -89,9 +88,7 @@ def open_manifest(
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
     try:
         file = open_object(name) if is_url(name) else open(name, "rb")  # noqa: SIM115 - `Manifest.close` does it
-    except StoreError as error:
-        raise SourceError(f"cannot open the manifest {shown}: {error.message}; give a CSV or Parquet file") from None
-    except (OSError, ValueError) as error:
+    except (StoreError, OSError, ValueError) as error:
         raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
     try:
         if _peek(file, shown).startswith(PARQUET_MAGIC):
@@ -156,9 +153,8 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
         )
     for name in names:
         if name != path_column and name in STATUS_COLUMNS:
-            raise SourceError(
-                f"the manifest {shown} has a column '{name}', which the output has too; rename or drop it"
-            )
+            problem = f"has a column '{name}', which the output has too; rename or drop it"
+            raise SourceError(f"the manifest {shown} {problem}")
     return list(names).index(path_column)
 
 
@@ -204,9 +200,8 @@ def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef) ->
             return
         row += 1
         if len(cells) > width:
-            problem = ImageError(
-                "unreadable", f"line {reader.line_num} of {shown} has {len(cells)} fields, expected {width}"
-            )
+            fields = f"{len(cells)} fields, expected {width}"
+            problem = ImageError("unreadable", f"line {reader.line_num} of {shown} has {fields}")
         if problem is not None:
             yield make(row, cells[index] if cells else None, nothing, problem)
             continue
@@ -261,8 +256,8 @@ def _parquet_refs(parquet: Any, index: int, shown: str, make: MakeRef) -> Iterat
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
-            width = len(parquet.schema_arrow.names)
-            yield make(row, None, (None,) * (width - 1), _lost(row, shown, error))
+            nothing = (None,) * (len(parquet.schema_arrow.names) - 1)
+            yield make(row, None, nothing, _lost(row, shown, error))
             return
         if batch is None:
             return
@@ -298,10 +293,7 @@ def _has_nanoseconds(arrow_type: Any) -> bool:
 
 def _inner_types(arrow_type: Any) -> Iterator[Any]:
     """Yields the types within a nested type, at any depth."""
-    storage = getattr(arrow_type, "storage_type", None)
-    if storage is not None:
-        yield from _inner_types(storage)
-        return
+    arrow_type = getattr(arrow_type, "storage_type", arrow_type)
     for number in range(arrow_type.num_fields):
         inner = arrow_type.field(number).type
         yield inner

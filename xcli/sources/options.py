@@ -48,7 +48,14 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         for source in self.sources:
-            _check_source(source)
+            if not source:
+                raise UsageError(
+                    "a source is empty; give a path, or '.' for the current directory (is a shell variable unset?)"
+                )
+            try:
+                os.fsencode(source)
+            except UnicodeEncodeError:
+                raise UsageError(f"the source {source!r} holds a character that no path can hold") from None
         lists = self.sources.count(LIST_ON_STDIN)
         if lists > 1:
             raise UsageError(f"'-' was given {lists} times as a source; standard input can be read once")
@@ -74,17 +81,6 @@ class SourceOptions:
             raise UsageError(f"--limit must be 0 or more, not {self.limit}")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard I/N needs I from 1 to N, not {self.shard[0]}/{self.shard[1]}")
-
-
-def _check_source(source: str) -> None:
-    if not source:
-        raise UsageError(
-            "a source is empty; give a path, or '.' for the current directory (is a shell variable unset?)"
-        )
-    try:
-        os.fsencode(source)
-    except UnicodeEncodeError:
-        raise UsageError(f"the source {source!r} holds a character that no path can hold") from None
 
 
 def parse_shard(text: str) -> tuple[int, int]:

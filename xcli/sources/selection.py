@@ -48,9 +48,7 @@ class Selection:
     """Decides which entries of directories and buckets are listed, and counts those that are not.
 
     Attributes:
-        path_filter: the patterns of `--include` and `--exclude`.
         skipped: counts, by reason, of the entries that were passed over; a directory counts once.
-        archives: lists archives.
         into_archives: whether archives that are found in directories are listed, not only those that match a glob.
         pattern: the glob, if there is one.
         directories_only: whether a match of the glob must be a directory.
@@ -111,17 +109,9 @@ class Selection:
         problem: ImageError | None = None,
         make_ref: Callable[[bytes, bytes, ImageError | None], ImageRef] = file_ref,
     ) -> Iterable[ImageRef | None]:
-        """Lists a file, or the images in an archive.
+        """Lists a file, or the images in an archive; `problem` is what is known to be wrong with it.
 
-        Args:
-            scope: its scope.
-            path: its path or URL.
-            key: its path relative to the source.
-            problem: what is known to be wrong with it.
-            make_ref: makes its reference from path, key and problem.
-
-        Returns:
-            References; among them None if the file matches the glob but gives none itself.
+        Returns references, made from path, key and problem; None stands for a match of the glob that gives none itself.
         """
         matched = scope.matched and not self.directories_only
         nothing = (None,) if matched else ()

@@ -1,10 +1,8 @@
 """Lists archives: `.tar` (plain, or compressed with gzip or Zstandard) and `.zip`, here or in a store, never unpacked.
 
-An archive is listed like a directory of the same name: members are filtered by their path in it, hidden ones are
-passed over, the others come in the archive's order. A row is named `archive.tar::member`. `--shard` hashes the member's
-path within the archive without empty components and `.` (`./a//b.jpg` is `a/b.jpg`), as if the archive were unpacked
-into a directory that is the source; if the archive was found in a directory, its own path relative to that comes
-before, with a slash between.
+An archive is listed like a directory of the same name, but in its own order. A row is named `archive.tar::member`.
+`--shard` hashes the member's path within the archive without empty components and `.` (`./a//b.jpg` is `a/b.jpg`); if
+the archive was found in a directory, its own path relative to that comes before, with a slash between.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """The bytes of tar archives: plain ones by position, compressed ones as a stream.
 
-Members of a plain tar are read at their position. Those of a compressed one cannot be: their bytes are read while the
-archive is listed and are kept with the member until it is read once. When more than `MAX_CARRIED` bytes are kept, or
-bytes are needed a second time, the archive is decompressed again up to the member.
-
-Listing a plain tar in an object store means fetching it, because its headers lie between the members. So the bytes of
-its members are kept with them too, and nothing is fetched twice. Members that are large, that exceed `MAX_CARRIED`, or
-that are needed again are read at their position.
+Listing a compressed tar, or one in an object store, reads all of it. So the bytes of a member are kept with it until it
+is read once. When more than `MAX_CARRIED` bytes are kept, or bytes are needed again, they are read at their position; a
+compressed archive is decompressed again up to there.
 """
 
 from __future__ import annotations
