@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from xcli.core.errors import ImageError, SourceError, SourceNotFoundError
 from xcli.core.text import escape_path
 from xcli.images.formats import has_image_extension
-from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.locations import file_ref, object_ref, unlisted_object_ref, url_problem
 from xcli.sources.patterns import has_magic, split_glob, with_slash
@@ -98,7 +97,7 @@ def _named(selection: Selection, url: str, web: bool) -> Iterator[ImageRef | Non
     if is_archive_name(path):
         yield None
         yield from selection.archives.members(path, b"")
-    elif SEPARATOR in url and (member := selection.archives.member(path)) is not None:
+    elif (member := selection.archives.member(path)) is not None:
         yield member
     elif web or has_image_extension(path):
         # The store is not asked whether it is a prefix after all: those who may read a bucket may not always list it,

@@ -32,7 +32,7 @@ LABEL, SPLIT = "label", "split"
 """Default names of a manifest's columns of classes and of splits."""
 
 NO_CLASS = "without a class folder"
-"""The reason under which images are counted that are in no class folder."""
+"""The reason under which images in no class folder are counted."""
 
 _MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
 _NAMES = {TRAIN: TRAIN, VALIDATION: VALIDATION, "val": VALIDATION, TEST: TEST}
@@ -84,15 +84,14 @@ class LabelledImages:
 
 
 def read_labelled(source: str, *, path_column: str = PATH, label_column: str = LABEL) -> LabelledImages:
-    """Lists labelled images.
+    """Lists labelled images; there may be only one class, or none if all class folders are empty.
 
-    Empty class folders, images outside class folders, and classes without a validation image are warnings. A class
-    with nothing but broken images counts as one that has images.
+    Empty class folders, images outside class folders, and classes without a validation image are warnings.
 
     Args:
         source: a directory of class folders, which are searched recursively; a directory of `train`, `validation` (or
             `val`) and `test`, each with class folders; or a manifest, CSV or Parquet, with a column of labels and
-            perhaps one of splits, named `split`. A manifest, and the images in it, may lie in an object store.
+            perhaps one of splits, named `split`.
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
 

@@ -111,8 +111,6 @@ class PathPattern:
         positions = self.start()
         for part in parts:
             positions = self.step(positions, part)
-            if not positions:
-                return False
         return self.matched(positions)
 
 

@@ -55,13 +55,18 @@ class Member(ABC):
     size: int
     identity: FileIdentity | None
 
-    @abstractmethod
     def read(self, max_bytes: int) -> bytes:
-        """Reads all bytes of the member; never unpacks more than `max_bytes`.
+        """Reads all bytes of the member.
 
         Raises:
-            ImageError: `missing`, `unreadable`, `truncated`, `corrupt` or `too-large`.
+            ImageError: `missing`, `unreadable`, `truncated`, `corrupt`, or `too-large` for more than `max_bytes`.
         """
+        if self.size > max_bytes:
+            raise too_large(self.size, max_bytes)
+        return self._read()
+
+    @abstractmethod
+    def _read(self) -> bytes: ...
 
     @property
     def file(self) -> str:
@@ -91,7 +96,7 @@ class WholeArchive(Member):
     identity: FileIdentity | None = None
     key: bytes = b""
 
-    def read(self, max_bytes: int) -> bytes:
+    def _read(self) -> bytes:
         raise NotImplementedError("an archive is read by its members")
 
 

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
-from xcli.sources.archives.members import Member, too_large
+from xcli.sources.archives.members import Member
 from xcli.storage.readers import open_reader
 from xcli.storage.urls import is_url
 
@@ -95,9 +95,7 @@ class TarMember(Member):
     def remote(self) -> bool:
         return is_url(self.archive) and (self.carried is None or self.carried.empty)
 
-    def read(self, max_bytes: int) -> bytes:
-        if self.size > max_bytes:
-            raise too_large(self.size, max_bytes)
+    def _read(self) -> bytes:
         if self.carried is not None and (data := self.carried.take()) is not None:
             return data
         with open_reader(self.archive, self.identity) as file:
@@ -117,9 +115,7 @@ class CompressedTarMember(Member):
     def remote(self) -> bool:
         return False  # decompressing takes a processor, so prefetching is not worthwhile
 
-    def read(self, max_bytes: int) -> bytes:
-        if self.size > max_bytes:
-            raise too_large(self.size, max_bytes)
+    def _read(self) -> bytes:
         if (data := self.carried.take()) is not None:
             return data
         if self.offset > MAX_AGAIN:

@@ -46,9 +46,7 @@ class ZipMember(Member):
     method: int
     crc: int
 
-    def read(self, max_bytes: int) -> bytes:
-        if self.size > max_bytes:
-            raise too_large(self.size, max_bytes)
+    def _read(self) -> bytes:
         with open_reader(self.archive, self.identity) as file:
             file.expect(self.offset, _LOCAL.size + _MAX_LOCAL_EXTRA + self.packed)
             head = file.read_at(self.offset, _LOCAL.size)
