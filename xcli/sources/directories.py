@@ -40,9 +40,8 @@ def directory_images(selection: Selection, top: bytes) -> Iterator[ImageRef]:
 def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]:
     """Lists what a glob matches: files whatever their extension, and directories as `directory_images` does.
 
-    Yields:
-        A reference, or None for a match that gives none itself (a directory, a file that is filtered out), so that the
-        first item tells that the glob matches at all.
+    A match that gives no reference itself (a directory, a file that is filtered out) is None in the listing, so that
+    the first item tells that the glob matches at all.
 
     Raises:
         SourceError: a `..` follows a wildcard (on the first item).
@@ -86,23 +85,14 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
 
 @dataclass
 class _Level:
-    """A directory between the top of a walk and the entry that it visits.
+    """A directory between the top of a walk and the entry that it visits."""
 
-    Attributes:
-        path: the directory; empty for the current one.
-        key: its path relative to the source; empty for the source itself.
-        scope: why it belongs to the listing.
-        linked: whether a symbolic link lies between the top and here. Only then can a directory be its own ancestor.
-        names: entries not yet visited, last first, so that memory shrinks during the walk.
-        kinds: kinds of the entries that are not regular files.
-    """
-
-    path: bytes
-    key: bytes
+    path: bytes  # empty for the current directory
+    key: bytes  # its path relative to the source; empty for the source itself
     scope: Scope
-    linked: bool = False
-    names: list[bytes] = field(default_factory=list)
-    kinds: dict[bytes, int] = field(default_factory=dict)
+    linked: bool = False  # a symbolic link lies above. Only then can a directory be its own ancestor.
+    names: list[bytes] = field(default_factory=list)  # not yet visited, last first, so that memory shrinks
+    kinds: dict[bytes, int] = field(default_factory=dict)  # of the entries that are not regular files
 
     def read(self, only: str | None) -> ImageError | None:
         """Lists the directory, or looks for the only name that can matter; returns what went wrong."""

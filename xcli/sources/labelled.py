@@ -43,17 +43,11 @@ log = logging.getLogger("xcli")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image.
-
-    Attributes:
-        ref: the image.
-        label: the class: the folder's name, or the manifest's label, without surrounding white space.
-        split: one of `SPLITS`, or None where the data do not say.
-    """
+    """One labelled image; its class is the folder's name, or the manifest's label, without surrounding white space."""
 
     ref: ImageRef
     label: str
-    split: str | None = None
+    split: str | None = None  # one of `SPLITS`, or None where the data do not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,7 @@ def list_images(
     Nothing but the first match of each glob, the first page of each prefix and the head of the manifest is read before
     the listing is iterated over. Anything that goes wrong later is a reference with an error, never an exception.
 
-    Args:
-        options: what to list.
-        stdin: where `-` is read from; standard input when None.
-        archives: lists archives; `WholeArchives` gives one reference for each archive.
+    `-` is read from `stdin`, or standard input when that is None. `archives` may be `WholeArchives`.
 
     Raises:
         SourceError: a glob matches nothing, an object store cannot be listed, or the manifest cannot be used.

@@ -31,12 +31,9 @@ _BATCH_ROWS = 1024  # of a Parquet file, read at a time; carried columns may hol
 
 
 class ExtraColumn(NamedTuple):
-    """A column of the manifest that is carried into the output.
+    """A column of the manifest that is carried into the output; its type is an Arrow type, or None for a string.
 
-    Attributes:
-        name: its name, valid text.
-        type: its Arrow type, or None for a string. `pyarrow.array(values, type=type)` restores the column; times in
-            nanoseconds are integers for that reason.
+    `pyarrow.array(values, type=type)` restores the column; times in nanoseconds are integers for that reason.
     """
 
     name: str
@@ -45,16 +42,11 @@ class ExtraColumn(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """An open manifest: iterate over it once, for a reference to each row, in their order.
+    """An open manifest: iterate over it once, for a reference to each row, in their order."""
 
-    Attributes:
-        extra_columns: all its columns except that of the paths, in their order.
-        close: closes the file, unless it is standard input; may be called twice.
-    """
-
-    extra_columns: tuple[ExtraColumn, ...]
+    extra_columns: tuple[ExtraColumn, ...]  # all except that of the paths
     refs: Iterator[ImageRef]
-    close: Callable[[], object]
+    close: Callable[[], object]  # leaves standard input open; may be called twice
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self.refs

@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 
 class Scope(NamedTuple):
-    """Why an entry of a walk belongs to the listing.
+    """Why an entry of a walk belongs to the listing."""
 
-    Attributes:
-        inherited: everything in the directory that holds the entry belongs to the listing, as in a directory source.
-        matched: the glob matches the entry itself.
-        positions: what the glob can match below the entry; empty when that is nothing, or there is no glob.
-    """
-
-    inherited: bool = True
-    matched: bool = False
-    positions: Positions = ()
+    inherited: bool = True  # with everything else in its directory, as in a directory source
+    matched: bool = False  # the glob matches the entry itself
+    positions: Positions = ()  # what the glob can match below the entry; empty when that is nothing
 
     @property
     def whole(self) -> bool:

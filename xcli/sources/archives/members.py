@@ -45,7 +45,7 @@ class Member(ABC):
 
     Attributes:
         archive: path of the archive's file, or its URL.
-        offset: position of the member in the archive; together with `archive` it tells members of one name apart.
+        offset: position of the member in bytes; together with `archive` it tells members of one name apart.
         size: its size in bytes.
         identity: what the archive's file was when it was listed.
     """
