@@ -58,7 +58,8 @@ class PixelPipeline:
     ) -> None:
         self._preprocessing, self._batch_size = preprocessing, batch_size
         self._workers = workers or processor_count()
-        self._profile = profile or Profile(self._workers)
+        self._profile = profile or Profile()
+        self._profile.workers = self._workers
         self._refs = ObjectPrefetcher(timed(refs, self._profile, "listing"))
         self._pool = DecoderPool(decode, timeout)
         self._pending: dict[int, tuple[ImageRef, PrefetchedObject | None]] = {}

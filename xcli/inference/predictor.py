@@ -11,7 +11,6 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.process import processor_count
 from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import default_batch_size
@@ -105,14 +104,12 @@ class Predictor:
             XcliError: too many images hang.
         """
         assert self._engines is not None, "start() comes first"
-        workers = self.options.workers or processor_count()
         profile = profile or Profile()
-        profile.workers = workers
         pipeline = PixelPipeline(
             refs,
             self.preprocessing,
             batch_size=self._engines.batch_size,
-            workers=workers,
+            workers=self.options.workers,
             timeout=self.options.image_timeout,
             profile=profile,
         )

@@ -62,9 +62,10 @@ class Run:
     profile: Profile = field(default_factory=Profile)
     predictor: Predictor = field(init=False)
     _listed_early: list[ImageRef] = field(default_factory=list)
-    _iterator: Iterator[ImageRef] | None = None
+    _refs: Iterator[ImageRef] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._refs = iter(self.listing)
         self.predictor = Predictor(self.model, self.task, self.preprocessing, self.options)
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
@@ -98,10 +99,8 @@ class Run:
 
     def _has_at_least(self, count: int) -> bool:
         # Other shards are included; no more than `count` images are listed.
-        if self._iterator is None:
-            self._iterator = iter(self.listing)
         while self._listed() < count:
-            ref = next(self._iterator, None)
+            ref = next(self._refs, None)
             if ref is None:
                 return False
             self._listed_early.append(ref)
@@ -113,7 +112,7 @@ class Run:
         Raises:
             XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.
         """
-        refs = chain(self._listed_early, self._iterator or iter(self.listing))
+        refs = chain(self._listed_early, self._refs)
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
             yield batch, rows
