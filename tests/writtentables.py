@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from xcli.core.errors import ImageError, reason_of
 from xcli.core.records import ImageRef, RunCounts
-from xcli.sources.listing import list_images, shard_of
+from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.sources.selection import shard_of
 from xcli.tables.formats import create_table
 from xcli.tables.provenance import METADATA_KEY, write_meta
 from xcli.tables.rows import classify_batch, features_batch

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputExistsError, SourceNotFoundError, UsageError, XcliError
 from xcli.core.process import silent_libraries
-from xcli.core.records import STATUS_COLUMNS, ImageRef
+from xcli.core.records import STATUS_COLUMNS, FileState, ImageRef, RunCounts
 from xcli.inference.options import RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.run import Run
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from xcli.core.records import FileState, RunCounts
     from xcli.images.preprocessing import Preprocessing
 
     Path = str | os.PathLike[str]

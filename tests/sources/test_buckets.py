@@ -12,9 +12,10 @@ from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.listing import list_images, shard_of
+from xcli.sources.listing import list_images
 from xcli.sources.locations import RemoteObject
 from xcli.sources.options import SourceOptions
+from xcli.sources.selection import shard_of
 from xcli.storage import urls as cloud
 from xcli.storage.local import LocalFile
 from xcli.storage.object_store import errors, open_store

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xcli.core.errors import ExitCode, SourceError, UsageError
-from xcli.sources.listing import Listing, list_images, read_entries, shard_of
+from xcli.sources.listing import Listing, list_images, read_entries
 from xcli.sources.options import SourceOptions, parse_shard
+from xcli.sources.selection import shard_of
 
 
 @pytest.fixture

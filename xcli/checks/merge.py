@@ -17,7 +17,7 @@ from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
-from xcli.sources.listing import OTHER_SHARD
+from xcli.sources.selection import OTHER_SHARD
 from xcli.tables.base import TableReader, rows_per_group
 from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import (

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from xcli.core.records import PATH
+from xcli.core.records import PATH, ImageRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.checks.findings import Findings
-    from xcli.core.records import ImageRef
     from xcli.sources.listing import Listing
     from xcli.tables.base import TableReader
 

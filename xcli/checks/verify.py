@@ -10,7 +10,7 @@ from xcli.checks.row_index import RowIndex, match_sources, paths_of, row_paths
 from xcli.core.errors import ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
-from xcli.sources.listing import OTHER_SHARD
+from xcli.sources.selection import OTHER_SHARD
 from xcli.tables.provenance import META_SUFFIX, PROVENANCE_KEYS, differences, provenance_of
 from xcli.tables.rows import flat_features
 from xcli.tables.schema import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xcli.checks.findings import Findings
+from xcli.checks.findings import Finding, Findings
 from xcli.cli.help import OUTPUT, fold, path
 from xcli.core.errors import UsageError
 from xcli.core.text import one_line
@@ -14,8 +14,6 @@ from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from xcli.checks.findings import Finding
 
 
 report_argument = path(

@@ -13,13 +13,12 @@ from xcli.cli.table_request import command_line, is_given
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import UsageError
 from xcli.core.process import hide_library_output
-from xcli.outputs.options import check_output_options
+from xcli.outputs.options import TableRequest, check_output_options
 from xcli.outputs.target import Directory
 from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
     from xcli.core.records import RunCounts
-    from xcli.outputs.options import TableRequest
 
 RUNNERS = LOCAL, RAY = "local", "ray"
 

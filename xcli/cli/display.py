@@ -6,9 +6,9 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
+from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, ImageBatch, RunCounts
 from xcli.core.text import one_line
-from xcli.sources.listing import OTHER_SHARD
+from xcli.sources.selection import OTHER_SHARD
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from xcli.core.records import ImageBatch
     from xcli.inference.profiler import Profile
 
 MAX_SHOWN = 3

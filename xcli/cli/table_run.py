@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.cli.cluster_run import is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
 from xcli.cli.table_request import check_request, command_line, is_on_terminal, parse_request
-from xcli.cli.verbosity import messages_of
+from xcli.cli.verbosity import Messages, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.process import hide_library_output, reuse_freed_memory
 from xcli.core.tensorflow import load_tensorflow
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     import click
 
-    from xcli.cli.verbosity import Messages
     from xcli.core.records import RunCounts
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel

@@ -7,13 +7,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from xcli.training.callbacks import Callbacks
+from xcli.training.callbacks import Callbacks, EpochMetrics
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from xcli.training.activation_cache import ActivationCache
-    from xcli.training.callbacks import EpochMetrics
     from xcli.training.recipe import Phase
 
 _REDRAWS = 4

@@ -18,31 +18,27 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import PROBE, Block, blocks_of, machine_independent
+from xcli.cluster.blocks import PROBE, Block, BlockResult, blocks_of, machine_independent
 from xcli.cluster.dataset import SharedDataset
-from xcli.cluster.ray_backend import ClusterOptions, cluster, run_blocks, stage_blocks
+from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, cluster, run_blocks, stage_blocks
 from xcli.cluster.worker import Job, Worker
 from xcli.core.errors import Terminated, TooManyErrors, UsageError, XcliError
-from xcli.core.records import RunCounts
+from xcli.core.records import ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
 from xcli.outputs.error_list import check_errors, list_errors
 from xcli.outputs.save import CONTINUES, say_finished
-from xcli.outputs.target import Directory, other_settings
+from xcli.outputs.target import Directory, EarlierRun, other_settings
 from xcli.sources.archives.members import WholeArchive
-from xcli.sources.listing import OTHER_SHARD
+from xcli.sources.selection import OTHER_SHARD
 from xcli.storage.urls import is_url
 from xcli.tables.provenance import digest, run_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from xcli.cluster.blocks import BlockResult
-    from xcli.cluster.ray_backend import WorkerResources
-    from xcli.core.records import ImageRef
     from xcli.models.spec import ModelSpec
     from xcli.outputs.options import TableRequest
-    from xcli.outputs.target import EarlierRun
     from xcli.sources.listing import Listing
 
 MAX_BLOCKS = 100_000

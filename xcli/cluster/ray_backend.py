@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
+from xcli.cluster.worker import MAX_ATTEMPTS, Job, RunFingerprint, Worker
 from xcli.core.errors import ClusterError, UsageError
 from xcli.core.process import processor_count
 from xcli.core.text import one_line
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from xcli.cluster.blocks import Block, BlockResult
-    from xcli.cluster.worker import Job
 
 _CALLS, _IN_FLIGHT = 2, 3
 """Blocks that a worker computes at the same time (one with the engine, one before or after), and that it is given."""

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.blocks import PROBE, Block, BlockResult
 from xcli.core.errors import ClusterError, UsageError, XcliError
-from xcli.core.records import ERROR_STATUS, STATUS, RunCounts
+from xcli.core.records import ERROR_STATUS, STATUS, ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, sidecar_name
 from xcli.outputs.parts import refuse_other_settings
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
-from xcli.sources.listing import OTHER_SHARD, shard_of
 from xcli.sources.patterns import PathFilter
+from xcli.sources.selection import OTHER_SHARD, shard_of
 from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import ImageRef
     from xcli.inference.predictor import Predictor
     from xcli.outputs.options import TableRequest
     from xcli.sources.manifests import ExtraColumn

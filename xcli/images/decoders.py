@@ -16,12 +16,16 @@ from xcli.images.formats import HEAD_BYTES, announced_length, sniff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
 DEFAULT_MAX_PIXELS = 178_000_000
 
 MAX_SCANS = 500
 """Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
+
+
+_ORIENTATION_TAG = 0x0112
 
 
 @cache
@@ -173,3 +177,11 @@ def explain_decode_error(error: Exception, data: bytes, header: str = "") -> Ima
     elif isinstance(cause, KeyError) or any(word in words for word in _UNABLE):
         reason = "unsupported"
     return ImageError(reason, f"the {header} header cannot be read: {text}" if header else text)
+
+
+def orientation_of(image: Image) -> int:
+    """Returns the EXIF orientation of an image, 1 to 8; 1 (upright) if there is none."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - the pixels may be intact even if the metadata are damaged
+        return 1

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
-from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image
+from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image, orientation_of
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.images.rgb import to_rgb
 
@@ -100,7 +100,6 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
         raise explain_decode_error(error, data) from error
 
 
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """For each EXIF orientation the member of Pillow's `Transpose` that undoes it."""
 
@@ -115,7 +114,7 @@ def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
         # Pillow turns a TIFF while it loads it, and the header of a HEIF may be wrong about the size.
         width, height = rgb.size
     # Only after loading, because a PNG may hold its orientation after the pixels.
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if rgb is not image:
         image.close()  # frees its pixels before turning makes another copy
     x = y = 0.0
@@ -174,10 +173,3 @@ def crop_box(width: int, height: int, p: Preprocessing) -> tuple[float, float, f
     left, top = (round((side - p.size) / 2) for side in resized)
     fx, fy = width / resized[0], height / resized[1]
     return (left * fx, top * fy, (left + p.size) * fx, (top + p.size) * fy)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - the pixels may be intact even if the metadata are damaged
-        return 1

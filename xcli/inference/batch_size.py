@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from xcli.core.process import free_memory
-from xcli.core.tensorflow import arithmetic_dtype, load_tensorflow
+from xcli.core.tensorflow import Precision, arithmetic_dtype, load_tensorflow
 from xcli.models.architecture import IMAGE_SIZE
-
-if TYPE_CHECKING:
-    from xcli.core.tensorflow import Precision
 
 CPU_BATCH, GPU_BATCH = 16, 128
 """Images in a batch of 299 x 299; larger batches gain nothing on a CPU, and little on a GPU."""

@@ -11,10 +11,10 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.tensorflow import apply_precision, choose_devices, choose_precision, kind_of
+from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engine import Engines
+from xcli.inference.engine import Engine, Engines
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageBatch, ImageRef
-    from xcli.core.tensorflow import Precision
     from xcli.images.preprocessing import Preprocessing
-    from xcli.inference.engine import Engine
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.sources.manifests import ExtraColumn

@@ -18,8 +18,8 @@ from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
 from xcli.sources.archives.members import is_archive_name
-from xcli.sources.listing import OTHER_SHARD, Listing
 from xcli.sources.options import LIST_ON_STDIN
+from xcli.sources.selection import OTHER_SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
+    from xcli.sources.listing import Listing
 
 
 class EarlierRows(Protocol):

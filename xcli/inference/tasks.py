@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import UsageError
-from xcli.core.records import FEATURES
+from xcli.core.records import FEATURES, ImageBatch
 from xcli.models.architecture import check_pooling
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.rows import classify_batch, features_batch
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from xcli.core.records import ImageBatch
     from xcli.models.folded import Forward
     from xcli.models.network import LoadedModel
 

@@ -10,7 +10,7 @@ from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.folded import INPUT_RANGES
-from xcli.models.hdf5_weights import TOP, assign
+from xcli.models.hdf5_weights import TOP, Weights, assign
 from xcli.models.network import AVG_POOL
 from xcli.models.xception import Xception
 from xcli.storage.atomic import write_atomically
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xcli.images.preprocessing import Preprocessing
-    from xcli.models.hdf5_weights import Weights
 
 BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
 """The files of a bundle; `finetune` writes more files beside them, which are not read."""

@@ -13,14 +13,12 @@ from xcli.core.tensorflow import Precision, load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.folded import Backbone, constant
-from xcli.models.hdf5_weights import values_problem
+from xcli.models.hdf5_weights import Weights, values_problem
 from xcli.models.keras_file import open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    from xcli.models.hdf5_weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.tensorflow import Precision, load_tensorflow
 from xcli.models.folded import Backbone, Forward, constant, pool, scale_pixels
-from xcli.models.hdf5_weights import BIAS, KERNEL, TOP
+from xcli.models.hdf5_weights import BIAS, KERNEL, TOP, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from xcli.models.hdf5_weights import Weights
     from xcli.models.labels import Labels
 
 AVG_POOL = "avg_pool"

@@ -22,7 +22,7 @@ from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.part_files import PART, PartWriter, map_sidecar, part_name, part_number, sidecar_name
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
-from xcli.storage.directories import open_folder
+from xcli.storage.directories import Folder, open_folder
 from xcli.tables.parquet import ParquetReader
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, SUCCESS, provenance_metadata
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from xcli.core.records import FileState
     from xcli.outputs.resume import RowOrder
     from xcli.outputs.target import Directory
-    from xcli.storage.directories import Folder
 
 _DURING_RUN = re.compile(r"_part-[0-9]{5,}\.arrow|.*\.tmp")
 

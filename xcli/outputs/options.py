@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import UsageError
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
-from xcli.outputs.target import Directory, File, Stream, parse_file
+from xcli.outputs.target import Directory, File, Stream, Target, parse_file
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, check_output
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.target import Target
     from xcli.sources.options import SourceOptions
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
-from xcli.core.records import STATUS_COLUMNS
+from xcli.core.records import STATUS_COLUMNS, FileState
 from xcli.core.text import one_line
 from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage.streams import CheckedStream, write_errors
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import FileState
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")

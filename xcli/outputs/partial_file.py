@@ -19,7 +19,7 @@ from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.outputs.resume import state_columns, state_fields
-from xcli.storage.directories import open_folder
+from xcli.storage.directories import Folder, open_folder
 from xcli.storage.locks import HOLDER
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import FileState
-    from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
 

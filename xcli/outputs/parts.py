@@ -15,9 +15,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import CheckError, OutputError
-from xcli.core.records import STATUS_COLUMNS
+from xcli.core.records import STATUS_COLUMNS, FileState
 from xcli.core.text import one_line
-from xcli.outputs.resume import FinishedRows
+from xcli.outputs.resume import FinishedRows, RowOrder
 from xcli.storage.streams import write_errors
 from xcli.tables.provenance import DATASET_META, SUCCESS, differences
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import FileState
-    from xcli.outputs.resume import RowOrder
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")

@@ -6,15 +6,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import reason_of
-from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState
+from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState, ImageRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
-
-    from xcli.core.records import ImageRef
 
 KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
 """Columns that a part has in addition to those of the output: of the image, `key_of`, and the state of its file."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError, Terminated, TooManyErrors
-from xcli.core.records import PATH, STATUS, STATUS_COLUMNS
+from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
@@ -23,7 +23,7 @@ from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder, key_of
-from xcli.outputs.target import Directory, File, Stream, other_settings
+from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
 from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta, write_meta
 from xcli.tables.schema import split_features
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.core.records import ImageBatch
     from xcli.inference.run import Run
     from xcli.outputs.parts import Parts
-    from xcli.outputs.target import EarlierRun, KeptTarget
 
     OnBatch = Callable[[ImageBatch], None]
     Show = Callable[[pa.Schema], AbstractContextManager["RowSink"]]

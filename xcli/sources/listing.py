@@ -10,7 +10,6 @@ import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +23,7 @@ from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
 from xcli.sources.options import LIST_ON_STDIN, SourceOptions
 from xcli.sources.patterns import PathFilter, has_magic
-from xcli.sources.selection import Selection
+from xcli.sources.selection import OTHER_SHARD, Selection, shard_of
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -33,14 +32,6 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageRef
 
 _MAX_ENTRY = 1 << 16  # longer than any path; keeps a list without separators from filling the memory
-
-OTHER_SHARD = "other shard"
-"""The reason under which a listing counts the images that belong to sibling shards."""
-
-
-def shard_of(key: bytes, count: int) -> int:
-    """Says which of `count` shards, from 1, an image belongs to by its `ImageRef.key`. The rule is fixed for ever."""
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % count + 1
 
 
 def _is_in_other_shard(ref: ImageRef, number: int, count: int) -> bool:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from xcli.core.errors import ImageError, UsageError
-from xcli.core.records import ImageRef
+from xcli.core.records import FileState, ImageRef
 from xcli.core.text import escape_path
 from xcli.storage.local import LocalFile
 from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
 from xcli.storage.urls import open_url
-
-if TYPE_CHECKING:
-    from xcli.core.records import FileState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
-from xcli.core.records import PATH, STATUS_COLUMNS
+from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.sources.locations import file_ref
 from xcli.storage.object_store.errors import StoreError
@@ -20,8 +20,6 @@ from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from xcli.core.records import ImageRef
 
     MakeRef = Callable[..., ImageRef]
 

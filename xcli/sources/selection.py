@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,10 @@ class Scope(NamedTuple):
 
 
 _INHERITED = Scope()
+
+
+OTHER_SHARD = "other shard"
+"""The reason under which a listing counts the images that belong to sibling shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +145,8 @@ class Selection:
         if reason is not None:
             self.skipped[reason] += 1
         return reason is None
+
+
+def shard_of(key: bytes, count: int) -> int:
+    """Says which of `count` shards, from 1, an image belongs to by its `ImageRef.key`. The rule is fixed for ever."""
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % count + 1

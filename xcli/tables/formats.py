@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
 from xcli.core.text import one_line
 from xcli.storage.atomic import commit, open_output
-from xcli.storage.directories import open_folder
-from xcli.storage.streams import is_direct
+from xcli.storage.directories import Folder, open_folder
+from xcli.storage.streams import WritableFile, is_direct
 from xcli.storage.urls import is_url, scheme_of
 from xcli.tables.csv import CSV
 from xcli.tables.jsonl import JSONL
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.storage.directories import Folder
-    from xcli.storage.streams import WritableFile
     from xcli.tables.base import Format, TableReader, TableWriter
 
 FORMATS = {one.reader.format: one for one in (CSV, PARQUET, JSONL, NPY)}

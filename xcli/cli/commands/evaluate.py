@@ -21,26 +21,22 @@ from xcli.cli.options import (
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
-from xcli.core.records import PATH
+from xcli.core.records import PATH, ImageBatch
 from xcli.core.text import one_line
-from xcli.evaluation.evaluate import SPLIT_CHOICES, choose_split, split_of
+from xcli.evaluation.evaluate import SPLIT_CHOICES, Evaluation, choose_split, split_of
 from xcli.evaluation.evaluate import evaluate as measure
 from xcli.evaluation.report import check_folder, is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.models.spec import ModelSpec
-from xcli.sources.labelled import LABEL, read_labelled
+from xcli.sources.labelled import LABEL, Sample, read_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from xcli.core.records import ImageBatch
-    from xcli.evaluation.evaluate import Evaluation
     from xcli.evaluation.metrics import Metrics
     from xcli.models.spec import ModelSpec
-    from xcli.sources.labelled import Sample
 
 MAX_CLASSES = 40
 """Classes that the terminal's table shows; of more it shows the worst."""

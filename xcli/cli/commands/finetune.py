@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -36,7 +36,7 @@ from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.checkpoints import RunPaths, check_paths
-from xcli.training.finetune import FineTuning
+from xcli.training.finetune import FineTuneResult, FineTuning
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
     BLOCK_EPOCHS,
@@ -50,9 +50,6 @@ from xcli.training.recipe import (
     Recipe,
 )
 from xcli.training.split import split_images
-
-if TYPE_CHECKING:
-    from xcli.training.finetune import FineTuneResult
 
 SHOWN_BAD = 10
 """Images left out that are named one by one."""

@@ -16,7 +16,7 @@ from xcli.core.errors import ExitCode
 from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
-from xcli.inference.preflight import machine, preflight
+from xcli.inference.preflight import Preflight, machine, preflight
 from xcli.models.architecture import IMAGE_SIZE
 from xcli.models.loader import load_model
 from xcli.models.spec import ModelSpec
@@ -27,7 +27,6 @@ from xcli.sources.options import SourceOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from xcli.inference.preflight import Preflight
     from xcli.models.network import LoadedModel
 
 

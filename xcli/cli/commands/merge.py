@@ -18,12 +18,11 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.target import Directory, parse_target
-from xcli.sources.listing import list_images
+from xcli.sources.listing import Listing, list_images
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, check_output
 
 if TYPE_CHECKING:
     from xcli.checks.findings import Findings
-    from xcli.sources.listing import Listing
 
 log = logging.getLogger("xcli")
 

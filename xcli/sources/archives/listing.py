@@ -14,22 +14,19 @@ from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.core.text import escape_path
 from xcli.images.formats import has_image_extension
-from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, WholeArchive, is_archive_name
+from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, Member, WholeArchive, is_archive_name
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import CarryBudget
 from xcli.sources.archives.zip import zip_entries
 from xcli.sources.locations import file_ref
 from xcli.sources.patterns import PathFilter, path_parts
 from xcli.storage.local import LocalFile
-from xcli.storage.readers import open_reader
+from xcli.storage.readers import Reader, open_reader
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
-
-    from xcli.sources.archives.members import Member
-    from xcli.storage.readers import Reader
 
 SEPARATOR = "::"
 """Stands between the path of an archive and the name of a member."""

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, too_large
-from xcli.sources.archives.tar_stream import open_stream
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Kind, too_large
+from xcli.sources.archives.tar_stream import CarryBudget, TarStream, open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xcli.sources.archives.members import Kind
-    from xcli.sources.archives.tar_stream import CarryBudget, TarStream
     from xcli.storage.readers import Reader
 
 MAX_HEADER = 1 << 20

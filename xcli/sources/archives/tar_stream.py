@@ -17,13 +17,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
 from xcli.sources.archives.members import Member
-from xcli.storage.readers import open_reader
+from xcli.storage.readers import Reader, open_reader
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from xcli.storage.readers import Reader
 
 MAX_CARRIED = 1 << 30
 """Bytes that all members of one listing may keep while they wait for their decoding."""

@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Member, too_large
-from xcli.storage.readers import open_reader
+from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Kind, Member, too_large
+from xcli.storage.readers import Reader, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from xcli.sources.archives.members import Kind
-    from xcli.storage.readers import Reader
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")

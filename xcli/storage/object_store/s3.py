@@ -10,13 +10,12 @@ from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.storage.object_store.base import ObjectStore
 from xcli.storage.object_store.errors import ATTEMPTS, retry
-from xcli.storage.object_store.state import Content, ListedObject, object_state, too_large, total_size
+from xcli.storage.object_store.state import ByteRange, Content, ListedObject, object_state, too_large, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from xcli.core.records import FileState
-    from xcli.storage.object_store.state import ByteRange
     from xcli.storage.urls import StoreUrl
 
 log = logging.getLogger("xcli")

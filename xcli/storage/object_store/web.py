@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.storage.object_store.base import ObjectStore
 from xcli.storage.object_store.errors import ATTEMPTS, StoreError
-from xcli.storage.object_store.state import Content, object_state, too_large, total_size
+from xcli.storage.object_store.state import ByteRange, Content, ListedObject, object_state, too_large, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xcli.core.records import FileState
-    from xcli.storage.object_store.state import ByteRange, ListedObject
 
 _CHUNK = 1 << 20
 
