@@ -13,7 +13,6 @@ from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
 
     import pyarrow as pa
     from rich.console import Console
@@ -116,9 +115,7 @@ class Progress:
             self._bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False, smoothing=0.1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from xcli.training.callbacks import Callbacks, EpochMetrics
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from xcli.training.activation_cache import ActivationCache
     from xcli.training.recipe import Phase
 
@@ -47,9 +45,7 @@ class TrainingDisplay(Callbacks):
     def __enter__(self) -> TrainingDisplay:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

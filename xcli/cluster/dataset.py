@@ -12,7 +12,6 @@ from xcli.outputs.part_files import count_rows, part_name, part_number, read_sid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from types import TracebackType
 
     import pyarrow as pa
 
@@ -22,12 +21,10 @@ _NOT_SHARED = "workers and the process that started them need storage that they 
 class SharedDataset(Dataset):
     """A `Dataset` for the driver, which holds the lock and checks the parts, but writes none."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None and self.fingerprint is None and not self._finished:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None and self.fingerprint is None and not self._finished:
             self.fingerprint = self._read_fingerprint()  # so that parts that workers have finished are kept
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def _open_parts(self) -> None:
         """Opens no parts: the workers find out which are still valid."""

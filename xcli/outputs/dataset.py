@@ -28,7 +28,6 @@ from xcli.tables.provenance import DATASET_META, DATASET_RUN, SUCCESS, provenanc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     import pyarrow as pa
 
@@ -129,12 +128,10 @@ class Dataset(Parts):
             raise
         self._load(restart)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._part is not None:
             self._part.abandon()
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def _clean_up(self) -> None:
         names = self._folder.names()

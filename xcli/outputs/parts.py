@@ -24,7 +24,6 @@ from xcli.tables.provenance import DATASET_META, SUCCESS, differences
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     import pyarrow as pa
 
@@ -82,9 +81,7 @@ class Parts(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._tables.clear()
         try:
             if self.fingerprint is None:
