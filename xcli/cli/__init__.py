@@ -13,7 +13,6 @@ from xcli.core.version import __version__
 
 PROGRAM = "xception"
 
-
 SUMMARIES = {
     "classify": "Classify images: their best classes and probabilities.",
     "evaluate": "Measure the accuracy of a model on labelled images.",

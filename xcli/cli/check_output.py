@@ -15,7 +15,6 @@ from xcli.storage.atomic import commit, open_output
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-
 report_argument = path(
     "--report", OUTPUT, "FILE", "Write all findings to FILE as lines of JSON; an existing FILE is replaced."
 )

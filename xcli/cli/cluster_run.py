@@ -26,7 +26,6 @@ _RAY_OPTIONS = ("ray_address", "ray_workers", "cpus_per_worker", "gpus_per_worke
 
 log = logging.getLogger("xcli")
 
-
 _RUNNER = (
     "local: this machine with all its GPUs. ray: a Ray cluster; -o must then be a directory that all machines share, "
     "or a prefix of an object store."

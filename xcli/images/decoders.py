@@ -24,7 +24,6 @@ DEFAULT_MAX_PIXELS = 178_000_000
 MAX_SCANS = 500
 """Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
 
-
 _ORIENTATION_TAG = 0x0112
 
 

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-
 CONTINUES = "; the same command goes on from there"
 """What a message says if finished rows are kept."""
 

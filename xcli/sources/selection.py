@@ -37,7 +37,6 @@ class Scope(NamedTuple):
 
 _INHERITED = Scope()
 
-
 OTHER_SHARD = "other shard"
 """The reason under which a listing counts the images that belong to sibling shards."""
 

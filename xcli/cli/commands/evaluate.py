@@ -45,7 +45,6 @@ WORST = 20
 
 log = logging.getLogger("xcli")
 
-
 _PATHS = "Column of the manifest that holds the paths."
 _LABELS = "Column of the manifest that holds the labels."
 

@@ -56,7 +56,6 @@ SHOWN_BAD = 10
 
 log = logging.getLogger("xcli")
 
-
 _VAL_SPLIT = "Share of each class to use for validation if DATA has no validation part; 0 uses none."
 _TENSORBOARD = "Write loss, accuracy and learning rate to DIR for TensorBoard."
 
