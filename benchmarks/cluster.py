@@ -141,7 +141,7 @@ def workers() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if b"ray::_Actor" in (entry / "cmdline").read_bytes():
+                if b"ray::Worker" in (entry / "cmdline").read_bytes():
                     yield int(entry.name)
             except OSError:
                 continue

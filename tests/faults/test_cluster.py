@@ -107,7 +107,7 @@ def engines() -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdecimal() and (entry / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+            if entry.name.isdecimal() and (entry / "cmdline").read_bytes().startswith(b"ray::Worker"):
                 found.append(int(entry.name))
     return found
 
