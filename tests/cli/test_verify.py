@@ -26,7 +26,7 @@ def test_a_good_table(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         assert "no duplicates; no NaN" in result.text
         result = invoke("verify", target)
         assert result.code == 0
-        assert "not held against sources" in result.text
+        assert "not compared with sources" in result.text
 
 
 def test_an_error_row_is_no_finding(invoke: Invoke, photos: Path, tmp_path: Path) -> None:

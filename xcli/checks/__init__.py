@@ -1,5 +1,5 @@
-"""Tables held against their sources.
+"""Finished tables compared with their sources.
 
 In: finished tables, and sources.
-Out: findings, or one merged table that is proven complete.
+Out: findings, or one merged table that is known to be complete.
 """

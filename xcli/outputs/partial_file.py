@@ -43,7 +43,7 @@ class PartialFile(Parts):
         part_rows, part_seconds: see `Parts`.
 
     Raises:
-        OutputError: another process writes the file, or the folder cannot be made or has files of others.
+        OutputError: another process writes the file, or the folder cannot be made or has other files.
     """
 
     own_files = re.compile(r"(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|lock")
@@ -95,7 +95,7 @@ class PartialFile(Parts):
 
 
 def _check_content(folder: Folder) -> None:
-    """Raises OutputError if the folder is a link or has files of others; changes nothing."""
+    """Raises OutputError if the folder is a link or has other files; changes nothing."""
     if not folder.remote and not os.path.lexists(folder.name):
         return
     problem = "" if folder.remote or not os.path.islink(folder.name) else "is a symbolic link"

@@ -94,5 +94,5 @@ def _conclusion(verdict: Verdict) -> str:
     if verdict.sources:
         whole = "every source has its row, and every row its source; no duplicates"
     else:
-        whole = "not held against sources; " + ("some paths occur twice" if repeated else "no duplicates")
+        whole = "not compared with sources; " + ("some paths occur twice" if repeated else "no duplicates")
     return f"{rows}: {whole}; no NaN, no infinite values"
