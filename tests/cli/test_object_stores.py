@@ -95,7 +95,7 @@ def test_a_run_goes_on_with_what_is_new_or_has_changed(
     fetch = RemoteObject.fetch
 
     def note(self: RemoteObject, max_bytes: int) -> Content:
-        fetched.append(self.url)
+        fetched.append(self.file)
         return fetch(self, max_bytes)
 
     monkeypatch.setattr(RemoteObject, "fetch", note)

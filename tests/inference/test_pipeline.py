@@ -426,7 +426,7 @@ class Far(Member):
     def remote(self) -> bool:
         return True
 
-    def read(self, max_bytes: int) -> bytes:
+    def _read(self) -> bytes:
         if self.offset < 0:
             self.gate.wait(20)
         time.sleep(0.05)

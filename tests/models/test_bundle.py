@@ -35,7 +35,7 @@ def trained(weights: Weights) -> Weights:
 
 @pytest.fixture(scope="module")
 def bundle(trained: Weights, large_files: Path) -> Path:
-    folder = large_files / "bundle"
+    folder = large_files / "written"
     folder.mkdir()
     model = build_model(trained, 3, SIZE, (1 / 127.5, -1.0), 0.3)
     write_bundle(folder, model, NAMES, PREPROCESSING, {"note": "value"})
