@@ -7,10 +7,18 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from xcli.cli.cluster_run import is_on_cluster, run_on_cluster
+from xcli.cli.cluster_run import cluster_arguments, is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
+from xcli.cli.help import Decorator, options
+from xcli.cli.options import (
+    model_arguments,
+    output_arguments,
+    pixel_arguments,
+    run_arguments,
+    source_arguments,
+)
 from xcli.cli.table_request import check_request, command_line, is_on_terminal, parse_request
-from xcli.cli.verbosity import Messages, messages_of
+from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.core.errors import ExitCode
 from xcli.core.process import hide_library_output, reuse_freed_memory
 from xcli.core.tensorflow import load_tensorflow
@@ -31,6 +39,21 @@ if TYPE_CHECKING:
     from xcli.outputs.options import TableRequest
 
 log = logging.getLogger("xcli")
+
+
+def table_arguments(formats: tuple[str, ...], *own: Decorator, classes: bool) -> Decorator:
+    """Declares the options of `classify` and `features`.
+
+    Args:
+        formats: formats of the table.
+        own: options of the command itself.
+        classes: whether the model is to have a classifier, with its number of classes and their names.
+    """
+    model = model_arguments(classes=classes, labels=classes)
+    output = output_arguments(formats)
+    return options(
+        source_arguments, output, *own, model, pixel_arguments, run_arguments, cluster_arguments, message_arguments
+    )
 
 
 def run_table(

@@ -40,7 +40,7 @@ class Messages:
                 file = logging.FileHandler(self.log_file, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 raise click.UsageError(f"cannot write --log-file {self.log_file}: {error.strerror}") from error
-            file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
             logger.addHandler(file)
             logger.setLevel(logging.DEBUG)
         logger.propagate = False
@@ -50,13 +50,6 @@ class Messages:
 
 class _OneLine(logging.Formatter):
     """Escapes control characters in messages: names of files must not control the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return one_line(super().format(record))
-
-
-class _LogLine(logging.Formatter):
-    """Escapes control characters in the messages of the log file; tracebacks follow as they are."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))

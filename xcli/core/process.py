@@ -7,7 +7,7 @@ import fcntl
 import os
 import sys
 import warnings
-from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -86,23 +86,15 @@ def hide_library_output(*, debug: bool) -> None:
         warnings.simplefilter("ignore")
 
 
+_DISCARDED = ExitStack()
+
+
 def discard_native_stderr() -> None:
     """Discards what C and C++ libraries write to file descriptor 2; Python's `sys.stderr` stays visible.
 
-    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them. A second call does
-    nothing, and neither does one without a descriptor 2.
+    TensorFlow, oneDNN, CUDA and libtiff write there directly; no log level silences all of them.
     """
-    try:
-        ours = _duplicate_stderr()
-    except OSError:
-        return
-    if _is_native_stderr(sys.stderr):
-        sys.stderr.flush()
-        sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
-    else:  # redirected by an earlier call, or by another program: leave it
-        os.close(ours)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    _DISCARDED.enter_context(silent_libraries())
 
 
 @contextmanager
@@ -116,7 +108,8 @@ def silent_libraries() -> Iterator[None]:
     except OSError:
         yield
         return
-    stream = os.fdopen(original, "w", errors="backslashreplace", buffering=1)
+    encoding = getattr(sys.stderr, "encoding", None)
+    stream = os.fdopen(original, "w", encoding=encoding, errors="backslashreplace", buffering=1)
     redirected = redirect_stderr(stream) if _is_native_stderr(sys.stderr) else nullcontext()
     with stream, open(os.devnull, "wb") as nothing, redirected:
         os.dup2(nothing.fileno(), 2)

@@ -7,36 +7,24 @@ from typing import Any
 
 import click
 
-from xcli.cli.cluster_run import cluster_arguments
 from xcli.cli.help import COUNT, OUTPUT, Command, choice, flag, number, path
-from xcli.cli.options import (
-    model_arguments,
-    model_spec,
-    output_arguments,
-    pixel_arguments,
-    run_arguments,
-    source_arguments,
-)
-from xcli.cli.table_run import run_table
-from xcli.cli.verbosity import message_arguments
+from xcli.cli.options import model_spec
+from xcli.cli.table_run import run_table, table_arguments
 from xcli.inference.tasks import ClassifyTask
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.formats import CLASSIFY_FORMATS
 
 
 @click.command(cls=Command)
-@source_arguments
-@output_arguments(CLASSIFY_FORMATS)
-@number("--top", OUTPUT, "N", COUNT, "Predictions in each row.", of=ClassifyTask)
-@number("--min-score", OUTPUT, "P", float, "Leave predictions with a lower score than P empty; the row stays.")
-@choice("--label-type", OUTPUT, LABEL_TYPES, "Labels as names, as WordNet ids, or both.", of=ClassifyTask)
-@path("--features-out", OUTPUT, "FILE", "Also write the embeddings of the same pass to FILE, as features does.")
-@flag("--raw-scores", OUTPUT, "Keep the model's output as it is, instead of turning it into probabilities.")
-@model_arguments(classes=True)
-@pixel_arguments
-@run_arguments
-@cluster_arguments
-@message_arguments
+@table_arguments(
+    CLASSIFY_FORMATS,
+    number("--top", OUTPUT, "N", COUNT, "Predictions in each row.", of=ClassifyTask),
+    number("--min-score", OUTPUT, "P", float, "Leave predictions with a lower score than P empty; the row stays."),
+    choice("--label-type", OUTPUT, LABEL_TYPES, "Labels as names, as WordNet ids, or both.", of=ClassifyTask),
+    path("--features-out", OUTPUT, "FILE", "Also write the embeddings of the same pass to FILE, as features does."),
+    flag("--raw-scores", OUTPUT, "Keep the model's output as it is, instead of turning it into probabilities."),
+    classes=True,
+)
 @click.pass_context
 def classify(ctx: click.Context, /, **values: Any) -> int:
     """Classify images: their best classes with probabilities, one row an image.

@@ -6,41 +6,29 @@ from typing import Any
 
 import click
 
-from xcli.cli.cluster_run import cluster_arguments
 from xcli.cli.help import OUTPUT, Command, choice, flag, fold, option
-from xcli.cli.options import (
-    model_arguments,
-    model_spec,
-    output_arguments,
-    pixel_arguments,
-    run_arguments,
-    source_arguments,
-)
-from xcli.cli.table_run import run_table
-from xcli.cli.verbosity import message_arguments
+from xcli.cli.options import model_spec
+from xcli.cli.table_run import run_table, table_arguments
 from xcli.inference.tasks import FEATURE_TYPES, FeaturesTask
 from xcli.models.hdf5_weights import TOP
 from xcli.tables.formats import FEATURES_FORMATS
 
 
 @click.command(cls=Command)
-@source_arguments
-@output_arguments(FEATURES_FORMATS)
-@choice(
-    "--pooling",
-    OUTPUT,
-    ["avg", "max", "none"],
-    "Average or maximum of each channel over the image; none keeps the whole map (not in CSV).",
-    of=FeaturesTask,
+@table_arguments(
+    FEATURES_FORMATS,
+    choice(
+        "--pooling",
+        OUTPUT,
+        ["avg", "max", "none"],
+        "Average or maximum of each channel over the image; none keeps the whole map (not in CSV).",
+        of=FeaturesTask,
+    ),
+    option("--layer", OUTPUT, "Take the output of this layer; info --layers lists the names.", metavar="NAME"),
+    choice("--dtype", OUTPUT, FEATURE_TYPES, "Type of the numbers.", of=FeaturesTask),
+    flag("--normalize", OUTPUT, "Scale each vector to unit length."),
+    classes=False,
 )
-@option("--layer", OUTPUT, "Take the output of this layer; info --layers lists the names.", metavar="NAME")
-@choice("--dtype", OUTPUT, FEATURE_TYPES, "Type of the numbers.", of=FeaturesTask)
-@flag("--normalize", OUTPUT, "Scale each vector to unit length.")
-@model_arguments(classes=False, labels=False)
-@pixel_arguments
-@run_arguments
-@cluster_arguments
-@message_arguments
 @click.pass_context
 def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
