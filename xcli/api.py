@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputExistsError, SourceNotFoundError, UsageError, XcliError
 from xcli.core.process import silent_libraries
-from xcli.core.records import STATUS_COLUMNS, FileState, ImageRef, RunCounts
+from xcli.core.records import STATUS_COLUMNS, ImageRef, RunCounts
 from xcli.inference.options import RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.run import Run
@@ -33,6 +33,7 @@ from xcli.outputs.target import KeptTarget, parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.patterns import has_magic
+from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
 
@@ -205,7 +206,7 @@ class _Request:
         import pyarrow as pa
 
         files = map(_as_bitmap, images)
-        refs = [ImageRef(f"image {number}", _MemoryImage(file), b"") for number, file in enumerate(files)]
+        refs = [ImageRef(f"image {number}", _MemoryImage("", file), b"") for number, file in enumerate(files)]
         predictor = Predictor(self.model, self.task, self._pixels(), self.options)
         with silent_libraries():
             schema = predictor.start(max(1, min(predictor.choose(), len(refs))))
@@ -217,23 +218,13 @@ class _Request:
 
 
 @dataclass(frozen=True, slots=True)
-class _MemoryImage:
+class _MemoryImage(LocalFile):
     """An image in memory, as the `Location` of an image."""
 
     data: bytes
-    file: str = ""
-    offset: None = None
-    remote: bool = False
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
 
     def read(self, max_bytes: int) -> bytes:
         return self.data
-
-    def fetch(self, max_bytes: int) -> tuple[bytes, FileState | None]:
-        return self.data, None
 
     def state(self) -> None:
         return None

@@ -44,7 +44,7 @@ def test_options_for_errors_hold_on_a_terminal_too(
     for name in ("b.jpg", "c.jpg"):
         (tmp_path / "in" / name).write_bytes(b"")
     arguments = ("features", tmp_path / "in", "--weights", "none", "--image-size", "71", "--batch-size", "1")
-    monkeypatch.setattr("xcli.cli.table_request.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("xcli.cli.table_run.sys.stdout.isatty", lambda: True, raising=False)
     result = invoke(*arguments, "--errors-out", tmp_path / "failed")
     assert result.code == 4, result
     assert "norm and first values" in result.text

@@ -9,7 +9,7 @@ import click
 
 from xcli.cli.display import Progress
 from xcli.cli.help import CLUSTER, COUNT, choice, number, option, options
-from xcli.cli.table_request import command_line, is_given
+from xcli.cli.options import command_line, is_given
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import UsageError
 from xcli.core.process import hide_library_output

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from xcli.cli.help import (
     COUNT,
@@ -196,3 +198,13 @@ def output_arguments(formats: tuple[str, ...]) -> Decorator:
         number("--part-rows", OUTPUT, "N", COUNT, "Save progress every N rows.", of=SaveOptions),
         number("--part-seconds", OUTPUT, "S", seconds, _PART_SECONDS, of=SaveOptions),
     )
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether a parameter was given on the command line, not by its default or the environment."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def command_line() -> str:
+    """Returns the command that runs, as a shell would take it."""
+    return shlex.join(["xception", *sys.argv[1:]])

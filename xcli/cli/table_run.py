@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.cluster_run import cluster_arguments, is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, show_profile, summary
-from xcli.cli.help import Decorator, options
+from xcli.cli.help import Decorator, fold, options
 from xcli.cli.options import (
+    command_line,
+    is_given,
     model_arguments,
     output_arguments,
     pixel_arguments,
+    pixel_options,
     run_arguments,
     source_arguments,
 )
-from xcli.cli.table_request import check_request, command_line, is_on_terminal, parse_request
 from xcli.cli.verbosity import Messages, message_arguments, messages_of
-from xcli.core.errors import ExitCode
+from xcli.core.errors import ExitCode, UsageError
 from xcli.core.process import hide_library_output, reuse_freed_memory
 from xcli.core.tensorflow import load_tensorflow
+from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
+from xcli.outputs.options import Output, SaveOptions, TableRequest, check_output_options
 from xcli.outputs.save import save
+from xcli.outputs.target import Stream, parse_target
 from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +45,6 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-    from xcli.outputs.options import TableRequest
 
 log = logging.getLogger("xcli")
 
@@ -114,3 +122,60 @@ def quiet_libraries(debug: bool) -> None:
 def _close(report: RunCounts, seconds: float) -> int:
     log.warning("%s", summary(report, seconds))
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
+
+
+def parse_request(
+    ctx: click.Context,
+    values: dict[str, Any],
+    spec: ModelSpec,
+    make_task: Callable[[LoadedModel], Task],
+    formats: tuple[str, ...],
+) -> TableRequest:
+    """Folds the values of a command that writes a table in one of `formats`.
+
+    Raises:
+        UsageError: options that do not go together.
+        OutputError: the object store of the output cannot be asked.
+    """
+    format, target = values["format"], parse_target(values["output"])
+    save = fold(SaveOptions, values)
+    if save.csv_safe and is_on_terminal(values):
+        raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
+    if isinstance(target, Stream):
+        for option in ("part_rows", "part_seconds"):
+            if is_given(ctx, option):
+                raise UsageError(f"--{option.replace('_', '-')} needs -o FILE: what goes elsewhere has no parts")
+    return TableRequest(
+        sources=fold(SourceOptions, values),
+        spec=spec,
+        make_task=make_task,
+        pixels=pixel_options(values),
+        run=fold(RunOptions, values),
+        output=Output(ctx.info_name or "", target, format or target.format(formats, "csv"), values["overwrite"]),
+        save=save,
+    )
+
+
+def is_on_terminal(values: dict[str, Any]) -> bool:
+    """Whether the rows are shown to a person instead of written."""
+    return values["output"] is None and values["format"] is None and sys.stdout.isatty()
+
+
+def check_request(request: TableRequest) -> None:
+    """Checks that the output can be written, before a model is loaded.
+
+    Raises:
+        UsageError: options that do not go together, or the output is the manifest.
+        OutputError: a file exists, or cannot be written.
+    """
+    check_output_options(request.output, request.save)
+    manifest = request.sources.manifest
+    for name in (request.output.target.name, request.save.features_out):
+        if name is not None and manifest is not None and _same_file(name, manifest):
+            raise UsageError(f"{name} is the manifest and the output at once; give the output another name")
+
+
+def _same_file(one: str, other: str) -> bool:
+    if is_url(one) or is_url(other):
+        return one == other
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

@@ -24,8 +24,7 @@ from xcli.cli.help import (
     options,
     path,
 )
-from xcli.cli.options import machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
-from xcli.cli.table_request import command_line
+from xcli.cli.options import command_line, machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, messages_of

@@ -12,8 +12,7 @@ from xcli.checks.merge import Merged, MergeError, Shards
 from xcli.checks.merge import merge as join
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, path
-from xcli.cli.options import source_filters
-from xcli.cli.table_request import command_line
+from xcli.cli.options import command_line, source_filters
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
