@@ -79,12 +79,12 @@ def run_table(
     messages = messages_of(ctx)
     messages.apply()
     on_cluster = is_on_cluster(ctx, values)
-    request = parse_request(ctx, values, spec, make_task, formats)
+    request = _parse_request(ctx, values, spec, make_task, formats)
     if on_cluster:
         report, seconds = run_on_cluster(ctx, request, values)
         return ExitCode.OK if seconds is None else _close(report, seconds)
-    check_request(request)
-    run, seconds = _run(request, messages, on_terminal=is_on_terminal(values))
+    _check_request(request)
+    run, seconds = _run(request, messages, on_terminal=_is_on_terminal(values))
     if seconds is None:
         return ExitCode.OK
     code = _close(run.report, seconds)
@@ -124,22 +124,16 @@ def _close(report: RunCounts, seconds: float) -> int:
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
 
 
-def parse_request(
+def _parse_request(
     ctx: click.Context,
     values: dict[str, Any],
     spec: ModelSpec,
     make_task: Callable[[LoadedModel], Task],
     formats: tuple[str, ...],
 ) -> TableRequest:
-    """Folds the values of a command that writes a table in one of `formats`.
-
-    Raises:
-        UsageError: options that do not go together.
-        OutputError: the object store of the output cannot be asked.
-    """
     format, target = values["format"], parse_target(values["output"])
     save = fold(SaveOptions, values)
-    if save.csv_safe and is_on_terminal(values):
+    if save.csv_safe and _is_on_terminal(values):
         raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
     if isinstance(target, Stream):
         for option in ("part_rows", "part_seconds"):
@@ -156,18 +150,13 @@ def parse_request(
     )
 
 
-def is_on_terminal(values: dict[str, Any]) -> bool:
+def _is_on_terminal(values: dict[str, Any]) -> bool:
     """Whether the rows are shown to a person instead of written."""
     return values["output"] is None and values["format"] is None and sys.stdout.isatty()
 
 
-def check_request(request: TableRequest) -> None:
-    """Checks that the output can be written, before a model is loaded.
-
-    Raises:
-        UsageError: options that do not go together, or the output is the manifest.
-        OutputError: a file exists, or cannot be written.
-    """
+def _check_request(request: TableRequest) -> None:
+    """Checks that the output can be written, before a model is loaded."""
     check_output_options(request.output, request.save)
     manifest = request.sources.manifest
     for name in (request.output.target.name, request.save.features_out):
