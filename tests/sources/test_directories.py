@@ -85,12 +85,12 @@ class TestDirectory:
         assert (ref.path, ref.location) == (expected, LocalFile(expected))
         assert ref.key == (b"d/a.jpg" if source == "." else b"a.jpg")
 
-    def test_without_sources_the_current_directory_is_listed_without_prefix(self, here):
+    def test_without_sources_the_current_directory_is_listed_without_prefix(self, here, caplog):
         make("d/a.jpg", "b.jpg")
         found = listing()
-        assert found.default_directory
         assert [(ref.path, ref.key) for ref in found] == [("b.jpg", b"b.jpg"), ("d/a.jpg", b"d/a.jpg")]
-        assert not listing(".").default_directory
+        listing(".")
+        assert caplog.messages == ["no SOURCE given: taking the current directory"]
 
     def test_every_image_extension_in_any_case_counts_and_the_rest_is_skipped(self, here):
         images = [

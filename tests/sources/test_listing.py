@@ -300,7 +300,6 @@ class TestManifest:
     def test_refs_carry_the_other_columns(self, manifest):
         found = list_images(SourceOptions(manifest=manifest))
         assert [column.name for column in found.extra_columns] == ["label"]
-        assert not found.default_directory
         assert [(ref.path, ref.extra) for ref in found][:2] == [("d/0.jpg", ("l0",)), ("d/1.jpg", ("l1",))]
         assert found.listed == 10
 

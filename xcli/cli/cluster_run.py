@@ -77,12 +77,10 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
     chosen = ClusterOptions(
         values["ray_address"], values["ray_workers"], values["cpus_per_worker"], values["gpus_per_worker"]
     )
-    with list_images(request.sources, archives=WholeArchives) as listing:
-        if listing.default_directory:
-            log.warning("no SOURCE given: taking the current directory")
-        with Progress(enabled=messages.level >= 0) as progress:
-            run = ClusterRun(listing, request, chosen, command_line(), progress.count)
-            return run.report, run.run()
+    progress = Progress(enabled=messages.level >= 0)
+    with list_images(request.sources, archives=WholeArchives) as listing, progress:
+        run = ClusterRun(listing, request, chosen, command_line(), progress.count)
+        return run.report, run.run()
 
 
 def _check_request(ctx: click.Context, request: TableRequest, values: dict[str, Any]) -> None:

@@ -96,8 +96,6 @@ def run_table(
 def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tuple[Run, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
     with list_images(request.sources) as listing:
-        if listing.default_directory:
-            log.warning("no SOURCE given: taking the current directory")
         quiet_libraries(debug=messages.debug)
         model = load_model(request.spec)
         for note in model.notes:

@@ -202,11 +202,7 @@ def stage_blocks(blocks: Iterable[Block]) -> list[Any]:
 
 
 def run_blocks(
-    blocks: list[Any],
-    job: Job,
-    resources: WorkerResources,
-    earlier: dict[str, Any] | None,
-    worker: type = Worker,
+    blocks: list[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type = Worker
 ) -> Iterator[BlockResult]:
     """Computes blocks with workers all over the cluster.
 

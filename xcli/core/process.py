@@ -111,8 +111,9 @@ def silent_libraries() -> Iterator[None]:
     encoding = getattr(sys.stderr, "encoding", None)
     stream = os.fdopen(original, "w", encoding=encoding, errors="backslashreplace", buffering=1)
     redirected = redirect_stderr(stream) if _is_native_stderr(sys.stderr) else nullcontext()
-    with stream, open(os.devnull, "wb") as nothing, redirected:
-        os.dup2(nothing.fileno(), 2)
+    with stream, redirected:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
         try:
             yield
         finally:

@@ -86,10 +86,7 @@ class Predictor:
         return self._schema
 
     def rows(
-        self,
-        refs: Iterator[ImageRef],
-        profile: Profile | None = None,
-        turn: AbstractContextManager[Any] | None = None,
+        self, refs: Iterator[ImageRef], profile: Profile | None = None, turn: AbstractContextManager[Any] | None = None
     ) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """Yields batches and their rows, in the order of the references, which are taken lazily in another thread.
 

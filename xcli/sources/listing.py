@@ -6,6 +6,7 @@ names, subdirectories in place; objects in the order of their store. No image is
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import Counter
@@ -60,11 +61,6 @@ class Listing:
     listed: int = 0
     _begun: bool = False
 
-    @property
-    def default_directory(self) -> bool:
-        """Whether nothing was given, so that the current directory is listed."""
-        return not self.options.sources and self.options.manifest is None
-
     def __iter__(self) -> Iterator[ImageRef]:
         if self._begun:
             raise RuntimeError("a Listing can be iterated once; call list_images again")
@@ -110,6 +106,8 @@ def list_images(
     path_filter, skipped = PathFilter(options.include, options.exclude), Counter[str]()
     selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
     if options.manifest is None:
+        if not options.sources:
+            logging.getLogger("xcli").warning("no SOURCE given: taking the current directory")
         return Listing(_Sources(options, selection, stream).refs(), options, skipped=skipped)
     manifest = open_manifest(
         options.manifest, path_column=options.path_column, escaped_paths=options.escaped_paths, stdin=stream

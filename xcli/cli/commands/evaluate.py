@@ -11,13 +11,7 @@ import click
 
 from xcli.cli.display import Progress, open_console, print_facts, show_profile, summary
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
-from xcli.cli.options import (
-    model_arguments,
-    model_spec,
-    pixel_arguments,
-    pixel_options,
-    run_arguments,
-)
+from xcli.cli.options import model_arguments, model_spec, pixel_arguments, pixel_options, run_arguments
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError

@@ -131,9 +131,7 @@ _machine_arguments = options(
 @_data_arguments
 @_training_arguments
 @model_arguments(
-    classes=False,
-    labels=False,
-    seed="Seed of the split, the views, the order of examples, the new head and weights.",
+    classes=False, labels=False, seed="Seed of the split, the views, the order of examples, the new head and weights."
 )
 @pixel_arguments
 @_augmentation_arguments
