@@ -53,10 +53,10 @@ demo: $(VENV)/.installed $(DEMO)/.fetched
 		--labels examples/kitchenware/labels.txt --top 3
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core tests/storage tests/sources tests/tables tests/checks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/core tests/storage tests/sources tests/tables tests/checks
 
 test-faults: $(VENV)/.installed
 	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py \
@@ -73,7 +73,7 @@ test-newest: RESOLUTION = highest
 test-oldest test-newest: $(VENV)/.installed
 	$(PYTHON) -m venv --clear --without-pip build/$@
 	VIRTUAL_ENV=build/$@ $(BIN)/uv --quiet pip install --resolution $(RESOLUTION) --editable '.[heif,test]'
-	build/$@/bin/python -m pytest -n 2 --dist loadfile $(ACROSS_VERSIONS)
+	build/$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ACROSS_VERSIONS)
 
 check: $(VENV)/.installed
 	@grep -q "# for $$($(DECLARED))\$$" $(LOCK) || \

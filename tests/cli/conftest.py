@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -37,6 +38,10 @@ Invoke = Callable[..., Result]
 def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Invoke:
     """Runs `xception ARGS...` in this process; TensorFlow stays imported for the next test."""
     monkeypatch.setattr("xcli.core.process.discard_native_stderr", lambda: None)
+    # The command line sets the logger up for itself; the next test may want to catch what is logged.
+    log = logging.getLogger("xcli")
+    for name in ("propagate", "level", "handlers"):
+        monkeypatch.setattr(log, name, list(log.handlers) if name == "handlers" else getattr(log, name))
 
     def run(*args: str | os.PathLike[str]) -> Result:
         monkeypatch.setattr(sys, "argv", ["xception", *map(os.fspath, args)])
