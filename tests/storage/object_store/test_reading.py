@@ -107,7 +107,7 @@ def test_the_bucket_of_an_object_may_be_missing(s3: ObjectStore) -> None:
         ("http://127.0.0.1:9/a.jpg", "unreadable"),
         ("http://\udce9/a.jpg", "missing"),
         ("http://127.0.0.1:9\n/a.jpg", "unreadable"),
-        (f"http://{'a' * 300}/a.jpg", "unreadable"),
+        (f"http://{'a' * 300}/a.jpg", "missing"),
     ],
 )
 def test_urls_that_lead_nowhere(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch, url: str, reason: str) -> None:

@@ -125,8 +125,11 @@ def explain(error: BaseException) -> StoreError | None:
         return NoBucketError()
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404", "410") or _is_a(error, _BAD_URL):
         return StoreError("missing", "no such object")
-    if isinstance(error, UnicodeEncodeError):
-        return StoreError("missing", "no object can have this name: it is not UTF-8")
+    # Python before 3.13 raises the plain class for a name that no server may have, such as a long one.
+    if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
+        if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+            return StoreError("missing", "no object can have this name: it is not UTF-8")
+        return StoreError("missing", "no server can have this name")
     if _is_a(error, _BAD_NAME):
         return StoreError("missing", "no bucket or object can have this name")
     if code in _OTHER_REGION:
