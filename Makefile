@@ -59,8 +59,10 @@ test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/core tests/storage tests/sources tests/tables tests/checks
 
 test-faults: $(VENV)/.installed
-	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py \
-		tests/test_documentation.py tests/checks/test_merge.py tests/cli/test_merge.py tests/cli/test_process.py
+	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py tests/test_documentation.py \
+		tests/benchmarks/test_command.py tests/checks/test_merge.py tests/cli/test_classify.py tests/cli/test_merge.py \
+		tests/cli/test_process.py tests/models/test_keras_network.py tests/outputs/test_remote_outputs.py \
+		tests/outputs/test_save.py
 
 # What dependencies have broken: image decoders, Parquet manifests, S3, Ray, the command line from end to end.
 ACROSS_VERSIONS = tests/core tests/storage tests/sources tests/tables tests/checks \
@@ -73,7 +75,7 @@ test-newest: RESOLUTION = highest
 test-oldest test-newest: $(VENV)/.installed
 	$(PYTHON) -m venv --clear --without-pip build/$@
 	VIRTUAL_ENV=build/$@ $(BIN)/uv --quiet pip install --resolution $(RESOLUTION) --editable '.[heif,test]'
-	build/$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ACROSS_VERSIONS)
+	ACROSS_VERSIONS=1 build/$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ACROSS_VERSIONS)
 
 check: $(VENV)/.installed
 	@grep -q "# for $$($(DECLARED))\$$" $(LOCK) || \

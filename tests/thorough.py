@@ -10,3 +10,7 @@ WHOLE = os.environ.get("TEST_FAULTS") == "all"
 """Whether everything is to be tried, and not what fits into the daily tests."""
 
 thorough = pytest.mark.skipif(not WHOLE, reason="takes long: make test-faults")
+
+across_versions = pytest.mark.skipif(
+    not WHOLE and "ACROSS_VERSIONS" not in os.environ, reason="takes long: make test-oldest, test-newest, test-faults"
+)

@@ -14,11 +14,13 @@ from benchmarks.__main__ import main
 from benchmarks.children import ROOT
 from benchmarks.end_to_end import check_rows
 from benchmarks.settings import Settings
+from tests.thorough import thorough
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+@thorough
 def test_two_parts_from_the_command_line(tmp_path: Path) -> None:
     target = tmp_path / "new" / "found.json"
     options = "--only listing --only decode --images 4 --listing-files 50 --repeats 1".split()

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import Invoke, save_photos
+from tests.thorough import thorough
 from xcli.models.labels import imagenet_labels
 
 RANDOM = ("--weights", "none", "--batch-size", "4")
@@ -128,6 +129,7 @@ def test_manifest_columns_are_carried(invoke: Invoke, photos: Path, tmp_path: Pa
     assert (second["id"], second["status"]) == ("8", "error")
 
 
+@thorough
 def test_shards_make_the_whole(invoke: Invoke, tmp_path: Path) -> None:
     save_photos(tmp_path / "in", [f"{n}.jpg" for n in range(7)])
     whole = rows_of(invoke("classify", tmp_path / "in", "--weights", "none").out)

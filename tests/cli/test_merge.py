@@ -68,6 +68,7 @@ def test_four_shards_are_the_one_run(
     assert not (tmp_path / f"y.{extension}").exists()
 
 
+@thorough
 def test_shards_of_classify_by_a_manifest(
     invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,11 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=thorough)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=thorough),
+        pytest.param(signal.SIGHUP, 129, marks=thorough),
+    ],
 )
 def test_a_run_that_a_signal_ends_can_be_continued(
     many: tuple[Path, bytes], tmp_path: Path, number: signal.Signals, code: int
@@ -187,7 +191,7 @@ def test_a_full_disk_is_exit_5(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("redirection", "code"),
     [
-        ("2>&-", 4),
+        pytest.param("2>&-", 4, marks=thorough),
         pytest.param(">&-", 5, marks=thorough),
         pytest.param("2>/dev/full", 4, marks=thorough),
         (">/dev/full", 5),

@@ -19,7 +19,7 @@ import pytest
 
 from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
 from tests.faults.harness import TALLY, WHOLE
-from tests.thorough import thorough
+from tests.thorough import across_versions, thorough
 
 pytest.importorskip("ray", reason="needs the ray extra")
 
@@ -59,6 +59,7 @@ def check(target: Path, expected: list[dict[str, Any]]) -> None:
     assert not [name for name in os.listdir(target) if name.startswith("_") and name not in ("_SUCCESS", "_meta.json")]
 
 
+@across_versions
 def test_the_rows_are_those_of_one_machine(photos: Path, expected: list[dict[str, Any]], tmp_path: Path) -> None:
     target = tmp_path / "out"
     # The current directory is that of the images, which may be anybody's: nothing in it is to be imported.

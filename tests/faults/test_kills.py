@@ -93,7 +93,8 @@ def test_a_random_moment(
     check_again(job, tmp_path, expected)
 
 
-@pytest.mark.parametrize("fault", INSIDE if WHOLE else INSIDE[2:3])
+@thorough
+@pytest.mark.parametrize("fault", INSIDE)
 def test_a_worse_moment(
     fault: str, sources: tuple[Path, Path], undisturbed: dict[Job, dict[str, bytes]], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.networks import SIZE, ordered
+from tests.thorough import thorough
 from xcli.core.errors import ModelError
 from xcli.inference.engine import Engine
 from xcli.models.keras_network import KerasNetwork
@@ -276,7 +277,7 @@ def test_computes_what_keras_computes(
     assert loaded.parameters == model.count_params()
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_float16", marks=thorough), "mixed_bfloat16"])
 def test_a_model_of_mixed_precision(
     policy: str, keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path
 ) -> None:

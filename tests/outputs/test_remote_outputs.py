@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from tests.stubrun import StubRun
+from tests.thorough import thorough
 from xcli.core.errors import CheckError, OutputError, SourceError, TooManyErrors, UsageError
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.options import Output, SaveOptions, check_output_options
@@ -129,7 +130,7 @@ def test_after_deaths_it_is_what_a_disk_would_hold(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize(("output", "parts"), [("out.parquet", 4), ("out/", 2)])
+@pytest.mark.parametrize(("output", "parts"), [("out.parquet", 4), pytest.param("out/", 2, marks=thorough)])
 def test_killed_and_started_again(photos: Path, s3: ObjectStore, tmp_path: Path, output: str, parts: int) -> None:
     for name in range(20):
         (photos / f"1{name:02}.jpg").write_bytes(b"x")

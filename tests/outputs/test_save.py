@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import save_photos
+from tests.thorough import thorough
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError, XcliError
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
@@ -87,8 +88,8 @@ class Recorder:
 
 FORMATS = [
     ("classify", "csv"),
-    ("classify", "jsonl"),
-    ("features", "csv"),
+    pytest.param("classify", "jsonl", marks=thorough),
+    pytest.param("features", "csv", marks=thorough),
     ("features", "parquet"),
     ("features", "npy"),
 ]
@@ -231,7 +232,7 @@ def few(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("form", "second"), [("csv", "npy"), ("jsonl", "parquet")])
+@pytest.mark.parametrize(("form", "second"), [("csv", "npy"), pytest.param("jsonl", "parquet", marks=thorough)])
 def test_two_tables_of_one_pass(
     models: dict[str, LoadedModel], few: Path, tmp_path: Path, form: str, second: str
 ) -> None:
