@@ -1,0 +1,199 @@
+"""The calls of the operating system that change a disk: files are created, written, synced, named, locked, removed.
+
+Nothing else in the package makes such a call (`tests/storage/test_disk.py` checks it), so that the tests can record
+what a run does to the disk, and let it fail or die at each call: they replace `system` by another `System`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import shutil
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
+
+_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
+
+_BUFFER = 1 << 20
+
+Path = str | os.PathLike[str]
+
+
+class System:
+    """The calls themselves. All raise OSError."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def read(self, descriptor: int, size: int) -> bytes:
+        return os.read(descriptor, size)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        os.ftruncate(descriptor, length)
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def lock(self, descriptor: int, operation: int) -> None:
+        fcntl.flock(descriptor, operation)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: Path, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def rmtree(self, path: Path) -> None:
+        shutil.rmtree(path)
+
+    def listdir(self, path: Path) -> list[str]:
+        return os.listdir(path)
+
+    def utime(self, path: Path) -> None:
+        os.utime(path)
+
+
+system = System()
+"""What makes the calls."""
+
+
+class _File(io.RawIOBase):
+    """An unbuffered file on a descriptor, which it closes."""
+
+    def __init__(self, descriptor: int, *, writable: bool) -> None:
+        self._descriptor = descriptor
+        self._writable = writable
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readable(self) -> bool:
+        return not self._writable
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        length = self.tell() if size is None else size
+        system.truncate(self._descriptor, length)
+        return length
+
+    def write(self, data: Any, /) -> int:
+        return system.write(self._descriptor, data)
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = system.read(self._descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            system.close(self._descriptor)
+
+
+def create(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Creates a file to write; FileExistsError if anything has that name, a broken link too."""
+    descriptor = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    return cast("BinaryIO", io.BufferedWriter(_File(descriptor, writable=True), _BUFFER))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file to read."""
+    return cast("BinaryIO", io.BufferedReader(_File(system.open(path, os.O_RDONLY), writable=False), _BUFFER))
+
+
+def read_file(path: Path) -> bytes:
+    """Returns the content of a file."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the content of a closed file is on the disk."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_directory(path: Path) -> None:
+    """Waits until the names in a directory are on the disk, where its file system supports that."""
+    try:
+        _sync(path or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        # Some file systems cannot, and a directory may be writable but not readable; neither is a failure to write.
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = system.open(path, flags)
+    try:
+        system.fsync(descriptor)
+    finally:
+        system.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Renames a file, which replaces one of the new name."""
+    system.rename(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name; FileExistsError if anything has it."""
+    system.link(source, target)
+
+
+def unlink(path: Path) -> None:
+    """Removes a file, if it is there."""
+    with suppress(FileNotFoundError):
+        system.unlink(path)
+
+
+def make_directory(path: Path, mode: int = 0o777) -> bool:
+    """Creates a directory; returns whether it was missing."""
+    with suppress(FileExistsError):
+        system.mkdir(path, mode)
+        return True
+    return False
+
+
+def remove_directory(path: Path) -> None:
+    """Removes an empty directory."""
+    system.rmdir(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a directory with everything in it; links in it are removed, not followed."""
+    system.rmtree(path)
+
+
+def names(path: Path) -> list[str]:
+    """Returns the names in a directory, sorted."""
+    return sorted(system.listdir(path))
+
+
+def touch(path: Path) -> None:
+    """Sets the times of a file to now."""
+    system.utime(path)
