@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -52,6 +53,24 @@ def test_a_row_holds_while_its_file_is_as_it_was(refs: list[ImageRef]) -> None:
     os.unlink(refs[3].location)
     assert [kept.find(ref) for ref in refs] == [0, None, None, None, 4]
     assert kept.find(ImageRef("new.jpg", LocalFile("new.jpg"), b"")) is None
+
+
+@pytest.mark.parametrize("year", [1500, 1677, 1969, 2300, 9999])
+def test_a_time_that_64_bits_cannot_hold_is_kept_as_the_nearest(
+    refs: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    """Whatever the clock of a camera or a restored backup has written: file systems hold other ranges than this test's
+    may, so the result of `stat` is replaced."""
+    real = os.stat
+    found = SimpleNamespace(st_size=3, st_mtime_ns=(year - 1970) * 31_556_952 * 10**9)
+    monkeypatch.setattr(os, "stat", lambda path, **more: found if path == refs[0].location.file else real(path, **more))
+    member = TarMember("x.tar", 0, 1, FileIdentity(0, 0, 3, found.st_mtime_ns))
+    monkeypatch.setattr("xcli.sources.archives.members.is_url", lambda path: path == "x.tar")
+    state = refs[0].location.state()
+    assert state is not None
+    assert state == member.state()
+    kept = FinishedRows([table_of((refs[0], state, None))], retry_errors=False)
+    assert kept.find(refs[0]) == 0
 
 
 def test_the_newest_of_several_rows_counts(refs: list[ImageRef]) -> None:

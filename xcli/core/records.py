@@ -26,10 +26,19 @@ OK_STATUS, ERROR_STATUS = "ok", "error"
 
 
 class FileState(NamedTuple):
-    """Size in bytes and modification time in nanoseconds since 1970 of an input file, by which a change is noticed."""
+    """Size in bytes and modification time in nanoseconds since 1970 of an input file, by which a change is noticed.
+
+    Tables keep both as 64-bit integers. File systems and servers report times that these cannot hold (before 1677, after
+    2262), so a state is made with `of`.
+    """
 
     size: int
     mtime: int
+
+    @classmethod
+    def of(cls, size: int, mtime: int) -> FileState:
+        """Makes a state, with numbers beyond 64 bits replaced by the nearest that fit."""
+        return cls(*(min(max(number, -(1 << 63)), (1 << 63) - 1) for number in (size, mtime)))
 
 
 class Readable(Protocol):

@@ -44,7 +44,7 @@ def state_of_file(path: str) -> FileState | None:
     """Returns the state of a local file; None if it cannot be determined."""
     with suppress(OSError, ValueError):
         found = os.stat(path)
-        return FileState(found.st_size, found.st_mtime_ns)
+        return FileState.of(found.st_size, found.st_mtime_ns)
     return None
 
 

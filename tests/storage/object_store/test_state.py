@@ -18,6 +18,14 @@ def test_a_state_is_the_same_whoever_tells_it() -> None:
     assert {object_state(7, time, tag) for time in told for tag in ('"abc"', "abc", 'W/"abc"')} == {state}
 
 
+def test_odd_times_and_sizes_fit_in_64_bits() -> None:
+    far, early = datetime(9999, 12, 31, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)
+    for time in (far, early, far.timestamp(), "9999-12-31T23:59:59", 1e300, float("inf"), float("nan")):
+        state = object_state(1 << 70, time, "abc")
+        assert state is not None
+        assert all(-(1 << 63) <= number < 1 << 63 for number in state)
+
+
 def test_states_that_differ_are_told_apart() -> None:
     given = [(7, TIME, "abc"), (8, TIME, "abc"), (7, TIME, "abd"), (7, TIME.replace(second=1), "abc"), (7, None, "abc")]
     assert len({object_state(*one) for one in given}) == 5

@@ -84,7 +84,7 @@ class Member(ABC):
             return state_of_file(self.archive)
         if self.identity is None:
             return RemoteObject(self.archive).state()
-        return FileState(self.identity.size, self.identity.modified)
+        return FileState.of(self.identity.size, self.identity.modified)
 
 
 @dataclass(frozen=True, slots=True)

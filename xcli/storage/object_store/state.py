@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,9 +62,9 @@ def object_state(size: int | None, modified: datetime | str | float | None, etag
     if isinstance(modified, datetime):
         # Every store means UTC by a time without a zone.
         modified = (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
-    seconds = int(modified or 0)
+    seconds = int(modified) if modified and math.isfinite(modified) else 0
     digest = int.from_bytes(blake2b(etag.encode(), digest_size=4).digest(), "big") % 10**9 if etag else 0
-    return FileState(size, seconds * 10**9 + digest)
+    return FileState.of(size, seconds * 10**9 + digest)
 
 
 def _parse_time(text: str) -> datetime | None:
