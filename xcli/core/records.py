@@ -28,8 +28,8 @@ OK_STATUS, ERROR_STATUS = "ok", "error"
 class FileState(NamedTuple):
     """Size in bytes and modification time in nanoseconds since 1970 of an input file, by which a change is noticed.
 
-    Tables keep both as 64-bit integers. File systems and servers report times that these cannot hold (before 1677, after
-    2262), so a state is made with `of`.
+    Tables keep both as 64-bit integers. File systems and servers report times that these cannot hold (before 1677,
+    after 2262), so a state is made with `of`.
     """
 
     size: int
