@@ -50,7 +50,8 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
     """Trains every fold; returns the accuracy of its best and of its last epoch, and its seconds."""
     from xcli.models.loader import load_model, preprocessing_for
     from xcli.models.spec import ModelSpec
-    from xcli.sources.labelled import TRAIN, VALIDATION, read_labelled
+    from xcli.sources.labelled import read_labelled
+    from xcli.sources.splits import TRAIN, VALIDATION
     from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, ActivationCache
     from xcli.training.activations import ActivationExtractor
     from xcli.training.base_model import read_base_model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 
@@ -14,7 +16,7 @@ from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 
-KINDS = ["tar", "tar.gz", "tgz", "tar.zst", "tzst", "zip"]
+KINDS = ["tar", "tar.gz", "tgz", "tar.bz2", "txz", "tar.zst", "tzst", "zip"]
 
 
 def tar_bytes(entries, form=tarfile.GNU_FORMAT):
@@ -52,16 +54,20 @@ def write(name, data):
     return name
 
 
-def make(kind, entries, stem="x"):
+def make(kind, entries, stem="x", form=tarfile.GNU_FORMAT):
     """Writes `x.KIND` with the entries and returns its name."""
     if kind == "zip":
         data = zip_bytes(entries)
     else:
-        data = tar_bytes(entries)
+        data = tar_bytes(entries, form)
         if kind in ("tar.gz", "tgz"):
             data = gzip.compress(data)
         elif kind in ("tar.zst", "tzst"):
             data = zstd(data)
+        elif kind in ("tar.bz2", "tbz2"):
+            data = bz2.compress(data)
+        elif kind in ("tar.xz", "txz"):
+            data = lzma.compress(data)
     return write(f"{stem}.{kind}", data)
 
 

@@ -9,7 +9,8 @@ import pytest
 from benchmarks.crossvalidation import fold_of
 from benchmarks.finetuning import compared
 from xcli.core.records import ImageRef
-from xcli.sources.labelled import TRAIN, Sample
+from xcli.sources.labelled import Sample
+from xcli.sources.splits import TRAIN
 from xcli.training.split import Example
 
 

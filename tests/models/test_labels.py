@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -232,3 +233,11 @@ def test_a_model_without_names() -> None:
     assert match_labels(["1"], default_labels(3)) == {"1": 1}
     with pytest.raises(SourceError, match="give them with --labels FILE"):
         match_labels(["dog"], default_labels(3))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_match_composed_or_not(form: str) -> None:
+    labels = Labels((unicodedata.normalize(form, "Crème brûlée"), "Café"))
+    for other in ("NFC", "NFD"):
+        names = [unicodedata.normalize(other, name) for name in ("crème_brûlée", "CAFÉ")]
+        assert list(match_labels(names, labels).values()) == [0, 1]

@@ -110,7 +110,7 @@ class TestDirectory:
             "n.AVIF",
         ]
         make(*images, "notes.txt", "jpg", "x.jpg.bak", "no_extension", "a.jpgx", "a.")
-        assert outcome() == ([(name, None) for name in images], {"not an image": 6})
+        assert outcome() == ([(name, None) for name in images], {"not an image": 4, "without an extension": 2})
 
     def test_hidden_entries_are_skipped_and_a_hidden_directory_counts_once(self, here):
         make(".a.jpg", ".git/1.jpg", ".git/2.jpg", "b.jpg", "c/.d.jpg")
@@ -151,7 +151,26 @@ class TestDirectory:
             "fifo.jpg": "not-a-file: it is a FIFO, not a regular file",
             "socket.png": "not-a-file: it is a socket, not a regular file",
         }
-        assert found.skipped == {"not an image": 1}
+        assert found.skipped == {"without an extension": 1}
+
+    @pytest.mark.parametrize("name", ["@eaDir", "@EADIR", "#recycle", "$Recycle.Bin", "found.001", "__MACOSX", "CVS"])
+    def test_system_folders_are_passed_over_in_every_walk(self, here, name):
+        make(f"d/a/{name}/1.jpg", "d/a/2.jpg", f"d/{name}/b/3.jpg", f"{name}.jpg")
+        inside, outside = [f"d/{name}/b/3.jpg", f"d/a/{name}/1.jpg"], ["d/a/2.jpg"]
+        assert outcome("d") == ([(path, None) for path in outside], {"system folder": 2})
+        assert outcome("d/*") == ([(path, None) for path in outside], {"system folder": 2})
+        assert outcome("d/**/*.jpg") == ([(path, None) for path in outside], {"system folder": 2})
+        assert sorted(paths("d", include_system=True)) == sorted(inside + outside)
+        assert sorted(paths("d/**/*.jpg", include_system=True)) == sorted(inside + outside)
+        # What is named is taken.
+        assert paths(f"d/{name}") == inside[:1]
+        assert paths(f"d/*/{name}/*.jpg") == inside[1:]
+        assert paths(f"{name}.jpg") == [f"{name}.jpg"]
+
+    @pytest.mark.parametrize("name", ["cvs", "recycler", "recycled", "eaDir", "found.1", "thumbs"])
+    def test_names_that_classes_may_have_are_no_system_folders(self, here, name):
+        make(f"d/{name}/1.jpg")
+        assert paths("d") == [f"d/{name}/1.jpg"]
 
     def test_a_missing_top_is_a_row(self, here):
         (ref,) = listing("nowhere")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from xcli.core.errors import SourceError
-from xcli.sources.labelled import NO_CLASS, read_labelled
+from xcli.sources.class_folders import NO_CLASS
+from xcli.sources.labelled import read_labelled
+from xcli.sources.splits import split_of_name
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_class_folders_in_byte_order(make, warnings):
     assert (images.empty, images.splits) == ((), ())
     assert images.part(None) == images.samples
     assert images.part("train") == ()
-    assert warnings() == []
+    assert ["'a b' is taken for a class, but looks unlike" in text for text in warnings()] == [True]
 
 
 def test_paths_and_keys_are_those_of_the_directory(make):
@@ -80,6 +83,118 @@ def test_splits(make, warnings, validation):
     assert images.splits == ("train", "validation", "test")
     assert [one.label for one in images.part("validation")] == ["a", "b"]
     assert not any("no image of" in text for text in warnings())
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "train") for name in ("train", "Training", "TRAIN_SET", "trainset", "train2017", "images_train")),
+        *((name, "validation") for name in ("valid", "val", "Validation", "dev", "eval", "val-split", "validation_1")),
+        *((name, "test") for name in ("test", "testing", "Holdout", "hold_out", "test set", "TEST-DATA")),
+        *((name, None) for name in ("trains", "trainer", "eva", "testicle", "1", "set", "", "contest", "train/x")),
+    ],
+)
+def test_names_of_splits(name, split):
+    assert split_of_name(name) == split
+
+
+def test_a_downloaded_data_set_with_train_and_valid(make):
+    top = make("train/cat/1.jpg", "train/dog/2.jpg", "valid/cat/3.jpg", "valid/dog/4.jpg", "README.txt")
+    images = read_labelled(top)
+    assert (images.labels, images.splits) == (("cat", "dog"), ("train", "validation"))
+
+
+def test_split_values_of_a_manifest(tmp_path):
+    rows = ["a.jpg,x,Training", "b.jpg,y,train_1", "c.jpg,x,valid", "d.jpg,y,dev", "e.jpg,y,holdout"]
+    images = read_labelled(manifest(tmp_path, "\n".join(["path,label,split", *rows])))
+    assert [one.split for one in images.samples] == ["train", "train", "validation", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("lab_a/cat/1.jpg", "lab_a/dog/2.jpg", "lab_b/cat/3.jpg", "lab_b/dog/4.jpg"),
+        ("fold1/cat/1.jpg", "fold1/dog/2.jpg", "fold2/cat/3.jpg", "fold2/dog/4.jpg", "fold2/owl/5.jpg"),
+        ("cat/train/1.jpg", "cat/val/2.jpg", "dog/train/3.jpg", "dog/val/4.jpg"),
+        ("images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt", "labels/val/2.txt"),
+        ("train/a/cat/1.jpg", "train/a/dog/1.jpg", "train/b/cat/1.jpg", "train/b/dog/1.jpg", "val/a/cat/1.jpg"),
+    ],
+)
+def test_folders_that_all_hold_the_same_folders_are_no_classes(make, names):
+    with pytest.raises(SourceError, match=r"are no classes, because each holds the same folders: .*give a manifest"):
+        read_labelled(make(*names))
+
+
+@pytest.mark.parametrize(
+    "names", [("cat/images/1.jpg", "dog/images/2.jpg"), ("cat/a/1.jpg", "cat/b/1.jpg", "dog/a/1.jpg", "dog/2.jpg")]
+)
+def test_folders_in_classes_that_are_no_reason_to_refuse(make, names):
+    assert read_labelled(make(*names)).labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [("test/5.jpg", "test/6.jpg"), ("test/all/5.jpg", "test/all/6.jpg")])
+def test_a_test_part_without_classes_is_left_out_and_said(make, warnings, names):
+    top = make("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg", "val/b/4.jpg", *names)
+    images = read_labelled(top)
+    assert (images.splits, len(images.samples)) == (("train", "validation"), 4)
+    assert images.skipped == {"test image without a class": 2}
+    assert ["have no class, and are left out: 2" in text for text in warnings()] == [True]
+
+
+def test_a_test_part_with_one_unknown_class_among_known_ones_is_refused(make):
+    with pytest.raises(SourceError, match="training split lacks: owl"):
+        read_labelled(make("train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/owl/4.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ("runs/detect/exp/1.jpg", "'runs'"),
+        ("runs/1.png", "'runs'"),
+        ("raw/a/1.jpg", "'raw'"),
+        ("train/1.jpg", "'train'"),
+    ],
+)
+def test_a_folder_unlike_the_others_is_named(make, warnings, extra, named):
+    images = read_labelled(make("cat/1.jpg", "dog/2.jpg", "owl/3.jpg", extra))
+    assert len(images.labels) == 4
+    assert [named in text and "taken for a class" in text for text in warnings()] == [True]
+
+
+@pytest.mark.parametrize("other", ["runs/detect/1.jpg", "raw/1.jpg", "notes/a.txt"])
+def test_one_split_beside_other_folders_is_refused(make, other):
+    with pytest.raises(SourceError, match=r"'train' with folders in it, and '\w+' besides: move those away"):
+        read_labelled(make("train/cat/1.jpg", "train/dog/2.jpg", other))
+
+
+def test_system_folders_are_no_classes_and_their_images_are_in_none(make):
+    top = make("cat/1.jpg", "cat/@eaDir/1.jpg", "dog/2.jpg", "@eaDir/3.jpg", "#recycle/4.jpg", "__MACOSX/cat/5.jpg")
+    images = read_labelled(top)
+    assert listed(images, top) == [("cat/1.jpg", "cat", None), ("dog/2.jpg", "dog", None)]
+    assert images.skipped == {"system folder": 4}
+    every = read_labelled(top, include_system=True)
+    assert (len(every.samples), len(every.labels)) == (6, 5)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_that_look_alike_are_one_class_across_splits_and_manifests(make, tmp_path, form):
+    name = unicodedata.normalize(form, "Café")
+    images = read_labelled(make("train/Café/1.jpg", "train/x/2.jpg", f"val/{name}/3.jpg", "val/x/4.jpg"))
+    assert images.labels == ("Café", "x")
+    assert read_labelled(manifest(tmp_path, f"path,label\na,Café\nb,{name}\nc,x\n")).labels == ("Café", "x")
+
+
+def test_folders_that_look_alike_are_refused(make):
+    with pytest.raises(SourceError, match="the same class, but for white space or the normal form of Unicode"):
+        read_labelled(make("Café/1.jpg", unicodedata.normalize("NFD", "Café") + "/2.jpg"))
+
+
+def test_names_that_differ_only_in_case_are_refused_but_not_letters(make, tmp_path):
+    with pytest.raises(SourceError, match=r"'Cat', 'cat' differ only in upper and lower case"):
+        read_labelled(make("Cat/1.jpg", "cat/2.jpg"))
+    with pytest.raises(SourceError, match=r"'Straße', 'strasse' differ only"):
+        read_labelled(manifest(tmp_path, "path,label\na,Straße\nb,strasse\n"))
+    assert read_labelled(manifest(tmp_path, "path,label\na,a\nb,A\n")).labels == ("A", "a")
 
 
 def test_a_split_alone(make):
@@ -232,7 +347,8 @@ def test_parquet_manifest_with_splits_and_other_columns(tmp_path, warnings):
         ("5", "train"),
         ("3", "validation"),
     ]
-    assert ["no image of 5" in text for text in warnings()] == [True]
+    assert ["do not exist" in text for text in warnings()] == [True, False]
+    assert "no image of 5" in warnings()[1]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +362,7 @@ def test_parquet_manifest_with_splits_and_other_columns(tmp_path, warnings):
         ("path,label\na.jpg\n", "image 1 .a.jpg.: the label is empty"),
         ("path,label\na.jpg,x,y\n", "cannot be used: .* has 3 fields"),
         ('path,label\na.jpg,"x\n', "cannot be used"),
-        ("path,label,split\na.jpg,x,dev\n", "image 1 .a.jpg.: the split is 'dev'"),
+        ("path,label,split\na.jpg,x,fold\n", "image 1 .a.jpg.: the split is 'fold'"),
         ("path,label,split\na.jpg,x,\n", "the split is nothing"),
         ("path,label,split\na.jpg,x,train\nb.jpg,y,test\n", "the test split .* lacks: y"),
         ("", "empty"),
@@ -271,7 +387,7 @@ def test_a_row_without_a_path_is_a_sample_with_an_error(tmp_path):
 def test_an_image_with_two_labels_is_warned_of(tmp_path, warnings):
     images = read_labelled(manifest(tmp_path, "path,label\na.jpg,x\nb.jpg,x\na.jpg,y\n"))
     assert len(images.samples) == 3
-    assert ["for 1 of its paths, a.jpg first" in text for text in warnings()] == [True]
+    assert ["for 1 of its paths, a.jpg first" in text for text in warnings()] == [False, True]
 
 
 def test_a_manifest_in_an_object_store(s3, tmp_path):

@@ -173,7 +173,7 @@ class TestCsv:
                 {},
                 "no column 'path', only 'file', 'label'; name the column of paths with --path-col",
             ),
-            (b"path;label\na;b\n", {}, "no column 'path', only 'path;label'"),
+            (b"path|label\na|b\n", {}, "no column 'path', only 'path.label'"),
             (b"path\n", {"path_column": "f\udcff"}, r"no column 'f\\xff', only 'path'"),
             (b"path,a,a\n", {}, "more than one column 'a'"),
             (b"path,path\n", {}, "more than one column 'path'"),

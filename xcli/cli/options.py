@@ -62,18 +62,25 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
 
 _MANIFEST = "Read the paths from a CSV or Parquet table; its other columns are copied into the output."
 _ESCAPED = r"The manifest's paths are escaped as in the path column of our tables (\xNN, \\)."
-_ARCHIVES = "Also read .tar, .tar.gz, .tar.zst and .zip files found in directories, not only those named."
+_ARCHIVES = "Also read .tar (.gz, .bz2, .xz, .zst) and .zip files found in directories, not only those named."
+_SYSTEM = "Also read folders that belong to a system: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX and the like."
+_BASE = "Directory that the manifest's relative paths are relative to [default: the current directory]."
 _EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
 _SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
+
+manifest_base = path("--manifest-base", INPUT, "DIR", _BASE)
+include_system = flag("--include-system", INPUT, _SYSTEM)
 
 source_filters = options(
     flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
     path("--manifest", INPUT, "FILE", _MANIFEST),
     option("--path-column", INPUT, "Column of the manifest that holds the paths.", metavar="NAME", of=SourceOptions),
     flag("--escaped-paths", INPUT, _ESCAPED),
+    manifest_base,
     flag("--archives", INPUT, _ARCHIVES),
     option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
     option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
+    include_system,
     number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
     number("--shard", INPUT, "I/N", ShardType(), _SHARD),
 )

@@ -272,7 +272,8 @@ class Worker:
         """Yields the images of an archive that belong to this run, and counts the others."""
         archive, sources = block.archive, self._job.request.sources
         assert archive is not None
-        archives = Archives(PathFilter(sources.include, sources.exclude), skipped)
+        path_filter = PathFilter(sources.include, sources.exclude, system=sources.include_system)
+        archives = Archives(path_filter, skipped)
         for ref in archives.members(os.fsencode(archive.archive), archive.key):
             if sources.shard is not None and shard_of(ref.key, sources.shard[1]) != sources.shard[0]:
                 skipped[OTHER_SHARD] += 1

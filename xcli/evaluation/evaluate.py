@@ -13,9 +13,9 @@ from xcli.inference.options import RunOptions
 from xcli.inference.profiler import Profile
 from xcli.inference.run import Run
 from xcli.models.labels import Labels, match_labels
-from xcli.sources.labelled import SPLITS, TEST, VALIDATION, LabelledImages, Sample
 from xcli.sources.listing import Listing
 from xcli.sources.options import SourceOptions
+from xcli.sources.splits import SPLITS, TEST, VALIDATION
 from xcli.tables.rows import features_batch
 from xcli.tables.schema import features_schema
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Results, Shapes
     from xcli.models.folded import Forward
     from xcli.models.network import LoadedModel
+    from xcli.sources.labelled import LabelledImages, Sample
 
 ALL = "all"
 SPLIT_CHOICES = (*SPLITS, ALL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -137,7 +138,7 @@ def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
     """Returns the index of the class that each name means; positions never count.
 
     A name matches a wnid or class name that is written exactly like it, or else those that differ only in case,
-    underscores and spaces.
+    underscores, spaces, and accents being composed or not (the normal forms of Unicode).
 
     Raises:
         SourceError: names match no class (the message lists all of them), or a name matches several classes.
@@ -159,7 +160,7 @@ def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
 
 
 def _loose(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split()).casefold()
 
 
 def _unknown(unknown: Sequence[str], labels: Labels) -> str:

@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import SourceError
+from xcli.core.errors import SourceError, UsageError
 from xcli.core.records import PATH, ImageRef
-from xcli.core.text import escape_path, join_names, valid_text
-from xcli.images.formats import has_image_extension
+from xcli.core.text import escape_path, valid_text
 from xcli.sources.archives.members import is_archive_name
+from xcli.sources.class_folders import LAYOUT, NO_CLASS, check_classes, find_splits, list_folders, quoted
 from xcli.sources.directories import look_at
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.sources.splits import SPLITS, TEST, TRAIN, VALIDATION, split_of_name
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-TRAIN, VALIDATION, TEST = SPLITS = "train", "validation", "test"
-"""Values of `Sample.split`."""
-
 LABEL, SPLIT = "label", "split"
 """Default names of a manifest's columns of classes and of splits."""
 
-NO_CLASS = "without a class folder"
-"""The reason under which images in no class folder are counted."""
+UNLABELLED_TEST = "test image without a class"
+"""The reason under which the images of a test part are counted that has no class folders."""
 
 _MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
-_NAMES = {TRAIN: TRAIN, VALIDATION: VALIDATION, "val": VALIDATION, TEST: TEST}
-_LAYOUT = "give a directory with a folder for each class, one with train/ and validation/ of such, or a manifest"
 
 log = logging.getLogger("xcli")
 
@@ -77,37 +74,48 @@ class LabelledImages:
         return tuple(sample for sample in self.samples if sample.split == split)
 
 
-def read_labelled(source: str, *, path_column: str = PATH, label_column: str = LABEL) -> LabelledImages:
+def read_labelled(
+    source: str,
+    *,
+    path_column: str = PATH,
+    label_column: str = LABEL,
+    manifest_base: str | None = None,
+    include_system: bool = False,
+) -> LabelledImages:
     """Lists labelled images; there may be only one class, or none if all class folders are empty.
 
     Empty class folders, images outside class folders, and classes without a validation image are warnings.
 
     Args:
-        source: a directory of class folders, which are searched recursively; a directory of `train`, `validation` (or
-            `val`) and `test`, each with class folders; or a manifest, CSV or Parquet, with a column of labels and
-            perhaps one of splits, named `split`.
+        source: a directory of class folders, which are searched recursively; a directory of `train`, `validation` and
+            `test` (or other names of these, see `splits`), each with class folders; or a manifest, CSV or Parquet, with
+            a column of labels and perhaps one of splits, named `split`.
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
+        manifest_base, include_system: as in `SourceOptions`.
 
     Raises:
         SourceError: the source is none of these; a row has no label, or an unknown split; a split has a class that
-            training lacks.
+            training lacks; folders or labels differ only in case.
+        UsageError: `manifest_base` was given without a manifest.
     """
     if not source:
-        raise SourceError(f"the data have an empty name; {_LAYOUT}")
+        raise SourceError(f"the data have an empty name; {LAYOUT}")
     shown = f"'{escape_path(source)}'"
     if is_url(source):
         if not source.lower().endswith(_MANIFEST_EXTENSIONS):
             raise SourceError(f"{shown}: class folders are read on this machine only; copy them, or give a manifest")
-        return _read_manifest(source, path_column, label_column)
+        return _read_manifest(source, path_column, label_column, manifest_base)
     is_directory, problem = look_at(os.fsencode(source))
     if is_directory:
-        return _read_directory(source)
+        if manifest_base is not None:
+            raise UsageError(f"--manifest-base was given, but {shown} is a directory, not a manifest")
+        return _read_directory(source, include_system)
     if problem is not None:
-        raise SourceError(f"cannot read {shown}: {problem.message}; {_LAYOUT}")
+        raise SourceError(f"cannot read {shown}: {problem.message}; {LAYOUT}")
     if is_archive_name(os.fsencode(source)):
         raise SourceError(f"{shown} is an archive, which has no class folders; unpack it, or give a manifest")
-    return _read_manifest(source, path_column, label_column)
+    return _read_manifest(source, path_column, label_column, manifest_base)
 
 
 @dataclass(slots=True)
@@ -115,86 +123,63 @@ class _Found:
     samples: list[Sample] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     folders: list[tuple[str | None, str]] = field(default_factory=list)  # (split, class)
+    include_system: bool = False
+
+    def folders_in(self, top: str) -> list[str]:
+        """Returns the folders in a directory; counts the other entries."""
+        return list_folders(top, self.skipped, include_system=self.include_system)
 
 
-def _read_directory(source: str) -> LabelledImages:
-    found = _Found()
-    folders = _folders(source, found.skipped)
-    splits = _splits(source, folders)
+def _read_directory(source: str, include_system: bool) -> LabelledImages:
+    found = _Found(include_system=include_system)
+    folders = found.folders_in(source)
+    splits = find_splits(source, folders)
     if not splits:
         _read_classes(source, folders, None, found)
-    else:
-        for split in SPLITS:
-            if split in splits:
-                top = os.path.join(source, splits[split])
-                _read_classes(top, _folders(top, found.skipped), split, found)
+    for split in SPLITS:
+        if split in splits:
+            top = os.path.join(source, splits[split])
+            if split == TEST and len(splits) > 1 and _is_unlabelled(top, found):
+                continue
+            _read_classes(top, found.folders_in(top), split, found)
     if found.skipped[NO_CLASS]:
         text = "images beside the class folders of '%s' have no class, and are left out: %d of them"
         log.warning(text, escape_path(source), found.skipped[NO_CLASS])
     return _checked(source, found)
 
 
-def _folders(top: str, skipped: Counter[str]) -> list[str]:
-    """Returns the folders in a directory, by the bytes of their names; counts the other entries."""
-    try:
-        names = sorted(os.listdir(os.fsencode(top)))
-    except OSError as error:
-        raise SourceError(f"cannot list '{escape_path(top)}': {error.strerror}; {_LAYOUT}") from None
-    folders = []
-    for name in names:
-        if name.startswith(b"."):
-            skipped["hidden"] += 1
-            continue
-        is_directory, problem = look_at(os.path.join(os.fsencode(top), name))
-        if is_directory:
-            folders.append(os.fsdecode(name))
-        elif has_image_extension(name):
-            skipped[NO_CLASS] += 1
-        else:
-            skipped["broken symlink" if problem and problem.reason != "not-a-file" else "not an image"] += 1
-    return folders
-
-
-def _splits(source: str, folders: Sequence[str]) -> dict[str, str]:
-    """Returns the folder of each split; nothing if the folders are classes: `train` may also be a kind of vehicle."""
-    named = [folder for folder in folders if folder.lower() in _NAMES]
-    others = [folder for folder in folders if folder not in named]
-    if named and others:
-        deep = [folder for folder in named if _folders(os.path.join(source, folder), Counter())]
-        if len(deep) < 2:
-            return {}
-        raise SourceError(
-            f"'{escape_path(source)}' has {_quoted(named)} with folders in them, and {_quoted(others)} besides: move "
-            "those away, or give one of the splits"
-        )
-    splits: dict[str, str] = {}
-    for folder in named:
-        split = _NAMES[folder.lower()]
-        if split in splits:
-            raise SourceError(
-                f"'{escape_path(source)}' has both {_quoted([splits[split], folder])}, which is the same split twice; "
-                "keep one of them"
-            )
-        splits[split] = folder
-    return splits
+def _is_unlabelled(top: str, found: _Found) -> bool:
+    """Says whether a test part has images without classes, as in competitions; they are counted and named."""
+    labels = {label for _, label in found.folders}
+    folders = list_folders(top, Counter(), include_system=found.include_system)
+    if len(folders) > 1 or any(_class_name(folder) in labels for folder in folders):
+        return False
+    count = sum(1 for _ in list_images(SourceOptions((top,), include_system=found.include_system)))
+    found.skipped[UNLABELLED_TEST] += count
+    log.warning("'%s' has no class folders: its images have no class, and are left out: %d", escape_path(top), count)
+    return True
 
 
 def _read_classes(top: str, folders: Sequence[str], split: str | None, found: _Found) -> None:
     if not folders:
         images = found.skipped[NO_CLASS]
         beside = f", and {images:,} image{'s' if images != 1 else ''} without a class" if images else ""
-        raise SourceError(f"'{escape_path(top)}' has no class folders{beside}; {_LAYOUT}")
+        raise SourceError(f"'{escape_path(top)}' has no class folders{beside}; {LAYOUT}")
+    check_classes(top, folders)
     classes: dict[str, str] = {}
     for folder in folders:
-        label = valid_text(folder).strip()
+        label = _class_name(folder)
         if not label:
             raise SourceError(f"a folder in '{escape_path(top)}' has a name of nothing but white space; rename it")
         if label in classes:
-            both = _quoted([classes[label], folder])
-            raise SourceError(f"{both} in '{escape_path(top)}' are the same class, but for white space; rename one")
+            both = quoted([classes[label], folder])
+            raise SourceError(
+                f"{both} in '{escape_path(top)}' are the same class, but for white space or the normal form of Unicode "
+                "(accents composed or not); rename one"
+            )
         classes[label] = folder
         found.folders.append((split, label))
-        listing = list_images(SourceOptions((os.path.join(top, folder),)))
+        listing = list_images(SourceOptions((os.path.join(top, folder),), include_system=found.include_system))
         prefix = os.fsencode(folder)
         # The keys are relative to the folder above, because classes may have files of the same name.
         found.samples += [
@@ -202,15 +187,34 @@ def _read_classes(top: str, folders: Sequence[str], split: str | None, found: _F
             for ref in listing
         ]
         found.skipped.update(listing.skipped)
+    _check_case(classes, f"in '{escape_path(top)}', the folders")
 
 
-def _read_manifest(source: str, path_column: str, label_column: str) -> LabelledImages:
+def _class_name(text: str) -> str:
+    """Returns the name of a class: in Unicode's composed normal form (NFC), without white space around it."""
+    return unicodedata.normalize("NFC", valid_text(text)).strip()
+
+
+def _check_case(labels: Iterable[str], where: str) -> None:
+    """Raises SourceError where labels differ only in case, unless they are single letters, as in handwriting."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(label.casefold(), label)
+        if other != label and len(label) > 1:
+            raise SourceError(
+                f"{where} {quoted([other, label])} differ only in upper and lower case, and are one class to a reader: "
+                "join them, or give them different names"
+            )
+
+
+def _read_manifest(source: str, path_column: str, label_column: str, base: str | None) -> LabelledImages:
     shown = f"the manifest '{escape_path(source)}'"
     found = _Found()
-    with list_images(SourceOptions(manifest=source, path_column=path_column)) as listing:
+    options = SourceOptions(manifest=source, path_column=path_column, manifest_base=base)
+    with list_images(options) as listing:
         names = [column.name for column in listing.extra_columns]
         if valid_text(label_column) not in names:
-            listed = _quoted(names) if names else "no column but that of the paths"
+            listed = quoted(names) if names else "no column but that of the paths"
             raise SourceError(f"{shown} has no column '{label_column}', only {listed}; name it with --label-column")
         label_at = names.index(valid_text(label_column))
         split_at = names.index(SPLIT) if SPLIT in names else None
@@ -229,6 +233,7 @@ def _read_manifest(source: str, path_column: str, label_column: str) -> Labelled
     several = [path for path, count in Counter(path for path, _ in labelled).items() if count > 1]
     if several:
         log.warning("%s has more than one label for %d of its paths, %s first", shown, len(several), min(several))
+    _check_case(sorted({sample.label for sample in found.samples}), f"{shown}: the labels")
     return _checked(source, found)
 
 
@@ -237,17 +242,19 @@ def _label(value: Any, where: str, column: str) -> str:
         value = value.decode("utf-8", "backslashreplace")
     if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
         raise SourceError(f"{where}: column '{column}' holds {value!r}, which is no class name; store text or integers")
-    label = "" if value is None else valid_text(str(value)).strip()
+    label = "" if value is None else _class_name(str(value))
     if not label:
         raise SourceError(f"{where}: the label is empty; give every image a class, or drop the row")
     return label
 
 
 def _split(value: Any, where: str) -> str:
-    split = _NAMES.get(value.strip().lower()) if isinstance(value, str) else None
+    split = split_of_name(value) if isinstance(value, str) else None
     if split is None:
         given = "nothing" if value is None or value == "" else repr(value)
-        raise SourceError(f"{where}: the split is {given}; it must be train, validation (or val) or test")
+        raise SourceError(
+            f"{where}: the split is {given}; it must be train, validation (val, valid, dev, eval) or test"
+        )
     return split
 
 
@@ -282,7 +289,3 @@ def _compare_splits(shown: str, classes: Mapping[str | None, set[str]], empty: S
     missing = sorted(trained - classes.get(VALIDATION, trained))
     if missing:
         log.warning("the validation split of %s has no image of %s", shown, ", ".join(missing))
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return join_names(f"'{escape_path(name)}'" for name in names)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from errno import EILSEQ
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +24,7 @@ from xcli.sources.buckets import begin_url_source, list_url
 from xcli.sources.directories import directory_images, glob_images, look_at
 from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
+from xcli.sources.missing_paths import PathCheck
 from xcli.sources.options import LIST_ON_STDIN, SourceOptions
 from xcli.sources.patterns import PathFilter, has_magic
 from xcli.sources.selection import OTHER_SHARD, Selection, shard_of
@@ -103,20 +106,33 @@ def list_images(
         stream = stdin or getattr(sys.stdin, "buffer", None)
         if stream is None:
             raise SourceError("'-' reads standard input, but it is closed; give a file or directory")
-    path_filter, skipped = PathFilter(options.include, options.exclude), Counter[str]()
+    path_filter, skipped = PathFilter(options.include, options.exclude, system=options.include_system), Counter[str]()
     selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
     if options.manifest is None:
         if not options.sources:
             logging.getLogger("xcli").warning("no SOURCE given: taking the current directory")
         return Listing(_Sources(options, selection, stream).refs(), options, skipped=skipped)
     manifest = open_manifest(
-        options.manifest, path_column=options.path_column, escaped_paths=options.escaped_paths, stdin=stream
+        options.manifest,
+        path_column=options.path_column,
+        escaped_paths=options.escaped_paths,
+        base=options.manifest_base,
+        stdin=stream,
     )
-    refs = _manifest_images(manifest, selection)
+    refs = _manifest_images(manifest, selection, _check_of(options))
     return Listing(refs, options, skipped=skipped, extra_columns=manifest.extra_columns, close=manifest.close)
 
 
-def _manifest_images(manifest: Manifest, selection: Selection) -> Iterator[ImageRef]:
+def _check_of(options: SourceOptions) -> PathCheck:
+    """Returns what looks whether the paths of a manifest exist."""
+    name, base = options.manifest or "", options.manifest_base or ""
+    is_file = name != LIST_ON_STDIN and not is_url(name)
+    folder = os.fsencode(os.path.dirname(name)) if is_file and not base else None
+    shown = f"the manifest '{escape_path(name)}'" if is_file else "the manifest"
+    return PathCheck(shown, os.fsencode(base), folder or None)
+
+
+def _manifest_images(manifest: Manifest, selection: Selection, check: PathCheck) -> Iterator[ImageRef]:
     """Filters the rows of a manifest, and puts the members of an archive in the place of its row."""
     for ref in manifest:
         if ref.error is not None:
@@ -125,13 +141,18 @@ def _manifest_images(manifest: Manifest, selection: Selection) -> Iterator[Image
         is_archive = is_archive_name(ref.key)
         if not selection.takes_listed(ref.key, directory=is_archive):
             continue
+        file = ref.location.file
+        path, remote = os.fsencode(file), is_url(file)
+        if not remote:
+            check.see(ref.key)
         if is_archive:
-            yield from (replace(member, extra=ref.extra) for member in selection.archives.members(ref.key, b""))
+            yield from (replace(member, extra=ref.extra) for member in selection.archives.members(path, b""))
             continue
-        found = _find_member(selection, ref.key)
-        if found is None and is_url(ref.location.file):
-            found = unlisted_object_ref(ref.location.file)
-        yield ref if found is None else replace(found, extra=ref.extra)
+        found = _find_member(selection, path)
+        if found is None and remote:
+            found = unlisted_object_ref(file)
+        yield ref if found is None else replace(found, key=ref.key, extra=ref.extra)
+    check.end()
 
 
 def _find_member(selection: Selection, path: bytes) -> ImageRef | None:
@@ -186,8 +207,12 @@ class _Sources:
 
     def _list_on_stdin(self) -> Iterator[ImageRef]:
         assert self._stdin is not None
+        check = PathCheck("the list on standard input")
         try:
-            for path in read_entries(self._stdin, b"\0" if self._options.null else b"\n"):
+            for number, path in enumerate(read_entries(self._stdin, b"\0" if self._options.null else b"\n")):
+                if not number:
+                    path = _without_mark(path)
+                check.see(path)
                 if is_url(url := os.fsdecode(path)):
                     # Whether it is a prefix is not known yet; a name without an extension is taken for one.
                     is_prefix = b"." not in os.path.basename(path) or is_archive_name(path)
@@ -198,9 +223,23 @@ class _Sources:
                 is_archive = problem is None and is_archive_name(path)
                 if self._selection.takes_listed(path, directory=is_directory or is_archive):
                     yield from self._expand(path, problem, is_directory=is_directory)
+            check.end()
         except OSError as error:
             problem = ImageError("unreadable", f"cannot read the list on standard input: {error.strerror}")
             yield file_ref(LIST_ON_STDIN.encode(), error=problem)
+
+
+def _without_mark(path: bytes) -> bytes:
+    """Removes a byte-order mark from the first path of a list, unless there is a file whose name begins with it.
+
+    Raises:
+        OSError: the list is UTF-16.
+    """
+    if path.startswith(BOM_UTF8) and not os.path.lexists(path):
+        return path[len(BOM_UTF8) :]
+    if path.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) and (b"\0" in path or not os.path.lexists(path)):
+        raise OSError(EILSEQ, "it is UTF-16; convert it (iconv -f UTF-16 -t UTF-8)")
+    return path
 
 
 def read_entries(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:

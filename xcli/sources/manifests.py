@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -51,18 +52,25 @@ class Manifest:
 
 
 def open_manifest(
-    name: str, *, path_column: str = PATH, escaped_paths: bool = False, stdin: BinaryIO | None = None
+    name: str,
+    *,
+    path_column: str = PATH,
+    escaped_paths: bool = False,
+    base: str | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Manifest:
     """Opens a manifest and reads its head.
 
-    CSV is UTF-8 with a header line; bytes that are not UTF-8 are taken as they are, and the columns of files whose name
-    ends in `.tsv` or `.tab` are separated by tabs. Parquet is recognised by its first bytes. Empty lines are ignored. A
-    row that cannot be used is a reference with an error; relative paths are relative to the current directory.
+    CSV is UTF-8 with a header line; bytes that are not UTF-8 are taken as they are. Columns are separated by commas,
+    tabs or semicolons, whichever makes the path column one of them, or as a first line `sep=;` says. Parquet is
+    recognised by its first bytes. Empty lines are ignored. A row that cannot be used is a reference with an error.
 
     Args:
         name: the file, or its URL; `-` for CSV on standard input.
         path_column: the column of paths.
         escaped_paths: whether paths are escaped (`xcli.core.text`), not verbatim.
+        base: what relative paths are relative to, a directory or a URL; None for the current directory. The key of a
+            reference is the path without it.
         stdin: standard input, if `name` is `-`.
 
     Raises:
@@ -72,7 +80,7 @@ def open_manifest(
     """
     shown = "standard input" if name == "-" else f"'{escape_path(name)}'"
     path_column = valid_text(path_column)
-    make = partial(_make_ref, escaped_paths)
+    make = partial(_make_ref, escaped_paths, base)
     if name == "-":
         assert stdin is not None
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
@@ -113,7 +121,12 @@ def _peek(file: io.BufferedReader, shown: str) -> bytes:
 
 
 def _make_ref(
-    escaped: bool, row: int, text: str | None, extra: tuple[Any, ...], problem: ImageError | None = None
+    escaped: bool,
+    base: str | None,
+    row: int,
+    text: str | None,
+    extra: tuple[Any, ...],
+    problem: ImageError | None = None,
 ) -> ImageRef:
     """Makes the reference for a row, counted from 1; bytes of the path cell that are not UTF-8 are surrogates."""
     if not text:
@@ -127,7 +140,8 @@ def _make_ref(
             problem = problem or ImageError("unreadable", f"row {row} of the manifest: {error}")
     if "\0" in location:
         problem = problem or ImageError("missing", f"row {row} of the manifest has a NUL byte in its path")
-    return file_ref(os.fsencode(location), error=problem, extra=extra)
+    path = location if base is None or is_url(location) else os.path.join(base, location)
+    return file_ref(os.fsencode(path), os.fsencode(location), problem, extra)
 
 
 def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:
@@ -150,12 +164,11 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
 
 def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef, delimiter: str) -> Manifest:
     head = _peek(file, shown)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SourceError(f"the manifest {shown} is UTF-16; save it as UTF-8")
-    if b"\0" in head or head.startswith(PARQUET_MAGIC):
-        hint = "CSV only" if shown == "standard input" else "neither CSV nor Parquet"
-        raise SourceError(f"the manifest {shown} is binary data; it must be text: {hint}")
+    _refuse_other_formats(head, shown)
+    delimiter, has_hint = _find_delimiter(head, path_column, delimiter)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    if has_hint:
+        text.readline()
     # Strict: a stray quote is an error of its line; otherwise cells would silently be joined.
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
@@ -168,6 +181,32 @@ def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: MakeR
     index = _find_path_column(names, path_column, shown)
     extra_columns = tuple(ExtraColumn(name) for name in names if name != path_column)
     return Manifest(extra_columns, _csv_refs(reader, index, len(names), shown, make), text.close)
+
+
+def _refuse_other_formats(head: bytes, shown: str) -> None:
+    """Raises SourceError for a head that is not that of a CSV file, and says what it is."""
+    even, odd = head[:200:2], head[1:200:2]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(odd) > 3 and not (any(even) and any(odd))):
+        raise SourceError(f"the manifest {shown} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    if head.startswith(b"PK\3\4"):
+        raise SourceError(f"the manifest {shown} is a spreadsheet or a zip archive; save the table as CSV (UTF-8)")
+    if b"\0" in head or head.startswith(PARQUET_MAGIC):
+        hint = "CSV only" if shown == "standard input" else "neither CSV nor Parquet"
+        raise SourceError(f"the manifest {shown} is binary data; it must be text: {hint}")
+    if head.lstrip()[:1] in (b"{", b"["):
+        raise SourceError(f"the manifest {shown} is JSON; convert it to CSV or Parquet")
+
+
+def _find_delimiter(head: bytes, path_column: str, default: str) -> tuple[str, bool]:
+    """Returns what separates the columns, and whether a first line `sep=;`, which Excel takes, says so."""
+    lines = head.decode("utf-8-sig", "surrogateescape").splitlines()
+    if lines and (hint := re.fullmatch("sep=(.)", lines[0], re.IGNORECASE)):
+        return hint[1], True
+    header = next((line for line in lines if line), "")
+    for delimiter in (default, ",", ";", "\t"):
+        if path_column in next(csv.reader([header], delimiter=delimiter), ()):
+            return delimiter, False
+    return default, False
 
 
 def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef) -> Iterator[ImageRef]:

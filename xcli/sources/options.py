@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from xcli.core.errors import UsageError
 from xcli.core.text import escape_path
 
 LIST_ON_STDIN = "-"
 """The source that stands for a list of paths on standard input."""
+
+_NEWER = ("manifest_base", "include_system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,12 @@ class SourceOptions:
         manifest: a CSV or Parquet file of paths and URLs, or the URL of one; `-` for CSV on standard input.
         path_column: the manifest's column of paths.
         escaped_paths: the manifest's paths are escaped as in the `path` column of this program's tables.
+        manifest_base: the directory, or the URL of a prefix, that the manifest's relative paths are relative to; None
+            for the current directory.
         archives: also list the archives that are found in directories; those given in other ways are always listed.
         include: patterns, one of which a file found in a directory, archive, glob, list or manifest must match.
         exclude: patterns of files and directories to leave out of directories, archives, globs, lists and manifests.
+        include_system: also walk folders that belong to a system, such as `@eaDir` (`xcli.sources.system_folders`).
         limit: the largest number of images to list.
         shard: `(I, N)`: of these, only the I-th of N parts, I from 1.
 
@@ -45,6 +51,8 @@ class SourceOptions:
     exclude: tuple[str, ...] = ()
     limit: int | None = None
     shard: tuple[int, int] | None = None
+    manifest_base: str | None = None
+    include_system: bool = False
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -68,6 +76,8 @@ class SourceOptions:
             raise UsageError(f"both --manifest and a source ('{given}') were given; give one of them")
         if self.escaped_paths and self.manifest is None:
             raise UsageError("--escaped-paths was given without --manifest; sources are always taken verbatim")
+        if self.manifest_base is not None and self.manifest is None:
+            raise UsageError("--manifest-base was given without --manifest; only its paths can have a base")
         for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
             if "" in patterns:
                 raise UsageError(f"{option} was given an empty pattern; write one such as '*.png', or leave it out")
@@ -81,6 +91,11 @@ class SourceOptions:
             raise UsageError(f"--limit must be 0 or more, not {self.limit}")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard I/N needs I from 1 to N, not {self.shard[0]}/{self.shard[1]}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options for a fingerprint: newer ones only where they are used, so that older runs go on."""
+        newer = {one.name: one.default for one in fields(self) if one.name in _NEWER}
+        return {key: value for key, value in asdict(self).items() if key not in newer or value != newer[key]}
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import SourceError
 from xcli.core.text import escape_path
+from xcli.sources.system_folders import is_system_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Positions = tuple[int, ...]
 """The places in a pattern that a path may have reached after some of its components; empty when it cannot match."""
+
+NOT_IMAGE, NO_EXTENSION = "not an image", "without an extension"
+"""Reasons under which a listing counts files that do not look like images by their names."""
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -106,6 +110,10 @@ class PathPattern:
         text = self._components[positions[0]]
         return None if has_magic(text) else text
 
+    def spells(self, name: str) -> bool:
+        """Says whether `name` is a component of the pattern, as it is written."""
+        return name in self._components
+
     def matches(self, parts: Iterable[str]) -> bool:
         """Says whether a whole path matches."""
         positions = self.start()
@@ -140,13 +148,19 @@ class PathFilter:
     whole name also takes files without an image's extension.
     """
 
-    def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
+    def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = (), *, system: bool = False) -> None:
+        """Compiles the patterns; `system` lets system folders through."""
+        self._system = system
         self._include = [_Rule(text) for text in include]
         self._exclude = [_Rule(text) for text in exclude]
 
     def refuses_directory(self, key: bytes) -> bool:
         """Says whether a directory is excluded; `key` is its path relative to the source."""
         return bool(self._exclude) and self._excludes(path_parts(os.fsdecode(key)), directory=True)
+
+    def refuses_system(self, name: bytes) -> bool:
+        """Says whether a directory with this name is passed over because it belongs to a system."""
+        return not self._system and is_system_folder(name)
 
     def refuses_listed(self, key: bytes, *, directory: bool) -> bool:
         """Says whether a path from a list is excluded, either itself or by one of its parent directories."""
@@ -158,8 +172,9 @@ class PathFilter:
 
     def refuses_file(self, key: bytes, *, looks_like_image: bool) -> str | None:
         """Returns the reason to skip a file, or None; one that the user named counts as looking like an image."""
+        not_image = NOT_IMAGE if b"." in key[key.rfind(b"/") + 1 :] else NO_EXTENSION
         if not self._include and not self._exclude:
-            return None if looks_like_image else "not an image"
+            return None if looks_like_image else not_image
         parts = path_parts(os.fsdecode(key))
         if self._include:
             rules = [rule for rule in self._include if rule.fits(parts, directory=False)]
@@ -167,7 +182,7 @@ class PathFilter:
                 return "not included"
             looks_like_image = looks_like_image or any(rule.spells_extension for rule in rules)
         if not looks_like_image:
-            return "not an image"
+            return not_image
         return "excluded" if self._excludes(parts, directory=False) else None
 
     def _excludes(self, parts: list[str], *, directory: bool) -> bool:

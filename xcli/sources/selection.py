@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.locations import file_ref
-from xcli.sources.patterns import PathFilter, PathPattern, Positions
+from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE, PathFilter, PathPattern, Positions
+from xcli.sources.system_folders import SYSTEM_FOLDER
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -82,8 +83,16 @@ class Selection:
         return _INHERITED
 
     def enters(self, scope: Scope, key: bytes) -> bool:
-        """Says whether a directory is walked, and counts it if it is excluded."""
-        return (scope.whole or bool(scope.positions)) and not self._refuses_directory(key)
+        """Says whether a directory is walked, and counts it if it is excluded or belongs to a system."""
+        if not scope.whole and not scope.positions:
+            return False
+        name = key[key.rfind(b"/") + 1 :]
+        # As with hidden names, a glob that spells the name out asks for it.
+        spelled = self.pattern is not None and self.pattern.spells(os.fsdecode(name))
+        if self.path_filter.refuses_system(name) and not spelled:
+            self.skipped[SYSTEM_FOLDER] += 1
+            return False
+        return not self._refuses_directory(key)
 
     def _refuses_directory(self, key: bytes) -> bool:
         if not self.path_filter.refuses_directory(key):
@@ -127,7 +136,7 @@ class Selection:
         reason = self.path_filter.refuses_file(key, looks_like_image=named or has_image_extension(path))
         if reason is None:
             return (make_ref(path, key, problem),)
-        if reason == "not an image" and problem is not None and problem.reason != "not-a-file":
+        if reason in (NOT_IMAGE, NO_EXTENSION) and problem is not None and problem.reason != "not-a-file":
             reason = "broken symlink"  # it may have led to a directory of images
         self.skipped[reason] += 1
         return nothing

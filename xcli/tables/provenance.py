@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def fingerprint_of(
 ) -> dict[str, Any]:
     """Returns everything that determines the rows of a run, as JSON can hold it."""
     columns = [f"{one.name}: {one.type}" for one in schema]
-    return {"provenance": provenance, "sources": asdict(sources), "schema": columns, "format": format, **more}
+    return {"provenance": provenance, "sources": sources.as_dict(), "schema": columns, "format": format, **more}
 
 
 def digest(fingerprint: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError
-from xcli.sources.labelled import TEST, TRAIN, VALIDATION
+from xcli.sources.splits import TEST, TRAIN, VALIDATION
 from xcli.training.split import Example, Split, quote_names
 
 if TYPE_CHECKING:

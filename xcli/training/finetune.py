@@ -21,7 +21,7 @@ from xcli.evaluation.evaluate import Prediction, evaluate
 from xcli.evaluation.report import write_report
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.loader import load_model
-from xcli.sources.labelled import TEST, TRAIN, VALIDATION
+from xcli.sources.splits import TEST, TRAIN, VALIDATION
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.tables.formats import write_csv

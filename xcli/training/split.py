@@ -14,10 +14,12 @@ from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.process import processor_count
 from xcli.core.text import join_names, one_line
 from xcli.images.formats import MAX_FILE_BYTES
-from xcli.sources.labelled import SPLITS, TRAIN, VALIDATION, LabelledImages, Sample
+from xcli.sources.splits import SPLITS, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from xcli.sources.labelled import LabelledImages, Sample
 
 log = logging.getLogger("xcli")
 
@@ -82,6 +84,9 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
     _check_classes(data)
     with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(_read, data.samples))
+    if not any(example.digest for example in examples):
+        first = examples[0]
+        raise SourceError(f"none of the images can be read; the first, '{first.sample.ref.path}': {first.error}")
     if any(example.split == VALIDATION for example in examples):
         lacking = _lacking(data, VALIDATION)
         if lacking:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import lzma
 import os
 import tracemalloc
 from collections import Counter
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import xcli
-from tests.archivefiles import KINDS, THREE, contents, header, listing, make, paths, write, zip_bytes
+from tests.archivefiles import KINDS, THREE, contents, header, listing, make, paths, tar_bytes, write, zip_bytes
 from tests.cli.conftest import save_photos
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
@@ -53,7 +54,9 @@ class TestSelection:
         names = ["a.jpg", ".a.jpg", ".d/a.jpg", "./d/../b.jpg", "notes.txt", "inner.tar", "d/", "__MACOSX/._a.jpg"]
         found = listing(make(kind, [(name, b"") for name in names]))
         assert [ref.path for ref in found] == [f"x.{kind}::a.jpg", f"x.{kind}::./d/../b.jpg"]
-        assert found.skipped == {"hidden": 3, "not an image": 2 + (kind != "zip")}  # a tar tells d/ by its type
+        # A tar tells directories by their type, so that `d/` is a file without an extension there.
+        expected = {"hidden": 3, "not an image": 2, "without an extension": int(kind != "zip")}
+        assert found.skipped == {reason: count for reason, count in expected.items() if count}
 
     def test_filters_apply_to_paths_within(self, here, kind):
         names = ["a.jpg", "d/a.jpg", "d/thumbs/a.jpg", "./thumbs/b.jpg", "d/a.png", "d/a.img"]
@@ -365,3 +368,38 @@ def test_image_saved_in_memory_is_read_from_a_tar(here):
     Image.new("RGB", (8, 8), (10, 20, 30)).save(buffer, "PNG")
     (ref,) = listing(make("tar", [("a.png", buffer.getvalue())]))
     assert load_image(ref.location, Preprocessing(size=8, resize="squash"))[0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_occurs_twice_is_two_rows_and_said_and_alone_it_is_the_last(here, kind, monkeypatch):
+    entries = [("a.jpg", b"old"), ("b.jpg", b"b"), ("a.jpg", b"new"), ("notes.txt", b""), ("notes.txt", b"")]
+    said = []
+    monkeypatch.setattr("xcli.sources.archives.listing.log.warning", lambda text, *values: said.append(text % values))
+    found = contents(listing(make(kind, entries)))
+    assert found == [(f"x.{kind}::{name}", content) for name, content in entries[:3]]
+    assert contents(listing(f"x.{kind}::a.jpg")) == [(f"x.{kind}::a.jpg", b"new")]
+    assert said == [
+        f"1 member has the name of an earlier one: x.{kind}::a.jpg. Each is a row; unpacked, or named alone, the last "
+        "one counts"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_system_folders_in_archives_are_passed_over(here, kind):
+    entries = [(name, b"x") for name in ("a/@eaDir/1.jpg", "__MACOSX/a/2.jpg", "a/3.jpg", "@eaDir.jpg")]
+    found = listing(make(kind, entries))
+    assert [ref.path for ref in found] == [f"x.{kind}::a/3.jpg", f"x.{kind}::@eaDir.jpg"]
+    assert found.skipped == {"system folder": 2}
+    assert len(paths(f"x.{kind}", include_system=True)) == 4
+
+
+def test_an_xz_of_several_streams_and_one_that_wants_too_much_memory(here, monkeypatch):
+    data = tar_bytes([("a.jpg", b"a" * 5000), ("b.jpg", b"b")])
+    write("x.tar.xz", lzma.compress(data[:700]) + bytes(8) + lzma.compress(data[700:]) + bytes(4))
+    assert contents(listing("x.tar.xz")) == [("x.tar.xz::a.jpg", b"a" * 5000), ("x.tar.xz::b.jpg", b"b")]
+    write("x.tar.xz", lzma.compress(data)[:-40])
+    assert contents(listing("x.tar.xz"))[-1] == ("x.tar.xz", "truncated")
+    monkeypatch.setattr("xcli.sources.archives.tar_stream._MAX_XZ_MEMORY", 1000)
+    write("x.tar.xz", lzma.compress(data))
+    assert contents(listing("x.tar.xz")) == [("x.tar.xz", "too-large")]

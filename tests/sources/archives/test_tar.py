@@ -36,11 +36,60 @@ class TestTar:
             ("z.jpg", b"z"),
         ]
         found = listing(make(kind, entries))
-        assert contents(found) == [(f"x.{kind}::a.jpg", b"a"), (f"x.{kind}::z.jpg", b"z")]
-        assert found.skipped == {"link": 3, "special file": 3}
+        expected = [("a.jpg", b"a"), ("hard.jpg", b"a"), ("z.jpg", b"z")]
+        assert contents(found) == [(f"x.{kind}::{name}", content) for name, content in expected]
+        assert found.skipped == {"link": 2, "special file": 3}
         assert contents(listing(f"x.{kind}::soft.jpg", f"x.{kind}::null.jpg", f"x.{kind}::d.jpg/")) == [
             (f"x.{kind}::{name}", "not-a-file") for name in ("soft.jpg", "null.jpg", "d.jpg/")
         ]
+
+    @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz"])
+    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_hard_links_are_the_members_that_they_link_to(self, here, kind, form):
+        deep = "d" * 60 + "/" + "é" * (15 if form == tarfile.USTAR_FORMAT else 60) + ".jpg"
+        link = tarfile.LNKTYPE
+        entries = [
+            (".a.jpg", b"0"),
+            ("./b.jpg", b"1"),
+            self.special("c.jpg", link, "b.jpg"),
+            self.special("d.jpg", link, "./c.jpg"),  # a link to a link
+            ("notes.txt", b"2"),
+            self.special("e.jpg", link, "notes.txt"),
+            (deep, b"3"),
+            self.special("f.jpg", link, deep),
+            self.special("g.jpg", link, ".a.jpg"),
+            self.special("h.txt", link, "b.jpg"),
+            self.special("i.jpg", link, "later.jpg"),
+            self.special("j.jpg", link, "/etc/passwd"),
+            self.special("k", tarfile.DIRTYPE),
+            self.special("l.jpg", link, "k"),
+            ("later.jpg", b"4"),
+            ("b.jpg", b"5"),
+            self.special("m.jpg", link, "b.jpg"),  # the last earlier one counts
+            self.special("z.jpg", link, "z.jpg"),
+        ]
+        found = listing(make(kind, entries, form=form))
+        expected = ["./b.jpg", b"1", "c.jpg", b"1", "d.jpg", b"1", "e.jpg", b"2", deep, b"3", "f.jpg", b"3"]
+        expected += ["g.jpg", b"0", "i.jpg", "missing", "j.jpg", "missing", "later.jpg", b"4", "b.jpg", b"5"]
+        expected += ["m.jpg", b"5", "z.jpg", "missing"]
+        names = [f"x.{kind}::{name}" for name in expected[::2]]
+        refs = list(found)
+        assert contents(refs) == list(zip(names, expected[1::2], strict=True))
+        assert found.skipped == {"hidden": 1, "not an image": 2}
+        (missing,) = [ref for ref in refs if ref.path.endswith("i.jpg")]
+        assert str(missing.error) == (
+            "missing: it is a hard link to 'later.jpg', which is not in the archive before it"
+        )
+        assert contents(listing(f"x.{kind}::d.jpg", f"x.{kind}::i.jpg")) == [
+            (f"x.{kind}::d.jpg", b"1"),
+            (f"x.{kind}::i.jpg", "missing"),
+        ]
+
+    def test_only_the_last_members_are_kept_for_hard_links(self, here, monkeypatch):
+        monkeypatch.setattr(tars, "_MAX_PLACES", 2)
+        links = [self.special(f"{name}{name}.jpg", tarfile.LNKTYPE, f"{name}.jpg") for name in "ca"]
+        write("x.tar", tar_bytes([*((f"{name}.jpg", name.encode()) for name in "abc"), *links]))
+        assert contents(listing("x.tar"))[3:] == [("x.tar::cc.jpg", b"c"), ("x.tar::aa.jpg", "missing")]
 
     @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     def test_long_names_in_every_format(self, here, form):
@@ -69,8 +118,8 @@ class TestTar:
         blocks = [header(b"l.jpg", 512, kind) for kind in (b"1", b"2", b"3", b"4", b"5", b"6")]
         write("x.tar", b"".join(blocks) + tar_bytes([("a.jpg", b"a")]))
         found = listing("x.tar")
-        assert contents(found) == [("x.tar::a.jpg", b"a")]
-        assert found.skipped == {"link": 2, "special file": 3}
+        assert contents(found) == [("x.tar::l.jpg", "missing"), ("x.tar::a.jpg", b"a")]
+        assert found.skipped == {"link": 1, "special file": 3}
 
     def test_times_in_old_gnu_headers_are_no_directory(self, here):
         block = bytearray(header(b"a.jpg", 0))
@@ -207,8 +256,9 @@ class TestDamagedTar:
                 gzip.compress(b"hello" * 500, mtime=0),
                 "not-an-image: it has the name of a tar archive, but its content is none",
             ),
-            (b"BZh91AY&SY", "unsupported: it is packed with bzip2; pack it with gzip or zstd, or unpack it"),
-            (b"\xfd7zXZ\0\0\4", "unsupported: it is packed with xz; pack it with gzip or zstd, or unpack it"),
+            (b"BZh91AY&SY", "truncated: the archive is cut off: its compressed data ends early"),
+            (b"\xfd7zXZ\0\0\4", "truncated: the archive is cut off: its compressed data ends early"),
+            (b"LZIP\1", "unsupported: it is packed with lzip; pack it with gzip or zstd, or unpack it"),
         ],
     )
     def test_what_is_no_archive_is_one_row(self, here, data, message):

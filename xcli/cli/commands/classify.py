@@ -29,10 +29,10 @@ from xcli.tables.formats import CLASSIFY_FORMATS
 def classify(ctx: click.Context, /, **values: Any) -> int:
     """Classify images: their best classes with probabilities, one row an image.
 
-    SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (read without
-    unpacking it to disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs://
-    URL, a file at an https:// URL, or - for a list of names on standard input. Without SOURCE, the current directory
-    is taken.
+    SOURCE is a file, a directory (searched recursively), a .tar (also .gz, .bz2, .xz, .zst) or .zip archive
+    (read without unpacking it to disk; its rows are named archive.tar::member), a quoted glob, one of these at an
+    s3:// or gs:// URL, a file at an https:// URL, or - for a list of names on standard input. Without SOURCE, the
+    current directory is taken.
 
     \b
     Columns: path, status, error, label_1, index_1, score_1, ..., label_N, index_N, score_N

@@ -11,7 +11,15 @@ import click
 
 from xcli.cli.display import Progress, open_console, print_facts, show_profile, summary
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
-from xcli.cli.options import model_arguments, model_spec, pixel_arguments, pixel_options, run_arguments
+from xcli.cli.options import (
+    include_system,
+    manifest_base,
+    model_arguments,
+    model_spec,
+    pixel_arguments,
+    pixel_options,
+    run_arguments,
+)
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
@@ -22,7 +30,7 @@ from xcli.evaluation.evaluate import evaluate as measure
 from xcli.evaluation.report import check_folder, is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.sources.labelled import LABEL, Sample, read_labelled
+from xcli.sources.labelled import LABEL, LabelledImages, Sample, read_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +53,16 @@ _LABELS = "Column of the manifest that holds the labels."
 label_columns = options(
     option("--path-column", INPUT, _PATHS, metavar="NAME", default=PATH, show_default=True),
     option("--label-column", INPUT, _LABELS, metavar="NAME", default=LABEL, show_default=True),
+    manifest_base,
+    include_system,
 )
-"""The columns of a manifest of labelled images."""
+"""How labelled images are read; `labelled_images(values)` reads them."""
+
+
+def labelled_images(values: dict[str, Any]) -> LabelledImages:
+    """Lists the labelled images that a command was given."""
+    names = ("path_column", "label_column", "manifest_base", "include_system")
+    return read_labelled(values["data"], **{name: values[name] for name in names})
 
 
 @click.command(cls=Command)
@@ -99,7 +115,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
         if is_within(folder, data):
             raise UsageError(f"{folder} lies in {data}, where it would be a class next time; give another directory")
         check_folder(folder, values["overwrite"])
-    images = read_labelled(data, path_column=values["path_column"], label_column=values["label_column"])
+    images = labelled_images(values)
     samples = choose_split(images, values["split"])
     split = split_of(samples)
     if images.splits and values["split"] is None:

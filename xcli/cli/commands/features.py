@@ -33,10 +33,10 @@ from xcli.tables.formats import FEATURES_FORMATS
 def features(ctx: click.Context, /, **values: Any) -> int:
     """Compute an embedding of each image: by default 2048 numbers, one row an image.
 
-    SOURCE is a file, a directory (searched recursively), a .tar, .tar.gz, .tar.zst or .zip archive (read without
-    unpacking it to disk; its rows are named archive.tar::member), a quoted glob, one of these at an s3:// or gs://
-    URL, a file at an https:// URL, or - for a list of names on standard input. Without SOURCE, the current directory
-    is taken.
+    SOURCE is a file, a directory (searched recursively), a .tar (also .gz, .bz2, .xz, .zst) or .zip archive
+    (read without unpacking it to disk; its rows are named archive.tar::member), a quoted glob, one of these at an
+    s3:// or gs:// URL, a file at an https:// URL, or - for a list of names on standard input. Without SOURCE, the
+    current directory is taken.
 
     \b
     Parquet: path, status, error, features (fixed-size list; a fixed-shape tensor for maps)

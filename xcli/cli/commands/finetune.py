@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xcli.cli.commands.evaluate import label_columns, show
+from xcli.cli.commands.evaluate import label_columns, labelled_images, show
 from xcli.cli.help import (
     INPUT,
     OUTPUT,
@@ -31,7 +31,6 @@ from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode, Terminated
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.checkpoints import RunPaths, check_paths
@@ -166,7 +165,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     # --batch-size is that of training; activations are computed in batches of the default size.
     spec, options = model_spec(ctx, values, include_top=False), fold(RunOptions, values, batch_size=None)
     check_paths(paths)
-    data = read_labelled(paths.source, path_column=values["path_column"], label_column=values["label_column"])
+    data = labelled_images(values)
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
     _be_repeatable()

@@ -1,4 +1,4 @@
-"""Lists archives: `.tar` (plain, or compressed with gzip or Zstandard) and `.zip`, here or in a store, never unpacked.
+"""Lists archives, here or in a store, never unpacked: `.zip`, and `.tar` with or without gzip, bzip2, xz, Zstandard.
 
 An archive is listed like a directory of the same name, but in its own order. A row is named `archive.tar::member`.
 `--shard` hashes the member's path within the archive without empty components and `.` (`./a//b.jpg` is `a/b.jpg`); if
@@ -7,12 +7,13 @@ the archive was found in a directory, its own path relative to that comes before
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
-from xcli.core.text import escape_path
+from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, Member, WholeArchive, is_archive_name
 from xcli.sources.archives.tar import tar_entries
@@ -20,6 +21,7 @@ from xcli.sources.archives.tar_stream import CarryBudget
 from xcli.sources.archives.zip import zip_entries
 from xcli.sources.locations import file_ref
 from xcli.sources.patterns import PathFilter, path_parts
+from xcli.sources.system_folders import SYSTEM_FOLDER
 from xcli.storage.local import LocalFile
 from xcli.storage.readers import Reader, open_reader
 from xcli.storage.urls import is_url
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 SEPARATOR = "::"
 """Stands between the path of an archive and the name of a member."""
 
+log = logging.getLogger("xcli")
+
+_MAX_NAMES = 10_000  # members of one archive among which names are noticed that occur twice
 _MAX_INDEXED = 1_000_000  # members, of all archives together, whose positions are kept for a list of members
 
 
@@ -49,10 +54,20 @@ class Archives:
         The key is the archive's path relative to the source; empty if it is the source itself.
         """
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
+        names, repeated = set[int](), list[str]()
         try:
             with open_reader(os.fsdecode(archive)) as file:
-                refs = (self._ref(shown, key, entry) for entry in _entries(file, self._budget))
-                yield from (ref for ref in refs if ref is not None)
+                for entry in _entries(file, self._budget):
+                    ref = self._ref(shown, key, entry)
+                    if ref is None:
+                        continue
+                    if hash(entry.name) in names:
+                        repeated.append(ref.path)
+                    elif len(names) < _MAX_NAMES:
+                        names.add(hash(entry.name))
+                    yield ref
+            if repeated:
+                log.warning("%s", _describe_repeated(repeated))
             return
         except ImageError as error:
             problem = error.with_traceback(None)
@@ -78,6 +93,8 @@ class Archives:
         # `..` is a name like any other here, because no name is ever used as a path.
         if any(part.startswith(".") and part != ".." for part in parts):
             return "hidden"
+        if any(self._filter.refuses_system(os.fsencode(part)) for part in parts[:-1]):
+            return SYSTEM_FOLDER
         if entry.kind != FILE:
             return entry.kind
         if self._filter.refuses_listed(key, directory=False):
@@ -109,6 +126,13 @@ class Archives:
         while len(self._indexes) > 1 and sum(len(one) for one in self._indexes.values()) > _MAX_INDEXED:
             del self._indexes[next(iter(self._indexes))]
         return index
+
+
+def _describe_repeated(paths: list[str]) -> str:
+    what = "members have the names of earlier ones" if len(paths) > 1 else "member has the name of an earlier one"
+    return (
+        f"{len(paths):,} {what}: {join_names(paths, 3)}. Each is a row; unpacked, or named alone, the last one counts"
+    )
 
 
 class WholeArchives(Archives):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from xcli.storage.readers import FileIdentity
 
-TAR_EXTENSIONS = (b".tar", b".tar.gz", b".tgz", b".tar.zst", b".tzst")
+TAR_EXTENSIONS = tuple(b".tar .tar.gz .tgz .tar.bz2 .tbz2 .tbz .tar.xz .txz .tar.zst .tzst".split())
 ARCHIVE_EXTENSIONS = (*TAR_EXTENSIONS, b".zip")
 """Extensions, in lower case, by which a file counts as an archive."""
 

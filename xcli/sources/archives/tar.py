@@ -6,14 +6,18 @@ and reads extended headers of any size.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
+from xcli.core.text import escape_path
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Kind, too_large
 from xcli.sources.archives.tar_stream import CarryBudget, TarStream, open_stream
+from xcli.storage.readers import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,21 +30,32 @@ MAX_HEADER = 1 << 20
 _BLOCK = 512
 _MAX_ZEROS = MAX_FILE_BYTES // _BLOCK
 _MAX_NUMBER = 1 << 62
+_MAX_PLACES = 1_000_000  # members that are kept for hard links; the last ones
 
 
 def tar_entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
-    """Lists a tar archive, plain or compressed with gzip or Zstandard; its content tells which.
+    """Lists a tar archive, plain or compressed with gzip, bzip2, xz or Zstandard; its content tells which.
+
+    A hard link is the member that it links to, by another name; one to no earlier member has an error.
 
     Archives that were concatenated are read as one, as with GNU tar's `--ignore-zeros`.
 
     Raises:
         ImageError: it is damaged, ends too early, or is not a tar; raised after the members before the damage.
     """
-    yield from _Parser(open_stream(file, budget)).entries()
+    yield from _Parser(open_stream(file, budget), file.path).entries()
 
 
 _EXTENSIONS = b"xXgLK"
-_NOT_FILES: dict[bytes, Kind] = {b"1": LINK, b"2": LINK, b"3": SPECIAL, b"4": SPECIAL, b"5": DIRECTORY, b"6": SPECIAL}
+_HARD_LINK = b"1"
+_NOT_FILES: dict[bytes, Kind] = {
+    _HARD_LINK: LINK,
+    b"2": LINK,
+    b"3": SPECIAL,
+    b"4": SPECIAL,
+    b"5": DIRECTORY,
+    b"6": SPECIAL,
+}
 _FILES = b"\x000" + b"7"
 
 
@@ -49,16 +64,31 @@ class _Extended:
     """What extended headers say about the member that follows them."""
 
     name: bytes | None = None
+    link: bytes | None = None
     size: int | None = None
     sparse: bool = False
     begun: bool = False
 
 
-class _Parser:
-    """Reads the headers of a tar, one after the other."""
+class _Place(NamedTuple):
+    """Where the bytes of an earlier member are, and what it is."""
 
-    def __init__(self, stream: TarStream) -> None:
-        self._stream = stream
+    start: int
+    size: int
+    kind: Kind
+    error: ImageError | None
+
+
+class _Parser:
+    """Reads the headers of a tar, one after the other.
+
+    Only a hard link needs to know where earlier members are. So they are looked up with the first one, by reading the
+    headers before it again, and kept from there on.
+    """
+
+    def __init__(self, stream: TarStream, path: str, *, keeps_places: bool = False) -> None:
+        self._stream, self._path = stream, path
+        self._places: dict[bytes, _Place] | None = {} if keeps_places else None
         self._members = 0
         self._zeros = 0  # number of blocks of zeros since the last member
 
@@ -79,7 +109,12 @@ class _Parser:
             if kind == b"S":
                 self._skip_map(block[482])
             start = self._stream.offset
-            yield self._entry(name, kind, size, sparse)
+            if kind == _HARD_LINK:
+                entry = self._hard_link(name, extended.link if extended.link is not None else _text(block[157:257]))
+            else:
+                entry = self._entry(name, kind, size, sparse)
+                self._keep(name, _Place(start, size, entry.kind, entry.error))
+            yield entry
             self._stream.seek(start if kind in _NOT_FILES else start + size + -size % _BLOCK)
             extended = _Extended()
         if extended.begun:
@@ -98,6 +133,35 @@ class _Parser:
         if size > MAX_FILE_BYTES:
             return Entry(name, FILE, error=too_large(size))
         return Entry(name, FILE, partial(self._stream.member, size))
+
+    def _keep(self, name: bytes, place: _Place) -> None:
+        if self._places is None:
+            return
+        self._places.pop(_plain(name), None)
+        self._places[_plain(name)] = place  # at the end, as the one that was met last
+        if len(self._places) > _MAX_PLACES:
+            del self._places[next(iter(self._places))]
+
+    def _hard_link(self, name: bytes, target: bytes) -> Entry:
+        """Resolves a hard link; as in unpacking, the last earlier member of that name counts."""
+        if self._places is None:
+            self._places = self._earlier_places()
+        place = self._places.get(_plain(target))
+        if place is None:
+            shown = escape_path(os.fsdecode(target))
+            error = ImageError("missing", f"it is a hard link to '{shown}', which is not in the archive before it")
+            return Entry(name, FILE, error=error)
+        self._keep(name, place)
+        if place.kind != FILE or place.error is not None:
+            return Entry(name, place.kind, error=place.error)
+        return Entry(name, FILE, lambda carry: self._stream.member_at(place.start, place.size))
+
+    def _earlier_places(self) -> dict[bytes, _Place]:
+        with open_reader(self._path) as file:
+            parser = _Parser(open_stream(file, CarryBudget()), self._path, keeps_places=True)
+            for _ in islice(parser.entries(), self._members - 1):
+                pass
+            return parser._places or {}
 
     def _header(self) -> bytes | None:
         """Reads the next header; None at the end. Blocks of zeros are the end unless a header follows them."""
@@ -145,7 +209,9 @@ class _Parser:
             extended.name = data.split(b"\0", 1)[0]
         elif kind in b"xX":
             self._read_pax(extended, data)
-        # K names the target of a link, and g holds defaults, which no program gives to names or sizes.
+        elif kind == b"K":
+            extended.link = data.split(b"\0", 1)[0]
+        # g holds defaults, which no program gives to names or sizes.
 
     def _read_pax(self, extended: _Extended, data: bytes) -> None:
         """Reads records of the form `LENGTH KEY=VALUE`, each with a newline at its end."""
@@ -161,6 +227,8 @@ class _Parser:
             value = value[:-1]
             if key == b"path" and not extended.sparse:
                 extended.name = value or None
+            elif key == b"linkpath":
+                extended.link = value
             elif key == b"GNU.sparse.name":
                 extended.name, extended.sparse = value, True
             elif key.startswith(b"GNU.sparse."):
@@ -194,8 +262,16 @@ def _checksum_holds(block: bytes) -> bool:
     return sum(counted) - 256 * sum(byte > 127 for byte in counted) == announced
 
 
+def _text(data: bytes) -> bytes:
+    return data.split(b"\0", 1)[0]
+
+
+def _plain(name: bytes) -> bytes:
+    """Returns the name of a member without empty components and `.`, which its links may lack."""
+    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+
+
 def _name(block: bytes) -> bytes:
-    name = block[:100].split(b"\0", 1)[0]
-    prefix = block[345:500].split(b"\0", 1)[0]
+    name, prefix = _text(block[:100]), _text(block[345:500])
     is_ustar = block[257:263] == b"ustar\0"  # GNU's format has times where ustar has the directory
     return prefix + b"/" + name if is_ustar and prefix else name

@@ -7,7 +7,9 @@ compressed archive is decompressed again up to there.
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -145,6 +147,10 @@ class TarStream(ABC):
     def member(self, size: int, carry: bool) -> Member:
         """Makes the member whose `size` bytes begin here; raises `truncated` if it is known that some are missing."""
 
+    @abstractmethod
+    def member_at(self, start: int, size: int) -> Member:
+        """Makes the member whose `size` bytes begin at `start`, which was passed; it keeps no bytes."""
+
     def read_exactly(self, count: int) -> bytes:
         data = self.read(count)
         if len(data) < count:
@@ -175,6 +181,9 @@ class _PlainTar(TarStream):
             carried = self._budget.carry(self.read_exactly(size))
         return TarMember(self._file.path, start, size, self._file.identity, carried)
 
+    def member_at(self, start: int, size: int) -> Member:
+        return TarMember(self._file.path, start, size, self._file.identity)
+
 
 class _CompressedTar(TarStream):
     def __init__(self, file: Reader, budget: CarryBudget) -> None:
@@ -202,19 +211,57 @@ class _CompressedTar(TarStream):
         data = self.read_exactly(size) if carry and self._budget.has_room(size) else None
         return CompressedTarMember(self._file.path, start, size, self._file.identity, self._budget.carry(data))
 
+    def member_at(self, start: int, size: int) -> Member:
+        return CompressedTarMember(self._file.path, start, size, self._file.identity, self._budget.carry(None))
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_OTHER_COMPRESSIONS = ((b"BZh", "bzip2"), (b"\xfd7zX", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress"))
+
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd"
+_OTHER_COMPRESSIONS = ((b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress"), (b"LZIP", "lzip"))
+_MAX_XZ_MEMORY = 1 << 28  # `xz -9` needs 65 MB; a header may demand 4 GB
 
 
 def _decompressed(source: IO[bytes], magic: bytes) -> Any:
     if magic.startswith(_GZIP):
         return gzip.GzipFile(fileobj=source)
+    if magic.startswith(_BZIP2):
+        return bz2.BZ2File(source)
+    if magic.startswith(_XZ):
+        return _XzStream(source)
     import pyarrow as pa  # a dependency already, while Python has Zstandard only from 3.14 on
 
     if not pa.Codec.is_available("zstd"):
         raise ImageError("unsupported", "this pyarrow was built without Zstandard; unpack the archive first")
     return pa.CompressedInputStream(source, "zstd")
+
+
+class _XzStream:
+    """Decompresses xz, also several streams behind one another, in bounded memory, unlike `lzma.LZMAFile`."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._packed = b""
+        self._decoder: lzma.LZMADecompressor | None = None
+
+    def read(self, count: int) -> bytes:
+        """Reads up to `count` bytes; none at the end."""
+        while True:
+            if self._decoder is not None and self._decoder.eof:
+                self._packed, self._decoder = self._decoder.unused_data, None
+            if self._decoder is None:
+                self._packed = self._packed.lstrip(b"\0")  # streams may be padded
+            if not self._packed and (self._decoder is None or self._decoder.needs_input):
+                self._packed = self._source.read(_CHUNK)
+                if not self._packed and self._decoder is not None:
+                    raise EOFError("the compressed data ends early")
+                if not self._packed:
+                    return b""
+                continue
+            if self._decoder is None:
+                self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_XZ_MEMORY)
+            data = self._decoder.decompress(self._packed, count)
+            self._packed = b""
+            if data:
+                return data
 
 
 @contextmanager
@@ -224,10 +271,13 @@ def _explained() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ImageError("too-large", "not enough memory to unpack it") from error
-    except (EOFError, zlib.error, OSError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise ImageError("unreadable", str(error.strerror)) from error
         text = " ".join(str(error).split())
+        if "Memory usage limit" in text:
+            limit = _MAX_XZ_MEMORY >> 20
+            raise ImageError("too-large", f"unpacking it takes more than {limit} MiB of memory; unpack it") from error
         if isinstance(error, EOFError) or "truncated" in text.lower():
             raise ImageError("truncated", "the archive is cut off: its compressed data ends early") from error
         raise ImageError("corrupt", f"the archive is damaged: {text}") from error
@@ -237,7 +287,7 @@ def open_stream(file: Reader, budget: CarryBudget) -> TarStream:
     """Begins to read a tar; its content tells whether it is compressed.
 
     Raises:
-        ImageError: `empty`, or `unsupported` for another compression than gzip and Zstandard.
+        ImageError: `empty`, or `unsupported` for another compression than gzip, bzip2, xz and Zstandard.
     """
     magic = file.read_at(0, 4)
     if not magic:
@@ -245,4 +295,4 @@ def open_stream(file: Reader, budget: CarryBudget) -> TarStream:
     for beginning, name in _OTHER_COMPRESSIONS:
         if magic.startswith(beginning):
             raise ImageError("unsupported", f"it is packed with {name}; pack it with gzip or zstd, or unpack it")
-    return _CompressedTar(file, budget) if magic.startswith((_GZIP, _ZSTD)) else _PlainTar(file, budget)
+    return _CompressedTar(file, budget) if magic.startswith((_GZIP, _BZIP2, _XZ, _ZSTD)) else _PlainTar(file, budget)

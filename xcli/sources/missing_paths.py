@@ -1,0 +1,166 @@
+"""Why the paths of a list or manifest do not exist: looks for what usually is wrong with all of them, and names it.
+
+Paths are taken as they are, because a file name may hold any of this; nothing here changes a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from xcli.core.text import escape_path, unescape_path
+from xcli.sources.archives.listing import SEPARATOR
+from xcli.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOKED_AT = 100
+"""Paths at the beginning that are looked at; a warning comes while there is time to stop."""
+
+log = logging.getLogger("xcli")
+
+
+class PathCheck:
+    """Looks whether the first paths of a list exist, and warns once if most do not.
+
+    Args:
+        shown: what holds the paths, for the message.
+        base: what the paths are relative to; empty for the current directory.
+        folder: the directory of the manifest, in which they may have been meant; None for a list.
+    """
+
+    def __init__(self, shown: str, base: bytes = b"", folder: bytes | None = None) -> None:
+        self._shown, self._base, self._folder = shown, base, folder
+        self._seen, self._done = 0, False
+        self._missing: list[bytes] = []
+
+    def see(self, path: bytes) -> None:
+        """Looks at the next path, as the list has it."""
+        if self._done or is_url(os.fsdecode(path)):
+            return
+        self._seen += 1
+        if not _exists(self._base, path):
+            self._missing.append(path)
+        if self._seen == _LOOKED_AT:
+            self.end()
+
+    def end(self) -> None:
+        """Warns, if that has not been done; to be called after the last path."""
+        if self._done:
+            return
+        self._done = True
+        if not self._missing or 2 * len(self._missing) < self._seen:
+            return
+        reason = self._reason()
+        if reason is None and self._seen > 2 and len(self._missing) == self._seen:
+            where = os.path.abspath(os.path.join(self._base, self._missing[0]))
+            reason = f"the first would be '{escape_path(os.fsdecode(where))}'"
+        if reason is not None:
+            count = f"{len(self._missing)} of the first {self._seen} paths of {self._shown} do not exist"
+            log.warning("%s: %s", count, reason)
+
+    def _reason(self) -> str | None:
+        folder = self._folder
+        option = "" if folder is None else f"add --manifest-base {escape_path(os.fsdecode(folder)) or '.'}"
+        for text, change in ((None, bytes), *_CHANGES):
+            if text is not None and self._mends(self._base, change):
+                return text
+            if folder is not None and self._mends(folder, change):
+                return f"they are relative to the manifest's folder: {option}" + (f"; and {text}" if text else "")
+        return self._foreign_beginning(self._base, "") or (
+            None if folder is None else self._foreign_beginning(folder, f", and {option}")
+        )
+
+    def _mends(self, base: bytes, change: Callable[[bytes], bytes]) -> bool:
+        """Says whether most of the missing paths exist once they are changed."""
+        found = 0
+        for path in self._missing:
+            with suppress(ValueError):  # a change that does not apply
+                changed = change(path)
+                found += (changed != path or base != self._base) and _exists(base, changed)
+        return 2 * found > len(self._missing)
+
+    def _foreign_beginning(self, base: bytes, option: str) -> str | None:
+        """Says which directories the paths begin with that are not here, while the rest of them is."""
+        first = self._missing[0]
+        parts = first.split(b"/")
+        for start in range(1, len(parts)):
+            beginning = b"/".join(parts[:start]) + b"/"
+            if self._mends(base, lambda path, begun=beginning: path.removeprefix(begun)):  # type: ignore[misc]
+                shown = escape_path(os.fsdecode(beginning))
+                return f"they begin with '{shown}', and are found without that: remove it (sed 's|^{shown}||'){option}"
+        return None
+
+
+def _exists(base: bytes, path: bytes) -> bool:
+    archive = path.partition(os.fsencode(SEPARATOR))[0]
+    try:
+        return bool(path) and os.path.lexists(os.path.join(base, archive))
+    except ValueError:
+        return False
+
+
+def _unquoted(path: bytes) -> bytes:
+    return path[1:-1] if len(path) > 1 and path[:1] == path[-1:] and path[:1] in (b'"', b"'") else path
+
+
+def _without_scheme(path: bytes) -> bytes:
+    rest = path[len(b"file://") :] if path[:7].lower() == b"file://" else path
+    return unquote_to_bytes(rest.removeprefix(b"localhost")) if rest != path else path
+
+
+def _as_listed(path: bytes) -> bytes:
+    """Returns the path with its last name as its directory has it, but for case and the normal form of Unicode."""
+    directory, slash, name = path.rpartition(b"/")
+    return directory + slash + _names_in(directory or b"/" * len(slash) or b".").get(_folded(name), name)
+
+
+@cache
+def _names_in(directory: bytes) -> dict[str, bytes]:
+    try:
+        return {_folded(name): name for name in os.listdir(directory)}
+    except OSError:
+        return {}
+
+
+def _folded(name: bytes) -> str:
+    return unicodedata.normalize("NFC", os.fsdecode(name)).casefold()
+
+
+def _normal(form: str) -> Callable[[bytes], bytes]:
+    return lambda path: unicodedata.normalize(form, path.decode()).encode()  # type: ignore[arg-type]
+
+
+_NORMAL_FORM = "they spell accents in another normal form of Unicode than the file names; convert them (uconv -x nfc)"
+
+_CHANGES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
+    ("they end in a carriage return, as lines on Windows do: remove it (tr -d '\\r')", lambda path: path.rstrip(b"\r")),
+    ("they have blanks around them: remove these (sed 's/^ *//; s/ *$//')", lambda path: path.strip(b" \t\r\n")),
+    ("they are in quotes: remove these (tr -d '\"')", lambda path: _unquoted(path.strip())),
+    ("they are file:// URLs: write the paths alone", _without_scheme),
+    ("'~' is replaced only by a shell: write the home directory", os.path.expanduser),
+    (
+        r"they are escaped as in the path column of this program's tables (\xNN, \\): add --escaped-paths",
+        lambda path: os.fsencode(unescape_path(os.fsdecode(path))),
+    ),
+    (r"they have backslashes, as on Windows: replace them (tr '\\' /)", lambda path: path.replace(b"\\", b"/")),
+    ("they are percent-encoded, as in URLs: decode them", unquote_to_bytes),
+    (_NORMAL_FORM, _normal("NFC")),
+    (_NORMAL_FORM, _normal("NFD")),
+    (
+        "they are not UTF-8 but Windows-1252: convert the file (iconv -f WINDOWS-1252 -t UTF-8)",
+        lambda path: path.decode("cp1252").encode(),
+    ),
+    (
+        "their accents were garbled when UTF-8 was opened as Windows-1252: export the file again",
+        lambda path: path.decode().encode("cp1252"),
+    ),
+    ("the files are there with other upper and lower case: write the names as they are", _as_listed),
+)
+"""What is said, and what it does to a path; a change that does not apply raises ValueError, or changes nothing."""
