@@ -156,12 +156,29 @@ def test_the_cause_of_many_missing_rows_is_said_once(tmp_path: Path, photos: Sou
     for number, name in enumerate(shards, 1):
         meta = Path(f"{name}.meta.json")
         meta.write_text(json.dumps(json.loads(meta.read_text()) | {"shard": f"{number}/3"}))
-    with pytest.raises(MergeError, match=r"; shards are missing: 2/3$"):
-        join([shards[0], shards[2]], str(tmp_path / "never.csv"), photos)
+    lost = list(list_images(SourceOptions(photos.sources, shard=(2, 3))))
+    two = [shards[0], shards[2]]
+    assert found(two, tmp_path, photos) == {"shard": (len(lost), [])}
+    with pytest.raises(MergeError, match=f"^images of shard 2/3, which is missing: {len(lost)}$"):
+        join(two, str(tmp_path / "never.csv"), photos)
+    with pytest.raises(MergeError, match=r"^images of other shards: this table is shard 1/3 \(give --shard\): \d+$"):
+        join(shards[:1], str(tmp_path / "never.csv"), photos)
+
+
+@pytest.mark.parametrize("spelling", ["p", "./p", "q/../p", "p/."])
+def test_the_same_files_by_other_names_are_one_finding(
+    tmp_path: Path, photos: SourceOptions, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    _, shards = write_shards(tmp_path, "csv", "classify", photos, 2)
+    (tmp_path / "q").mkdir()
     monkeypatch.chdir(tmp_path)
-    (examples,) = [value for key, value in found(shards, tmp_path, SourceOptions(("p",))).items() if key == "spelling"]
-    assert examples[0] == 1
-    assert re.fullmatch(r"p/(.*) in the sources, /.*/p/\1 in the table", examples[1][0])
+    with pytest.raises(MergeError) as caught:
+        join(shards, str(tmp_path / "never.csv"), SourceOptions((spelling,)))
+    (finding,) = caught.value.findings
+    assert (finding.check, finding.count, finding.examples) == ("spelling", 200, [])
+    assert re.match(
+        r"images that go by other names: the sources say '(q/../|./)?p/.*', the table says '/", finding.what
+    )
 
 
 def test_a_copy_of_a_shard_is_listed(tmp_path: Path, photos: SourceOptions) -> None:

@@ -99,6 +99,37 @@ def test_a_row_that_is_missing_unknown_or_doubled(tmp_path: Path) -> None:
     assert check(path, twice).findings == []
 
 
+@pytest.mark.parametrize(("said", "meant"), [("p", "{}/p"), ("./p", "p"), ("{}/p", "p"), ("{}/p", "elsewhere/p")])
+def test_the_same_files_by_other_names_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, meant: str
+) -> None:
+    make_files(tmp_path / "p", [b"a.jpg", b"b.jpg", b"sub.jpg"])
+    monkeypatch.chdir(tmp_path)
+    names = [f"{meant.format(tmp_path)}/{name}" for name in ("a.jpg", "b.jpg", "sub.jpg")]
+    made = rows_of("classify", [ImageRef(name, name, b"") for name in names])
+    path = write(tmp_path / "x.csv", made, provenance("classify"))
+    verdict = check(path, SourceOptions((said.format(tmp_path),)))
+    (finding,) = verdict.findings
+    assert (finding.check, finding.count, finding.warning) == ("spelling", 3, False)
+    assert finding.what.startswith(
+        f"images that go by other names: the sources say '{said.format(tmp_path)}/a.jpg', the table says '{names[0]}' "
+    )
+    assert not verdict.passed
+
+
+def test_other_files_are_not_taken_for_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path / "p", [b"a.jpg", b"b.jpg", b"c.jpg"])
+    monkeypatch.chdir(tmp_path)
+    rows = rows_of("classify", [ImageRef(name, name, b"") for name in ("q/a.jpg", "q/d.jpg", "./p/c.jpg")])
+    path = write(tmp_path / "x.csv", rows, provenance("classify"))
+    assert wrong(check(path, SourceOptions(("p",)))) == {
+        "images that go by other names: the sources say 'p/c.jpg', the table says './p/c.jpg' (give the sources as the "
+        "run had them)": [],
+        "sources without a row": ["p/a.jpg", "p/b.jpg"],
+        "rows without a source": ["q/a.jpg", "q/d.jpg"],
+    }
+
+
 def test_rows_in_another_order_are_mentioned(tmp_path: Path) -> None:
     sources = SourceOptions((str(make_files(tmp_path / "p", [b"a.jpg", b"b.jpg", b"c.jpg"])),))
     listed = list(list_images(sources))

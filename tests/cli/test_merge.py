@@ -62,9 +62,9 @@ def test_four_shards_are_the_one_run(
     )
     assert result.code == 6
     lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
-    assert {line["check"] for line in lines} == {"missing"}
-    assert f"sources without a row: {len(lines)}" in result.err
-    assert f"... and {len(lines) - 20} more" in result.err
+    assert {line["check"] for line in lines} == {"shard"}
+    assert f"images of shard 1/4, which is missing: {len(lines)}" in result.err
+    assert not any(line["name"] in result.err for line in lines)
     assert not (tmp_path / f"y.{extension}").exists()
 
 

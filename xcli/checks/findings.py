@@ -21,7 +21,7 @@ class Finding:
     Attributes:
         check: a short machine-readable word.
         what: a noun phrase in the plural: `sources without a row`.
-        examples: the first `MAX_SHOWN`, as paths of the `path` column or other names.
+        examples: the first `MAX_SHOWN`, unless the kind says enough; as paths of the `path` column or other names.
         warning: whether it deserves attention but is no failure.
     """
 
@@ -43,12 +43,12 @@ class Findings:
         self._by_kind: dict[tuple[str, str], Finding] = {}
         self._report = report
 
-    def add(self, check: str, what: str, names: Iterable[str], *, warning: bool = False) -> None:
-        """Adds one occurrence for each of `names`."""
+    def add(self, check: str, what: str, names: Iterable[str], *, warning: bool = False, listed: bool = True) -> None:
+        """Adds one occurrence for each of `names`; unless `listed`, they go only to the report."""
         for name in names:
             finding = self._by_kind.setdefault((check, what), Finding(check, what, warning=warning))
             finding.count += 1
-            if finding.count <= MAX_SHOWN:
+            if listed and finding.count <= MAX_SHOWN:
                 finding.examples.append(name)
             if self._report is not None:
                 line = json.dumps({"check": check, "what": what, "name": name}, ensure_ascii=False) + "\n"

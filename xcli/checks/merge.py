@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.checks.row_index import RowIndex, match_sources
+from xcli.checks.row_index import RowIndex
+from xcli.checks.unmatched import match_sources
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
@@ -249,7 +250,8 @@ def _positions(shards: Shards, counts: Sequence[RunCounts], listing: Listing, fi
         check_counts(reader, one, findings)
     match_sources(index, shards.readers, listing, findings)
     if findings.failures:
-        raise MergeError(findings.failures, _incomplete(shards.readers))
+        said = any(finding.check == "shard" for finding in findings.failures)
+        raise MergeError(findings.failures, None if said else _incomplete(shards.readers))
     return index.positions
 
 

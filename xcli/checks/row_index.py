@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 from xcli.core.records import PATH, ImageRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.checks.findings import Findings
-    from xcli.sources.listing import Listing
     from xcli.tables.base import TableReader
 
 _CHUNK = 4096
@@ -58,24 +56,29 @@ class RowIndex:
         self._taken = np.zeros(self.rows, np.int32)
         self.positions = np.full(self.rows, -1, np.int64)
 
-    def match(self, refs: Iterable[ImageRef], missing: Callable[[str], None]) -> int:
+    def match(self, refs: Iterable[ImageRef], missing: Callable[[ImageRef], None]) -> int:
         """Gives every source its row, in order, and returns the number of sources.
 
         Args:
             refs: the sources, in order.
-            missing: called with the path of each source that has no row.
+            missing: called with each source that has no row.
         """
         listed = 0
         repeated, positions = array("q"), array("q")
         iterator = iter(refs)
-        while paths := [ref.path for ref in islice(iterator, _CHUNK)]:
-            self._match_chunk(paths, listed, missing, repeated, positions)
-            listed += len(paths)
+        while chunk := list(islice(iterator, _CHUNK)):
+            self._match_chunk(chunk, listed, missing, repeated, positions)
+            listed += len(chunk)
         self._match_repeated(repeated, positions)
         return listed
 
     def _match_chunk(
-        self, paths: list[str], first: int, missing: Callable[[str], None], repeated: array[int], positions: array[int]
+        self,
+        refs: list[ImageRef],
+        first: int,
+        missing: Callable[[ImageRef], None],
+        repeated: array[int],
+        positions: array[int],
     ) -> None:
         """Matches consecutive sources, from position `first` on, whose path has a single row.
 
@@ -83,21 +86,21 @@ class RowIndex:
         """
         import numpy as np
 
-        hashes = _hashes(paths)
+        hashes = _hashes(ref.path for ref in refs)
         begin = np.searchsorted(self._hashes, hashes, "left")
         end = np.searchsorted(self._hashes, hashes, "right")
         # How often the same path has occurred before within this chunk.
         order = np.argsort(hashes, kind="stable")
         ordered = hashes[order]
-        rank = np.empty(len(paths), np.int64)
-        rank[order] = np.arange(len(paths)) - np.searchsorted(ordered, ordered, "left")
+        rank = np.empty(len(refs), np.int64)
+        rank[order] = np.arange(len(refs)) - np.searchsorted(ordered, ordered, "left")
         known = end > begin
         slot = begin + rank
         slot[known] += self._taken[begin[known]]
         found = known & (slot < end)
         np.add.at(self._taken, begin[known], 1)
         for index in np.flatnonzero(~found):
-            missing(paths[index])
+            missing(refs[index])
         single = found & (end - begin == 1)
         self.positions[self._order[slot[single]]] = first + np.flatnonzero(single)
         several = np.flatnonzero(found & ~single)
@@ -129,15 +132,6 @@ class RowIndex:
     def _is_next(self, row: int, position: int) -> bool:
         return row in self._starts or 0 <= self.positions[row - 1] < position
 
-    def spellings(self, path: str) -> list[str]:
-        """Returns the paths in the index that are other spellings of `path`: relative, absolute, with `./`."""
-        import numpy as np
-
-        relative = os.path.relpath(path or os.curdir)
-        others = [one for one in (relative, f"./{relative}", os.path.abspath(path)) if one != path]
-        known = np.isin(_hashes(others), self._hashes)
-        return [one for one, there in zip(others, known, strict=True) if there]
-
     def unmatched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the rows whose path no source has, and those whose path the sources have, but less often."""
         import numpy as np
@@ -163,30 +157,6 @@ def _hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
 
     digests = b"".join(blake2b(path.encode(), digest_size=8, key=_KEY).digest() for path in paths)
     return np.frombuffer(digests, np.uint64)
-
-
-def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: Listing, findings: Findings) -> int:
-    """Matches the rows of tables to sources, and returns their number; what has no counterpart becomes a finding.
-
-    Raises:
-        SourceError: the listing fails.
-    """
-    first: list[str] = []
-
-    def add_missing(path: str) -> None:
-        findings.add("missing", "sources without a row", [path])
-        if not first:
-            first.append(path)
-
-    listed = index.match(listing, add_missing)
-    unknown, surplus = index.unmatched()
-    if len(unknown):
-        findings.add("unknown", "rows without a source", row_paths(readers, unknown))
-        names = (f"{path} in the sources, {other} in the table" for path in first for other in index.spellings(path))
-        findings.add("spelling", "names that differ for the same file (give the sources as the run had them)", names)
-    if len(surplus):
-        findings.add("duplicate", "duplicate rows", row_paths(readers, surplus))
-    return listed
 
 
 def paths_of(reader: TableReader) -> Iterator[list[str | None]]:

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xcli.checks.row_index import RowIndex, match_sources, paths_of, row_paths
+from xcli.checks.row_index import RowIndex, paths_of, row_paths
+from xcli.checks.unmatched import match_sources
 from xcli.core.errors import ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line

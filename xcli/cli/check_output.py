@@ -60,9 +60,12 @@ def reporting(target: str | None) -> Iterator[Findings]:
 
 
 def described(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yields lines: each kind of finding and its number, then the first examples."""
+    """Yields lines: how many findings there are of each kind, then the first examples of each."""
+    findings = list(findings)
+    if len(findings) > 1:
+        yield f"{sum(finding.count for finding in findings):,} findings of {len(findings)} kinds:"
     for finding in findings:
-        yield f"{finding.what}: {finding.count:,}"
+        yield f"{one_line(finding.what)}: {finding.count:,}"
         yield from (f"  {one_line(example)}" for example in finding.examples)
-        if finding.count > len(finding.examples):
-            yield f"  ... and {finding.count - len(finding.examples):,} more"
+        if finding.count > len(finding.examples) > 0:
+            yield f"  ... and {finding.count - len(finding.examples):,} more (--report FILE lists all of them)"
