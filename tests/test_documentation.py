@@ -28,6 +28,7 @@ from tests.commandserver import CLIENT
 from tests.conftest import ROOT
 from tests.thorough import thorough
 from xcli.cli import cli
+from xcli.sources.system_folders import is_system_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +99,21 @@ def test_tests_that_the_threat_model_names_are_there() -> None:
     names = re.findall(r"`([\w/]+\.py)`", (DOCS / "security.md").read_text(encoding="utf-8"))
     assert len(names) > 15
     assert not [name for name in names if not (ROOT / "tests" / name).is_file()]
+
+
+def test_tests_that_the_page_on_data_names_are_there() -> None:
+    names = re.findall(r"`([\w/]+\.py)`", (DOCS / "your-data.md").read_text(encoding="utf-8"))
+    assert len(names) > 10
+    assert not [name for name in names if not (ROOT / "tests" / name).is_file()]
+
+
+def test_the_system_folders_of_the_page_on_data_are_those_of_the_program() -> None:
+    text = (DOCS / "your-data.md").read_text(encoding="utf-8")
+    listed = re.search(r"folders of their own:\n(.*?), and\nsome more", text, re.DOTALL)
+    assert listed is not None
+    names = re.findall(r"`([^`]+)`", listed[1])
+    assert len(names) > 10
+    assert not [name for name in names if not is_system_folder(name.encode())]
 
 
 def test_the_rooms_in_the_picture_and_the_table_are_those_of_the_contract() -> None:

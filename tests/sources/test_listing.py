@@ -339,3 +339,13 @@ class TestManifest:
         found.close()
         found.close()
         assert open_files() == 0
+
+
+def test_options_that_are_newer_than_a_run_do_not_change_its_fingerprint():
+    """Unfinished runs of the versions without these options go on; where they are used, the run is another one."""
+    then = {"sources", "null", "manifest", "path_column", "escaped_paths", "archives", "include", "exclude", "limit"}
+    assert SourceOptions(("a",)).as_dict().keys() == then | {"shard"}
+    assert SourceOptions(("a",), include_system=True).as_dict()["include_system"] is True
+    assert SourceOptions(manifest="m.csv", manifest_base="d").as_dict()["manifest_base"] == "d"
+    with pytest.raises(UsageError, match="--manifest-base was given without --manifest"):
+        SourceOptions(("a",), manifest_base="d")

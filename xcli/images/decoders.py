@@ -11,7 +11,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING
 
 from xcli.core.errors import ImageError
-from xcli.images.formats import HEAD_BYTES, announced_length, sniff
+from xcli.images.formats import HEAD_BYTES, announced_length, describe_other, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,9 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
         raise ImageError("empty", "zero bytes")
     kind = sniff(data[:HEAD_BYTES])
     if kind is None:
-        raise ImageError("not-an-image", f"the content is no image format that is known here (it begins {data[:8]!r})")
+        other = describe_other(data)
+        unknown = f"the content is no image format that is known here (it begins {data[:8]!r})"
+        raise ImageError("not-an-image", unknown if other is None else f"it is {other}")
     decoders = load_decoders()
     if kind == "JPEG":
         check_jpeg(data)

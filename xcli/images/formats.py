@@ -48,6 +48,43 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
+_OTHER_KINDS = (
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (b"Rar!\x1a\x07", "a RAR archive; unpack it first"),
+    (b"PK\3\4", "a zip archive, or a document made as one; if it holds images, give it the extension .zip"),
+    (b"\x1f\x8b", "data packed with gzip; unpack it first, or call it .tar.gz if it is one"),
+    (b"BZh", "data packed with bzip2; unpack it first, or call it .tar.bz2 if it is one"),
+    (b"\xfd7zXZ", "data packed with xz; unpack it first, or call it .tar.xz if it is one"),
+    (b"\x28\xb5\x2f\xfd", "data packed with Zstandard; unpack it first, or call it .tar.zst if it is one"),
+    (b"PAR1", "a Parquet table; if it lists paths, give it with --manifest"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"%PDF-", "a PDF document; extract its images first"),
+    (b"8BPS", "a Photoshop document; export it as PNG or JPEG"),
+    (b"\xff\x0a", "a JPEG XL image, which cannot be decoded here; convert it"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image, which cannot be decoded here; convert it"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image, which cannot be decoded here; convert it"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch that (git lfs pull)"),
+    (b"<!doctype html", "a web page, perhaps what a server sent in place of the image"),
+    (b"<html", "a web page, perhaps what a server sent in place of the image"),
+    (b"<svg", "an SVG drawing; export it as PNG"),
+)
+_TAR_MAGIC = slice(257, 262)
+
+
+def describe_other(data: bytes) -> str | None:
+    """Says what the content of a file is that is no image, and what to do with it; None if it cannot be told."""
+    if data[_TAR_MAGIC] == b"ustar":
+        return "a tar archive; give it the extension .tar"
+    if data[4:8] == b"ftyp":
+        return "a video; extract its frames first"
+    head = data[:HEAD_BYTES].lstrip().lower()
+    for magic, description in _OTHER_KINDS:
+        if data.startswith(magic) or (magic.startswith(b"<") and head.startswith(magic)):
+            return description
+    return None
+
+
 def announced_length(data: bytes) -> int:
     """Returns the least number of bytes that a WebP, TIFF, AVIF or HEIF file says it has; 0 where it cannot be told.
 

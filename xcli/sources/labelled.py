@@ -170,7 +170,7 @@ def _read_classes(top: str, folders: Sequence[str], split: str | None, found: _F
     for folder in folders:
         label = _class_name(folder)
         if not label:
-            raise SourceError(f"a folder in '{escape_path(top)}' has a name of nothing but white space; rename it")
+            raise SourceError(f"the name of {folder!r} in '{escape_path(top)}' is only white space; rename it")
         if label in classes:
             both = quoted([classes[label], folder])
             raise SourceError(
