@@ -169,3 +169,18 @@ def test_a_list_with_a_byte_order_mark_or_in_utf_16(here: Path) -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         (ref,) = from_list("\ufeffphotos/a.jpg\nphotos/a.jpg\n".encode(encoding))
         assert "it is UTF-16; convert it" in str(ref.error)
+
+
+@pytest.mark.parametrize(
+    ("path", "causes"),
+    [
+        ("photos\\a.jpg\r", ("carriage return", "backslashes")),
+        ('"photos\\b c.jpg"', ("in quotes", "backslashes")),
+        ("photos\\A.JPG", ("backslashes", "other upper and lower case")),
+        ("C:\\Users\\me\\photos\\a.jpg", ("begin with 'C:/Users/me/'", "backslashes")),
+        ("D:\\photos\\a.jpg\r", ("begin with 'D:/'", "backslashes", "carriage returns")),
+    ],
+)
+def test_two_causes_at_once(here: Path, said: list[str], path: str, causes: tuple[str, ...]) -> None:
+    from_list(f"{path}\n{path}\n".encode())
+    assert all(cause in said[0] for cause in causes), said

@@ -139,3 +139,10 @@ def test_refuses_a_class_that_validation_lacks(tmp_path: Path) -> None:
     fill(tmp_path / "validation", a=2)
     with pytest.raises(SourceError, match="the validation part has no images of 'b'"):
         split(tmp_path)
+
+
+def test_images_of_which_none_can_be_read_are_refused_with_the_first_reason(tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label\nno/a.jpg,x\nno/b.jpg,y\n")
+    with pytest.raises(SourceError, match=r"none of the images can be read; the first, 'no/a\.jpg': missing"):
+        split_images(read_labelled(str(manifest)), 0.1, 0)

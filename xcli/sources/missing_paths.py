@@ -9,7 +9,8 @@ import logging
 import os
 import unicodedata
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache, partial
+from itertools import chain, permutations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 100
 """Paths at the beginning that are looked at; a warning comes while there is time to stop."""
+
+_TRIED = 20  # missing ones on which each change is tried
 
 log = logging.getLogger("xcli")
 
@@ -66,36 +69,50 @@ class PathCheck:
             log.warning("%s: %s", count, reason)
 
     def _reason(self) -> str | None:
-        folder = self._folder
-        option = "" if folder is None else f"add --manifest-base {escape_path(os.fsdecode(folder)) or '.'}"
-        for text, change in ((None, bytes), *_CHANGES):
-            if text is not None and self._mends(self._base, change):
-                return text
-            if folder is not None and self._mends(folder, change):
-                return f"they are relative to the manifest's folder: {option}" + (f"; and {text}" if text else "")
-        return self._foreign_beginning(self._base, "") or (
-            None if folder is None else self._foreign_beginning(folder, f", and {option}")
+        """Tries what usually is wrong, alone and in pairs, here and in the manifest's folder; then other beginnings."""
+        both = (
+            (f"{one}; and {other}", _chained(first, then)) for (one, first), (other, then) in permutations(_CHANGES, 2)
         )
+        bases = [(self._base, ""), *([] if self._folder is None else [(self._folder, self._option())])]
+        for text, change in chain((("", bytes),), _CHANGES, both):
+            for base, option in bases:
+                if (text or option) and self._mends(base, change):
+                    return "; and ".join(filter(None, (option, text)))
+        for text, change in (("", bytes), _BACKSLASHES, _WINDOWS):
+            for base, option in bases:
+                if beginning := self._foreign_beginning(base, change):
+                    return "; and ".join(filter(None, (beginning, option, text)))
+        return None
+
+    def _option(self) -> str:
+        folder = escape_path(os.fsdecode(self._folder or b"."))
+        return f"they are relative to the manifest's folder: add --manifest-base {folder}"
 
     def _mends(self, base: bytes, change: Callable[[bytes], bytes]) -> bool:
         """Says whether most of the missing paths exist once they are changed."""
-        found = 0
-        for path in self._missing:
+        found, tried = 0, self._missing[:_TRIED]
+        for path in tried:
             with suppress(ValueError):  # a change that does not apply
                 changed = change(path)
                 found += (changed != path or base != self._base) and _exists(base, changed)
-        return 2 * found > len(self._missing)
+        return 2 * found > len(tried)
 
-    def _foreign_beginning(self, base: bytes, option: str) -> str | None:
-        """Says which directories the paths begin with that are not here, while the rest of them is."""
-        first = self._missing[0]
-        parts = first.split(b"/")
+    def _foreign_beginning(self, base: bytes, change: Callable[[bytes], bytes]) -> str | None:
+        """Says which directories the changed paths begin with that are not here, while the rest of them is."""
+        parts = change(self._missing[0]).split(b"/")
         for start in range(1, len(parts)):
-            beginning = b"/".join(parts[:start]) + b"/"
-            if self._mends(base, lambda path, begun=beginning: path.removeprefix(begun)):  # type: ignore[misc]
-                shown = escape_path(os.fsdecode(beginning))
-                return f"they begin with '{shown}', and are found without that: remove it (sed 's|^{shown}||'){option}"
+            beginning = b"/".join([*parts[:start], b""])
+            if self._mends(base, _chained(change, partial(_without, beginning))):
+                return f"they begin with '{escape_path(os.fsdecode(beginning))}', and are found without that: remove it"
         return None
+
+
+def _chained(first: Callable[[bytes], bytes], then: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda path: then(first(path))
+
+
+def _without(beginning: bytes, path: bytes) -> bytes:
+    return path.removeprefix(beginning)
 
 
 def _exists(base: bytes, path: bytes) -> bool:
@@ -121,7 +138,7 @@ def _as_listed(path: bytes) -> bytes:
     return directory + slash + _names_in(directory or b"/" * len(slash) or b".").get(_folded(name), name)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _names_in(directory: bytes) -> dict[str, bytes]:
     try:
         return {_folded(name): name for name in os.listdir(directory)}
@@ -139,6 +156,15 @@ def _normal(form: str) -> Callable[[bytes], bytes]:
 
 _NORMAL_FORM = "they spell accents in another normal form of Unicode than the file names; convert them (uconv -x nfc)"
 
+_BACKSLASHES: tuple[str, Callable[[bytes], bytes]] = (
+    r"they have backslashes, as on Windows: replace them (tr '\\' /)",
+    lambda path: path.replace(b"\\", b"/"),
+)
+_WINDOWS = (
+    f"{_BACKSLASHES[0]}, and carriage returns (tr -d '\\r')",
+    lambda path: path.rstrip(b"\r").replace(b"\\", b"/"),
+)
+
 _CHANGES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("they end in a carriage return, as lines on Windows do: remove it (tr -d '\\r')", lambda path: path.rstrip(b"\r")),
     ("they have blanks around them: remove these (sed 's/^ *//; s/ *$//')", lambda path: path.strip(b" \t\r\n")),
@@ -149,7 +175,7 @@ _CHANGES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
         r"they are escaped as in the path column of this program's tables (\xNN, \\): add --escaped-paths",
         lambda path: os.fsencode(unescape_path(os.fsdecode(path))),
     ),
-    (r"they have backslashes, as on Windows: replace them (tr '\\' /)", lambda path: path.replace(b"\\", b"/")),
+    _BACKSLASHES,
     ("they are percent-encoded, as in URLs: decode them", unquote_to_bytes),
     (_NORMAL_FORM, _normal("NFC")),
     (_NORMAL_FORM, _normal("NFD")),
