@@ -10,6 +10,7 @@ from xcli.core.errors import OutputError, UsageError
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS
 from xcli.core.text import one_line
 from xcli.evaluation.metrics import FIGURES, Metrics
+from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
@@ -81,7 +82,7 @@ def write_report(
         OutputError: a file cannot be written.
     """
     with write_errors(folder):
-        os.makedirs(folder, exist_ok=True)
+        disk.make_directories(folder)
     files: list[AtomicFile] = []
     try:
         for name, content in _contents(metrics, predictions, extra or {}):

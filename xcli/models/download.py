@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import WeightsError
 from xcli.core.version import __version__
+from xcli.storage import disk
 from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 
@@ -56,7 +57,7 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: bool = Fa
         return target
     part, lock = target.with_name(target.name + ".part"), FileLock(target.with_name(target.name + ".lock"))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_directories(target.parent)
         if not lock.acquire():
             log.info("waiting for another process to finish downloading %s", target)
         with lock:
@@ -66,7 +67,7 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: bool = Fa
                     _download_with_retries(url, part, size, progress)
                     _publish(url, part, target, sha256)
                 finally:
-                    part.unlink(missing_ok=True)
+                    disk.unlink(part)
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(

@@ -20,6 +20,7 @@ from xcli.core.text import short_text
 from xcli.models.hdf5_weights import check_tree, is_inflated, require_file
 from xcli.models.keras2 import upgrade_keras2_config
 from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
+from xcli.storage import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,9 +87,9 @@ class Archive:
         """
         weights = os.path.join(folder, WEIGHTS)
         try:
-            with open(os.path.join(folder, CONFIG), "w", encoding="utf-8") as file:
-                json.dump(self._config, file)
-            with zipfile.ZipFile(self.path) as archive, archive.open(WEIGHTS) as source, open(weights, "wb") as target:
+            with disk.create(os.path.join(folder, CONFIG)) as file:
+                file.write(json.dumps(self._config).encode())
+            with zipfile.ZipFile(self.path) as archive, archive.open(WEIGHTS) as source, disk.create(weights) as target:
                 shutil.copyfileobj(source, target, 4 << 20)
         except OSError as error:
             raise ModelError(f"cannot unpack {self.path} to {folder}: {error.strerror or error}") from error

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import is_direct, write_errors
@@ -139,8 +139,8 @@ class File(KeptTarget):
         if self.remote:
             open_writable_store(self.meta_name).unlink("")
             return
-        with write_errors(self.meta_name), suppress(FileNotFoundError):
-            os.unlink(self.meta_name)
+        with write_errors(self.meta_name):
+            disk.unlink(self.meta_name)
 
 
 @dataclass(frozen=True, slots=True)

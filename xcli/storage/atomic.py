@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import OutputError, OutputExistsError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.streams import CheckedStream, DirectFile, WritableFile, is_direct, write_error, write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
 
 # From this size on s3fs may upload in several parts, which an interrupted upload leaves behind.
 _MULTIPART_BYTES = 50 * 2**20
@@ -64,10 +64,8 @@ class AtomicFile(WritableFile):
         self._created = False
         with write_errors(target):
             if exclusive:
-                with suppress(FileNotFoundError):
-                    os.unlink(self._temporary)
-            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self.stream = CheckedStream(os.fdopen(descriptor, "wb"), target)
+                disk.unlink(self._temporary)
+            self.stream = CheckedStream(disk.create(self._temporary), target)
 
     def check(self) -> None:
         if os.path.isdir(self._final):
@@ -82,37 +80,37 @@ class AtomicFile(WritableFile):
     def publish(self) -> None:
         with write_errors(self.name):
             if self._overwrite:
-                os.replace(self._temporary, self._final)
+                disk.rename(self._temporary, self._final)
             else:
                 self._link()
-            sync_directory(self._directory)
+            disk.sync_directory(self._directory)
 
     def _link(self) -> None:
         """Renames without ever replacing: unlike a check before a rename, this leaves other processes no gap."""
         try:
-            os.link(self._temporary, self._final)
+            disk.link(self._temporary, self._final)
         except FileExistsError:
             raise _exists_error(self.name) from None
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             self.check()
-            os.replace(self._temporary, self._final)
+            disk.rename(self._temporary, self._final)
             self._created = True
         else:
             self._created = True
-            os.unlink(self._temporary)
+            disk.unlink(self._temporary)
 
     def discard(self) -> None:
         self.stream.drop()
         with suppress(OSError):
-            os.unlink(self._temporary)
+            disk.unlink(self._temporary)
 
     def withdraw(self) -> None:
         self.discard()
         if self._created:
             with suppress(OSError):
-                os.unlink(self._final)
+                disk.unlink(self._final)
 
 
 class ObjectFile(WritableFile):
@@ -133,7 +131,7 @@ class ObjectFile(WritableFile):
         self._temporary = os.path.join(self._directory.path, "content")
         name = f"{target} (in {self._temporary} until it is whole)"
         with write_errors(name):
-            self.stream = CheckedStream(open(self._temporary, "wb"), name)  # noqa: SIM115 - closed by prepare
+            self.stream = CheckedStream(disk.create(self._temporary), name)
 
     def check(self) -> None:
         if self._store.exists() and not self._overwrite:
@@ -221,24 +219,9 @@ def write_atomically(target: str, data: bytes | memoryview, *, overwrite: bool, 
 
 def rename_durably(source: str, target: str) -> None:
     """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
-    with open(source, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(source, target)
-    sync_directory(os.path.dirname(target) or os.curdir)
-
-
-def sync_directory(directory: str) -> None:
-    """Waits until the names in a directory are on the disk, where its file system supports that."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        # Some file systems cannot, and a directory may be writable but not readable; neither is a failure to write.
-        if error.errno not in _NO_DIRECTORY_SYNC:
-            raise
+    disk.sync_file(source)
+    disk.rename(source, target)
+    disk.sync_directory(os.path.dirname(target))
 
 
 def _exists_error(name: str) -> OutputExistsError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
@@ -124,26 +125,23 @@ class LocalFolder(Folder):
         return os.path.join(self.name, name)
 
     def make(self) -> bool:
-        with write_errors(self.name), suppress(FileExistsError):
-            os.mkdir(self.name)
-            return True
-        return False
+        with write_errors(self.name):
+            return disk.make_directory(self.name)
 
     def names(self) -> list[str]:
         with write_errors(self.name):
-            return sorted(os.listdir(self.name))
+            return disk.names(self.name)
 
     def read(self, name: str) -> bytes | None:
         try:
-            with open(self._path(name), "rb") as file:
-                return file.read()
+            return disk.read_file(self._path(name))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise OutputError(f"cannot read {one_line(self._path(name))}: {error.strerror}") from error
 
     def tail(self, name: str, length: int) -> bytes:
-        with open(self._path(name), "rb") as file:
+        with disk.open_file(self._path(name)) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - length))
             return file.read()
 
@@ -160,18 +158,18 @@ class LocalFolder(Folder):
     def write(self, name: str, content: bytes) -> None:
         scratch = self.scratch(unique_name(name))
         try:
-            with write_errors(self.name), open(scratch, "wb") as file:
+            with write_errors(self.name), disk.create(scratch) as file:
                 file.write(content)
             self.publish(scratch, name)
         except BaseException:
             with suppress(OSError):
-                os.unlink(scratch)
+                disk.unlink(scratch)
             raise
 
     def unlink(self, *names: str) -> None:
         for name in names:
-            with write_errors(self.name), suppress(FileNotFoundError):
-                os.unlink(self._path(name))
+            with write_errors(self.name):
+                disk.unlink(self._path(name))
 
     def lock(self, name: str, target: str) -> None:
         lock = FileLock(self._path(name))
@@ -191,7 +189,7 @@ class LocalFolder(Folder):
 
     def remove(self) -> None:
         with suppress(OSError):
-            os.rmdir(self.name)
+            disk.remove_directory(self.name)
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         return map(call, names)
@@ -236,7 +234,7 @@ class RemoteFolder(Folder):
             copy, scratch = self._local_path(name), self.scratch(name + ".fetched")
             if not self._store.fetch(name, scratch):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            os.replace(scratch, copy)
+            disk.rename(scratch, copy)
             self._copies[name] = copy
         return copy
 
@@ -248,9 +246,9 @@ class RemoteFolder(Folder):
         self._copies.pop(name, None)
         if keep:
             self._copies[name] = self._local_path(name)
-            os.replace(scratch, self._copies[name])
+            disk.rename(scratch, self._copies[name])
         else:
-            os.unlink(scratch)
+            disk.unlink(scratch)
 
     def write(self, name: str, content: bytes) -> None:
         self._store.write(name, content)
@@ -258,7 +256,7 @@ class RemoteFolder(Folder):
     def unlink(self, *names: str) -> None:
         for name in names:
             if (copy := self._copies.pop(name, None)) is not None:
-                os.unlink(copy)
+                disk.unlink(copy)
         self._store.unlink(*names)
 
     def lock(self, name: str, target: str) -> None:

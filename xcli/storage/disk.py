@@ -132,6 +132,42 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
+def open_lock(path: Path) -> int:
+    """Opens a file to lock it, and creates it if it is missing; returns its descriptor. A link is not followed."""
+    return system.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+
+
+def open_directory(path: Path) -> int:
+    """Opens a directory to lock it; returns its descriptor. A link is not followed."""
+    return system.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def open_device(path: Path) -> int:
+    """Opens an existing FIFO or device to write; returns its descriptor."""
+    return system.open(path, os.O_WRONLY)
+
+
+def overwrite(descriptor: int, content: bytes) -> None:
+    """Replaces the content of a short file in its place: at no moment is it empty, if it was not before."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    system.write(descriptor, content)
+    system.truncate(descriptor, len(content))
+
+
+def lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Locks an open file or directory until it is closed; returns False if another process holds the lock."""
+    try:
+        system.lock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def close(descriptor: int) -> None:
+    """Closes a descriptor."""
+    system.close(descriptor)
+
+
 def sync_file(path: Path) -> None:
     """Waits until the content of a closed file is on the disk."""
     _sync(path, os.O_RDONLY)
@@ -179,14 +215,24 @@ def make_directory(path: Path, mode: int = 0o777) -> bool:
     return False
 
 
+def make_directories(path: Path) -> None:
+    """Creates a directory and its parents, where they are missing."""
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        make_directories(parent)
+    if not make_directory(path) and not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
 def remove_directory(path: Path) -> None:
     """Removes an empty directory."""
     system.rmdir(path)
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a directory with everything in it; links in it are removed, not followed."""
-    system.rmtree(path)
+    """Removes a directory with everything in it, if it is there; links in it are removed, not followed."""
+    with suppress(FileNotFoundError):
+        system.rmtree(path)
 
 
 def names(path: Path) -> list[str]:

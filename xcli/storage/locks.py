@@ -7,7 +7,6 @@ process that holds the lock, so that a message can say whom to wait for.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from contextlib import suppress
 from typing import Self
 
 from xcli.core.text import one_line
+from xcli.storage import disk
 
 log = logging.getLogger("xcli")
 
@@ -45,22 +45,21 @@ class FileLock:
         """
         while self._descriptor is None:
             # A link is not followed: it could lead to any file, which would be overwritten with the holder's name.
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = disk.open_lock(self.path)
             try:
                 if not self._lock(descriptor, wait):
                     return False
                 if self._is_current(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                    disk.overwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode())
                     self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
-                    os.close(descriptor)
+                    disk.close(descriptor)
         return True
 
     def _lock(self, descriptor: int, wait: bool) -> bool:
         try:
-            return lock_descriptor(descriptor, wait=wait)
+            return disk.lock(descriptor, wait=wait)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
@@ -84,7 +83,7 @@ class FileLock:
     def release(self) -> None:
         """Releases the lock, if it is held."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            disk.close(self._descriptor)
             self._descriptor = None
 
     def __enter__(self) -> Self:
@@ -93,12 +92,3 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def lock_descriptor(descriptor: int, *, wait: bool = False) -> bool:
-    """Locks an open file or directory until it is closed; returns False if another process holds the lock."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

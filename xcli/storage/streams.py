@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class CheckedStream:
         """Waits until the content is on the disk."""
         self.flush()
         with write_errors(self._name):
-            os.fsync(self._stream.fileno())
+            disk.system.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Closes the stream, which may raise an error that the system has delayed until now."""
@@ -131,7 +132,7 @@ class DirectFile(WritableFile):
         with write_errors(target):
             match = _DESCRIPTOR.fullmatch(target)
             # A descriptor is duplicated: opened by name, a file that the shell redirected to would be truncated.
-            opened = os.dup(int(match[1] or 2)) if match else os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+            opened = os.dup(int(match[1] or 2)) if match else disk.open_device(target)
         self.stream = CheckedStream(os.fdopen(opened, "wb"), target)
 
     def check(self) -> None:

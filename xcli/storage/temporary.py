@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import tempfile
 import time
 import weakref
 from contextlib import suppress
 
-from xcli.storage.locks import lock_descriptor
+from xcli.storage import disk
 from xcli.storage.streams import write_errors
 
 _PREFIX = "xception-scratch-"
@@ -33,7 +32,8 @@ class TemporaryDirectory:
         parent = tempfile.gettempdir()
         with write_errors(f"{name} (in {parent} until it is whole)"):
             _remove_abandoned(parent)
-            self.path = tempfile.mkdtemp(prefix=_PREFIX)
+            self.path = os.path.join(parent, f"{_PREFIX}{os.urandom(8).hex()}")
+            disk.make_directory(self.path, 0o700)
         self._remover = weakref.finalize(self, _remove, self.path, _lock(self.path))
 
     def close(self) -> None:
@@ -44,18 +44,19 @@ class TemporaryDirectory:
 def _lock(path: str) -> int | None:
     """Locks a directory; returns None if another process holds the lock, or the file system has no locks."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = disk.open_directory(path)
         with suppress(OSError):
-            if lock_descriptor(descriptor):
+            if disk.lock(descriptor):
                 return descriptor
-        os.close(descriptor)
+        disk.close(descriptor)
     return None
 
 
 def _remove(path: str, descriptor: int | None) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        disk.remove_tree(path)
     if descriptor is not None:
-        os.close(descriptor)
+        disk.close(descriptor)
 
 
 def _remove_abandoned(parent: str) -> None:

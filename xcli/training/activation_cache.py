@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.storage.locks import FileLock
 
@@ -68,12 +69,12 @@ class ActivationCache:
         self.folder, self.limit = Path(parent or platformdirs.user_cache_dir("xception"), SUBFOLDER), limit
         self._kept: set[str] = set()
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            disk.make_directories(self.folder.parent)
+            disk.make_directory(self.folder, 0o700)
             if self.folder.is_symlink():
                 raise OSError(errno.ELOOP, "it is a symbolic link")
-            with suppress(FileExistsError), open(self.folder / "CACHEDIR.TAG", "x", encoding="ascii") as file:
-                file.write(_CACHE_TAG)
+            with suppress(FileExistsError), disk.create(self.folder / "CACHEDIR.TAG") as file:
+                file.write(_CACHE_TAG.encode())
         except OSError as error:
             shown = one_line(str(self.folder))
             raise OutputError(f"cannot use the cache {shown}: {error.strerror}; choose another --cache-dir") from error
@@ -90,7 +91,7 @@ class ActivationCache:
         """Marks an entry as used now, and as needed by this run, which therefore does not evict it."""
         self._kept.add(key)
         with suppress(OSError):
-            os.utime(self.folder / key)
+            disk.touch(self.folder / key)
 
     @contextmanager
     def exclusive(self, key: str) -> Iterator[Path]:
@@ -102,12 +103,12 @@ class ActivationCache:
         self._kept.add(key)
         with FileLock(self.folder / f"{key}{LOCK_SUFFIX}"):
             path = self.folder / key
-            with suppress(FileExistsError):
-                path.mkdir()
+            disk.make_directory(path)
             # An empty directory may be an entry whose process was killed before it wrote the marker.
             if not _is_entry(path) and (path.is_symlink() or any(path.iterdir())):
                 raise OutputError(f"{one_line(str(path))} was not made by this program; choose another --cache-dir")
-            (path / MARKER).touch()
+            with suppress(FileExistsError), disk.create(path / MARKER):
+                pass
             yield path
 
     def mark_complete(self, key: str, description: Mapping[str, Any]) -> None:
@@ -157,10 +158,9 @@ class ActivationCache:
                 # An entry that is locked is being written by another process, whatever its date says.
                 if lock.acquire() and _is_entry(path):
                     log.info("cache: removing %s, the least recently used entry", one_line(str(path)))
-                    with suppress(OSError):
-                        (path / ENTRY).unlink()
-                    shutil.rmtree(path, ignore_errors=True)
-                    os.unlink(lock.path)
+                    disk.unlink(path / ENTRY)
+                    disk.remove_tree(path)
+                    disk.unlink(lock.path)
             finally:
                 lock.release()
 

@@ -23,6 +23,7 @@ from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP, LoadedModel
+from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.training.activation_cache import ActivationCache, entry_key
 from xcli.training.augmentation import view_decoder
@@ -158,7 +159,7 @@ class ActivationExtractor:
                     engines = self._start_engines(optimize_for_throughput)
                     errors = self._compute(engines, folder, examples, view, on_images)
                     self.cache.mark_complete(key, {"images": len(examples), "errors": errors})
-                    (folder / PROGRESS).unlink(missing_ok=True)
+                    disk.unlink(folder / PROGRESS)
                     found = self._stored(key, reused=False)
         assert found is not None, "the entry was marked complete"
         self.cache.touch(key)

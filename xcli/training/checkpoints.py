@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
 from xcli.evaluation.report import is_within
 from xcli.models.bundle import BUNDLE_RECIPE
+from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.storage.locks import FileLock
 from xcli.storage.streams import write_errors
@@ -136,7 +136,7 @@ class Checkpoints:
         write_atomically(str(self.folder / STATE), text.encode(), overwrite=True)
         for path in set(self.folder.glob("*.npz")) - {self.folder / name for name in keep}:
             with suppress(OSError):
-                path.unlink()
+                disk.unlink(path)
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(
@@ -245,8 +245,7 @@ def exclusive(paths: RunPaths) -> Iterator[str]:
     _refuse_foreign(folder)
     lock = FileLock(os.path.join(folder, _LOCK))
     with write_errors(folder):
-        with suppress(FileExistsError):
-            os.mkdir(folder)
+        disk.make_directory(folder)
         locked = lock.acquire()
     if not locked:
         raise OutputError(f"{one_line(paths.run)} is being written by {one_line(lock.holder())}; wait until it ends")
@@ -267,14 +266,14 @@ def publish(paths: RunPaths) -> None:
     """
     old = os.path.join(paths.partial, _OLD)
     with write_errors(paths.run):
-        shutil.rmtree(old, ignore_errors=True)
+        disk.remove_tree(old)
         if os.path.lexists(paths.run):
-            os.rename(paths.run.rstrip("/"), old)
-        os.rename(paths.bundle, paths.run.rstrip("/"))
+            disk.rename(paths.run.rstrip("/"), old)
+        disk.rename(paths.bundle, paths.run.rstrip("/"))
     with suppress(OSError):
         _clear(paths.partial)
-        os.unlink(os.path.join(paths.partial, _LOCK))
-        os.rmdir(paths.partial)
+        disk.unlink(os.path.join(paths.partial, _LOCK))
+        disk.remove_directory(paths.partial)
 
 
 def _clear(folder: str) -> None:
@@ -283,6 +282,6 @@ def _clear(folder: str) -> None:
     for name in sorted(names, key=lambda name: name == STATE):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
-            shutil.rmtree(path)
+            disk.remove_tree(path)
         else:
-            os.unlink(path)
+            disk.unlink(path)

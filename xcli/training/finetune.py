@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from xcli.evaluation.report import write_report
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.loader import load_model
 from xcli.sources.splits import TEST, TRAIN, VALIDATION
+from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.tables.formats import write_csv
@@ -170,8 +170,8 @@ class FineTuning:
     def _write_bundle(self, base: BaseModel, weights: Weights, record: dict[str, Any]) -> None:
         folder, labels, size = self.paths.bundle, self.split.labels, self.preprocessing.size
         with write_errors(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            os.mkdir(folder)
+            disk.remove_tree(folder)
+            disk.make_directory(folder)
         weights = {**base.weights, **weights}
         keras_model = build_model(weights, len(labels), size, base.scaling, self.recipe.dropout)
         write_bundle(folder, keras_model, labels, self.preprocessing, record)

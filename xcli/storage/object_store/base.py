@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import filecmp
 import inspect
-import os
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.object_store.errors import ATTEMPTS, StoreError, retry
 from xcli.storage.object_store.state import ByteRange, Content, ListedObject, object_state, too_large
 
@@ -181,7 +181,7 @@ class ObjectStore:
             return filecmp.cmp(copy, local, shallow=False)
         finally:
             with suppress(OSError):
-                os.unlink(copy)
+                disk.unlink(copy)
 
     def unlink(self, *names: str) -> None:
         """Removes objects, if they exist."""
