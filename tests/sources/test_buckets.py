@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import lzma
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.archivefiles import tar_bytes
 from tests.objectstore import ObjectStore, WebServer, forget
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.records import ImageRef
@@ -331,3 +334,21 @@ def test_shards_of_a_bucket_are_those_of_the_directory(tree: Path, mirror: str) 
 def test_a_url_that_names_nothing_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="names no bucket"):
         list_images(SourceOptions(("s3://",)))
+
+
+@pytest.mark.parametrize("extension", ["tar", "tar.xz"])
+def test_hard_links_and_system_folders_in_a_bucket(s3: ObjectStore, extension: str) -> None:
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+    data = tar_bytes([("a.jpg", b"a"), link, ("@eaDir/a.jpg", b"thumbnail")])
+    prefix = s3.prefix()
+    url = s3.put(f"{prefix}x.{extension}", lzma.compress(data) if extension == "tar.xz" else data)
+    refs, skipped = list_all(url)
+    assert [(ref.path, ref.location.read(9)) for ref in refs] == [(f"{url}::a.jpg", b"a"), (f"{url}::b.jpg", b"a")]
+    assert skipped == {"system folder": 1}
+    s3.put(f"{prefix}photos/@eaDir/a.jpg", b"thumbnail")
+    s3.put(f"{prefix}photos/a.jpg", b"a")
+    refs, skipped = list_all(s3.url(f"{prefix}photos"))
+    assert ([ref.key for ref in refs], skipped) == ([b"a.jpg"], {"system folder": 1})
+    refs, skipped = list_all(s3.url(f"{prefix}photos/**/*.jpg"))
+    assert ([ref.key.rpartition(b"/")[2] for ref in refs], skipped) == ([b"a.jpg"], {"system folder": 1})

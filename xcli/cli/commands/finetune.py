@@ -140,10 +140,10 @@ _machine_arguments = options(
 def finetune(ctx: click.Context, /, **values: Any) -> int:
     """Train a classifier on labelled images. The frozen part of the network is computed only once.
 
-    DATA is a directory with a folder for each class; or a directory with train/ and validation/ (or val/), each with a
-    folder for each class; or a manifest (CSV or Parquet) with the columns path and label, and optionally split. If
-    there is a test part, it is only used to report figures at the end. Images that cannot be read are left out and
-    listed.
+    DATA is a directory with a folder for each class; or a directory with train/ and validation/ (or val/, valid/,
+    dev/), each with a folder for each class; or a manifest (CSV or Parquet) with the columns path and label, and
+    optionally split. If there is a test part, it is only used to report figures at the end. Images that cannot be read
+    are left out and listed.
 
     RUN/ holds the model (model.keras takes raw pixels and loads in plain Keras), its labels and preprocessing
     (labels.json, run.json), metrics.json, history.csv and .png, confusion_matrix.csv and .png, per_class.csv,
