@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, TiffImagePlugin, features
 
 from tests.imagefiles import (
     bomb,
@@ -29,6 +29,7 @@ from tests.imagefiles import (
     png_chunk,
     texture,
     tiff,
+    turned,
 )
 from tests.images.pixels import PICTURE, SOUND, difference, needs_avif, needs_heif, pixels, reason
 from tests.memory import frugality
@@ -106,6 +107,48 @@ def test_first_frame_of_a_png_whose_still_is_not_of_the_animation() -> None:
     frames = [PICTURE.rotate(90, expand=False), PICTURE.rotate(180)]
     data = encode(PICTURE, "PNG", save_all=True, default_image=True, append_images=frames)
     assert difference(pixels(data), PICTURE) == 0
+
+
+def tiff_of(*pages: tuple[Image.Image, dict[int, Any]]) -> bytes:
+    """A TIFF of pages with tags of their own."""
+    buffer = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(buffer, new=True) as writer:
+        for image, tags in pages:
+            image.copy().save(writer, "TIFF", tiffinfo=tags)
+            writer.newFrame()
+    return buffer.getvalue()
+
+
+THUMBNAIL = PICTURE.rotate(180).resize((16, 12))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [(THUMBNAIL, {254: 1})],
+        [(THUMBNAIL, {255: 2})],
+        [(THUMBNAIL, {254: 1}), (PICTURE.rotate(180), {254: 1})],
+        [(PICTURE.convert("1"), {254: 4})],
+        [],
+    ],
+)
+def test_full_page_of_a_tiff_behind_reduced_ones_and_masks(first: list[Any]) -> None:
+    data = tiff_of(*first, (PICTURE, {}), (PICTURE.rotate(180), {}), (THUMBNAIL, {254: 1}))
+    assert open_image(data).size == PICTURE.size
+    assert difference(pixels(data), PICTURE) == 0
+    with pytest.raises(ImageError, match="64x48 is more than --max-pixels"):
+        open_image(data, PICTURE.width * PICTURE.height - 1)
+
+
+def test_orientation_is_that_of_the_full_page() -> None:
+    pages = [(THUMBNAIL, {254: 1}), (turned(PICTURE, 6), {254: 0, 274: 6})]
+    assert difference(pixels(tiff_of(*pages)), PICTURE) == 0
+
+
+def test_a_tiff_of_reduced_pages_only_gives_the_first() -> None:
+    data = tiff_of((THUMBNAIL, {254: 1}), (PICTURE, {254: 1}))
+    assert difference(pixels(data, THUMBNAIL.size), THUMBNAIL) == 0
+    assert difference(pixels(tiff_of((PICTURE, {254: 2})), PICTURE.size), PICTURE) == 0
 
 
 @needs_heif

@@ -12,12 +12,14 @@ from typing import IO, TYPE_CHECKING
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import HEAD_BYTES, announced_length, describe_other, sniff
+from xcli.images.metadata import without_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
 
 DEFAULT_MAX_PIXELS = 178_000_000
 
@@ -25,6 +27,8 @@ MAX_SCANS = 500
 """Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
 
 _ORIENTATION_TAG = 0x0112
+_NEW_SUBFILE_TYPE_TAG, _REDUCED_OR_MASK = 254, 0b101
+_SUBFILE_TYPE_TAG, _REDUCED = 255, 2
 
 
 @cache
@@ -96,6 +100,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
         how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
         raise ImageError("unsupported", f"{kind} files need {how}")
     from PIL import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
     # Pillow's own limit, which refuses twice its value, still guards what Pillow allocates while it opens a file (such
     # as the frame of a GIF). It belongs to the whole process, so it is only ever raised, and only where it is too low.
@@ -103,13 +108,38 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
         image = decoders[kind](io.BytesIO(data))
+        if isinstance(image, TiffImageFile):
+            _to_full_page(image)
     except Exception as error:
+        rest = without_metadata(data, kind)
+        if rest is not None:
+            return open_image(rest, max_pixels)
         raise explain_decode_error(error, data, kind) from error
     width, height = image.size
     if width * height > max_pixels:
         image.close()
         raise ImageError("too-large", f"{width}x{height} is more than --max-pixels {max_pixels:,}")
     return image
+
+
+def _to_full_page(image: TiffImageFile) -> None:
+    """Moves to the first page of a TIFF that is neither a reduced copy nor a mask; where there is none, stays."""
+    number = 0
+    while _is_auxiliary(image.tag_v2):
+        number += 1
+        try:
+            image.seek(number)
+        except EOFError:
+            image.seek(0)
+            break
+    # Of another type, it would stop Pillow from reading the orientation.
+    if not isinstance(image.info.get("xmp", b""), bytes | str):
+        del image.info["xmp"]
+
+
+def _is_auxiliary(tags: Mapping[int, object]) -> bool:
+    kind = tags.get(_NEW_SUBFILE_TYPE_TAG, 0)
+    return tags.get(_SUBFILE_TYPE_TAG) == _REDUCED or (isinstance(kind, int) and bool(kind & _REDUCED_OR_MASK))
 
 
 _ZERO_TAIL = bytes(64)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image, orientation_of
-from xcli.images.formats import MAX_FILE_BYTES
+from xcli.images.formats import HEAD_BYTES, MAX_FILE_BYTES, sniff
+from xcli.images.metadata import without_metadata
 from xcli.images.rgb import to_rgb
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
     except ImageError:
         raise
     except Exception as error:
+        rest = without_metadata(data, sniff(data[:HEAD_BYTES]) or "")
+        if rest is not None:
+            return decode_image(rest, preprocessing)
         raise explain_decode_error(error, data) from error
 
 
