@@ -18,7 +18,7 @@ from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.selection import shard_of
 from xcli.tables.formats import create_table
-from xcli.tables.provenance import METADATA_KEY, write_meta
+from xcli.tables.provenance import META_SUFFIX, METADATA_KEY, meta_text
 from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -105,7 +105,8 @@ def write(path: Path | str, batch: pa.RecordBatch, made: dict[str, Any], *, meta
     with create_table(format, str(path), batch.schema, metadata, overwrite=True) as sink:
         sink.write(batch)
     if meta:
-        write_meta(str(path), made | {"command_line": "xception", "images": counts_of(batch).as_dict()})
+        content = meta_text(made | {"command_line": "xception", "images": counts_of(batch).as_dict()})
+        Path(f"{path}{META_SUFFIX}").write_bytes(content)
     return str(path)
 
 

@@ -41,10 +41,6 @@ def test_names_in_a_store(s3: ObjectStore) -> None:
     assert parse_target(f"{folder}/new/") == Directory(f"{folder}/new/")
     assert (File(url).exists(), File(url).is_finished(), File(url[:-1]).exists()) == (True, True, False)
     assert File(url).real_name == url
-    s3.put(f"{url.split('/', 3)[3]}.meta.json", b"{}")
-    File(url).remove_meta()
-    File(url).remove_meta()
-    assert not File(f"{url}.meta.json").exists()
 
 
 def test_one_file_by_two_names(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from xcli.tables.provenance import (
     differences,
     provenance_metadata,
     provenance_of,
-    write_meta,
 )
 
 if TYPE_CHECKING:
@@ -204,8 +203,15 @@ def merge(
     with create_table(format, target, shards.schema, provenance_metadata(shards.provenance), overwrite) as output:
         for batch in batches:
             output.write(batch)
-    total = _total(shards.readers, counts, listing)
-    meta = {
+        total = _total(shards.readers, counts, listing)
+        output.record(shards.provenance | _merge_meta(shards, counts, total, started, command_line))
+    return Merged(total, len(shards.readers), ordered=listing is not None)
+
+
+def _merge_meta(
+    shards: Shards, counts: Sequence[RunCounts], total: RunCounts, started: datetime, command_line: str | None
+) -> dict[str, Any]:
+    return {
         "command_line": command_line,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -215,8 +221,6 @@ def merge(
         ],
         "images": total.as_dict(),
     }
-    write_meta(target, shards.provenance | meta)
-    return Merged(total, len(shards.readers), ordered=listing is not None)
 
 
 def _incomplete(readers: Sequence[TableReader]) -> str | None:

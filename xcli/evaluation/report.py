@@ -12,6 +12,7 @@ from xcli.core.text import one_line
 from xcli.evaluation.metrics import FIGURES, Metrics
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.staging import Staging
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.csv import CsvWriter
@@ -84,9 +85,10 @@ def write_report(
     with write_errors(folder):
         disk.make_directories(folder)
     files: list[AtomicFile] = []
+    staging = Staging(os.path.join(folder, "report"))
     try:
         for name, content in _contents(metrics, predictions, extra or {}):
-            files.append(AtomicFile(os.path.join(folder, name), overwrite))
+            files.append(AtomicFile(os.path.join(folder, name), overwrite, staging))
             if isinstance(content, bytes):
                 files[-1].stream.write(content)
                 continue
@@ -98,6 +100,8 @@ def write_report(
         for file in files:
             file.discard()
         raise
+    finally:
+        staging.close()
 
 
 def _contents(

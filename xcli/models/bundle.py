@@ -79,7 +79,7 @@ def write_bundle(
 
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(str(path), text.encode("utf-8", "backslashreplace"), overwrite=True)
+    write_atomically(str(path), text.encode("utf-8", "backslashreplace"))
 
 
 def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | None]:

@@ -11,16 +11,15 @@ determines the order in which FILE gets their rows.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
-from xcli.core.text import one_line
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.outputs.resume import state_columns, state_fields
-from xcli.storage.directories import Folder, open_folder
-from xcli.storage.locks import HOLDER
+from xcli.storage.directories import PrivateFolder, open_folder
+from xcli.storage.staging import FILES, SUFFIX
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from xcli.core.records import FileState
 
 log = logging.getLogger("xcli")
-
-SUFFIX = ".partial"
 
 
 class PartialFile(Parts):
@@ -46,7 +43,7 @@ class PartialFile(Parts):
         OutputError: another process writes the file, or the folder cannot be made or has other files.
     """
 
-    own_files = re.compile(r"(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|lock")
+    own_files = FILES
     part_files = re.compile(r"part-([0-9]{5,})\.arrow")
 
     def __init__(
@@ -57,8 +54,7 @@ class PartialFile(Parts):
         part_rows: int = DEFAULT_PART_ROWS,
         part_seconds: float = DEFAULT_PART_SECONDS,
     ) -> None:
-        folder = open_folder(target + SUFFIX)
-        _check_content(folder)
+        folder = open_folder(target + SUFFIX) if is_url(target) else PrivateFolder(target)
         super().__init__(target, folder, part_rows, part_seconds)
         self._writer: Any = None
         self._part = self._scratch = ""
@@ -92,23 +88,3 @@ class PartialFile(Parts):
         writer, self._writer = self._writer, None
         writer.close()
         self._folder.publish(self._scratch, self._part, keep=True)
-
-
-def _check_content(folder: Folder) -> None:
-    """Raises OutputError if the folder is a link or has other files; changes nothing."""
-    if not folder.remote and not os.path.lexists(folder.name):
-        return
-    problem = "" if folder.remote or not os.path.islink(folder.name) else "is a symbolic link"
-    if not problem:
-        names = folder.names()
-        foreign = [name for name in names if not PartialFile.own_files.fullmatch(name)]
-        holder = folder.read("lock") if "lock" in names else None
-        if foreign:
-            problem = f"contains {one_line(foreign[0])}"
-        elif holder and not holder.startswith(HOLDER):
-            problem = "contains a file called lock"
-    if problem:
-        raise OutputError(
-            f"{one_line(folder.name)} {problem}, which is not from an unfinished run. Move it, or use another -o: "
-            "finished rows are kept under that name during a run"
-        )

@@ -24,8 +24,9 @@ from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder, key_of
 from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings
+from xcli.storage.staging import Staging
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
-from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta, write_meta
+from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta
 from xcli.tables.schema import split_features
 
 if TYPE_CHECKING:
@@ -144,9 +145,14 @@ class _Saver:
     def keep(self, target: File | Directory) -> float | None:
         """Saves the rows of a file or a directory; see the function `save`."""
         started = datetime.now(UTC)
-        earlier = None if self.output.overwrite else target.finished_run()
         self.keeps_rows = True
-        with self._open_parts(target) as parts:
+        second = self.options.features_file()
+        with ExitStack() as stack:
+            parts = stack.enter_context(self._open_parts(target))
+            if second is not None and not second.remote:
+                stack.callback(Staging(second.name).close)
+            # Not before: an earlier process may have been killed while its output got its name.
+            earlier = None if self.output.overwrite else target.finished_run()
             schema = self.run.start(self._pinned_batch_size(parts, earlier))
             fingerprint = self._fingerprint(schema)
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
@@ -158,7 +164,8 @@ class _Saver:
                 return None
             tables = self._tables(target, schema)
             for table in tables:
-                check_output(table.format, table.file.name, self._may_replace(table, digest(fingerprint)))
+                replaces = self._may_replace(table, digest(fingerprint))
+                check_output(table.format, table.file.name, replaces, exclusive=True)
             parts.begin(fingerprint)
             if parts.rows:
                 log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
@@ -250,9 +257,6 @@ class _Saver:
         """Writes the files of a run from its parts, and makes them appear together."""
         import pyarrow as pa
 
-        # `.meta.json` appears before a new file: a run that is killed in between has not finished, and is continued.
-        # It must never be beside an old file, so if a file is replaced, `.meta.json` appears after it.
-        replaced = [table for table in tables if self.output.overwrite and table.file.exists()]
         with ExitStack() as stack:
             sinks: list[TableOutput] = []
             for table in tables:
@@ -273,21 +277,11 @@ class _Saver:
                 for table, sink in zip(tables, sinks, strict=True):
                     sink.write(batch.select(table.columns))
             self.run.report.check(rows)
-            for table in tables:
-                if table in replaced:
-                    table.file.remove_meta()
-                else:
-                    self._write_meta(table, meta)
-            try:
-                TableOutput.close(sinks)
-            except BaseException:
-                for table in tables:
-                    with suppress(OutputError):
-                        table.file.remove_meta()
-                raise
+            for table, sink in zip(tables, sinks, strict=True):
+                csv_safe = {"csv_safe": True} if self._escapes_formulas(table.format) else {}
+                sink.record(meta | csv_safe)
+            TableOutput.close(sinks)
             stack.pop_all()
-            for table in replaced:
-                self._write_meta(table, meta)
 
     def _tables(self, target: File | Directory, schema: pa.Schema) -> list[_Table]:
         """Returns the files to write at the end; none for a directory."""
@@ -308,10 +302,6 @@ class _Saver:
 
     def _escapes_formulas(self, format: str) -> bool:
         return self.options.csv_safe and format in CSV_SAFE_FORMATS
-
-    def _write_meta(self, table: _Table, meta: dict[str, Any]) -> None:
-        csv_safe = {"csv_safe": True} if self._escapes_formulas(table.format) else {}
-        write_meta(table.file.name, meta | csv_safe, exclusive=True)
 
 
 def say_finished(target: KeptTarget, options: SaveOptions) -> None:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
-from xcli.storage import disk
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.streams import is_direct, write_errors
+from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.formats import format_from_name
 from xcli.tables.provenance import DATASET_META, META_SUFFIX, SUCCESS, read_meta
@@ -130,18 +129,6 @@ class File(KeptTarget):
             return open_writable_store(self.name).exists()
         return os.path.lexists(self.name)
 
-    def remove_meta(self) -> None:
-        """Removes `.meta.json`, if it is there.
-
-        Raises:
-            OutputError: it cannot be removed.
-        """
-        if self.remote:
-            open_writable_store(self.meta_name).unlink("")
-            return
-        with write_errors(self.meta_name):
-            disk.unlink(self.meta_name)
-
 
 @dataclass(frozen=True, slots=True)
 class Directory(KeptTarget):
@@ -183,6 +170,11 @@ def parse_target(name: str | None) -> Target:
         return Directory(name)
     if is_url(name):
         return Directory(name) if open_writable_store(name).has_below() else File(name)
+    if os.path.islink(name) and os.path.isdir(name) and os.path.splitext(name)[1]:
+        where = one_line(os.path.realpath(name))
+        raise UsageError(
+            f"{name!r} is a link to the directory {where}; add a slash to write parts there, or give a file"
+        )
     return Directory(name) if os.path.isdir(name) else File(name)
 
 

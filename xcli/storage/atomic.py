@@ -1,24 +1,32 @@
 """Files and objects that appear whole or not at all, under their final name only when they are complete.
 
 A caller opens a file with `open_output`, writes to its `stream`, then calls `commit` on all files that belong together;
-if anything fails before that, it calls `discard`. `write_atomically` does all of it for content in memory.
+if anything fails before that, it calls `discard`.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import OutputError, OutputExistsError, UsageError
+from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
-from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.object_store import open_writable_store
+from xcli.storage.staging import (
+    PUBLISH,
+    Staged,
+    Staging,
+    check_directory,
+    exists_error,
+    final_path,
+    publish,
+    replace_file,
+)
 from xcli.storage.streams import CheckedStream, DirectFile, WritableFile, is_direct, write_error, write_errors
-from xcli.storage.temporary import TemporaryDirectory, unique_name
+from xcli.storage.temporary import TemporaryDirectory
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -26,91 +34,78 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-
 # From this size on s3fs may upload in several parts, which an interrupted upload leaves behind.
 _MULTIPART_BYTES = 50 * 2**20
 
 
 class AtomicFile(WritableFile):
-    """A regular file that has a hidden name in the same directory until it is published.
+    """A regular file that is in a private directory (`xcli.storage.staging`) until it is published.
 
     A symbolic link is kept: the file it points to is replaced. The constructor raises OutputError when the name is
-    taken or its directory cannot be written to.
+    taken, another process writes the output, or its directory cannot be written to.
 
     Args:
         target: the final name.
         overwrite: whether a file of that name may be replaced, even one that appears before `publish`.
-        exclusive: the caller guarantees that no other process writes this file. Its hidden name is then always the
-            same, so that the next run overwrites the file that a killed process left.
+        staging: the private directory of the output to which the file belongs, which stays locked; without it the file
+            is an output of its own.
     """
 
-    def __init__(self, target: str, overwrite: bool = False, *, exclusive: bool = False) -> None:
+    def __init__(self, target: str, overwrite: bool = False, staging: Staging | None = None) -> None:
         self.name = target
         self._overwrite = overwrite
-        self._final = os.path.realpath(target) if os.path.islink(target) else target
-        directory, base = os.path.split(self._final)
-        self._directory = directory or os.curdir
-        if not os.path.isdir(self._directory):
-            shown = one_line(self._directory)
-            is_file = os.path.exists(self._directory)
-            reason = f"{shown} is not a directory" if is_file else f"no such directory: {shown}, create it first"
-            raise write_error(target, reason)
+        self._final = final_path(target)
+        check_directory(target)
         self.check()
-        # Cut, so that a name of the greatest length that the file system allows can still be written.
-        short = os.fsdecode(os.fsencode(base)[:200])
-        hidden = f".{short}.partial.tmp" if exclusive else f".{unique_name(short)}.tmp"
-        self._temporary = os.path.join(self._directory, hidden)
-        self._created = False
-        with write_errors(target):
-            if exclusive:
-                disk.unlink(self._temporary)
-            self.stream = CheckedStream(disk.create(self._temporary), target)
+        self._owned = None if staging else Staging(target)
+        self._staging = staging or self._owned
+        assert self._staging is not None
+        try:
+            with write_errors(target):
+                path = self._staging.new_file()
+                self.stream = CheckedStream(disk.create(path), target)
+        except BaseException:
+            self._close()
+            raise
+        self.staged = Staged(path, self._final, overwrite, target)
+        self._published = False
 
     def check(self) -> None:
         if os.path.isdir(self._final):
             raise write_error(self.name, "it is a directory; give the name of a file")
         if not self._overwrite and os.path.lexists(self._final):
-            raise _exists_error(self.name)
+            raise exists_error(self.name)
 
     def prepare(self) -> None:
         self.stream.sync()
         self.stream.close()
 
     def publish(self) -> None:
-        with write_errors(self.name):
-            if self._overwrite:
-                disk.rename(self._temporary, self._final)
-            else:
-                self._link()
-            disk.sync_directory(self._directory)
+        publish([self.staged])
+        self.mark_published()
 
-    def _link(self) -> None:
-        """Renames without ever replacing: unlike a check before a rename, this leaves other processes no gap."""
-        try:
-            disk.link(self._temporary, self._final)
-        except FileExistsError:
-            raise _exists_error(self.name) from None
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            self.check()
-            disk.rename(self._temporary, self._final)
-            self._created = True
-        else:
-            self._created = True
-            disk.unlink(self._temporary)
+    def mark_published(self) -> None:
+        """Ends the use of the private directory by a file that has its name."""
+        self._published = True
+        self._close()
 
     def discard(self) -> None:
         self.stream.drop()
-        with suppress(OSError):
-            disk.unlink(self._temporary)
+        # While a publication is to be completed, its files stay.
+        if not os.path.lexists(os.path.join(os.path.dirname(self.staged.staged), PUBLISH)):
+            with suppress(OSError):
+                disk.unlink(self.staged.staged)
+        self._close()
 
     def withdraw(self) -> None:
         self.discard()
-        if self._created:
+        if self._published and not self._overwrite:
             with suppress(OSError):
                 disk.unlink(self._final)
+
+    def _close(self) -> None:
+        if self._owned is not None:
+            self._owned.close()
 
 
 class ObjectFile(WritableFile):
@@ -135,7 +130,7 @@ class ObjectFile(WritableFile):
 
     def check(self) -> None:
         if self._store.exists() and not self._overwrite:
-            raise _exists_error(self.name)
+            raise exists_error(self.name)
 
     def prepare(self) -> None:
         self.stream.flush()
@@ -147,7 +142,7 @@ class ObjectFile(WritableFile):
             if os.path.getsize(self._temporary) >= _MULTIPART_BYTES:
                 self._store.abort_uploads("")  # what an earlier process left, which was killed at this point
             if not self._store.upload(self._temporary, "", create=not self._overwrite):
-                raise _exists_error(self.name)
+                raise exists_error(self.name)
             self._created = not self._overwrite
             self._directory.close()
 
@@ -164,7 +159,7 @@ class ObjectFile(WritableFile):
                 log.info("%s", error)
 
 
-def open_output(target: str | None, overwrite: bool, *, exclusive: bool = False) -> WritableFile:
+def open_output(target: str | None, overwrite: bool, staging: Staging | None = None) -> WritableFile:
     """Opens a file, FIFO, device, descriptor, URL, or standard output (None or `-`) for writing; see `AtomicFile`.
 
     Raises:
@@ -175,46 +170,48 @@ def open_output(target: str | None, overwrite: bool, *, exclusive: bool = False)
         raise UsageError("the name of the output is empty; give a file, or - for standard output")
     if target is None or is_direct(target):
         return DirectFile(target)
-    return _open_atomic(target, overwrite, exclusive)
-
-
-def _open_atomic(target: str, overwrite: bool, exclusive: bool) -> WritableFile:
     if is_url(target):
         return ObjectFile(target, overwrite)
-    return AtomicFile(target, overwrite, exclusive=exclusive)
+    return AtomicFile(target, overwrite, staging)
 
 
 def commit(files: Sequence[WritableFile]) -> None:
     """Makes files that belong together appear, in this order; all are complete before the first one is published.
 
     Raises:
-        OutputError: one could not be written. Those that are new were removed again; those that replaced another
-            file remain.
+        OutputError: one could not be written. Then none of the files of a disk appears (see `publish`); objects that
+            are new were removed again, those that replaced another one remain.
     """
     for file in files:
         file.prepare()
     for file in files:
         file.check()
-    started: list[WritableFile] = []
-    try:
-        for file in files:
-            started.append(file)
-            file.publish()
-    except BaseException:
-        for file in started:
-            file.withdraw()
-        raise
+    local = [file for file in files if isinstance(file, AtomicFile)]
+    with defer_signals():
+        if len(local) == len(files):
+            publish([file.staged for file in local])
+            for file in local:
+                file.mark_published()
+            return
+        started: list[WritableFile] = []
+        try:
+            for file in files:
+                started.append(file)
+                file.publish()
+        except BaseException:
+            for file in started:
+                file.withdraw()
+            raise
 
 
-def write_atomically(target: str, data: bytes | memoryview, *, overwrite: bool, exclusive: bool = False) -> None:
-    """Writes a file or an object that appears whole or not at all, or raises OutputError; see `AtomicFile`."""
-    file = _open_atomic(target, overwrite, exclusive)
-    try:
-        file.stream.write(data)
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
+def write_atomically(path: str, data: bytes | memoryview) -> None:
+    """Writes or replaces a local file in a directory that no other process writes to; see `replace_file`.
+
+    Raises:
+        OutputError: that fails; the older file is still there.
+    """
+    with write_errors(path):
+        replace_file(path, data)
 
 
 def rename_durably(source: str, target: str) -> None:
@@ -222,7 +219,3 @@ def rename_durably(source: str, target: str) -> None:
     disk.sync_file(source)
     disk.rename(source, target)
     disk.sync_directory(os.path.dirname(target))
-
-
-def _exists_error(name: str) -> OutputExistsError:
-    return OutputExistsError(f"{one_line(name)} exists; pass --overwrite to replace it")

@@ -21,6 +21,7 @@ from xcli.storage import disk
 from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
+from xcli.storage.staging import lock_directory, recover, staging_path
 from xcli.storage.streams import write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
 from xcli.storage.urls import is_url
@@ -126,7 +127,10 @@ class LocalFolder(Folder):
 
     def make(self) -> bool:
         with write_errors(self.name):
-            return disk.make_directory(self.name)
+            made = disk.make_directory(self.name)
+            if made:
+                disk.sync_directory(os.path.dirname(self.name))
+            return made
 
     def names(self) -> list[str]:
         with write_errors(self.name):
@@ -167,9 +171,12 @@ class LocalFolder(Folder):
             raise
 
     def unlink(self, *names: str) -> None:
-        for name in names:
-            with write_errors(self.name):
+        with write_errors(self.name):
+            for name in names:
                 disk.unlink(self._path(name))
+            if names:
+                # What vouches for files is removed before them or after them, and that order is to survive a power cut.
+                disk.sync_directory(self.name)
 
     def lock(self, name: str, target: str) -> None:
         lock = FileLock(self._path(name))
@@ -193,6 +200,21 @@ class LocalFolder(Folder):
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         return map(call, names)
+
+
+class PrivateFolder(LocalFolder):
+    """The private directory of an output on a disk (`xcli.storage.staging`)."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(staging_path(target))
+
+    def lock(self, name: str, target: str) -> None:
+        self._lock = lock_directory(self.name, target)
+        try:
+            recover(self.name, target)
+        except BaseException:
+            self.unlock()
+            raise
 
 
 class RemoteFolder(Folder):

@@ -5,6 +5,7 @@ A format is one module that ends in its `Format`; it is registered by its entry 
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
 from xcli.core.text import one_line
-from xcli.storage.atomic import commit, open_output
+from xcli.storage.atomic import commit, open_output, write_atomically
 from xcli.storage.directories import Folder, open_folder
+from xcli.storage.object_store import open_writable_store
+from xcli.storage.staging import Staging, check_directory
 from xcli.storage.streams import WritableFile, is_direct
 from xcli.storage.urls import is_url, scheme_of
 from xcli.tables.csv import CSV
 from xcli.tables.jsonl import JSONL
 from xcli.tables.npy import NPY
 from xcli.tables.parquet import PARQUET, DatasetReader, is_part
-from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCESS
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCESS, meta_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,8 +63,10 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
 class TableOutput:
     """A table writer and its files; as a context manager it makes them appear at a normal end only."""
 
+    target: str | None
     writer: TableWriter
-    files: Sequence[WritableFile]
+    files: list[WritableFile]
+    staging: Staging | None
 
     @staticmethod
     def close(outputs: Sequence[TableOutput]) -> None:
@@ -69,6 +74,29 @@ class TableOutput:
         for output in outputs:
             output.writer.close()
         commit([file for output in outputs for file in output.files])
+        for output in outputs:
+            output._release()
+
+    def record(self, meta: Mapping[str, Any]) -> None:
+        """Adds `FILE.meta.json`, which appears with the table; standard output, pipes and devices get none.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.target is not None and not is_direct(self.target):
+            file = open_output(self.target + META_SUFFIX, True, self.staging)
+            file.stream.write(meta_text(meta))
+            if is_url(self.target) and open_writable_store(self.target).exists():
+                # Objects appear one by one, and it must never be beside an old table.
+                open_writable_store(file.name).unlink("")
+                self.files.append(file)
+            else:
+                # A process that is killed in between has not finished, and is continued.
+                self.files.insert(0, file)
+
+    def _release(self) -> None:
+        if self.staging is not None:
+            self.staging.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Writes a batch; raises OutputError if that fails, and BrokenPipeError if the reader of a pipe has gone."""
@@ -84,6 +112,7 @@ class TableOutput:
         finally:
             for file in self.files:
                 file.discard()
+            self._release()
 
     def __enter__(self) -> TableOutput:
         return self
@@ -120,27 +149,44 @@ def create_table(
         raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
     name = "-" if target is None else target
     with ExitStack() as stack:
+        staging = _staging(target, locked=exclusive)
+        if staging is not None:
+            stack.callback(staging.close)
         files = []
         for suffix in kind.suffixes:
-            files.append(open_output(name + suffix, overwrite, exclusive=exclusive))
+            files.append(open_output(name + suffix, overwrite, staging))
             stack.callback(files[-1].discard)
         companion = files[1].stream if len(files) > 1 else None
         writer = kind.writer(files[0].stream, schema, metadata, companion=companion, escape_formulas=escape_formulas)
         stack.pop_all()
     # The companion appears first: whoever sees the array can rely on the table that explains its rows.
-    return TableOutput(writer, files[::-1])
+    return TableOutput(target, writer, files[::-1], staging)
 
 
-def check_output(format: str, target: str | None, overwrite: bool) -> None:
+def _staging(target: str | None, *, locked: bool) -> Staging | None:
+    """Returns the private directory of a file on a disk; None for other targets."""
+    if target is None or is_direct(target) or is_url(target):
+        return None
+    if not locked:
+        check_directory(target)
+    return Staging(target, locked=locked)
+
+
+def check_output(format: str, target: str | None, overwrite: bool, *, exclusive: bool = False) -> None:
     """Raises what `create_table` would raise for this target, before a model is loaded in vain."""
     kind = _format_for(format, target)
     if is_direct(target):
         if target in ("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"):
             raise UsageError("standard error is for messages; give a file with -o, or - for standard output")
         return
-    open_output(f"{target}{META_SUFFIX}", overwrite=True).discard()
-    for suffix in kind.suffixes:
-        open_output(f"{target}{suffix}", overwrite).discard()
+    staging = _staging(target, locked=exclusive)
+    try:
+        open_output(f"{target}{META_SUFFIX}", True, staging).discard()
+        for suffix in kind.suffixes:
+            open_output(f"{target}{suffix}", overwrite, staging).discard()
+    finally:
+        if staging is not None:
+            staging.close()
 
 
 def _format_for(format: str, target: str | None) -> Format:
@@ -219,9 +265,15 @@ def _cannot_open(name: str, error: Exception) -> SourceError:
 
 
 def write_csv(folder: str | os.PathLike[str], name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes, or replaces, a CSV file of any columns, values by name; raises OutputError where it cannot."""
+    """Writes, or replaces, a CSV file of any columns, values by name, in a directory that nobody else writes to.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     import pyarrow as pa
 
-    rows = pa.RecordBatch.from_pydict(columns)
-    with create_table("csv", os.path.join(folder, name), rows.schema, {}, True) as output:
-        output.write(rows)
+    rows, text = pa.RecordBatch.from_pydict(columns), io.BytesIO()
+    table = CSV.writer(text, rows.schema, {})
+    table.write(rows)
+    table.close()
+    write_atomically(os.path.join(folder, name), text.getbuffer())

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
-from xcli.storage.atomic import write_atomically
-from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -80,18 +78,11 @@ def run_meta(
     }
 
 
-def write_meta(target: str | None, meta: Mapping[str, Any], *, exclusive: bool = False) -> str | None:
-    """Writes or replaces the `FILE.meta.json` of the finished FILE `target`; raises OutputError where it cannot.
-
-    Returns its name, or None for standard output, pipes and devices, which get no such file.
-    """
-    if target is None or is_direct(target):
-        return None
-    name = target + META_SUFFIX
+def meta_text(meta: Mapping[str, Any]) -> bytes:
+    """Returns the content of a `FILE.meta.json`."""
     text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     # An undecodable byte of the command line is a lone surrogate, which this turns into its JSON escape.
-    write_atomically(name, text.encode("utf-8", "backslashreplace"), overwrite=True, exclusive=exclusive)
-    return name
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_meta(name: str) -> dict[str, Any] | None:

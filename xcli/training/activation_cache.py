@@ -114,7 +114,7 @@ class ActivationCache:
     def mark_complete(self, key: str, description: Mapping[str, Any]) -> None:
         """Writes the description of an entry, whose other files must be on disk."""
         text = json.dumps(description, indent=1)
-        write_atomically(str(self.folder / key / ENTRY), text.encode(), overwrite=True, exclusive=True)
+        write_atomically(str(self.folder / key / ENTRY), text.encode())
 
     def reserve(self, keys: Collection[str], size: int) -> None:
         """Makes room for the `size` bytes of all entries of this run by evicting those used least recently.

@@ -268,4 +268,4 @@ def _write_progress(folder: Path, arrays: Sequence[Any], done: int, errors: dict
     for array in arrays:
         array.flush()
     text = json.dumps({"done": done, "errors": errors})
-    write_atomically(str(folder / PROGRESS), text.encode(), overwrite=True, exclusive=True)
+    write_atomically(str(folder / PROGRESS), text.encode())

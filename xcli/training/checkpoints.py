@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.evaluation.report import is_within
 from xcli.models.bundle import BUNDLE_RECIPE
@@ -39,7 +40,7 @@ STATE = "state.json"
 
 _LOCK, _BUNDLE, _OLD = ".lock", "bundle", "old"
 _FILE = r"(?:state\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
-_OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|\.lock|bundle|old")
+_OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|{_FILE}\.tmp|\.lock|bundle|old")
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class Checkpoints:
 
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        write_atomically(str(self.folder / name), buffer.getbuffer(), overwrite=True)
+        write_atomically(str(self.folder / name), buffer.getbuffer())
 
     def commit(self, state: Mapping[str, Any], keep: set[str]) -> None:
         """Replaces the state, which is in JSON's types, and removes the files of arrays that are not in `keep`.
@@ -133,7 +134,7 @@ class Checkpoints:
             OutputError: it cannot be written.
         """
         text = json.dumps({"settings": self.settings, "state": state}, indent=1)
-        write_atomically(str(self.folder / STATE), text.encode(), overwrite=True)
+        write_atomically(str(self.folder / STATE), text.encode())
         for path in set(self.folder.glob("*.npz")) - {self.folder / name for name in keep}:
             with suppress(OSError):
                 disk.unlink(path)
@@ -265,11 +266,18 @@ def publish(paths: RunPaths) -> None:
         OutputError: it cannot be renamed.
     """
     old = os.path.join(paths.partial, _OLD)
-    with write_errors(paths.run):
+    run = paths.run.rstrip("/")
+    with defer_signals(), write_errors(paths.run):
         disk.remove_tree(old)
-        if os.path.lexists(paths.run):
-            disk.rename(paths.run.rstrip("/"), old)
-        disk.rename(paths.bundle, paths.run.rstrip("/"))
+        if os.path.lexists(run):
+            disk.rename(run, old)
+        try:
+            disk.rename(paths.bundle, run)
+        except OSError:
+            if os.path.lexists(old):
+                disk.rename(old, run)
+            raise
+        disk.sync_directory(os.path.dirname(run))
     with suppress(OSError):
         _clear(paths.partial)
         disk.unlink(os.path.join(paths.partial, _LOCK))

@@ -181,7 +181,7 @@ class FineTuning:
 
         folder, rows = self.paths.bundle, [asdict(row) for row in state.rows]
         write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
-        write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows), overwrite=True)
+        write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows))
         images = [(one.sample.ref.path, one.sample.label, one.split) for one in self.split.examples]
         write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True)))
 

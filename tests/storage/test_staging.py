@@ -1,0 +1,199 @@
+"""Files that belong together get their names all or none, whatever fails and whenever a process dies."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xcli.core.errors import OutputError
+from xcli.storage import disk
+from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.staging import Staging, check_ownership, staging_path
+
+NAMES = ["other/f.npy", "out.csv.meta.json", "out.csv"]
+CALLS = "open write fsync truncate lock rename link unlink mkdir rmdir listdir".split()
+
+
+class Faulty(disk.System):
+    """Does something at one call, counted from 0."""
+
+    def __init__(self, number: int, act: Any) -> None:
+        self.number, self.act, self.calls = number, act, 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in CALLS:
+            return found
+
+        def call(*args: Any) -> Any:
+            self.calls += 1
+            if self.calls - 1 == self.number:
+                self.act()
+            return found(*args)
+
+        return call
+
+
+def fail(number: int) -> Any:
+    def act() -> None:
+        raise OSError(number, os.strerror(number))
+
+    return act
+
+
+def write(folder: Path, overwrite: bool, content: bytes = b"new") -> None:
+    """A table with its record, as `create_table` writes them, in two directories."""
+    (folder / "other").mkdir(exist_ok=True)
+    files: list[AtomicFile] = []
+    with ExitStack() as stack:
+        first = Staging(str(folder / "out.csv"))
+        stack.callback(first.close)
+        second = Staging(str(folder / "other" / "f.npy"))
+        stack.callback(second.close)
+        try:
+            for name, staging in zip(NAMES, (second, first, first), strict=True):
+                files.append(AtomicFile(str(folder / name), overwrite, staging))
+                files[-1].stream.write(content)
+            commit(files)
+        except BaseException:
+            for file in files:
+                file.discard()
+            raise
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_error_at_any_call_leaves_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, number: int
+) -> None:
+    for call in itertools.count():
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        if overwrite:
+            write(folder, overwrite, b"old")
+        before = contents(folder)
+        faulty = Faulty(call, fail(number))
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "system", faulty)
+            try:
+                write(folder, overwrite)
+                failed = False
+            except OutputError:
+                failed = True
+        if faulty.calls <= call:
+            break
+        found = contents(folder)
+        finals = {name: found[name] for name in NAMES if name in found}
+        whole = dict.fromkeys(NAMES, b"new")
+        assert finals == whole or (failed and finals == before), (call, failed, found)
+        if finals != whole:
+            write(folder, overwrite)
+        write(folder, True)
+        assert contents(folder) == whole, call
+        assert sorted(path.name for path in folder.rglob("*") if path.is_dir()) == ["other"]
+    assert call > 25
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_process_that_dies_at_any_call_is_completed_or_never_was(tmp_path: Path, overwrite: bool) -> None:
+    for call in itertools.count():
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        if overwrite:
+            write(folder, overwrite, b"old")
+        child = os.fork()
+        if not child:
+            disk.system = Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            write(folder, overwrite)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            break
+        Staging(str(folder / "out.csv")).close()  # the next process of this output
+        Staging(str(folder / "other" / "f.npy")).close()
+        found = contents(folder)
+        old = dict.fromkeys(NAMES, b"old") if overwrite else {}
+        assert found in (old, dict.fromkeys(NAMES, b"new")), (call, found)
+    assert call > 25
+
+
+def test_a_signal_waits_until_all_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(disk.System):
+        def link(self, source: disk.Path, target: disk.Path) -> None:
+            super().link(source, target)
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "system", Interrupting())
+        patch.setattr("xcli.storage.staging._NO_HARD_LINKS", frozenset())
+        with pytest.raises(KeyboardInterrupt):
+            write_one(tmp_path / "out.csv")
+    assert contents(tmp_path) == {"out.csv": b"x"}
+
+
+def write_one(path: Path) -> None:
+    file = AtomicFile(str(path))
+    file.stream.write(b"x")
+    try:
+        commit([file])
+    finally:
+        file.discard()
+
+
+@pytest.mark.parametrize("what", ["file", "directory", "link", "lock"])
+def test_what_a_user_made_is_refused_and_untouched(tmp_path: Path, what: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    place = tmp_path / "out.csv.partial"
+    if what == "file":
+        place.write_text("mine")
+    elif what == "link":
+        place.symlink_to("mine")
+    else:
+        place.mkdir()
+        (place / ("lock" if what == "lock" else "thesis.txt")).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=r"out\.csv\.partial .*not from an unfinished run"):
+        AtomicFile(str(tmp_path / "out.csv"))
+    assert contents(tmp_path) == before
+
+
+def test_every_output_has_its_own_lock(tmp_path: Path) -> None:
+    for name in ("a.csv", "x" * 250 + "1.csv", "x" * 250 + "2.csv"):
+        staging = Staging(str(tmp_path / name))
+        with pytest.raises(OutputError, match="is being written by process"):
+            AtomicFile(str(tmp_path / name))
+        check_ownership(staging.path)
+        assert len(os.path.basename(staging_path(str(tmp_path / name)))) <= 255
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    staging = Staging(str(tmp_path / "a.csv"))
+    for name in ("staged-0", "staged-7", "old-1", "publish.json.tmp"):
+        Path(staging.path, name).write_bytes(b"left")
+    assert staging._lock is not None
+    staging._lock.release()  # as the death of the process does
+    write_one(tmp_path / "a.csv")
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize("note", [b"", b"null", b"[1]", b'{"a": 1}', b"\xff"])
+def test_a_damaged_note_publishes_nothing(tmp_path: Path, note: bytes) -> None:
+    staging = Staging(str(tmp_path / "a.csv"))
+    Path(staging.path, "staged-0").write_bytes(b"left")
+    Path(staging.path, "publish.json").write_bytes(note)
+    staging.recover()
+    staging.close()
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,351 @@
+"""`FILE.partial/`: the private directory of an output, where everything is until it is finished.
+
+    lock           held by the process that writes the output, and names it; shows that the directory is this program's
+    staged-0, ...  complete files that wait for their names
+    publish.json   the names that they are about to get; see `publish`
+    old-0, ...     the files that they replace, while that may still be undone
+
+A run keeps its finished rows here too (`xcli.outputs.partial_file`). What a killed process left is found by the next
+one that locks the directory, because nothing temporary is anywhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from xcli.core.errors import OutputError, OutputExistsError
+from xcli.core.signals import defer_signals
+from xcli.core.text import one_line
+from xcli.storage import disk
+from xcli.storage.locks import HOLDER, FileLock
+from xcli.storage.streams import write_error, write_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("xcli")
+
+SUFFIX = ".partial"
+LOCK = "lock"
+PUBLISH = "publish.json"
+
+FILES = re.compile(
+    r"lock|(staged|old)-[0-9]+|publish\.json(\.tmp)?|(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+    r"|(run\.json|part-[0-9]{5,}\.arrow)\.damaged(-[0-9]+)?"
+)
+"""Matches the names of all files that this program writes into such a directory."""
+
+_MAX_NAME = 255  # bytes, of a file name on Linux
+_LEFT = re.compile(r"(staged|old)-[0-9]+|publish\.json\.tmp")
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def final_path(target: str) -> str:
+    """Returns the path that an output gets: that of the file to which a symbolic link leads, which stays a link."""
+    return os.path.realpath(target) if os.path.islink(target) else target
+
+
+def staging_path(target: str) -> str:
+    """Returns the private directory of an output; a name that would be too long is cut, and gets a digest."""
+    folder, base = os.path.split(final_path(target))
+    name = os.fsencode(base)
+    if len(name) + len(SUFFIX) > _MAX_NAME:
+        base = f"{os.fsdecode(name[:200])}-{blake2b(name, digest_size=8).hexdigest()}"
+    return os.path.join(folder, base + SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A complete file in a private directory, and the name that it is to get.
+
+    Attributes:
+        staged, final: paths.
+        replace: whether it may replace a file.
+        shown: the name for messages.
+    """
+
+    staged: str
+    final: str
+    replace: bool
+    shown: str
+
+
+class Staging:
+    """The private directory of one output, in use by this process.
+
+    Args:
+        target: the output.
+        locked: another object of this process holds the lock, and the directory is there.
+
+    Raises:
+        OutputError: another process writes the output, the directory cannot be made, or is not this program's.
+    """
+
+    def __init__(self, target: str, *, locked: bool = False) -> None:
+        self.target, self.path = target, staging_path(target)
+        self._lock = None if locked else lock_directory(self.path, target)
+        self._files = 0
+        if not locked:
+            try:
+                self.recover()
+            except BaseException:
+                self.close()
+                raise
+
+    def new_file(self) -> str:
+        """Returns a path for the next file to stage; nothing is there."""
+        while True:
+            path = os.path.join(self.path, f"staged-{self._files}")
+            self._files += 1
+            if not os.path.lexists(path):
+                return path
+
+    def recover(self) -> None:
+        """Completes a publication that was cut short, and removes files that were never published."""
+        recover(self.path, self.target)
+
+    def close(self) -> None:
+        """Removes the directory, unless it has something else than this object made; releases the lock."""
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            if set(disk.names(self.path)) <= {LOCK}:
+                disk.unlink(self._lock.path)
+                disk.remove_directory(self.path)
+        self._lock.release()
+        self._lock = None
+
+
+def lock_directory(path: str, target: str) -> FileLock:
+    """Makes a private directory if necessary, and locks it.
+
+    Raises:
+        OutputError: it is not this program's, cannot be made, or another process has locked it.
+    """
+    lock = FileLock(os.path.join(path, LOCK))
+    while True:
+        check_ownership(path)
+        made = False
+        with write_errors(target):
+            try:
+                made = disk.make_directory(path, 0o700)
+                if made:
+                    disk.sync_directory(os.path.dirname(path))
+                acquired = lock.acquire()
+            except FileNotFoundError:
+                if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path) or os.curdir):
+                    raise
+                continue  # a process that has just ended removed the directory
+            except OSError:
+                if made:
+                    with suppress(OSError):
+                        disk.unlink(lock.path)
+                        disk.remove_directory(path)
+                raise
+        if not acquired:
+            holder = one_line(lock.holder())
+            raise OutputError(f"{one_line(target)} is being written by {holder}; wait for it, or give another -o")
+        return lock
+
+
+def check_ownership(path: str) -> None:
+    """Raises OutputError if something is in place of a private directory that this program has not made."""
+    if not os.path.lexists(path):
+        return
+    problem = ""
+    if os.path.islink(path):
+        problem = "is a symbolic link"
+    elif not os.path.isdir(path):
+        problem = "is a file"
+    else:
+        with write_errors(path):
+            names = disk.names(path)
+        foreign = [name for name in names if not FILES.fullmatch(name)]
+        holder = _beginning(os.path.join(path, LOCK)) if LOCK in names else b""
+        if foreign:
+            problem = f"contains {one_line(foreign[0])}"
+        elif holder and not HOLDER.startswith(holder):
+            problem = "contains a file called lock"
+    if problem:
+        raise OutputError(
+            f"{one_line(path)} {problem}, which is not from an unfinished run. Move it, or use another -o: "
+            "finished rows are kept under that name during a run"
+        )
+
+
+def _beginning(path: str) -> bytes:
+    with suppress(OSError), disk.open_file(path) as file:
+        return file.read(len(HOLDER))
+    return b""
+
+
+def publish(files: Sequence[Staged]) -> None:
+    """Gives files that belong together their names, in this order: all of them or none.
+
+    `publish.json`, in the directory of the last one, says which. Once it is on the disk, whoever locks that directory
+    completes what this process could not. Signals wait until the end.
+
+    Args:
+        files: staged, and on the disk.
+
+    Raises:
+        OutputError: one cannot get its name. Those before have lost theirs again, and what they replaced is back; if
+            even that fails, the next process completes the publication.
+    """
+    folder = os.path.dirname(files[-1].staged)
+    # Paths are relative, because the directory that holds the output may be moved.
+    notes = []
+    for one in files:
+        staged, final = os.path.relpath(one.staged, folder), os.path.relpath(one.final, folder)
+        notes.append({"staged": staged, "final": final, "replace": one.replace})
+    with defer_signals():
+        for one in files:
+            if not one.replace and os.path.lexists(one.final):
+                raise exists_error(one.shown)
+        begun: list[tuple[Staged, str | None]] = []
+        try:
+            with write_errors(files[-1].shown):
+                replace_file(os.path.join(folder, PUBLISH), json.dumps(notes).encode())
+            for number, one in enumerate(files):
+                with write_errors(one.shown):
+                    begun.append((one, _keep_old(one, os.path.join(folder, f"old-{number}"))))
+                    _give_name(one)
+            with write_errors(files[-1].shown):
+                _sync_directories(files)
+        except BaseException:
+            with suppress(OSError):
+                _undo(begun)
+                if begun:
+                    _sync_directories(files)
+                disk.unlink(os.path.join(folder, PUBLISH))
+            raise
+        # What cannot be removed now does no harm: the next process sees that all have their names.
+        with suppress(OSError):
+            disk.unlink(os.path.join(folder, PUBLISH))
+            for _, old in begun:
+                if old is not None:
+                    disk.unlink(old)
+
+
+def _sync_directories(files: Sequence[Staged]) -> None:
+    for folder in dict.fromkeys(os.path.dirname(one.final) for one in files):
+        disk.sync_directory(folder)
+
+
+def _keep_old(one: Staged, path: str) -> str | None:
+    """Gives the file that is about to be replaced a second name; None if there is none, or no second name."""
+    if not one.replace or not os.path.lexists(one.final):
+        return None
+    with suppress(FileNotFoundError):
+        try:
+            disk.link(one.final, path)
+        except OSError as error:
+            if error.errno not in (*_NO_HARD_LINKS, errno.EXDEV):
+                raise
+        else:
+            return path
+    return None
+
+
+def _give_name(one: Staged) -> None:
+    if one.replace:
+        disk.rename(one.staged, one.final)
+        return
+    try:
+        # Unlike a check before a rename, a link leaves other processes no gap.
+        disk.link(one.staged, one.final)
+    except FileExistsError:
+        if not os.path.samefile(one.staged, one.final):
+            raise exists_error(one.shown) from None
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(one.final):
+            raise exists_error(one.shown) from None
+        disk.rename(one.staged, one.final)
+        return
+    disk.unlink(one.staged)
+
+
+def _undo(begun: Sequence[tuple[Staged, str | None]]) -> None:
+    for one, old in reversed(begun):
+        if old is not None:
+            disk.rename(old, one.final)
+        elif not os.path.lexists(one.staged):
+            if one.replace:
+                raise OSError(errno.ENOENT, "what was replaced has no second name")  # the note stays
+            disk.unlink(one.final)
+        elif os.path.lexists(one.final) and os.path.samefile(one.staged, one.final):
+            disk.unlink(one.final)
+
+
+def recover(path: str, target: str) -> None:
+    """Completes a publication that was cut short in a private directory that this process has locked.
+
+    Raises:
+        OutputError: that is not possible now.
+    """
+    with defer_signals(), write_errors(target):
+        for one in pending(path):
+            if os.path.lexists(one.staged):
+                log.warning("completing %s, which an earlier process could not", one_line(one.final))
+                _give_name(one)
+        if os.path.lexists(os.path.join(path, PUBLISH)):
+            disk.sync_directory(os.path.dirname(path))
+            disk.unlink(os.path.join(path, PUBLISH))
+        for name in filter(_LEFT.fullmatch, disk.names(path)):
+            disk.unlink(os.path.join(path, name))
+
+
+def pending(path: str) -> list[Staged]:
+    """Returns the files of a private directory that wait for their names because a publication was cut short."""
+    try:
+        notes = json.loads(disk.read_file(os.path.join(path, PUBLISH)))
+        found = []
+        for note in notes:
+            final = os.path.normpath(os.path.join(path, note["final"]))
+            found.append(Staged(os.path.join(path, note["staged"]), final, bool(note["replace"]), final))
+        return found
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (ValueError, KeyError, TypeError):
+        # It appears whole, so it was damaged later. The rows are still there, and are assembled again.
+        return []
+
+
+def replace_file(path: str, content: bytes | memoryview) -> None:
+    """Writes or replaces a file durably, in a directory that no other process writes to; OSError if that fails."""
+    temporary = f"{path}.tmp"
+    disk.unlink(temporary)
+    try:
+        with disk.create(temporary) as file:
+            file.write(content)
+        disk.sync_file(temporary)
+        disk.rename(temporary, path)
+        disk.sync_directory(os.path.dirname(path))
+    except BaseException:
+        with suppress(OSError):
+            disk.unlink(temporary)
+        raise
+
+
+def exists_error(name: str) -> OutputExistsError:
+    return OutputExistsError(f"{one_line(name)} exists; pass --overwrite to replace it")
+
+
+def check_directory(target: str) -> None:
+    """Raises OutputError if the directory of an output is not there."""
+    directory = os.path.dirname(final_path(target)) or os.curdir
+    if not os.path.isdir(directory):
+        shown = one_line(directory)
+        is_file = os.path.exists(directory)
+        reason = f"{shown} is not a directory" if is_file else f"no such directory: {shown}, create it first"
+        raise write_error(target, reason)
