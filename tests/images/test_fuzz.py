@@ -23,7 +23,8 @@ from tests.imagefiles import encode, gradient, png, texture
 from tests.mutations import KINDS, LIMIT, Edit, corpus, mutate
 from xcli.core.errors import ImageError
 from xcli.images import rgb as colours
-from xcli.images.decoders import MAX_SCANS, load_decoders
+from xcli.images.decoders import load_decoders
+from xcli.images.jpeg import MAX_SCANS
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image
 from xcli.inference.decoder_pool import DecoderPool
 from xcli.storage.local import LocalFile

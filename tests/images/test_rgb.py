@@ -23,10 +23,11 @@ from tests.imagefiles import (
     turned,
     ycck_jpeg,
 )
-from tests.images.pixels import PICTURE, WHITE, difference, needs_heif, pixels, reason
-from xcli.core.errors import ImageError
+from tests.images.pixels import PICTURE, SOUND, WHITE, difference, needs_heif, pixels, reason
+from xcli.core.errors import ImageError, UsageError
 from xcli.images.decoders import open_image
 from xcli.images.preprocessing import Preprocessing, decode_image
+from xcli.images.warnings import FEW_BITS, listen
 
 if TYPE_CHECKING:
     pass
@@ -240,6 +241,92 @@ def test_sixteen_bit_rgb_png(alpha: bool) -> None:
     high = samples >> 8
     expected = over_white(high[..., :3], high[..., 3]) if alpha else high
     assert abs(found - expected).max() <= (1 if alpha else 0)
+
+
+TWELVE = np.random.default_rng(0).integers(0, 4096, (5, 6, 4), np.uint16)
+TWELVE[0, 0] = 4095
+
+
+def png_of(samples: np.ndarray) -> bytes:
+    colour = {1: 0, 3: 2, 4: 6}[samples.shape[2]]
+    return png(6, 5, 16, colour, [row.astype(">u2").tobytes() for row in samples])
+
+
+def tiff_of(samples: np.ndarray, **tags: Any) -> bytes:
+    bands = samples.shape[2]
+    photometric = {1: 1, 3: 2, 4: 5}[bands]
+    data = samples.astype("<u2").tobytes()
+    strip = zlib.compress(data) if tags.get("t259") == 8 else data
+    return tiff(6, 5, strip, t258=(16,) * bands, t262=photometric, t277=bands, **tags)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of(TWELVE[..., :1]),
+        png_of(TWELVE[..., :3]),
+        tiff_of(TWELVE[..., :1]),
+        tiff_of(TWELVE[..., :3]),
+        tiff_of(TWELVE[..., :3], t259=8),
+        encode(Image.fromarray(TWELVE[..., 0].astype(">u2")), "TIFF"),
+    ],
+)
+def test_twelve_bits_in_sixteen(data: bytes) -> None:
+    warned: list[str] = []
+    listen(warned.append)
+    decode_image(data, Preprocessing())
+    assert warned == [FEW_BITS]
+    bands = open_image(data).getbands()
+    expected = (TWELVE[..., : len(bands)] >> 4).astype(int)
+    p = Preprocessing(size=6, resize="pad", interpolation="nearest", bit_depth=12)
+    assert (decode_image(data, p)[:5] == expected).all()
+    assert warned == [FEW_BITS]
+    ten = Preprocessing(size=6, resize="pad", interpolation="nearest", bit_depth=10)
+    brighter = np.minimum(TWELVE[..., : len(bands)] >> 2, 255)
+    assert (decode_image(data, ten)[:5] == brighter).all(), "what does not fit is white"
+    listen(lambda _: None)
+
+
+def test_twelve_bits_in_sixteen_with_alpha_and_cmyk() -> None:
+    p = Preprocessing(size=6, resize="pad", interpolation="nearest", bit_depth=12)
+    opaque = TWELVE.copy()
+    opaque[..., 3] = 4095
+    assert (decode_image(png_of(opaque), p)[:5] == opaque[..., :3] >> 4).all()
+    eight = Image.frombytes("CMYK", (6, 5), (TWELVE >> 4).astype(np.uint8).tobytes())
+    assert difference(decode_image(tiff_of(TWELVE), p)[:5], eight.convert("RGB")) == 0
+    grey_alpha = png(6, 5, 16, 4, [row.astype(">u2").tobytes() for row in TWELVE[..., :2]])
+    assert reason(grey_alpha, p) == "unsupported"
+    assert decode_image(grey_alpha, Preprocessing(size=6)).shape == (6, 6, 3)
+
+
+def test_sixteen_bits_that_are_used_are_not_warned_of() -> None:
+    warned: list[str] = []
+    listen(warned.append)
+    for name in ("grey16.png", "grey16.tif"):
+        decode_image(SOUND[name], Preprocessing())
+    decode_image(tiff_of(TWELVE[..., :3] * 16), Preprocessing())
+    decode_image(tiff(4, 1, bytes(6), t258=12), Preprocessing())
+    decode_image(png_of(np.zeros((5, 6, 1), np.uint16)), Preprocessing())
+    assert warned == []
+    listen(lambda _: None)
+
+
+@pytest.mark.parametrize("bits", [7, 17])
+def test_bit_depth_has_limits(bits: int) -> None:
+    with pytest.raises(UsageError, match="bit_depth must be from 8 to 16"):
+        Preprocessing(bit_depth=bits)
+
+
+def test_later_settings_stay_out_of_the_provenance_at_their_defaults() -> None:
+    assert set(Preprocessing().as_dict()) == {
+        "size",
+        "resize",
+        "interpolation",
+        "crop_pct",
+        "jpeg_shrink",
+        "max_pixels",
+    }
+    assert Preprocessing(bit_depth=12, strict=True).as_dict().items() >= {"bit_depth": 12, "strict": True}.items()
 
 
 def test_interlaced_png() -> None:

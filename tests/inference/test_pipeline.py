@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from tests.imagefiles import encode, gradient, make_hostile_directory
+from xcli.cli.display import summary
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.process import processor_count
-from xcli.core.records import FileState, ImageBatch, ImageRef
+from xcli.core.records import FileState, ImageBatch, ImageRef, RunCounts
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images import decoders
 from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.images.warnings import DAMAGED_DATA
 from xcli.inference.decoder_pool import MAX_ABANDONED
 from xcli.inference.pipeline import PixelPipeline
 from xcli.sources.archives.members import Member
@@ -477,3 +479,20 @@ def test_leaving_early_lets_go_of_what_is_on_its_way(gate: threading.Event) -> N
     batches = iter(pipeline((far(number, gate) for number in range(1000)), decode_far))
     assert next(batches).refs[0].path == "0.jpg"
     batches.close()  # type: ignore[attr-defined]
+
+
+def test_warnings_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sound = encode(gradient(320, 240), "JPEG")
+    names = [tmp_path / f"{number}.jpg" for number in range(6)]
+    for number, name in enumerate(names):
+        name.write_bytes(sound[:-2] + bytes(40) + sound[-2:] if number % 3 == 1 else sound)
+    refs = [ImageRef(str(name), LocalFile(str(name)), b"") for name in names]
+    report = RunCounts(listed=6)
+    with caplog.at_level("INFO", "xcli"):
+        for batch in pipeline(refs, load_image):
+            report.count(batch.errors, batch.warnings)
+    assert report.ok == 6
+    assert report.as_dict()["warnings"] == {DAMAGED_DATA: 2}
+    assert caplog.messages == [f"{names[number]}: warning: damaged-data" for number in (1, 4)]
+    assert "2 warnings (2 damaged-data)" in summary(report, 1.0)
+    assert "warnings" not in RunCounts(ok=6).as_dict()

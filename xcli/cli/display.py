@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, ImageBatch, RunCounts
 from xcli.core.text import one_line
+from xcli.images.warnings import HINTS
 from xcli.sources.selection import OTHER_SHARD
 from xcli.tables.schema import prediction_count
 
@@ -26,6 +28,8 @@ MAX_SHOWN = 3
 MIN_CELL = 24
 """Smallest width of a prediction, in columns of the terminal."""
 
+log = logging.getLogger("xcli")
+
 
 def summary(report: RunCounts, seconds: float) -> str:
     """Returns the closing line: `341 images: 340 ok, 1 error (1 truncated) in 32.1 s, 10.6 images/s`."""
@@ -36,6 +40,9 @@ def summary(report: RunCounts, seconds: float) -> str:
     parts = [f"{report.ok:,} ok"]
     if report.failed:
         parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")
+    if report.warnings:
+        count = report.warnings.total()
+        parts.append(f"{count:,} warning{'s' if count != 1 else ''} ({_reasons(report.warnings)})")
     if skipped:
         parts.append(f"{sum(skipped.values()):,} skipped ({_reasons(skipped)})")
     if report.resumed:
@@ -45,6 +52,13 @@ def summary(report: RunCounts, seconds: float) -> str:
         images = f"this shard: {report.listed:,} of {report.listed + others:,} images"
     rate = (report.listed - report.resumed) / max(seconds, 1e-9)
     return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {rate:.1f} images/s"
+
+
+def log_summary(report: RunCounts, seconds: float) -> None:
+    """Logs the closing line, after what each kind of warning means."""
+    for kind in sorted(report.warnings):
+        log.warning("%s: %s", kind, HINTS[kind])
+    log.warning("%s", summary(report, seconds))
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -29,6 +29,7 @@ from xcli.cli.verbosity import messages_of
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
+from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH
 from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
@@ -133,6 +134,8 @@ _RESIZE = "Crop the centre, squash to a square, or pad to a square [default: cro
 _INTERPOLATION = "Resampling filter [default: bicubic, or the model's own]."
 _CROP = f"Share of the resized image's shorter side that crop keeps [default: {DEFAULT_CROP_PCT}]."
 _SHRINK = "auto decodes large JPEGs at reduced size, which is faster and changes pixels slightly."
+_BITS = "Bits that are used in samples of 16 bits, such as 12 [default: 16, or the model's own]."
+_STRICT = "Make JPEGs whose data are damaged errors. Without it, they are counted as warnings."
 _LARGEST = "Refuse images with more than N pixels."
 
 pixel_arguments = options(
@@ -140,6 +143,8 @@ pixel_arguments = options(
     choice("--interpolation", PIXELS, INTERPOLATIONS, _INTERPOLATION),
     number("--crop-pct", PIXELS, "SHARE", float, _CROP),
     choice("--jpeg-shrink", PIXELS, ["auto", "off"], _SHRINK, default="auto", show_default=True),
+    number("--bit-depth", PIXELS, "N", click.IntRange(MIN_BIT_DEPTH, MAX_BIT_DEPTH), _BITS),
+    flag("--strict", PIXELS, _STRICT),
     number("--max-pixels", PIXELS, "N", COUNT, _LARGEST, default=DEFAULT_MAX_PIXELS, show_default=True),
 )
 """From file to pixels; `pixel_options(values)` folds them."""
@@ -147,7 +152,7 @@ pixel_arguments = options(
 
 def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
     """Returns what `pixel_arguments` declared, as arguments of `preprocessing_for`."""
-    names = ("resize", "interpolation", "crop_pct", "max_pixels")
+    names = ("resize", "interpolation", "crop_pct", "max_pixels", "bit_depth", "strict")
     return {"jpeg_shrink": values["jpeg_shrink"] == "auto", **{name: values[name] for name in names}}
 
 

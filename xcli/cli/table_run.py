@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.cluster_run import cluster_arguments, is_on_cluster, run_on_cluster
-from xcli.cli.display import Progress, TerminalTable, show_profile, summary
+from xcli.cli.display import Progress, TerminalTable, log_summary, show_profile
 from xcli.cli.help import Decorator, fold, options
 from xcli.cli.options import (
     command_line,
@@ -118,7 +118,7 @@ def quiet_libraries(debug: bool) -> None:
 
 
 def _close(report: RunCounts, seconds: float) -> int:
-    log.warning("%s", summary(report, seconds))
+    log_summary(report, seconds)
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
 
 

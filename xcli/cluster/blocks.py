@@ -98,6 +98,7 @@ class BlockResult:
         fingerprint: digest of the run's fingerprint.
         notes: remarks about the model for the user.
         failure: the error that ends the run, or None.
+        warnings: number of warnings about images by kind.
     """
 
     number: int
@@ -108,6 +109,7 @@ class BlockResult:
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
     failure: XcliError | None = None
+    warnings: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

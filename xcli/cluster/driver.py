@@ -222,6 +222,7 @@ class ClusterRun:
         report.ok += result.ok
         report.listed += result.rows
         report.errors.update(result.errors)
+        report.warnings.update(result.warnings)
         self._skipped.update(result.skipped)
         report.resumed += result.rows if result.resumed else 0
         self.on_images(result.rows, failed)

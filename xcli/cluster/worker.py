@@ -259,13 +259,19 @@ class Worker:
         try:
             for batch, rows in self._predictor.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.states)
-                report.count(batch.errors)
+                report.count(batch.errors, batch.warnings)
             writer.finish(self._schema, note | {"skipped": json.dumps(skipped)})
         except BaseException:
             writer.abandon()
             raise
         return BlockResult(
-            block.number, report.ok, report.errors, dict(skipped), False, digest(self._fingerprint), self._notes
+            block.number,
+            report.ok,
+            report.errors,
+            dict(skipped),
+            fingerprint=digest(self._fingerprint),
+            notes=self._notes,
+            warnings=dict(report.warnings),
         )
 
     def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:

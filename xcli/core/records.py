@@ -102,12 +102,14 @@ class ImageBatch:
         pixels: uint8[b, size, size, 3], RGB; zeros where there is an error.
         errors: for each ref its error, or None.
         states: for each ref the state of its file just before it was read, or None if that is unknown.
+        warnings: kinds of warnings about images that were decoded all the same, in no order.
     """
 
     refs: tuple[ImageRef, ...]
     pixels: NDArray[np.uint8]
     errors: tuple[ImageError | None, ...]
     states: tuple[FileState | None, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -119,6 +121,7 @@ class RunCounts:
     errors: Counter[str] = field(default_factory=Counter)  # error rows by `ImageError.reason`
     skipped: Mapping[str, int] = field(default_factory=dict)  # directory entries that are not listed, by reason
     resumed: int = 0  # rows taken over from an earlier run; `ok` and `errors` include them
+    warnings: Counter[str] = field(default_factory=Counter)  # about images decoded in this run, by kind
 
     def check(self, rows: int) -> None:
         """Checks that every listed image was counted, and that as many rows were written.
@@ -150,10 +153,11 @@ class RunCounts:
             "errors": dict(self.errors),
             "skipped": dict(self.skipped),
             "resumed": self.resumed,
-        }
+        } | ({"warnings": dict(self.warnings)} if self.warnings else {})
 
-    def count(self, errors: tuple[ImageError | None, ...]) -> None:
+    def count(self, errors: tuple[ImageError | None, ...], warnings: tuple[str, ...] = ()) -> None:
         """Counts the rows of one batch."""
+        self.warnings.update(warnings)
         self.ok += errors.count(None)
         self.errors.update(error.reason for error in errors if error is not None)
 

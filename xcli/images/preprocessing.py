@@ -1,8 +1,6 @@
 """From the bytes of an image file to the pixels that the network receives.
 
-The rules for every format are in docs/image-decoding.md, and each has a test. A JPEG that ends early, or in zeros, is
-an error. Damage within its data and an end marker that comes too early are not: libjpeg fills in what is missing, and
-Pillow does not report its warnings.
+The rules for every format are in docs/image-decoding.md, and each has a test.
 """
 
 from __future__ import annotations
@@ -13,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image, orientation_of
 from xcli.images.formats import HEAD_BYTES, MAX_FILE_BYTES, sniff
+from xcli.images.jpeg import JpegStream, PrematureEnd
 from xcli.images.metadata import without_metadata
-from xcli.images.rgb import to_rgb
+from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH, to_rgb
+from xcli.images.warnings import DAMAGED_DATA, warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,8 @@ class Preprocessing:
         jpeg_shrink: let large JPEGs be shrunk while decoding; never done for `squash` with `nearest`, which promises
             the pixels of `keras.utils.load_img`.
         max_pixels: images with more pixels are refused, unread.
+        bit_depth: number of bits used in samples of 16 bits, 8 to 16; a camera's 12 bits would else be nearly black.
+        strict: refuse JPEGs whose data are damaged, instead of warning of them.
     """
 
     size: int = 299
@@ -55,6 +57,8 @@ class Preprocessing:
     crop_pct: float = DEFAULT_CROP_PCT
     jpeg_shrink: bool = True
     max_pixels: int = DEFAULT_MAX_PIXELS
+    bit_depth: int = MAX_BIT_DEPTH
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -69,6 +73,8 @@ class Preprocessing:
             raise UsageError(f"crop_pct must be above 0 and at most 1; received {self.crop_pct}")
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels must be positive; received {self.max_pixels}")
+        if not MIN_BIT_DEPTH <= self.bit_depth <= MAX_BIT_DEPTH:
+            raise UsageError(f"bit_depth must be from {MIN_BIT_DEPTH} to {MAX_BIT_DEPTH}; received {self.bit_depth}")
 
     @property
     def shrinks(self) -> bool:
@@ -76,7 +82,9 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the settings by name, for provenance."""
-        return asdict(self)
+        later = {"bit_depth": MAX_BIT_DEPTH, "strict": False}
+        # Left out at their defaults, so that runs and tables from before there were such settings stay the same.
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
 
 def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -90,11 +98,8 @@ def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.u
 
 def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decodes the bytes of one image; see `load_image`."""
-    import numpy as np
-
     try:
-        with open_image(data, preprocessing.max_pixels) as image:
-            return np.asarray(_square(image, preprocessing))
+        return _decode(data, preprocessing)
     except ImageError:
         raise
     except Exception as error:
@@ -102,6 +107,26 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
         if rest is not None:
             return decode_image(rest, preprocessing)
         raise explain_decode_error(error, data) from error
+
+
+def _decode(data: bytes, p: Preprocessing, *, watched: bool = True) -> NDArray[np.uint8]:
+    import numpy as np
+
+    with open_image(data, p.max_pixels) as image:
+        stream = image.fp if watched and isinstance(image.fp, JpegStream) and image.fp.watch(image) else None
+        pixels = None
+        try:
+            pixels = np.asarray(_square(image, p))
+            if stream is None or not stream.has_extraneous_data:
+                return pixels
+            damage = "goes on behind the last pixel"
+        except PrematureEnd:
+            damage = "ends before the last pixel"
+    if p.strict:
+        raise ImageError("corrupt", f"the compressed data {damage} (--strict)")
+    warn(DAMAGED_DATA)
+    # A watched decoder has filled the missing pixels from bits that are not in the file.
+    return _decode(data, p, watched=False) if pixels is None else pixels
 
 
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
@@ -113,7 +138,7 @@ def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
 
     width, height = image.size
     shrink = _draft(image, p)
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, p.bit_depth)
     if shrink == 1:
         # Pillow turns a TIFF while it loads it, and the header of a HEIF may be wrong about the size.
         width, height = rgb.size

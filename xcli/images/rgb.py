@@ -7,24 +7,38 @@ cover are composited over white. Colour profiles are not applied, as in Keras.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
 from xcli.images.decoders import load_decoders
+from xcli.images.warnings import FEW_BITS, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
     from PIL.ImageFile import ImageFile
 
+MIN_BIT_DEPTH, MAX_BIT_DEPTH = 8, 16
+
+_FEW = 12
+"""Images of 16 bits that could do with so many are warned of."""
+
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_WITH_LOW_BYTES = ("RGB", "RGBX", "RGBA", "CMYK")
 _WHITE = (255, 255, 255)
 _SIDE = 1024
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
-def to_rgb(file: ImageFile) -> Image.Image:
-    """Decodes the first frame to RGB without alpha; raises the ImageError `unsupported`."""
+def to_rgb(file: ImageFile, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
+    """Decodes the first frame to RGB without alpha; raises the ImageError `unsupported`.
+
+    Of samples of 16 bits, the most significant 8 of the last `bit_depth` bits are kept.
+    """
     from PIL import Image
 
     if file.mode in ("I", "F"):
@@ -32,10 +46,18 @@ def to_rgb(file: ImageFile) -> Image.Image:
     # These must be read before decoding, which discards where and how the samples lie in the file.
     frame = file.tile[0][1] if file.tile else None
     layout = _layout(file)
-    low = _low_bytes(file) if layout == "RGB;16B" and "transparency" in file.info else None
+    wide = ";16" in layout and not file.mode.startswith("I;16")
+    keyed = layout == "RGB;16B" and "transparency" in file.info
+    low = _low_bytes(file, layout) if keyed or (wide and bit_depth < MAX_BIT_DEPTH) else None
     file.load()
     hidden = _hidden(file, layout, low)
-    image = _most_significant(file, layout) if file.mode.startswith("I;16") else file
+    image: Image.Image = file
+    if file.mode.startswith("I;16"):
+        image = _most_significant(file, layout, bit_depth)
+    elif wide and low is not None and bit_depth < MAX_BIT_DEPTH:
+        image = _lower_bits(file, low, bit_depth)
+    elif wide and max(high for _, high in _extrema(file)) < 1 << _FEW - 8:
+        warn(FEW_BITS)
     try:
         if image.has_transparency_data:
             rgb = _over_white(image)
@@ -78,14 +100,50 @@ def _layout(file: ImageFile) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _low_bytes(image: ImageFile) -> ImageFile:
-    """Returns the less significant bytes of a 16-bit RGB PNG; Pillow itself keeps the other ones."""
-    assert isinstance(image.fp, io.BytesIO)
-    twin = load_decoders()["PNG"](io.BytesIO(image.fp.getvalue()))
-    codec, box, offset, _ = twin.tile[0]
+def _low_bytes(image: ImageFile, layout: str) -> ImageFile:
+    """Returns the less significant bytes of an image with several samples of 16 bits; Pillow itself keeps the others.
+
+    Raises:
+        ImageError: Pillow cannot read them; `unsupported`.
+    """
+    name, _, order = layout.partition(";16")
+    stream = image.fp
+    if name not in _WITH_LOW_BYTES or order not in _OTHER_ORDER or not isinstance(stream, io.BytesIO):
+        raise ImageError("unsupported", f"--bit-depth is not possible for samples that lie as {layout}")
+    twin = load_decoders()[str(image.format)](io.BytesIO(stream.getvalue()))
+    twin.seek(image.tell())
     # In the wrong byte order, Pillow takes the less significant byte for the more significant one.
-    twin.tile = [type(twin.tile[0])(codec, box, offset, "RGB;16L")]
+    other = f"{name};16{_OTHER_ORDER[order]}"
+    twin.tile = [
+        tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other) for tile in twin.tile
+    ]
     return twin
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """Returns the smallest and largest sample of each band but alpha."""
+    found: Any = image.getextrema()
+    return [band for band, name in zip(found, image.getbands(), strict=True) if name != "A"]
+
+
+def _eight_bits(samples: NDArray[np.uint16], bit_depth: int) -> NDArray[np.uint8]:
+    import numpy as np
+
+    eight: NDArray[np.uint8] = np.minimum(samples >> (bit_depth - 8), 255).astype(np.uint8)
+    return eight
+
+
+def _lower_bits(high: Image.Image, low: Image.Image, bit_depth: int) -> Image.Image:
+    """Joins the more and less significant bytes of an image, and makes 8 of the `bit_depth` bits."""
+    import numpy as np
+    from PIL import Image
+
+    joined = Image.new(high.mode, high.size)
+    for box in _tiles(high.size):
+        samples = np.asarray(high.crop(box)).astype(np.uint16) << 8 | np.asarray(low.crop(box))
+        size = (box[2] - box[0], box[3] - box[1])
+        joined.paste(Image.frombytes(high.mode, size, _eight_bits(samples, bit_depth).tobytes()), box)
+    return joined
 
 
 def _hidden(image: Image.Image, layout: str, low: Image.Image | None) -> Image.Image | None:
@@ -117,16 +175,21 @@ def _hidden(image: Image.Image, layout: str, low: Image.Image | None) -> Image.I
     return hidden
 
 
-def _most_significant(image: Image.Image, layout: str) -> Image.Image:
-    """Converts 16-bit grey, or the 12 bits that some scanners write, to 8-bit grey."""
+def _most_significant(image: Image.Image, layout: str, bit_depth: int) -> Image.Image:
+    """Converts 16-bit grey, of which `bit_depth` bits are used, or the 12 bits that some scanners write, to 8 bits."""
     import numpy as np
     from PIL import Image
 
-    shift = 4 if layout == "I;12" else 8
+    packed = layout == "I;12"
     # Pillow inverts TIFFs in which white is zero only up to 8 bits.
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     grey = Image.new("L", image.size)
+    highest = 0
     for box in _tiles(image.size):
-        samples = (np.asarray(image.crop(box)) >> shift).astype(np.uint8)
-        grey.paste(Image.fromarray(~samples if inverted else samples), box)
+        samples = np.asarray(image.crop(box))
+        highest = max(highest, int(samples.max()))
+        eight = _eight_bits(samples, 12 if packed else bit_depth)
+        grey.paste(Image.fromarray(~eight if inverted else eight), box)
+    if 0 < highest < 1 << _FEW and not packed and bit_depth == MAX_BIT_DEPTH:
+        warn(FEW_BITS)
     return grey

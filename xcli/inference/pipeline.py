@@ -8,6 +8,7 @@ consumer holds, at most four batches are ready, and twice as many images as `wor
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.decoders import load_decoders
 from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.images.warnings import listen
 from xcli.inference.decoder_pool import Decoder, DecoderPool
 from xcli.inference.options import DEFAULT_TIMEOUT
 from xcli.inference.prefetch import ObjectPrefetcher, PrefetchedObject
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger("xcli")
 
 
 class PixelPipeline:
@@ -65,6 +69,7 @@ class PixelPipeline:
         self._pending: dict[int, tuple[ImageRef, PrefetchedObject | None]] = {}
         self._errors: dict[int, ImageError] = {}
         self._states: dict[int, FileState] = {}
+        self._warnings: dict[int, tuple[str, ...]] = {}
         self._failure: BaseException | None = None
         self._listing_failure: Exception | None = None
         self._stopped = threading.Event()
@@ -92,7 +97,7 @@ class PixelPipeline:
                     outcome = self._load_prefetched(number, prefetched)
                 else:
                     outcome = ref.error or self._pool.run(
-                        ref.location, self._preprocessing, lambda: self._note_state(number, ref.location.state())
+                        ref.location, self._preprocessing, lambda: self._begin(number, ref.location.state())
                     )
         except BaseException as error:
             # TensorFlow passes on only its text.
@@ -105,11 +110,22 @@ class PixelPipeline:
 
     def _load_prefetched(self, number: int, prefetched: PrefetchedObject) -> NDArray[np.uint8] | ImageError:
         try:
-            return self._pool.run(prefetched, self._preprocessing)
+            return self._pool.run(prefetched, self._preprocessing, lambda: self._begin(number, None))
         finally:
             prefetched.drop()
             # A store sends the state with the bytes; that of a file is looked up just before it is read.
             self._note_state(number, prefetched.state)
+
+    def _begin(self, number: int, state: FileState | None) -> None:
+        """Called in the thread that is about to read and decode an image."""
+        self._note_state(number, state)
+        listen(lambda kind: self._note_warning(number, kind))
+
+    def _note_warning(self, number: int, kind: str) -> None:
+        self._warnings[number] = (*self._warnings.get(number, ()), kind)
+        pending = self._pending.get(number)
+        if pending is not None:  # None: the image took too long, and its batch has gone on
+            log.info("%s: warning: %s", pending[0].path, kind)
 
     def _note_state(self, number: int, state: FileState | None) -> None:
         if state is not None:
@@ -174,4 +190,5 @@ class PixelPipeline:
         refs = tuple(self._pending.pop(number)[0] for number in numbers)
         errors = tuple(self._errors.pop(number, None) for number in numbers)
         states = tuple(self._states.pop(number, None) for number in numbers)
-        return ImageBatch(refs, pixels, errors, states)
+        warnings = tuple(kind for number in numbers for kind in self._warnings.pop(number, ()))
+        return ImageBatch(refs, pixels, errors, states, warnings)

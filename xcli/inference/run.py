@@ -117,7 +117,7 @@ class Run:
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
             yield batch, rows
-            self.report.count(batch.errors)
+            self.report.count(batch.errors, batch.warnings)
         self.profile.finish()
         if earlier is not None:
             self.report.resume(earlier.ok, earlier.errors)

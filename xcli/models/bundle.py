@@ -70,6 +70,7 @@ def write_bundle(
         OutputError: a file cannot be written.
     """
     recipe = {name: getattr(preprocessing, name) for name in ("size", "resize", "interpolation", "crop_pct")}
+    recipe |= {name: value for name, value in preprocessing.as_dict().items() if name == "bit_depth"}
     path = Path(folder, BUNDLE_MODEL)
     with write_errors(str(path)):
         model.save(path)
@@ -112,6 +113,7 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
 def _checked_recipe(value: Any) -> dict[str, Any]:
     """Returns the preprocessing of a bundle; raises ValueError or KeyError where it is invalid."""
     from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing
+    from xcli.images.rgb import MAX_BIT_DEPTH
 
     size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -121,5 +123,11 @@ def _checked_recipe(value: Any) -> dict[str, Any]:
     if input_range not in INPUT_RANGES:
         raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
     # This checks the rest; its UsageError is a ValueError.
-    Preprocessing(size, value["resize"], value["interpolation"], DEFAULT_CROP_PCT if crop_pct is None else crop_pct)
+    Preprocessing(
+        size,
+        value["resize"],
+        value["interpolation"],
+        DEFAULT_CROP_PCT if crop_pct is None else crop_pct,
+        bit_depth=int(value.get("bit_depth", MAX_BIT_DEPTH)),
+    )
     return dict(value)

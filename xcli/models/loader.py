@@ -109,6 +109,7 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
         resize=recipe.get("resize", "squash"),
         interpolation=recipe.get("interpolation", "nearest"),
         crop_pct=recipe.get("crop_pct"),
+        bit_depth=recipe.get("bit_depth"),
         notes=tuple(notes),
         parameters=network.parameters,
     )
@@ -153,6 +154,8 @@ def preprocessing_for(
     crop_pct: float | None = None,
     jpeg_shrink: bool = True,
     max_pixels: int | None = None,
+    bit_depth: int | None = None,
+    strict: bool = False,
 ) -> Preprocessing:
     """Returns the preprocessing for a model: the user's choice, else that of the model, else the default.
 
@@ -167,4 +170,6 @@ def preprocessing_for(
         crop_pct=crop_pct if crop_pct is not None else model.crop_pct or defaults.crop_pct,
         jpeg_shrink=jpeg_shrink,
         max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
+        bit_depth=bit_depth or model.bit_depth or defaults.bit_depth,
+        strict=strict,
     )

@@ -70,7 +70,7 @@ class LoadedModel:
         labels, output_name: its classes, and the layer that computes the scores; None where it has no classifier.
         activation: of that layer.
         layer_names: every name that `features` accepts.
-        resize, interpolation, crop_pct: its preprocessing, unless the user chooses another.
+        resize, interpolation, crop_pct, bit_depth: its preprocessing, unless the user chooses another.
         notes: assumptions of the loader, one line each, to be shown once.
     """
 
@@ -89,6 +89,7 @@ class LoadedModel:
     crop_pct: float | None = None
     notes: tuple[str, ...] = ()
     parameters: int | None = None
+    bit_depth: int | None = None
 
     def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
         """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, classes],).

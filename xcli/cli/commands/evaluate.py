@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import Progress, open_console, print_facts, show_profile, summary
+from xcli.cli.display import Progress, log_summary, open_console, print_facts, show_profile
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
     include_system,
@@ -130,7 +130,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
         click.echo(json.dumps(numbers, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     else:
         show(metrics)
-    log.warning("%s", summary(result.report, result.seconds))
+    log_summary(result.report, result.seconds)
     if values["profile"]:
         show_profile(result.profile, time.monotonic() - begin - result.seconds)
     wanted = values["assert_top1"]
