@@ -36,8 +36,9 @@ DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
 _MAX_BATCH_ROWS = 1000
 
 _OPTIONS = frozenset(
-    "batch_size bit_depth crop_pct csv_safe device dtype features_out format input_range interpolation label_type layer limit "
-    "manifest max_pixels min_score normalize part_rows path_column precision raw_scores resize strict top".split()
+    "batch_size bit_depth crop_pct csv_safe device dtype features_out format input_range interpolation "
+    "label_type layer limit manifest max_pixels min_score normalize part_rows path_column precision "
+    "raw_scores resize strict top".split()
 )
 """Members of a fingerprint that have the name of an option."""
 
