@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +16,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.thorough import thorough
+from tests.faultysystem import Faulty
+from tests.thorough import WHOLE, thorough
 from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write, write_shards
 from xcli.checks.findings import Findings
 from xcli.checks.merge import Merged, MergeError, Shards, merge
+from xcli.checks.verify import verify
+from xcli.cli.main import run_command
+from xcli.cli.verbosity import Messages
 from xcli.core.errors import CheckError, OutputError, UsageError
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.storage import disk
+from xcli.tables.formats import open_table
 
 FORMATS = [("classify", "csv"), ("classify", "parquet"), ("classify", "jsonl")]
 FORMATS += [("features", "csv"), ("features", "parquet"), ("features", "npy")]
@@ -34,6 +42,42 @@ def join(shards: list[str], target: str, sources: SourceOptions | None, **more: 
         return merge(opened, None, form, target, overwrite=False, findings=Findings())
     with list_images(sources) as listing:
         return merge(opened, listing, form, target, overwrite=False, findings=Findings())
+
+
+def test_a_merge_that_dies_at_any_call_is_completed_by_the_same_command(tmp_path: Path, photos: SourceOptions) -> None:
+    _, shards = write_shards(tmp_path, "csv", "classify", photos, 2)
+    whole = tmp_path / "first.csv"
+    command = ["xception", "merge", *shards, "-o"]
+    assert run_merge([*command, str(whole)]) == 0
+    for call in itertools.count(0, 1 if WHOLE else 4):
+        target = tmp_path / str(call) / "merged.csv"
+        target.parent.mkdir()
+        if run_merge([*command, str(target)], Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))) == 0:
+            break
+        if target.exists():
+            assert Path(f"{target}.meta.json").exists(), call
+        noted = Path(f"{target}.partial/publish.json").exists()
+        if noted and target.exists():
+            findings = Findings()
+            verify(open_table(str(target)), None, findings)
+            assert [one.check for one in findings.failures] == ["unfinished"], call
+        # Once the note has gone the merge is finished, and an existing file is not replaced.
+        expected = 5 if target.exists() and not noted else 0
+        assert run_merge([*command, str(target)]) == expected, call
+        assert target.read_bytes() == whole.read_bytes()
+        assert sorted(os.listdir(target.parent)) == ["merged.csv", "merged.csv.meta.json"], call
+    assert call > 15
+
+
+def run_merge(command: list[str], system: disk.System | None = None) -> int:
+    """Runs the command in a process of its own; returns its exit code, or the negative number of a signal."""
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        disk.system = system or disk.system
+        sys.argv = command
+        os._exit(run_command(Messages()))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def same(one: str, other: str) -> bool:

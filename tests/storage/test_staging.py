@@ -8,44 +8,16 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.faultysystem import Faulty, fail
 from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.staging import Staging, check_ownership, staging_path
 
 NAMES = ["other/f.npy", "out.csv.meta.json", "out.csv"]
-CALLS = "open write fsync truncate lock rename link unlink mkdir rmdir listdir".split()
-
-
-class Faulty(disk.System):
-    """Does something at one call, counted from 0."""
-
-    def __init__(self, number: int, act: Any) -> None:
-        self.number, self.act, self.calls = number, act, 0
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name not in CALLS:
-            return found
-
-        def call(*args: Any) -> Any:
-            self.calls += 1
-            if self.calls - 1 == self.number:
-                self.act()
-            return found(*args)
-
-        return call
-
-
-def fail(number: int) -> Any:
-    def act() -> None:
-        raise OSError(number, os.strerror(number))
-
-    return act
 
 
 def write(folder: Path, overwrite: bool, content: bytes = b"new") -> None:

@@ -19,6 +19,9 @@ from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
+from xcli.storage.staging import Staging, pending, staging_path
+from xcli.storage.streams import is_direct
+from xcli.storage.urls import is_url
 from xcli.tables.base import TableReader, rows_per_group
 from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import (
@@ -28,6 +31,7 @@ from xcli.tables.provenance import (
     differences,
     provenance_metadata,
     provenance_of,
+    read_meta,
 )
 
 if TYPE_CHECKING:
@@ -221,6 +225,27 @@ def _merge_meta(
         ],
         "images": total.as_dict(),
     }
+
+
+def was_cut_short(target: str | None, names: Sequence[str]) -> bool:
+    """Completes what an earlier merge was killed at, while its files got their names; such a merge is done again.
+
+    Args:
+        target: of the merge.
+        names: of the shards.
+
+    Returns:
+        Whether these files were being written, by a merge of these shards.
+
+    Raises:
+        OutputError: another process writes the target.
+        CheckError: its `FILE.meta.json` cannot be read.
+    """
+    if target is None or is_direct(target) or is_url(target) or not pending(staging_path(target)):
+        return False
+    Staging(target).close()
+    meta = read_meta(target + META_SUFFIX) or {}
+    return [one.get("file") for one in meta.get("merged") or []] == list(names)
 
 
 def _incomplete(readers: Sequence[TableReader]) -> str | None:

@@ -12,6 +12,8 @@ from xcli.core.errors import ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
 from xcli.sources.selection import OTHER_SHARD
+from xcli.storage.staging import pending, staging_path
+from xcli.storage.urls import is_url
 from xcli.tables.provenance import META_SUFFIX, PROVENANCE_KEYS, differences, provenance_of
 from xcli.tables.rows import flat_features
 from xcli.tables.schema import (
@@ -94,6 +96,7 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
     width = prediction_count(reader.schema) if shape is None else math.prod(shape)
     verdict = Verdict(reader.name, reader.command, width, sources=listing is not None)
     verdict.provenance = reader.provenance or provenance_of(reader.meta or {})
+    _check_publication(reader, findings)
     _check_provenance(reader, findings)
     sound = _check_schema(reader, verdict.provenance, findings)
     index = RowIndex([paths_of(reader)])
@@ -111,6 +114,14 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
         _check_order(index, findings)
     verdict.findings = findings.all
     return verdict
+
+
+def _check_publication(reader: TableReader, findings: Findings) -> None:
+    """Reports a table whose files were about to be replaced when their process was killed."""
+    if not is_url(reader.name):
+        names = [one.final for one in pending(staging_path(reader.name))]
+        what = "files that were being replaced when a run was killed (its command, given again, completes it)"
+        findings.add("unfinished", what, names)
 
 
 def _check_provenance(reader: TableReader, findings: Findings) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.checks.merge import Merged, MergeError, Shards
+from xcli.checks.merge import Merged, MergeError, Shards, was_cut_short
 from xcli.checks.merge import merge as join
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, path
@@ -79,6 +79,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
         raise UsageError(
             f"merge writes one file, and {target!r} is a directory; readers take the parts of several as one"
         )
+    overwrite = overwrite or was_cut_short(target, names)
     check_output(form, target, overwrite)
 
     def run(listing: Listing | None, findings: Findings) -> Merged:
