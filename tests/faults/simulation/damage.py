@@ -98,10 +98,9 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     wrong = judge_outcome(start.job, outcome, {start.outcome.code, 2, 5}, failed=True)
     wrong += judge_finished(start, outcome, end)
     if refused:
-        gone = [
-            path for path in own_files(start) if path in before and path not in end and path + ".damaged" not in end
-        ]
-        wrong += [f"{path}: is gone, though the run was refused" for path in gone if "/.lock" not in path]
+        kept = [path for path in own_files(start) if _PART.fullmatch(path) or _JOURNAL.fullmatch(path)]
+        gone = [path for path in kept if path in before and path not in end and path + ".damaged" not in end]
+        wrong += [f"{path}: is gone, though the run was refused" for path in gone]
         wrong += judge_foreign(start.before, end)
     elif outcome.code == start.outcome.code:
         wrong += judge_end(start, end, damaged=True)

@@ -24,6 +24,8 @@ NOTHING, ALL, HALF, ZEROS = "nothing", "all", "half", "zeros"
 
 _SINGLE = 6
 
+_OF_DESCRIPTORS = ("read", "write", "truncate", "fsync", "close", "lock")
+
 
 @dataclass
 class Node:
@@ -124,34 +126,35 @@ class Disk:
         """Does what a call did."""
         if call.error:
             return
+        if call.name in _OF_DESCRIPTORS:
+            self._apply_to_open(call)
+            return
         folder, name = self.place(call.path)
         node = self.root if name in ("", ".") else folder.names.get(name, [None])[-1]
+        if node is None and call.name in ("open", "rename", "link"):
+            self.unseen.append(call.path)
         if call.name in ("open", "create"):
             if node is None:
                 node = Node(FILE)
                 folder.give(name, node)
-                if call.name == "open":
-                    self.unseen.append(call.path)
             self.open[call.descriptor] = node
-        elif call.name in ("write", "truncate"):
-            opened = self.open[call.descriptor]
-            opened.writes.append((call.offset, call.data if call.name == "write" else None))
-        elif call.name == "fsync":
-            opened = self.open[call.descriptor]
-            opened.synced = len(opened.writes)
-            opened.certain = {one: len(versions) - 1 for one, versions in opened.names.items()}
         elif call.name == "mkdir":
             folder.give(name, Node(DIRECTORY))
         elif call.name in ("unlink", "rmdir"):
             folder.give(name, None)
         elif call.name in ("rename", "link"):
-            if node is None:
-                self.unseen.append(call.path)
-                node = Node(FILE)
             other, target = self.place(call.target)
-            given = other.give(target, node)
+            given = other.give(target, node or Node(FILE))
             if call.name == "rename":
                 self.renames.append((folder, name, folder.give(name, None), other, target, given))
+
+    def _apply_to_open(self, call: Call) -> None:
+        opened = self.open[call.descriptor]
+        if call.name in ("write", "truncate"):
+            opened.writes.append((call.offset, call.data if call.name == "write" else None))
+        elif call.name == "fsync":
+            opened.synced = len(opened.writes)
+            opened.certain = {one: len(versions) - 1 for one, versions in opened.names.items()}
 
     def pending(self) -> tuple[list[tuple[Node, str]], list[Node]]:
         """Names and files whose state is not certain, of all directories that may be there."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Report:
-    """Cases tried and right, by class and job."""
+    """Cases tried and right, by class and job; `total` is the number of all that there are."""
 
     tried: Counter[tuple[str, str]] = field(default_factory=Counter)
     right: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[tuple[str, list[str]]] = field(default_factory=list)
+    total: int = 0
 
     def add(self, kind: str, job: str, case: str, wrong: list[str]) -> None:
         """Counts a case."""
@@ -20,6 +21,10 @@ class Report:
         self.right[kind, job] += not wrong
         if wrong:
             self.wrong.append((case, wrong))
+
+    def tried_by(self, kind: str) -> int:
+        """The number of cases tried of one class."""
+        return sum(count for (one, _), count in self.tried.items() if one == kind)
 
     def lines(self) -> list[str]:
         """The table: a row for each class, a column for each job; `right/tried` where they differ."""

@@ -111,12 +111,12 @@ class FaultySystem(System):
         name = os.path.join(os.getcwd(), os.fsdecode(path))
         return os.path.relpath(name, self.root) if name.startswith(self.root + "/") else None
 
-    def _call(self, name: str, path: str | None, perform: Callable[[], Any], **details: Any) -> Any:
+    def _call(self, name: str, path: str | None, perform: Callable[[], Any], size: int = 0, **details: Any) -> Any:
         if path is None:
             return perform()
         number, self.number = self.number, self.number + 1
         kind = self.fault.kind if self.fault is not None and self.fault.number == number else ""
-        perform = self._with_fault(kind, name, path, perform, details)
+        perform = self._with_fault(kind, name, path, perform, size, details)
         try:
             result = perform()
         except OSError as error:
@@ -134,7 +134,9 @@ class FaultySystem(System):
             signal.raise_signal(signal.Signals[kind.partition("-")[0]])
         return result
 
-    def _with_fault(self, kind: str, name: str, path: str, perform: Callable[[], Any], details: Any) -> Any:
+    def _with_fault(
+        self, kind: str, name: str, path: str, perform: Callable[[], Any], size: int, details: dict[str, Any]
+    ) -> Callable[[], Any]:
         """Does what comes before the call; returns what is left of it."""
         self.full |= kind == FULL
         error = "ENOSPC" if self.full and name in _GROWING else kind if kind in ERRNOS else ""
@@ -158,8 +160,7 @@ class FaultySystem(System):
             half = details["data"][: (len(details["data"]) + 1) // 2]
             return lambda: super(FaultySystem, self).write(details["descriptor"], half)
         if kind == SHORT and name == "read":
-            return lambda: super(FaultySystem, self).read(details["descriptor"], max(1, details.pop("size") // 64))
-        details.pop("size", None)
+            return lambda: super(FaultySystem, self).read(details["descriptor"], max(1, size // 64))
         return perform
 
     def _record(self, call: Call) -> None:
