@@ -76,7 +76,7 @@ class SimulatedFineTuning:
             disk.make_directory(self.paths.bundle)
             record = json.dumps({"fingerprint": digest(settings)}).encode()
             for name, text in (("model.keras", b"weights " * 9), ("run.json", record)):
-                write_atomically(os.path.join(self.paths.bundle, name), text, overwrite=True)
+                write_atomically(os.path.join(self.paths.bundle, name), text)
             publish(self.paths)
         return SimpleNamespace(**{**vars(done), "metrics": 1})
 
