@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +13,9 @@ import pytest
 from tests.networks import SIZE
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
-from xcli.models.bundle import build_model, write_bundle
+from xcli.models.bundle import build_model, read_bundle, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
-from xcli.models.loader import load_model
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.network import LoadedModel
 
 if TYPE_CHECKING:
@@ -64,3 +66,16 @@ def test_it_carries_labels_and_preprocessing(bundle: Path, loaded: LoadedModel) 
     assert (loaded.size, loaded.input_range, loaded.notes) == (SIZE, "raw", ())
     assert (loaded.resize, loaded.interpolation, loaded.crop_pct) == ("pad", "bilinear", 0.8)
     assert json.loads((bundle / "run.json").read_text())["note"] == "value"
+
+
+def test_the_bit_depth_goes_with_the_model(bundle: Path, loaded: LoadedModel, tmp_path: Path) -> None:
+    assert "bit_depth" not in json.loads((bundle / "run.json").read_text())["preprocessing"]
+    assert preprocessing_for(loaded) == PREPROCESSING
+    twelve = replace(PREPROCESSING, bit_depth=12, strict=True)
+    write_bundle(tmp_path, SimpleNamespace(save=lambda path: path.write_bytes(b"")), NAMES, twelve, {})
+    recipe, _ = read_bundle(str(tmp_path), None)
+    assert recipe["bit_depth"] == 12
+    assert "strict" not in recipe
+    model = replace(loaded, bit_depth=recipe["bit_depth"])
+    assert preprocessing_for(model) == replace(PREPROCESSING, bit_depth=12)
+    assert preprocessing_for(model, bit_depth=16).bit_depth == 16
