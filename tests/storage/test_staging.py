@@ -15,6 +15,7 @@ from tests.faultysystem import Faulty, fail
 from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.locks import FileLock
 from xcli.storage.staging import Staging, check_ownership, staging_path
 
 NAMES = ["other/f.npy", "out.csv.meta.json", "out.csv"]
@@ -139,6 +140,16 @@ def test_what_a_user_made_is_refused_and_untouched(tmp_path: Path, what: str) ->
     with pytest.raises(OutputError, match=r"out\.csv\.partial .*not from an unfinished run"):
         AtomicFile(str(tmp_path / "out.csv"))
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [b"", bytes(20), b"proc"])
+def test_a_lock_whose_content_a_power_cut_took_is_ours(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv.partial").mkdir()
+    (tmp_path / "a.csv.partial" / "lock").write_bytes(content)
+    write_one(tmp_path / "a.csv")
+    assert os.listdir(tmp_path) == ["a.csv"]
+    (tmp_path / "lock").write_bytes(bytes(20))
+    assert FileLock(tmp_path / "lock").holder() == "another process"
 
 
 def test_every_output_has_its_own_lock(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class FileLock:
     def holder(self) -> str:
         """Returns the name of the process that holds the lock: `process PID on HOST`."""
         with suppress(OSError), open(self.path, "rb") as file:
-            return file.read(300).decode("utf-8", "replace").strip() or "another process"
+            return file.read(300).decode("utf-8", "replace").strip("\0 \n") or "another process"
         return "another process"
 
     def release(self) -> None:

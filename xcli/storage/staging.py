@@ -183,7 +183,7 @@ def check_ownership(path: str) -> None:
 
 def _beginning(path: str) -> bytes:
     with suppress(OSError), disk.open_file(path) as file:
-        return file.read(len(HOLDER))
+        return file.read(len(HOLDER)).rstrip(b"\0")  # after a power cut a file may hold zeros
     return b""
 
 
