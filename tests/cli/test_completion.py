@@ -214,7 +214,7 @@ def offered(line):
         ("-v classify --verb", {"--verbose"}),
         ("classify --overwrite --over", set()),
         ("classify -o x --outp", set()),
-        ("classify --include x --include y --inclu", {"--include"}),
+        ("classify --include x --include y --inclu", {"--include", "--include-system"}),
         ("classify --format=csv --forma", set()),
         ("info classify --layer", {"--layers"}),
         ("info --no-include-top --include-t", set()),

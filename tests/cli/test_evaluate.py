@@ -134,7 +134,7 @@ def test_splits(invoke: Invoke, colours: list[ModelSpec], tmp_path: Path) -> Non
 
 def test_a_manifest(invoke: Invoke, data: Path, colours: list[ModelSpec], tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
-    manifest.write_text(f"file,kind\n{data}/red/0.png,Red\n{data}/blue/0.png,red\n{data}/gone.png,green\n")
+    manifest.write_text(f"file,kind\n{data}/red/0.png,Red\n{data}/blue/0.png,Red\n{data}/gone.png,green\n")
     options = ("--path-column", "file", "--label-column", "kind", "--json")
     result = invoke("evaluate", manifest, "--model", "RUN", *options)
     assert result.code == 4
