@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xcli.core.errors import UsageError
+from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.target import Directory, EarlierRun, File, Stream, parse_file, parse_target
 
 if TYPE_CHECKING:
@@ -64,3 +65,23 @@ def test_what_an_earlier_run_left(tmp_path: Path) -> None:
         with open(target.meta_name, "w", encoding="utf-8") as file:
             file.write("{")
         assert target.recorded_run() is None
+
+
+@pytest.mark.parametrize("missing", [["out.csv"], ["out.csv", "out.csv.meta.json"]])
+def test_a_file_whose_process_died_as_it_got_its_name_is_no_foreign_file(tmp_path: Path, missing: list[str]) -> None:
+    target = File(str(tmp_path / "out.csv"))
+    private = tmp_path / "out.csv.partial"
+    private.mkdir()
+    (private / "lock").write_text("process 1 on host\n")
+    (tmp_path / "out.csv.meta.json").write_text('{"fingerprint": "x"}')
+    notes = []
+    for number, name in enumerate(["out.csv.meta.json", "out.csv"]):
+        notes.append({"staged": f"staged-{number}", "final": f"../{name}", "replace": name != "out.csv"})
+        if name in missing:
+            (private / f"staged-{number}").write_text('{"fingerprint": "x"}')
+    (private / "publish.json").write_text(json.dumps(notes))
+    if len(missing) == 2:
+        (tmp_path / "out.csv.meta.json").unlink()
+    check_output_options(Output("classify", target, "csv"), SaveOptions())
+    assert target.finished_run() == EarlierRun("x", None)
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]

@@ -109,6 +109,8 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
     if isinstance(target, Directory):
         check_directory(target, output.format)
     else:
+        if isinstance(target, File):
+            target.complete()  # both tables, if there are two; only then it is seen which run they are of
         replaces = output.overwrite or (isinstance(target, File) and target.recorded_run() is not None)
         check_output(output.format, target.name, replaces)
     second = options.features_file()

@@ -16,6 +16,7 @@ from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
+from xcli.storage.staging import Staging, pending, staging_path
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.formats import format_from_name
@@ -118,6 +119,15 @@ class File(KeptTarget):
 
     def is_finished(self) -> bool:
         return self.exists() if self.remote else os.path.isfile(self.name)
+
+    def complete(self) -> None:
+        """Completes what an earlier process was killed at, while the file got its name.
+
+        Raises:
+            OutputError: that is not possible now, or another process writes the file.
+        """
+        if not self.remote and pending(staging_path(self.name)):
+            Staging(self.name).close()
 
     def exists(self) -> bool:
         """Returns whether anything has this name: a file, a broken link, an object.
