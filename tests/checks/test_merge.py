@@ -69,6 +69,26 @@ def test_a_merge_that_dies_at_any_call_is_completed_by_the_same_command(tmp_path
     assert call > 15
 
 
+def test_a_merge_that_is_interrupted_when_its_file_appears_is_completed_by_the_same_command(
+    tmp_path: Path, photos: SourceOptions
+) -> None:
+    _, shards = write_shards(tmp_path, "csv", "classify", photos, 2)
+    target = tmp_path / "merged.csv"
+
+    class Interrupting(disk.System):
+        def link(self, source: disk.Path, target: disk.Path) -> None:
+            super().link(source, target)
+            signal.raise_signal(signal.SIGINT)
+
+    command = ["xception", "merge", *shards, "-o", str(target)]
+    assert run_merge(command, Interrupting()) == 130
+    assert target.exists()
+    before = target.read_bytes()
+    assert run_merge(command) == 0
+    assert target.read_bytes() == before
+    assert not Path(f"{target}.partial").exists()
+
+
 def run_merge(command: list[str], system: disk.System | None = None) -> int:
     """Runs the command in a process of its own; returns its exit code, or the negative number of a signal."""
     child = os.fork()

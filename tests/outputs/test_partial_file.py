@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -183,6 +184,7 @@ def test_a_part_that_goes_missing_during_the_run_is_noticed(target: str) -> None
 
 def test_an_unreadable_journal_is_refused(target: str) -> None:
     os.mkdir(target + ".partial")
+    Path(target + ".partial/lock").write_text("process 1 on here\n")
     with open(target + ".partial/run.json", "w") as file:
         file.write('{"provenance"')
     with pytest.raises(OutputError, match=r"cannot be continued.*--restart"):

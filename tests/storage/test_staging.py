@@ -16,7 +16,14 @@ from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.locks import FileLock
-from xcli.storage.staging import Staging, check_ownership, staging_path
+from xcli.storage.staging import Staging, check_ownership, pending, staging_path
+
+
+@pytest.fixture(autouse=True)
+def _no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of directories are written; none of them has to survive a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
 
 NAMES = ["other/f.npy", "out.csv.meta.json", "out.csv"]
 
@@ -112,6 +119,9 @@ def test_a_signal_waits_until_all_have_their_names(tmp_path: Path, monkeypatch: 
         patch.setattr("xcli.storage.staging._NO_HARD_LINKS", frozenset())
         with pytest.raises(KeyboardInterrupt):
             write_one(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == b"x"
+    assert pending(staging_path(str(tmp_path / "out.csv")))  # so that the same command knows its own output
+    Staging(str(tmp_path / "out.csv")).close()
     assert contents(tmp_path) == {"out.csv": b"x"}
 
 
@@ -164,7 +174,7 @@ def test_every_output_has_its_own_lock(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     staging = Staging(str(tmp_path / "a.csv"))
-    for name in ("staged-0", "staged-7", "old-1", "publish.json.tmp"):
+    for name in ("staged-12ab-0", "staged-0-7", "old-1", "publish.json.tmp"):
         Path(staging.path, name).write_bytes(b"left")
     assert staging._lock is not None
     staging._lock.release()  # as the death of the process does
@@ -175,8 +185,106 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("note", [b"", b"null", b"[1]", b'{"a": 1}', b"\xff"])
 def test_a_damaged_note_publishes_nothing(tmp_path: Path, note: bytes) -> None:
     staging = Staging(str(tmp_path / "a.csv"))
-    Path(staging.path, "staged-0").write_bytes(b"left")
+    Path(staging.path, "staged-0-0").write_bytes(b"left")
     Path(staging.path, "publish.json").write_bytes(note)
     staging.recover()
     staging.close()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["part-00000.arrow", "run.json", "staged-0-0"])
+def test_a_directory_without_our_lock_is_not_ours_whatever_its_files_are_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out.csv.partial").mkdir()
+    (tmp_path / "out.csv.partial" / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"contains {name}, which is not from an unfinished run"):
+        AtomicFile(str(tmp_path / "out.csv"))
+    assert contents(tmp_path) == {f"out.csv.partial/{name}": b"mine"}
+
+
+def test_an_error_takes_back_a_record_that_may_replace_an_older_one(tmp_path: Path, monkeypatch) -> None:
+    files = []
+    staging = Staging(str(tmp_path / "out.csv"))
+    for name, overwrite in (("out.csv.meta.json", True), ("out.csv", False)):
+        files.append(AtomicFile(str(tmp_path / name), overwrite, staging))
+        files[-1].stream.write(b"mine")
+    rename = disk.rename
+
+    def lose_the_race(source: disk.Path, target: disk.Path) -> None:
+        rename(source, target)
+        if str(target).endswith(".meta.json"):
+            (tmp_path / "out.csv").write_bytes(b"theirs")
+
+    monkeypatch.setattr(disk, "rename", lose_the_race)
+    with pytest.raises(OutputError, match=r"out\.csv exists"):
+        commit(files)
+    for file in files:
+        file.discard()
+    staging.close()
+    assert contents(tmp_path) == {"out.csv": b"theirs"}
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def killed_at(number: int, folder: Path, overwrite: bool = False) -> None:
+    child = os.fork()
+    if not child:
+        disk.system = Faulty(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        write(folder, overwrite)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_name_that_somebody_used_after_a_kill_does_not_block_the_output(tmp_path: Path) -> None:
+    blocked = 0
+    for call in itertools.count():
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        killed_at(call, folder)
+        if (folder / "out.csv").exists():
+            break
+        (folder / "out.csv").write_bytes(b"theirs")
+        blocked += (folder / "out.csv.partial" / "publish.json").exists()
+        with pytest.raises(OutputError, match=r"out\.csv exists"):
+            write_one(folder / "out.csv")
+        Staging(str(folder / "out.csv")).close()
+        assert (folder / "out.csv").read_bytes() == b"theirs"
+        assert not (folder / "out.csv.partial").exists()
+    assert blocked
+
+
+def test_files_of_another_process_are_not_taken_for_those_that_wait_for_their_names(tmp_path: Path) -> None:
+    """A process dies while it publishes into two directories; another one then begins to write the second output."""
+    met = 0
+    for call in itertools.count():
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        killed_at(call, folder)
+        if (folder / "out.csv").exists():
+            break
+        met += (folder / "out.csv.partial" / "publish.json").exists() and not (folder / NAMES[0]).exists()
+        other = AtomicFile(str(folder / NAMES[0]), overwrite=True)
+        other.stream.write(b"half")
+        other.stream.flush()
+        before = contents(folder).get(NAMES[0])
+        Staging(str(folder / "out.csv")).close()
+        assert contents(folder).get(NAMES[0]) == before
+        other.discard()
+    assert met
+
+
+def test_rows_that_an_older_version_kept_beside_a_link_are_named(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out.csv").symlink_to("real/out.csv")
+    (tmp_path / "out.csv.partial").mkdir()
+    (tmp_path / "out.csv.partial" / "lock").write_bytes(b"process 1 on here\n")
+    with pytest.raises(
+        OutputError, match=r"out.csv.partial has an unfinished run .* Rename it to .*real/out.csv.partial"
+    ):
+        AtomicFile(str(tmp_path / "out.csv"))
+
+
+def test_a_name_that_is_too_long_for_its_record_is_found_at_once(tmp_path: Path) -> None:
+    target = str(tmp_path / ("x" * 250))
+    staging = Staging(target)
+    with pytest.raises(OutputError, match="File name too long"):
+        AtomicFile(target + ".meta.json", True, staging)
+    staging.close()

@@ -14,13 +14,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def defer_signals() -> Iterator[None]:
+def defer_signals() -> Iterator[list[int]]:
     """A context that defers the first SIGINT, SIGTERM or SIGHUP until its end; a second one takes effect at once.
 
-    It does nothing outside the main thread, where Python handles no signals.
+    It gives the list of the signals that wait, and does nothing outside the main thread, where Python handles none.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield []
         return
     handlers: dict[int, Any] = {}
     waiting: list[int] = []
@@ -43,7 +43,7 @@ def defer_signals() -> Iterator[None]:
             handlers[number] = handler
             signal.signal(number, hold)
     try:
-        yield
+        yield waiting
     finally:
         restore()
         if len(waiting) == 1:

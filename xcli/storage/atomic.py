@@ -73,6 +73,8 @@ class AtomicFile(WritableFile):
     def check(self) -> None:
         if os.path.isdir(self._final):
             raise write_error(self.name, "it is a directory; give the name of a file")
+        with write_errors(self.name), suppress(FileNotFoundError):
+            os.lstat(self._final)  # a name that is too long is found now, and not at the end
         if not self._overwrite and os.path.lexists(self._final):
             raise exists_error(self.name)
 
@@ -187,12 +189,12 @@ def commit(files: Sequence[WritableFile]) -> None:
     for file in files:
         file.check()
     local = [file for file in files if isinstance(file, AtomicFile)]
+    if len(local) == len(files):
+        publish([file.staged for file in local])
+        for file in local:
+            file.mark_published()
+        return
     with defer_signals():
-        if len(local) == len(files):
-            publish([file.staged for file in local])
-            for file in local:
-                file.mark_published()
-            return
         started: list[WritableFile] = []
         try:
             for file in files:

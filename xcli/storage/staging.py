@@ -1,7 +1,7 @@
 """`FILE.partial/`: the private directory of an output, where everything is until it is finished.
 
     lock           held by the process that writes the output, and names it; shows that the directory is this program's
-    staged-0, ...  complete files that wait for their names
+    staged-...-0   complete files that wait for their names
     publish.json   the names that they are about to get; see `publish`
     old-0, ...     the files that they replace, while that may still be undone
 
@@ -19,7 +19,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import OutputError, OutputExistsError
 from xcli.core.signals import defer_signals
@@ -29,7 +29,7 @@ from xcli.storage.locks import HOLDER, FileLock
 from xcli.storage.streams import write_error, write_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 log = logging.getLogger("xcli")
 
@@ -38,13 +38,13 @@ LOCK = "lock"
 PUBLISH = "publish.json"
 
 FILES = re.compile(
-    r"lock|(staged|old)-[0-9]+|publish\.json(\.tmp)?|(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+    r"lock|staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json(\.tmp)?|(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
     r"|(run\.json|part-[0-9]{5,}\.arrow)\.damaged(-[0-9]+)?"
 )
 """Matches the names of all files that this program writes into such a directory."""
 
 _MAX_NAME = 255  # bytes, of a file name on Linux
-_LEFT = re.compile(r"(staged|old)-[0-9]+|publish\.json\.tmp")
+_LEFT = re.compile(r"staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json\.tmp")
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -92,6 +92,8 @@ class Staging:
     def __init__(self, target: str, *, locked: bool = False) -> None:
         self.target, self.path = target, staging_path(target)
         self._lock = None if locked else lock_directory(self.path, target)
+        # No other process uses these names, so that what it writes is never taken for a file of this one.
+        self._prefix = os.path.join(self.path, f"staged-{os.urandom(4).hex()}")
         self._files = 0
         if not locked:
             try:
@@ -102,11 +104,8 @@ class Staging:
 
     def new_file(self) -> str:
         """Returns a path for the next file to stage; nothing is there."""
-        while True:
-            path = os.path.join(self.path, f"staged-{self._files}")
-            self._files += 1
-            if not os.path.lexists(path):
-                return path
+        self._files += 1
+        return f"{self._prefix}-{self._files - 1}"
 
     def recover(self) -> None:
         """Completes a publication that was cut short, and removes files that were never published."""
@@ -131,6 +130,7 @@ def lock_directory(path: str, target: str) -> FileLock:
         OutputError: it is not this program's, cannot be made, or another process has locked it.
     """
     lock = FileLock(os.path.join(path, LOCK))
+    _refuse_older(path, target)
     while True:
         check_ownership(path)
         made = False
@@ -156,6 +156,16 @@ def lock_directory(path: str, target: str) -> FileLock:
         return lock
 
 
+def _refuse_older(path: str, target: str) -> None:
+    """Raises OutputError if an older version began to write the output, where it kept rows beside a symbolic link."""
+    older = target + SUFFIX
+    if os.path.islink(target) and os.path.lexists(os.path.join(older, LOCK)):
+        raise OutputError(
+            f"{one_line(older)} has an unfinished run of an older version. Rename it to {one_line(path)} to continue "
+            "that run, or remove it"
+        )
+
+
 def check_ownership(path: str) -> None:
     """Raises OutputError if something is in place of a private directory that this program has not made."""
     if not os.path.lexists(path):
@@ -170,6 +180,8 @@ def check_ownership(path: str) -> None:
             names = disk.names(path)
         foreign = [name for name in names if not FILES.fullmatch(name)]
         holder = _beginning(os.path.join(path, LOCK)) if LOCK in names else b""
+        if names and LOCK not in names:
+            foreign = names  # the lock is made first, and removed last
         if foreign:
             problem = f"contains {one_line(foreign[0])}"
         elif holder and not HOLDER.startswith(holder):
@@ -191,7 +203,8 @@ def publish(files: Sequence[Staged]) -> None:
     """Gives files that belong together their names, in this order: all of them or none.
 
     `publish.json`, in the directory of the last one, says which. Once it is on the disk, whoever locks that directory
-    completes what this process could not. Signals wait until the end.
+    completes what this process could not. Signals wait until the end; the note then stays, so that the same command
+    can tell an output that it has finished from one that it must not replace.
 
     Args:
         files: staged, and on the disk.
@@ -206,53 +219,63 @@ def publish(files: Sequence[Staged]) -> None:
     for one in files:
         staged, final = os.path.relpath(one.staged, folder), os.path.relpath(one.final, folder)
         notes.append({"staged": staged, "final": final, "replace": one.replace})
-    with defer_signals():
+    with defer_signals() as signals:
         for one in files:
             if not one.replace and os.path.lexists(one.final):
                 raise exists_error(one.shown)
-        begun: list[tuple[Staged, str | None]] = []
+        begun: list[_Begun] = []
         try:
             with write_errors(files[-1].shown):
+                _sync_directories(one.staged for one in files)
                 replace_file(os.path.join(folder, PUBLISH), json.dumps(notes).encode())
             for number, one in enumerate(files):
                 with write_errors(one.shown):
-                    begun.append((one, _keep_old(one, os.path.join(folder, f"old-{number}"))))
+                    begun.append(_keep_old(one, os.path.join(os.path.dirname(one.staged), f"old-{number}")))
                     _give_name(one)
             with write_errors(files[-1].shown):
-                _sync_directories(files)
+                _sync_directories(one.final for one in files)
         except BaseException:
             with suppress(OSError):
                 _undo(begun)
                 if begun:
-                    _sync_directories(files)
+                    _sync_directories(one.final for one in files)
                 disk.unlink(os.path.join(folder, PUBLISH))
             raise
         # What cannot be removed now does no harm: the next process sees that all have their names.
         with suppress(OSError):
-            disk.unlink(os.path.join(folder, PUBLISH))
-            for _, old in begun:
+            if not signals:
+                disk.unlink(os.path.join(folder, PUBLISH))
+            for _, old, _ in begun:
                 if old is not None:
                     disk.unlink(old)
 
 
-def _sync_directories(files: Sequence[Staged]) -> None:
-    for folder in dict.fromkeys(os.path.dirname(one.final) for one in files):
+def _sync_directories(paths: Iterable[str]) -> None:
+    for folder in dict.fromkeys(map(os.path.dirname, paths)):
         disk.sync_directory(folder)
 
 
-def _keep_old(one: Staged, path: str) -> str | None:
-    """Gives the file that is about to be replaced a second name; None if there is none, or no second name."""
-    if not one.replace or not os.path.lexists(one.final):
-        return None
-    with suppress(FileNotFoundError):
-        try:
+class _Begun(NamedTuple):
+    """A file that is getting its name; the second name of the one that it replaces, and whether it replaces one."""
+
+    file: Staged
+    old: str | None
+    replaces: bool
+
+
+def _keep_old(one: Staged, path: str) -> _Begun:
+    """Gives the file that is about to be replaced a second name, if there is such a file, and names can be added."""
+    try:
+        if one.replace:
             disk.link(one.final, path)
-        except OSError as error:
-            if error.errno not in (*_NO_HARD_LINKS, errno.EXDEV):
-                raise
-        else:
-            return path
-    return None
+            return _Begun(one, path, replaces=True)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (*_NO_HARD_LINKS, errno.EXDEV):
+            raise
+        return _Begun(one, None, replaces=True)
+    return _Begun(one, None, replaces=False)
 
 
 def _give_name(one: Staged) -> None:
@@ -263,7 +286,7 @@ def _give_name(one: Staged) -> None:
         # Unlike a check before a rename, a link leaves other processes no gap.
         disk.link(one.staged, one.final)
     except FileExistsError:
-        if not os.path.samefile(one.staged, one.final):
+        if not _is_named(one):
             raise exists_error(one.shown) from None
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
@@ -275,16 +298,24 @@ def _give_name(one: Staged) -> None:
     disk.unlink(one.staged)
 
 
-def _undo(begun: Sequence[tuple[Staged, str | None]]) -> None:
-    for one, old in reversed(begun):
+def _undo(begun: Sequence[_Begun]) -> None:
+    for one, old, replaces in reversed(begun):
         if old is not None:
             disk.rename(old, one.final)
+            disk.unlink(old)  # rename does nothing if both are names of one file
         elif not os.path.lexists(one.staged):
-            if one.replace:
+            if replaces:
                 raise OSError(errno.ENOENT, "what was replaced has no second name")  # the note stays
             disk.unlink(one.final)
-        elif os.path.lexists(one.final) and os.path.samefile(one.staged, one.final):
+        elif _is_named(one):
             disk.unlink(one.final)
+
+
+def _is_named(one: Staged) -> bool:
+    """Returns whether a staged file has its final name already."""
+    with suppress(FileNotFoundError):
+        return os.path.samefile(one.staged, one.final)
+    return False
 
 
 def recover(path: str, target: str) -> None:
@@ -294,13 +325,17 @@ def recover(path: str, target: str) -> None:
         OutputError: that is not possible now.
     """
     with defer_signals(), write_errors(target):
-        for one in pending(path):
-            if os.path.lexists(one.staged):
-                log.warning("completing %s, which an earlier process could not", one_line(one.final))
-                _give_name(one)
-        if os.path.lexists(os.path.join(path, PUBLISH)):
-            disk.sync_directory(os.path.dirname(path))
-            disk.unlink(os.path.join(path, PUBLISH))
+        files = pending(path)
+        try:
+            for one in files:
+                if os.path.lexists(one.staged):
+                    log.warning("completing %s, which an earlier process could not", one_line(one.final))
+                    _give_name(one)
+        except OutputExistsError:
+            # Somebody has used the name in the meantime. What stands there stays.
+            log.warning("%s has appeared since an earlier process was ended: its table is dropped", one_line(one.final))
+        _sync_directories(one.final for one in files)
+        disk.unlink(os.path.join(path, PUBLISH))
         for name in filter(_LEFT.fullmatch, disk.names(path)):
             disk.unlink(os.path.join(path, name))
 
