@@ -76,9 +76,9 @@ def test_a_file_whose_process_died_as_it_got_its_name_is_no_foreign_file(tmp_pat
     (tmp_path / "out.csv.meta.json").write_text('{"fingerprint": "x"}')
     notes = []
     for number, name in enumerate(["out.csv.meta.json", "out.csv"]):
-        notes.append({"staged": f"staged-{number}", "final": f"../{name}", "replace": name != "out.csv"})
+        notes.append({"staged": f"staged-ab-{number}", "final": f"../{name}", "replace": name != "out.csv"})
         if name in missing:
-            (private / f"staged-{number}").write_text('{"fingerprint": "x"}')
+            (private / f"staged-ab-{number}").write_text('{"fingerprint": "x"}')
     (private / "publish.json").write_text(json.dumps(notes))
     if len(missing) == 2:
         (tmp_path / "out.csv.meta.json").unlink()

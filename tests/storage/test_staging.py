@@ -288,3 +288,11 @@ def test_a_name_that_is_too_long_for_its_record_is_found_at_once(tmp_path: Path)
     with pytest.raises(OutputError, match="File name too long"):
         AtomicFile(target + ".meta.json", True, staging)
     staging.close()
+
+
+def test_a_note_that_cannot_be_read_now_is_an_error_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "system", Faulty(0, fail(errno.EMFILE)))
+    with pytest.raises(OutputError, match=r"cannot read .*publish\.json: Too many open files$"):
+        pending(str(tmp_path))

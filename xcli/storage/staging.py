@@ -117,6 +117,8 @@ class Staging:
             return
         with suppress(OSError):
             if set(disk.names(self.path)) <= {LOCK}:
+                with suppress(OSError):
+                    disk.sync_directory(self.path)  # the rest is gone before what tells whose the directory is
                 disk.unlink(self._lock.path)
                 disk.remove_directory(self.path)
         self._lock.release()
@@ -140,6 +142,8 @@ def lock_directory(path: str, target: str) -> FileLock:
                 if made:
                     disk.sync_directory(os.path.dirname(path))
                 acquired = lock.acquire()
+                if made:
+                    disk.sync_directory(path)  # the lock tells whose the directory is, so it is there before the rest
             except FileNotFoundError:
                 if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path) or os.curdir):
                     raise
@@ -149,6 +153,7 @@ def lock_directory(path: str, target: str) -> FileLock:
                     with suppress(OSError):
                         disk.unlink(lock.path)
                         disk.remove_directory(path)
+                lock.release()
                 raise
         if not acquired:
             holder = one_line(lock.holder())
@@ -341,7 +346,11 @@ def recover(path: str, target: str) -> None:
 
 
 def pending(path: str) -> list[Staged]:
-    """Returns the files of a private directory that wait for their names because a publication was cut short."""
+    """Returns the files of a private directory that wait for their names because a publication was cut short.
+
+    Raises:
+        OutputError: that cannot be read now.
+    """
     try:
         notes = json.loads(disk.read_file(os.path.join(path, PUBLISH)))
         found = []
@@ -351,6 +360,8 @@ def pending(path: str) -> list[Staged]:
         return found
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise OutputError(f"cannot read {one_line(os.path.join(path, PUBLISH))}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         # It appears whole, so it was damaged later. The rows are still there, and are assembled again.
         return []
