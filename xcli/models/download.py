@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import WeightsError
 from xcli.core.version import __version__
 from xcli.storage import disk
-from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -214,4 +213,4 @@ def _publish(url: str, part: Path, target: Path, sha256: str) -> None:
             f"{url} gave a file with SHA-256 {digest} where {sha256} is expected; it was deleted: "
             "the server holds another file, or something on the way changed it, so use another address"
         )
-    rename_durably(str(part), str(target))
+    disk.rename_durably(part, target)

@@ -23,7 +23,6 @@ from xcli.storage.staging import (
     exists_error,
     final_path,
     publish,
-    replace_file,
 )
 from xcli.storage.streams import CheckedStream, DirectFile, WritableFile, is_direct, write_error, write_errors
 from xcli.storage.temporary import TemporaryDirectory
@@ -207,17 +206,10 @@ def commit(files: Sequence[WritableFile]) -> None:
 
 
 def write_atomically(path: str, data: bytes | memoryview) -> None:
-    """Writes or replaces a local file in a directory that no other process writes to; see `replace_file`.
+    """Writes or replaces a local file in a directory that no other process writes to; see `disk.replace_file`.
 
     Raises:
         OutputError: that fails; the older file is still there.
     """
     with write_errors(path):
-        replace_file(path, data)
-
-
-def rename_durably(source: str, target: str) -> None:
-    """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
-    disk.sync_file(source)
-    disk.rename(source, target)
-    disk.sync_directory(os.path.dirname(target))
+        disk.replace_file(path, data)

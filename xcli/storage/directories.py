@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.atomic import rename_durably
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import lock_directory, recover, staging_path
@@ -157,18 +156,11 @@ class LocalFolder(Folder):
 
     def publish(self, scratch: str, name: str, *, keep: bool = False) -> None:
         with write_errors(self.name):
-            rename_durably(scratch, self._path(name))
+            disk.rename_durably(scratch, self._path(name))
 
     def write(self, name: str, content: bytes) -> None:
-        scratch = self.scratch(unique_name(name))
-        try:
-            with write_errors(self.name), disk.create(scratch) as file:
-                file.write(content)
-            self.publish(scratch, name)
-        except BaseException:
-            with suppress(OSError):
-                disk.unlink(scratch)
-            raise
+        with write_errors(self.name):
+            disk.replace_file(self._path(name), content, self.scratch(unique_name(name)))
 
     def unlink(self, *names: str) -> None:
         with write_errors(self.name):

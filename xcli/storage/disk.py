@@ -196,6 +196,35 @@ def rename(source: Path, target: Path) -> None:
     system.rename(source, target)
 
 
+def rename_durably(source: Path, target: Path) -> None:
+    """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
+    sync_file(source)
+    rename(source, target)
+    sync_directory(os.path.dirname(target))
+
+
+def replace_file(path: Path, content: bytes | memoryview, temporary: Path | None = None) -> None:
+    """Writes or replaces a file, durably; if that fails, the older one is still there.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        temporary: a path in the same directory that nobody else uses; without it, no other process writes to that
+            directory, and what a killed one left is replaced.
+    """
+    if temporary is None:
+        temporary = f"{os.fspath(path)}.tmp"
+        unlink(temporary)
+    try:
+        with create(temporary) as file:
+            file.write(content)
+        rename_durably(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            unlink(temporary)
+        raise
+
+
 def link(source: Path, target: Path) -> None:
     """Gives a file a second name; FileExistsError if anything has it."""
     system.link(source, target)

@@ -232,7 +232,7 @@ def publish(files: Sequence[Staged]) -> None:
         try:
             with write_errors(files[-1].shown):
                 _sync_directories(one.staged for one in files)
-                replace_file(os.path.join(folder, PUBLISH), json.dumps(notes).encode())
+                disk.replace_file(os.path.join(folder, PUBLISH), json.dumps(notes).encode())
             for number, one in enumerate(files):
                 with write_errors(one.shown):
                     begun.append(_keep_old(one, os.path.join(os.path.dirname(one.staged), f"old-{number}")))
@@ -365,22 +365,6 @@ def pending(path: str) -> list[Staged]:
     except (ValueError, KeyError, TypeError):
         # It appears whole, so it was damaged later. The rows are still there, and are assembled again.
         return []
-
-
-def replace_file(path: str, content: bytes | memoryview) -> None:
-    """Writes or replaces a file durably, in a directory that no other process writes to; OSError if that fails."""
-    temporary = f"{path}.tmp"
-    disk.unlink(temporary)
-    try:
-        with disk.create(temporary) as file:
-            file.write(content)
-        disk.sync_file(temporary)
-        disk.rename(temporary, path)
-        disk.sync_directory(os.path.dirname(path))
-    except BaseException:
-        with suppress(OSError):
-            disk.unlink(temporary)
-        raise
 
 
 def exists_error(name: str) -> OutputExistsError:
