@@ -16,7 +16,7 @@ from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.locks import FileLock
-from xcli.storage.staging import Staging, check_ownership, pending, staging_path
+from xcli.storage.staging import Staging, check_ownership, pending, recover, staging_path
 
 
 @pytest.fixture(autouse=True)
@@ -176,8 +176,7 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     staging = Staging(str(tmp_path / "a.csv"))
     for name in ("staged-12ab-0", "staged-0-7", "old-1", "publish.json.tmp"):
         Path(staging.path, name).write_bytes(b"left")
-    assert staging._lock is not None
-    staging._lock.release()  # as the death of the process does
+    staging._folder.unlock()  # as the death of the process does
     write_one(tmp_path / "a.csv")
     assert os.listdir(tmp_path) == ["a.csv"]
 
@@ -187,7 +186,7 @@ def test_a_damaged_note_publishes_nothing(tmp_path: Path, note: bytes) -> None:
     staging = Staging(str(tmp_path / "a.csv"))
     Path(staging.path, "staged-0-0").write_bytes(b"left")
     Path(staging.path, "publish.json").write_bytes(note)
-    staging.recover()
+    recover(staging.path, str(tmp_path / "a.csv"))
     staging.close()
     assert os.listdir(tmp_path) == []
 

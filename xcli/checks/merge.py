@@ -19,7 +19,7 @@ from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
-from xcli.storage.staging import Staging, pending, staging_path
+from xcli.storage.staging import complete
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.base import TableReader, rows_per_group
@@ -241,9 +241,8 @@ def was_cut_short(target: str | None, names: Sequence[str]) -> bool:
         OutputError: another process writes the target.
         CheckError: its `FILE.meta.json` cannot be read.
     """
-    if target is None or is_direct(target) or is_url(target) or not pending(staging_path(target)):
+    if target is None or is_direct(target) or is_url(target) or not complete(target):
         return False
-    Staging(target).close()
     meta = read_meta(target + META_SUFFIX) or {}
     return [one.get("file") for one in meta.get("merged") or []] == list(names)
 

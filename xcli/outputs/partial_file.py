@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.outputs.resume import state_columns, state_fields
-from xcli.storage.directories import PrivateFolder, open_folder
-from xcli.storage.staging import FILES, SUFFIX
+from xcli.storage.directories import open_folder
+from xcli.storage.staging import FILES, SUFFIX, PrivateFolder
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:

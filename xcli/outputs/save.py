@@ -104,6 +104,7 @@ class _Saver:
     """Saves one run: `stream` writes rows as they come, `keep` keeps them in parts until the output is finished.
 
     Attributes:
+        second: the file of `--features-out`, of a run whose rows are kept.
         failed: number of error rows of this run so far.
         keeps_rows: whether the same command would continue with the finished rows.
     """
@@ -113,6 +114,7 @@ class _Saver:
     options: SaveOptions
     on_batch: OnBatch | None
     command_line: str | None
+    second: File | None = field(default=None, init=False)
     failed: int = field(default=0, init=False)
     keeps_rows: bool = field(default=False, init=False)
 
@@ -146,11 +148,11 @@ class _Saver:
         """Saves the rows of a file or a directory; see the function `save`."""
         started = datetime.now(UTC)
         self.keeps_rows = True
-        second = self.options.features_file()
+        self.second = self.options.features_file()
         with ExitStack() as stack:
             parts = stack.enter_context(self._open_parts(target))
-            if second is not None and not second.remote:
-                stack.callback(Staging(second.name).close)
+            if self.second is not None and not self.second.remote:
+                stack.callback(Staging(self.second.name).close)
             # Not before: an earlier process may have been killed while its output got its name.
             earlier = None if self.output.overwrite else target.finished_run()
             schema = self.run.start(self._pinned_batch_size(parts, earlier))
@@ -197,7 +199,7 @@ class _Saver:
         return provenance_metadata(self.run.provenance(self.output.command))
 
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
-        options, second = self.options, self.options.features_file()
+        options, second = self.options, self.second
         more: dict[str, Any] = {"csv_safe": True} if options.csv_safe else {}
         if second is not None:
             more["features_out"] = second.real_name
@@ -210,7 +212,7 @@ class _Saver:
         Raises:
             OutputError: a file with its name is from another run.
         """
-        second = self.options.features_file()
+        second = self.second
         if second is None:
             return True
         if not self.output.overwrite and second.exists() and not second.holds(digest(fingerprint)):
@@ -287,7 +289,7 @@ class _Saver:
         """Returns the files to write at the end; none for a directory."""
         if isinstance(target, Directory):
             return []
-        second = self.options.features_file()
+        second = self.second
         if second is None:
             return [_Table(target, self.output.format, schema.names)]
         predictions, features = split_features(schema)

@@ -16,7 +16,7 @@ from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.staging import Staging, pending, staging_path
+from xcli.storage.staging import complete
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.formats import format_from_name
@@ -126,8 +126,8 @@ class File(KeptTarget):
         Raises:
             OutputError: that is not possible now, or another process writes the file.
         """
-        if not self.remote and pending(staging_path(self.name)):
-            Staging(self.name).close()
+        if not self.remote:
+            complete(self.name)
 
     def exists(self) -> bool:
         """Returns whether anything has this name: a file, a broken link, an object.

@@ -19,7 +19,6 @@ from xcli.storage.staging import (
     PUBLISH,
     Staged,
     Staging,
-    check_directory,
     exists_error,
     final_path,
     publish,
@@ -54,14 +53,13 @@ class AtomicFile(WritableFile):
         self.name = target
         self._overwrite = overwrite
         self._final = final_path(target)
-        check_directory(target)
         self.check()
-        self._owned = None if staging else Staging(target)
-        self._staging = staging or self._owned
-        assert self._staging is not None
+        self._owned: Staging | None = None
+        if staging is None:
+            staging = self._owned = Staging(target)
+        path = staging.new_file()
         try:
             with write_errors(target):
-                path = self._staging.new_file()
                 self.stream = CheckedStream(disk.create(path), target)
         except BaseException:
             self._close()
@@ -72,7 +70,7 @@ class AtomicFile(WritableFile):
     def check(self) -> None:
         if os.path.isdir(self._final):
             raise write_error(self.name, "it is a directory; give the name of a file")
-        with write_errors(self.name), suppress(FileNotFoundError):
+        with write_errors(self.name), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(self._final)  # a name that is too long is found now, and not at the end
         if not self._overwrite and os.path.lexists(self._final):
             raise exists_error(self.name)

@@ -20,7 +20,6 @@ from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.staging import lock_directory, recover, staging_path
 from xcli.storage.streams import write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
 from xcli.storage.urls import is_url
@@ -126,10 +125,17 @@ class LocalFolder(Folder):
 
     def make(self) -> bool:
         with write_errors(self.name):
-            made = disk.make_directory(self.name)
-            if made:
+            return self._make()
+
+    def _make(self, mode: int = 0o777) -> bool:
+        made = disk.make_directory(self.name, mode)
+        if made:
+            try:
                 disk.sync_directory(os.path.dirname(self.name))
-            return made
+            except OSError:
+                self.remove()
+                raise
+        return made
 
     def names(self) -> list[str]:
         with write_errors(self.name):
@@ -192,21 +198,6 @@ class LocalFolder(Folder):
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:
         return map(call, names)
-
-
-class PrivateFolder(LocalFolder):
-    """The private directory of an output on a disk (`xcli.storage.staging`)."""
-
-    def __init__(self, target: str) -> None:
-        super().__init__(staging_path(target))
-
-    def lock(self, name: str, target: str) -> None:
-        self._lock = lock_directory(self.name, target)
-        try:
-            recover(self.name, target)
-        except BaseException:
-            self.unlock()
-            raise
 
 
 class RemoteFolder(Folder):

@@ -25,7 +25,8 @@ from xcli.core.errors import OutputError, OutputExistsError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.locks import HOLDER, FileLock
+from xcli.storage.directories import LocalFolder
+from xcli.storage.locks import HOLDER
 from xcli.storage.streams import write_error, write_errors
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ SUFFIX = ".partial"
 LOCK = "lock"
 PUBLISH = "publish.json"
 
+_TEMPORARY = r"staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json\.tmp"
+_LEFT = re.compile(_TEMPORARY)
+
 FILES = re.compile(
-    r"lock|staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json(\.tmp)?|(run\.json|part-[0-9]{5,}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
-    r"|(run\.json|part-[0-9]{5,}\.arrow)\.damaged(-[0-9]+)?"
+    rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
 )
 """Matches the names of all files that this program writes into such a directory."""
 
 _MAX_NAME = 255  # bytes, of a file name on Linux
-_LEFT = re.compile(r"staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json\.tmp")
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -78,87 +80,79 @@ class Staged:
     shown: str
 
 
+class PrivateFolder(LocalFolder):
+    """The private directory of one output, as a folder."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(staging_path(target))
+        self._target = target
+
+    def make(self) -> bool:
+        check_ownership(self.name)
+        with write_errors(self._target):
+            return self._make(0o700)
+
+    def lock(self, name: str, target: str) -> None:
+        """Locks the directory, which is made if necessary, and completes a publication that was cut short in it.
+
+        Raises:
+            OutputError: another process has locked it, it cannot be made, or is not this program's.
+        """
+        check_directory(target)
+        _refuse_older(self.name, target)
+        super().lock(name, target)
+        try:
+            with write_errors(target):
+                disk.sync_directory(self.name)  # the lock tells whose the directory is, so it is there before the rest
+            recover(self.name, target)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Removes the directory, unless it has something else than the lock; releases the lock."""
+        if self._lock is not None:
+            with suppress(OSError):
+                if set(disk.names(self.name)) <= {LOCK}:
+                    with suppress(OSError):
+                        disk.sync_directory(self.name)  # for the same reason the rest is gone before it
+                    disk.unlink(self._lock.path)
+                    disk.remove_directory(self.name)
+        super().close()
+
+
 class Staging:
-    """The private directory of one output, in use by this process.
+    """Files that are staged in the private directory of one output.
 
     Args:
         target: the output.
         locked: another object of this process holds the lock, and the directory is there.
 
     Raises:
-        OutputError: another process writes the output, the directory cannot be made, or is not this program's.
+        OutputError: as `PrivateFolder.lock` does.
     """
 
     def __init__(self, target: str, *, locked: bool = False) -> None:
-        self.target, self.path = target, staging_path(target)
-        self._lock = None if locked else lock_directory(self.path, target)
+        self._folder = PrivateFolder(target)
         # No other process uses these names, so that what it writes is never taken for a file of this one.
         self._prefix = os.path.join(self.path, f"staged-{os.urandom(4).hex()}")
         self._files = 0
         if not locked:
-            try:
-                self.recover()
-            except BaseException:
-                self.close()
-                raise
+            self._folder.lock(LOCK, target)
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._folder.name
 
     def new_file(self) -> str:
         """Returns a path for the next file to stage; nothing is there."""
         self._files += 1
         return f"{self._prefix}-{self._files - 1}"
 
-    def recover(self) -> None:
-        """Completes a publication that was cut short, and removes files that were never published."""
-        recover(self.path, self.target)
-
     def close(self) -> None:
-        """Removes the directory, unless it has something else than this object made; releases the lock."""
-        if self._lock is None:
-            return
-        with suppress(OSError):
-            if set(disk.names(self.path)) <= {LOCK}:
-                with suppress(OSError):
-                    disk.sync_directory(self.path)  # the rest is gone before what tells whose the directory is
-                disk.unlink(self._lock.path)
-                disk.remove_directory(self.path)
-        self._lock.release()
-        self._lock = None
-
-
-def lock_directory(path: str, target: str) -> FileLock:
-    """Makes a private directory if necessary, and locks it.
-
-    Raises:
-        OutputError: it is not this program's, cannot be made, or another process has locked it.
-    """
-    lock = FileLock(os.path.join(path, LOCK))
-    _refuse_older(path, target)
-    while True:
-        check_ownership(path)
-        made = False
-        with write_errors(target):
-            try:
-                made = disk.make_directory(path, 0o700)
-                if made:
-                    disk.sync_directory(os.path.dirname(path))
-                acquired = lock.acquire()
-                if made:
-                    disk.sync_directory(path)  # the lock tells whose the directory is, so it is there before the rest
-            except FileNotFoundError:
-                if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path) or os.curdir):
-                    raise
-                continue  # a process that has just ended removed the directory
-            except OSError:
-                if made:
-                    with suppress(OSError):
-                        disk.unlink(lock.path)
-                        disk.remove_directory(path)
-                lock.release()
-                raise
-        if not acquired:
-            holder = one_line(lock.holder())
-            raise OutputError(f"{one_line(target)} is being written by {holder}; wait for it, or give another -o")
-        return lock
+        """Releases the lock, if it is this object's, and removes the directory, unless it has something else."""
+        self._folder.close()
 
 
 def _refuse_older(path: str, target: str) -> None:
@@ -343,6 +337,18 @@ def recover(path: str, target: str) -> None:
         disk.unlink(os.path.join(path, PUBLISH))
         for name in filter(_LEFT.fullmatch, disk.names(path)):
             disk.unlink(os.path.join(path, name))
+
+
+def complete(target: str) -> bool:
+    """Completes the publication of an output, if an earlier process was killed at it; returns whether it was.
+
+    Raises:
+        OutputError: that is not possible now, or another process writes the output.
+    """
+    if not pending(staging_path(target)):
+        return False
+    Staging(target).close()
+    return True
 
 
 def pending(path: str) -> list[Staged]:

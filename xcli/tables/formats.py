@@ -16,7 +16,7 @@ from xcli.core.text import one_line
 from xcli.storage.atomic import commit, open_output, write_atomically
 from xcli.storage.directories import Folder, open_folder
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.staging import Staging, check_directory
+from xcli.storage.staging import Staging
 from xcli.storage.streams import WritableFile, is_direct
 from xcli.storage.urls import is_url, scheme_of
 from xcli.tables.csv import CSV
@@ -167,8 +167,6 @@ def _staging(target: str | None, *, locked: bool) -> Staging | None:
     """Returns the private directory of a file on a disk; None for other targets."""
     if target is None or is_direct(target) or is_url(target):
         return None
-    if not locked:
-        check_directory(target)
     return Staging(target, locked=locked)
 
 
