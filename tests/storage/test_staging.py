@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def write(folder: Path, overwrite: bool, content: bytes = b"new") -> None:
             raise
 
 
+def killed(parent: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Kills a process that writes the files at its first call, at its second, ..., each in a directory of its own."""
+    for call in itertools.count():
+        folder = parent / str(call)
+        folder.mkdir()
+        if overwrite:
+            write(folder, overwrite, b"old")
+        child = os.fork()
+        if not child:
+            disk.system = Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            write(folder, overwrite)
+            os._exit(0)
+        if os.WIFEXITED(os.waitpid(child, 0)[1]):
+            return
+        yield folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -87,25 +105,15 @@ def test_an_error_at_any_call_leaves_all_or_nothing(
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_process_that_dies_at_any_call_is_completed_or_never_was(tmp_path: Path, overwrite: bool) -> None:
-    for call in itertools.count():
-        folder = tmp_path / str(call)
-        folder.mkdir()
-        if overwrite:
-            write(folder, overwrite, b"old")
-        child = os.fork()
-        if not child:
-            disk.system = Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))
-            write(folder, overwrite)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            break
+    calls = 0
+    for folder in killed(tmp_path, overwrite):
         Staging(str(folder / "out.csv")).close()  # the next process of this output
         Staging(str(folder / "other" / "f.npy")).close()
         found = contents(folder)
         old = dict.fromkeys(NAMES, b"old") if overwrite else {}
-        assert found in (old, dict.fromkeys(NAMES, b"new")), (call, found)
-    assert call > 25
+        assert found in (old, dict.fromkeys(NAMES, b"new")), (folder.name, found)
+        calls += 1
+    assert calls > 25
 
 
 def test_a_signal_waits_until_all_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,21 +231,9 @@ def test_an_error_takes_back_a_record_that_may_replace_an_older_one(tmp_path: Pa
     assert os.listdir(tmp_path) == ["out.csv"]
 
 
-def killed_at(number: int, folder: Path, overwrite: bool = False) -> None:
-    child = os.fork()
-    if not child:
-        disk.system = Faulty(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        write(folder, overwrite)
-        os._exit(0)
-    os.waitpid(child, 0)
-
-
 def test_a_name_that_somebody_used_after_a_kill_does_not_block_the_output(tmp_path: Path) -> None:
     blocked = 0
-    for call in itertools.count():
-        folder = tmp_path / str(call)
-        folder.mkdir()
-        killed_at(call, folder)
+    for folder in killed(tmp_path):
         if (folder / "out.csv").exists():
             break
         (folder / "out.csv").write_bytes(b"theirs")
@@ -253,10 +249,7 @@ def test_a_name_that_somebody_used_after_a_kill_does_not_block_the_output(tmp_pa
 def test_files_of_another_process_are_not_taken_for_those_that_wait_for_their_names(tmp_path: Path) -> None:
     """A process dies while it publishes into two directories; another one then begins to write the second output."""
     met = 0
-    for call in itertools.count():
-        folder = tmp_path / str(call)
-        folder.mkdir()
-        killed_at(call, folder)
+    for folder in killed(tmp_path):
         if (folder / "out.csv").exists():
             break
         met += (folder / "out.csv.partial" / "publish.json").exists() and not (folder / NAMES[0]).exists()

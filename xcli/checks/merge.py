@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.checks.row_index import RowIndex
-from xcli.checks.unmatched import match_sources
+from xcli.checks.unmatched import match_sources, recorded_shards
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.records import STATUS_COLUMNS, RunCounts
@@ -249,13 +249,13 @@ def was_cut_short(target: str | None, names: Sequence[str]) -> bool:
 
 def _incomplete(readers: Sequence[TableReader]) -> str | None:
     """Says which shards are missing or given twice by their `FILE.meta.json`; None where that tells of no problem."""
-    shards = [(reader.meta or {}).get("shard") for reader in readers]
-    parts = [shard.split("/") for shard in shards if isinstance(shard, str)]
-    if len(parts) < len(shards) or not all(len(part) == 2 and "".join(part).isdecimal() for part in parts):
+    shards = recorded_shards(readers)
+    if not shards:
         return None  # merged before, or made elsewhere: nothing is known
-    given, totals = [int(number) for number, _ in parts], {int(total) for _, total in parts}
+    given, totals = [number for number, _ in shards], {total for _, total in shards}
     if len(totals) > 1 or len(set(given)) < len(given):
-        return f"these are not the shards of one run, each once: {join_names(map(str, shards))}"
+        names = join_names(f"{number}/{total}" for number, total in shards)
+        return f"these are not the shards of one run, each once: {names}"
     (total,) = totals
     missing = [f"{number}/{total}" for number in range(1, total + 1) if number not in given]
     return f"shards are missing: {join_names(missing)}" if missing else None

@@ -6,6 +6,7 @@ Each cause is one finding with a count, instead of a list of every image.
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: List
     Raises:
         SourceError: the listing fails.
     """
-    shards = None if listing.options.shard is not None else given_shards(readers)
+    shards = None if listing.options.shard is not None else _one_division(readers)
     missing: list[str] = []
 
     def add_missing(ref: ImageRef) -> None:
@@ -66,14 +67,20 @@ def match_sources(index: RowIndex, readers: Sequence[TableReader], listing: List
 _MISSING = "sources without a row"
 
 
-def given_shards(readers: Sequence[TableReader]) -> tuple[set[int], int] | None:
-    """Returns the numbers of shards and their total by `FILE.meta.json`; None if these tell of no single division."""
-    found: set[tuple[int, int]] = set()
+def recorded_shards(readers: Sequence[TableReader]) -> list[tuple[int, int]]:
+    """Returns for each table the I and N of its shard by `FILE.meta.json`; nothing if one of these tells of none."""
+    found = []
     for reader in readers:
-        number, slash, total = str((reader.meta or {}).get("shard")).partition("/")
-        if not slash or not (number + total).isdecimal():
-            return None
-        found.add((int(number), int(total)))
+        match = re.fullmatch(r"(\d+)/(\d+)", str((reader.meta or {}).get("shard")))
+        if match is None:
+            return []
+        found.append((int(match[1]), int(match[2])))
+    return found
+
+
+def _one_division(readers: Sequence[TableReader]) -> tuple[set[int], int] | None:
+    """Returns the numbers of the given shards and their total; None if there is no single one."""
+    found = recorded_shards(readers)
     totals = {total for _, total in found}
     return ({number for number, _ in found}, totals.pop()) if len(totals) == 1 else None
 

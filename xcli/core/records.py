@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from xcli.core.errors import ImageError, XcliError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy as np
+    from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
 PATH, STATUS, ERROR = "path", "status", "error"
@@ -23,6 +24,16 @@ FEATURES = "features"
 """The column of embeddings in Parquet; CSV has one column for each element: f0, f1, ..."""
 
 OK_STATUS, ERROR_STATUS = "ok", "error"
+
+
+def settings_as_dict(settings: DataclassInstance, newer: Collection[str]) -> dict[str, Any]:
+    """Returns settings by name, the `newer` ones only if they are not at their defaults.
+
+    So the fingerprints and the provenance of runs from before there were such settings stay the same.
+    """
+    defaults = {one.name: one.default for one in fields(settings) if one.name in newer}
+    found = asdict(settings)
+    return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
 
 class FileState(NamedTuple):

@@ -5,10 +5,11 @@ The rules for every format are in docs/image-decoding.md, and each has a test.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError, UsageError
+from xcli.core.records import settings_as_dict
 from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_image, orientation_of
 from xcli.images.formats import HEAD_BYTES, MAX_FILE_BYTES, sniff
 from xcli.images.jpeg import JpegStream, PrematureEnd
@@ -82,9 +83,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the settings by name, for provenance."""
-        later = {"bit_depth": MAX_BIT_DEPTH, "strict": False}
-        # Left out at their defaults, so that runs and tables from before there were such settings stay the same.
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        return settings_as_dict(self, ("bit_depth", "strict"))
 
 
 def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:

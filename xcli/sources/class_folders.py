@@ -11,7 +11,7 @@ from xcli.core.errors import SourceError
 from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
 from xcli.sources.directories import look_at
-from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE
+from xcli.sources.patterns import not_image_reason
 from xcli.sources.splits import split_of_name
 from xcli.sources.system_folders import SYSTEM_FOLDER, is_system_folder
 
@@ -32,7 +32,12 @@ log = logging.getLogger("xcli")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What lies directly in a folder, hidden and system folders apart."""
+    """What lies directly in a folder, hidden and system folders apart.
+
+    Attributes:
+        folders: all of them if there is no image, else perhaps some.
+        has_images: whether there is an image.
+    """
 
     folders: frozenset[str]
     has_images: bool
@@ -68,7 +73,7 @@ def list_folders(top: str, skipped: Counter[str], *, include_system: bool = Fals
         elif problem and problem.reason != "not-a-file":
             skipped["broken symlink"] += 1
         else:
-            skipped[NOT_IMAGE if b"." in name else NO_EXTENSION] += 1
+            skipped[not_image_reason(name)] += 1
     return folders
 
 
@@ -82,8 +87,9 @@ def shape_of(folder: str) -> Shape:
                     continue
                 if entry.is_dir():
                     folders.add(entry.name)
-                else:
-                    has_images = has_images or has_image_extension(os.fsencode(entry.name))
+                elif has_image_extension(os.fsencode(entry.name)):
+                    has_images = True
+                    break  # a class may have millions
     except OSError:
         pass
     return Shape(frozenset(name for name in folders if not is_system_folder(os.fsencode(name))), has_images)

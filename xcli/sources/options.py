@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from xcli.core.errors import UsageError
+from xcli.core.records import settings_as_dict
 from xcli.core.text import escape_path
 
 LIST_ON_STDIN = "-"
@@ -93,9 +94,8 @@ class SourceOptions:
             raise UsageError(f"--shard I/N needs I from 1 to N, not {self.shard[0]}/{self.shard[1]}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options for a fingerprint: newer ones only where they are used, so that older runs go on."""
-        newer = {one.name: one.default for one in fields(self) if one.name in _NEWER}
-        return {key: value for key, value in asdict(self).items() if key not in newer or value != newer[key]}
+        """Returns the options by name, for a fingerprint."""
+        return settings_as_dict(self, _NEWER)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

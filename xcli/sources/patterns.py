@@ -20,6 +20,12 @@ Positions = tuple[int, ...]
 NOT_IMAGE, NO_EXTENSION = "not an image", "without an extension"
 """Reasons under which a listing counts files that do not look like images by their names."""
 
+
+def not_image_reason(key: bytes) -> str:
+    """Returns under which reason a file with this name or path is counted, which does not look like an image."""
+    return NOT_IMAGE if b"." in key[key.rfind(b"/") + 1 :] else NO_EXTENSION
+
+
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -172,9 +178,8 @@ class PathFilter:
 
     def refuses_file(self, key: bytes, *, looks_like_image: bool) -> str | None:
         """Returns the reason to skip a file, or None; one that the user named counts as looking like an image."""
-        not_image = NOT_IMAGE if b"." in key[key.rfind(b"/") + 1 :] else NO_EXTENSION
         if not self._include and not self._exclude:
-            return None if looks_like_image else not_image
+            return None if looks_like_image else not_image_reason(key)
         parts = path_parts(os.fsdecode(key))
         if self._include:
             rules = [rule for rule in self._include if rule.fits(parts, directory=False)]
@@ -182,7 +187,7 @@ class PathFilter:
                 return "not included"
             looks_like_image = looks_like_image or any(rule.spells_extension for rule in rules)
         if not looks_like_image:
-            return not_image
+            return not_image_reason(key)
         return "excluded" if self._excludes(parts, directory=False) else None
 
     def _excludes(self, parts: list[str], *, directory: bool) -> bool:
