@@ -83,7 +83,8 @@ class FileLock:
     def release(self) -> None:
         """Releases the lock, if it is held."""
         if self._descriptor is not None:
-            disk.close(self._descriptor)
+            with suppress(OSError):  # the lock is released all the same, and what was written is of no use any more
+                disk.close(self._descriptor)
             self._descriptor = None
 
     def __enter__(self) -> Self:
