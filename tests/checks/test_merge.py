@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faultysystem import Faulty
+from tests.faults.simulation.system import Fault, FaultySystem
 from tests.thorough import WHOLE, thorough
 from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write, write_shards
 from xcli.checks.findings import Findings
@@ -52,7 +52,7 @@ def test_a_merge_that_dies_at_any_call_is_completed_by_the_same_command(tmp_path
     for call in itertools.count(0, 1 if WHOLE else 4):
         target = tmp_path / str(call) / "merged.csv"
         target.parent.mkdir()
-        if run_merge([*command, str(target)], Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))) == 0:
+        if run_merge([*command, str(target)], FaultySystem(str(target.parent), Fault(call, "SIGKILL-before"))) == 0:
             break
         if target.exists():
             assert Path(f"{target}.meta.json").exists(), call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faultysystem import Faulty, fail
+from tests.faults.simulation.system import Fault, FaultySystem
 from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
@@ -58,7 +57,7 @@ def killed(parent: Path, overwrite: bool = False) -> Iterator[Path]:
             write(folder, overwrite, b"old")
         child = os.fork()
         if not child:
-            disk.system = Faulty(call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            disk.system = FaultySystem(str(folder), Fault(call, "SIGKILL-before"))
             write(folder, overwrite)
             os._exit(0)
         if os.WIFEXITED(os.waitpid(child, 0)[1]):
@@ -70,10 +69,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("kind", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_error_at_any_call_leaves_all_or_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, kind: str
 ) -> None:
     for call in itertools.count():
         folder = tmp_path / str(call)
@@ -81,7 +80,7 @@ def test_an_error_at_any_call_leaves_all_or_nothing(
         if overwrite:
             write(folder, overwrite, b"old")
         before = contents(folder)
-        faulty = Faulty(call, fail(number))
+        faulty = FaultySystem(str(folder), Fault(call, kind))
         with monkeypatch.context() as patch:
             patch.setattr(disk, "system", faulty)
             try:
@@ -89,7 +88,7 @@ def test_an_error_at_any_call_leaves_all_or_nothing(
                 failed = False
             except OutputError:
                 failed = True
-        if faulty.calls <= call:
+        if faulty.number <= call:
             break
         found = contents(folder)
         finals = {name: found[name] for name in NAMES if name in found}
@@ -285,6 +284,6 @@ def test_a_name_that_is_too_long_for_its_record_is_found_at_once(tmp_path: Path)
 def test_a_note_that_cannot_be_read_now_is_an_error_of_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "system", Faulty(0, fail(errno.EMFILE)))
+    monkeypatch.setattr(disk, "system", FaultySystem(str(tmp_path), Fault(0, "EMFILE")))
     with pytest.raises(OutputError, match=r"cannot read .*publish\.json: Too many open files$"):
         pending(str(tmp_path))
