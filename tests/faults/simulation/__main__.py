@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from tests.faults.simulation import calls, damage, pairs, power
 from tests.faults.simulation.jobs import JOBS, Start, add_shards, prepare
+from tests.faults.simulation.judges import judge_verify
 from tests.faults.simulation.process import Workplace, warm_up
 from tests.faults.simulation.report import Report
 
@@ -76,16 +77,16 @@ def shown(name: str, start: Start, key: str) -> str:
 
 
 def work(place: Workplace, choice: Choice, number: int, send: Callable[[Any], None]) -> None:
-    """Prepares the jobs, and tries the cases of one worker until the deadline; sends what is wrong with each."""
-    # Each worker for itself, because what a run leaves holds the path of its directory.
-    ready = list(starts(place, choice.jobs, choice.states))
+    """Prepares the jobs of one worker, and tries their cases until the deadline; sends what is wrong with each."""
+    names = [job.name for job in JOBS if not choice.jobs or job.name in choice.jobs][number::WORKERS]
+    ready = list(starts(place, names, choice.states)) if names else []
     chosen = cases(ready, choice.classes)
     random.Random(choice.seed).shuffle(chosen)
-    if not number:
-        send(len(chosen))
-        for start in ready:
-            send(("undisturbed", start.job.name, start.name, start.wrong + power.unexplained(start)))
-    for name, start, key in chosen[: choice.sample or None][number::WORKERS]:
+    send(len(chosen))
+    for start in ready:
+        wrong = start.wrong + power.unexplained(start) + judge_verify(place, start, start.after)
+        send(("undisturbed", start.job.name, start.name, wrong))
+    for name, start, key in chosen[: choice.sample // WORKERS if choice.sample else None]:
         if time.monotonic() > choice.deadline:
             break
         try:
@@ -125,7 +126,7 @@ def try_all(choice: Choice, root: str, plant: Callable[[], None] | None = None) 
                 pipe.close()
                 continue
             if isinstance(found, int):
-                report.total = found
+                report.total += found
             else:
                 report.add(*found)
     failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]

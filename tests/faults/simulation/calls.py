@@ -13,10 +13,11 @@ from tests.faults.simulation.judges import (
     judge_kept,
     judge_names,
     judge_outcome,
+    judge_verify,
 )
 from tests.faults.simulation.process import Workplace
 from tests.faults.simulation.system import ERRNOS, FULL, Fault
-from tests.faults.simulation.tree import Tree, described, read_tree, write_tree
+from tests.faults.simulation.tree import Tree, described, fingerprint, read_tree, write_tree
 
 
 def keys(start: Start) -> Iterator[str]:
@@ -41,17 +42,32 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     wrong += judge_foreign(start.before, found)
     wrong += judge_names(start, found, promised=done and first.code != 5)
     wrong += judge_finished(start, first, found)
-    second = place.run(start.job.argv, process=1)
-    end = read_tree(place.case)
-    wrong += [f"again: {one}" for one in after_all(start, second.code, end)]
-    wrong += [f"again: {one}" for one in judge_outcome(start.job, second, {start.outcome.code, start.again.code})]
-    wrong += [f"again: {one}" for one in judge_kept(start, second) if not done]
     if say is not None:
         say += [*map(str, first.calls), f"exit code {first.code}", first.err, "left:", described(found)]
-        say += [f"again: exit code {second.code}", second.err, "left:", described(end)]
-    return list(dict.fromkeys(wrong))
+    return list(dict.fromkeys(wrong + again(place, start, found, kept=not done, say=say)))
 
 
-def after_all(start: Start, code: int, end: Tree) -> list[str]:
-    """What is wrong at the end, unless the command has already been judged for its exit code."""
-    return judge_end(start, end) if code in (start.outcome.code, start.again.code) else judge_foreign(start.before, end)
+def again(place: Workplace, start: Start, found: Tree, *, kept: bool, say: list[str] | None = None) -> list[str]:
+    """What is wrong with the same command once more.
+
+    Args:
+        found: what a run or a power cut has left; what follows from it is the same each time, and is tried once.
+        kept: whether the rows that the run began with must still be kept.
+    """
+    key = fingerprint(found)
+    if key not in start.judged or say is not None:
+        write_tree(place.case, found)
+        outcome = place.run(start.job.argv, process=1)
+        end = read_tree(place.case)
+        if outcome.code in (start.outcome.code, start.again.code):
+            wrong = judge_end(start, end)
+        else:
+            wrong = judge_foreign(start.before, end)
+        wrong += judge_outcome(start.job, outcome, {start.outcome.code, start.again.code})
+        if not wrong and start.job.name.endswith("dir"):
+            wrong = judge_verify(place, start, end)
+        start.judged[key] = wrong, judge_kept(start, outcome)
+        if say is not None:
+            say += [f"again: exit code {outcome.code}", outcome.err, "left:", described(end)]
+    wrong, lost = start.judged[key]
+    return [f"again: {one}" for one in (wrong + lost if kept else wrong)]

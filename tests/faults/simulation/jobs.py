@@ -18,6 +18,7 @@ from tests.faults.simulation.tree import (
     Tree,
     below,
     content,
+    fingerprint,
     read_tree,
     write_tree,
 )
@@ -182,6 +183,7 @@ class Start:
         again: of the same command once more.
         calls: of the run.
         wrong: what is not as it must be even without a fault.
+        judged: see `tests.faults.simulation.calls.again`.
     """
 
     job: Job
@@ -192,6 +194,7 @@ class Start:
     again: Outcome
     calls: list[Call]
     wrong: list[str] = field(default_factory=list)
+    judged: dict[int, tuple[list[str], list[str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -212,7 +215,6 @@ def prepare(place: Workplace, job: Job, state: str, everything: Tree) -> Start:
     if state == FINISHED:
         before = fresh[0]
     else:
-        write_tree(place.case, before)
         calls = _undisturbed(place, job, before)[3]
         changing = [call.number for call in calls if call.changes]
         write_tree(place.case, before)
@@ -227,8 +229,15 @@ def prepare(place: Workplace, job: Job, state: str, everything: Tree) -> Start:
     return Start(job, state, before, *found, wrong)
 
 
-def _undisturbed(place: Workplace, job: Job, before: Tree) -> tuple[Tree, Outcome, Outcome, list[Call]]:
-    write_tree(place.case, before)
-    outcome = place.run(job.argv, record=True)
-    after = read_tree(place.case)
-    return after, outcome, place.run(job.argv, process=1), outcome.calls
+Undisturbed = tuple[Tree, Outcome, Outcome, list[Call]]
+
+
+def _undisturbed(place: Workplace, job: Job, before: Tree) -> Undisturbed:
+    key = job.name, fingerprint(before)
+    if key not in place.undisturbed:
+        write_tree(place.case, before)
+        outcome = place.run(job.argv, record=True)
+        after = read_tree(place.case)
+        place.undisturbed[key] = after, outcome, place.run(job.argv, process=1), outcome.calls
+    found: Undisturbed = place.undisturbed[key]
+    return found

@@ -12,12 +12,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.faults.simulation.calls import after_all
+from tests.faults.simulation.calls import again
 from tests.faults.simulation.jobs import Start
-from tests.faults.simulation.judges import judge_foreign, judge_names, judge_outcome
+from tests.faults.simulation.judges import judge_names
 from tests.faults.simulation.process import Workplace
 from tests.faults.simulation.system import Call
-from tests.faults.simulation.tree import DIRECTORY, FILE, LINK, Entry, Tree, described, read_tree, write_tree
+from tests.faults.simulation.tree import DIRECTORY, FILE, LINK, Entry, Tree, described
 
 NOTHING, ALL, HALF, ZEROS = "nothing", "all", "half", "zeros"
 """What is left of writes that were not synced."""
@@ -279,14 +279,6 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     left = dict(disk.states(int(number)))[name]
     last = int(number) == start.calls[-1].number
     wrong = judge_names(start, left, promised=last and start.outcome.code != 5)
-    write_tree(place.case, left)
-    outcome = place.run(start.job.argv, process=1)
-    end = read_tree(place.case)
-    allowed = {start.outcome.code, start.again.code}
-    wrong += [f"again: {one}" for one in judge_outcome(start.job, outcome, allowed)]
-    wrong += [f"again: {one}" for one in after_all(start, outcome.code, end)]
-    wrong += [f"again: {one}" for one in judge_foreign(start.before, end)]
     if say is not None:
         say += [*map(str, start.calls[: int(number) + 1]), "left:", described(left)]
-        say += [f"again: exit code {outcome.code}", outcome.err, "left:", described(end)]
-    return list(dict.fromkeys(wrong))
+    return list(dict.fromkeys(wrong + again(place, start, left, kept=False, say=say)))

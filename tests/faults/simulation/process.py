@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.faults.simulation.stubs import replace_chance, replace_computation
 from tests.faults.simulation.system import Call, Fault, FaultySystem, Pause
@@ -41,10 +41,12 @@ class Workplace:
     Attributes:
         root: made by the caller, and removed by it.
         plant: called in each child before the command: a fault in the program, for the tests of the simulation.
+        undisturbed: what runs without a fault did, see `tests.faults.simulation.jobs`.
     """
 
     root: str
     plant: Callable[[], None] | None = None
+    undisturbed: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     @property
     def case(self) -> str:
@@ -146,6 +148,8 @@ def warm_up() -> None:
 
     for name in ("features", "classify", "merge", "verify", "finetune"):
         import_module(f"xcli.cli.commands.{name}")
+    for name in ("xcli.cli.main", "xcli.cli.completion"):
+        import_module(name)
     for name in ("compute", "csv", "dataset", "ipc", "parquet"):
         import_module(f"pyarrow.{name}")
     for name in ("numpy.lib.format", "rich.console", "rich.text", "concurrent.futures.thread", "resource"):

@@ -17,7 +17,8 @@ ERRNOS = ("EIO", "ENOSPC", "EMFILE", "EPERM")
 FULL, EINTR, SHORT, TORN, PAUSE = "FULL", "EINTR", "short", "torn", "pause"
 """ENOSPC from here on; a signal whose handler does nothing; a part is written; likewise, and SIGKILL; see `Pause`."""
 
-SIGNALS = ("SIGINT-before", "SIGINT-after", "SIGTERM-before", "SIGTERM-after", "SIGKILL-before")
+SIGNALS = ("SIGINT-after", "SIGTERM-before", "SIGKILL-before")
+"""At calls that change something; before the others only SIGINT comes: nothing tells the rest from one call later."""
 
 _GROWING = ("create", "write", "mkdir", "rename", "link")
 _CHANGING = ("create", "write", "truncate", "fsync", "rename", "link", "unlink", "mkdir", "rmdir")
@@ -59,9 +60,10 @@ class Call(NamedTuple):
         return self.name in _CHANGING and not self.error
 
     def kinds(self) -> Iterator[str]:
-        """The faults that make sense for it; a kill before a call that changes nothing is the one before the next."""
-        yield from _FAILURES[self.name]
-        yield from (one for one in SIGNALS if self.changes or one != "SIGKILL-before")
+        """The faults that make sense for it."""
+        yield from (*_FAILURES[self.name], "SIGINT-before")
+        if self.changes:
+            yield from SIGNALS
 
     def __str__(self) -> str:
         size = f" {len(self.data)} bytes at {self.offset}" if self.name == "write" else ""
