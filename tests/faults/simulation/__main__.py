@@ -19,7 +19,7 @@ from tests.faults.simulation import calls, damage, pairs, power
 from tests.faults.simulation.jobs import JOBS, Start, add_shards, prepare
 from tests.faults.simulation.judges import judge_verify
 from tests.faults.simulation.process import Workplace, warm_up
-from tests.faults.simulation.report import Report
+from tests.faults.simulation.report import Report, is_known
 
 CLASSES: dict[str, Any] = {"call": calls, "power": power, "damage": damage, "pair": pairs}
 """The modules of the classes of cases; a case is `class/job.state:key`, without the class for faults of calls."""
@@ -158,7 +158,7 @@ def main() -> int:
     """Returns 0 if all cases are right."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the order in which cases are tried")
-    parser.add_argument("--seconds", type=float, default=480, help="after which no further case is tried")
+    parser.add_argument("--seconds", type=float, default=540, help="after which no further case is tried")
     parser.add_argument("--sample", type=int, default=0, help="try so many cases; 0 is all")
     parser.add_argument("--job", action="append", default=[], choices=[job.name for job in JOBS])
     parser.add_argument("--state", action="append", default=[])
@@ -177,10 +177,13 @@ def main() -> int:
     print("\n".join(report.lines()))
     for case, wrong in sorted(report.wrong):
         print(f"FAULT={case} make faults  # {wrong[0]}" if ":" in case else f"{case}: {wrong[0]}")
+    print("\n".join(report.summary()))
     tried = sum(report.tried.values()) - report.tried_by("undisturbed")
     left = f", {report.total - tried:,} not tried (--seconds, --sample)" if tried < report.total else ""
+    known = sum(all(map(is_known, wrong)) for _, wrong in report.wrong)
     seconds = time.monotonic() - begin
-    print(f"{tried:,} cases tried{left}, {len(report.wrong):,} wrong, {seconds:.0f} s, seed {options.seed}")
+    count = f"{len(report.wrong):,} wrong ({known:,} of known kinds)"
+    print(f"{tried:,} cases tried{left}, {count}, {seconds:.0f} s, seed {options.seed}")
     return bool(report.wrong)
 
 

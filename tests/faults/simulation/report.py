@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+
+KNOWN = {
+    "does not say what to do": "messages of exit 5 name the file only",
+    "changed by calls that are not seen": "pyarrow writes parts and sidecars by itself",
+    "again: of [0-9]+ rows that were kept": "killed while it clears its parts away, --overwrite computes all again",
+    "completing .*pass --overwrite to replace it": "what another process has published is not taken for its own",
+    "rows that are not the": "a part of a directory that cannot be opened is computed again, at another place",
+    r"is damaged \(\[Errno": "an error of the system is taken for damage",
+    r"run\.partial": "checkpoints are cleared away before their state",
+    r"out/m\.parquet\.partial: stays": "the list of a publication that is empty is not removed",
+    r"KeyError: .*does not exist in schema": "damage in a part is a bug",
+}
+"""Regular expressions of what is known to be wrong, and why; to be empty."""
+
+
+def is_known(wrong: str) -> bool:
+    """Whether something that is wrong is in `KNOWN`."""
+    return any(re.search(pattern, wrong) for pattern in KNOWN)
 
 
 @dataclass
@@ -25,6 +44,15 @@ class Report:
     def tried_by(self, kind: str) -> int:
         """The number of cases tried of one class."""
         return sum(count for (one, _), count in self.tried.items() if one == kind)
+
+    def summary(self) -> list[str]:
+        """What is wrong, by kind: how often, an example, and the command that replays it."""
+        kinds: dict[str, list[str]] = {}
+        for case, wrong in self.wrong:
+            for one in wrong:
+                kinds.setdefault(re.sub(r"out/[^\s':;,]*|[0-9]+", "#", one)[:120], []).append(f"{case}  {one}")
+        ordered = sorted(kinds.values(), key=lambda found: (all(map(is_known, found)), -len(found)))
+        return [f"{len(one):6}{' known' if is_known(one[0]) else ''}  FAULT={min(one, key=len)}" for one in ordered]
 
     def lines(self) -> list[str]:
         """The table: a row for each class, a column for each job; `right/tried` where they differ."""
