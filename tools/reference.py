@@ -27,8 +27,10 @@ EXIT_CODES = {
     ExitCode.USAGE: "The command line is wrong, or a source cannot be listed.",
     ExitCode.MODEL: "The model, its weights or its labels cannot be found or loaded, or do not fit.",
     ExitCode.ROW_ERRORS: "The run finished; some rows are `error`.",
-    ExitCode.OUTPUT: "The output cannot be written: the disk, permissions, or an existing file without --overwrite.",
+    ExitCode.OUTPUT: "The output cannot be written: the disk, permissions, an existing file without --overwrite, or a "
+    "machine that has no memory, threads or descriptors left.",
     ExitCode.CHECK: "A requested check failed.",
+    ExitCode.SIGHUP: "The terminal was closed (SIGHUP).",
     ExitCode.SIGINT: "Interrupted (SIGINT).",
     ExitCode.SIGTERM: "Terminated (SIGTERM).",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -170,3 +172,43 @@ def test_log_file(invoke: Invoke, tmp_path: Path) -> None:
 
 def test_module_and_script_are_the_same_program() -> None:
     assert run_process("--version").text == f"xception, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/lock"), "cannot read or write a/lock: No space left"),
+        (OSError(errno.EIO, "Input/output error"), "the system refused to read or write: Input/output error"),
+        (OSError(errno.EMFILE, "Too many open files", "a.txt"), "no more files can be opened"),
+        (RuntimeError("can't start new thread"), "no more threads can be started"),
+        (ImportError("libx.so: failed to map segment from shared object"), "there is not enough memory"),
+        (MemoryError(), "there is not enough memory"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_the_machine_lacks_is_no_bug(
+    error: Exception, message: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: click.Context) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "invoke", fail)
+    result = invoke("info")
+    assert result.code == 5, result
+    assert result.err.startswith(f"xception: error: {message}"), result
+    assert result.err.count("\n") == 1
+
+
+def test_an_interruption_by_a_library_that_gets_no_threads(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise KeyboardInterrupt
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cli, "invoke", fail)
+    assert invoke("info").code == 130
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    result = invoke("info")
+    assert result.code == 5, result
+    assert "no more threads can be started" in result.err

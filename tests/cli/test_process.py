@@ -20,12 +20,13 @@ from tests.thorough import thorough
 FAST = ("--weights", "none", "--image-size", "71")
 
 
-def test_nothing_but_our_words_on_standard_error(photos: Path) -> None:
-    result = run_process("features", photos, *FAST)
+def test_nothing_but_our_words_on_standard_error(photos: Path, tmp_path: Path) -> None:
+    result = run_process("features", photos, *FAST, TMPDIR=str(tmp_path))
     assert result.code == 0, result
     assert result.err.splitlines()[1:] == []
     assert result.err.startswith("xception: 5 images: 5 ok, 2 skipped (1 hidden, 1 not an image) in ")
     assert len(result.text.splitlines()) == 6
+    assert list(tmp_path.iterdir()) == [], "nothing is left in the temporary directory"
 
 
 def test_a_list_on_standard_input(photos: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import save_photos
+from tests.stubrun import StubRun
 from tests.thorough import thorough
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError, XcliError
 from xcli.inference.options import RunOptions
@@ -328,3 +329,21 @@ def test_a_row_that_gets_lost_on_the_way_to_the_file_is_a_bug_said_loudly(
     assert caught.value.exit_code == 1
     assert not recorder.target.exists()
     assert recorder().resumed == 13
+
+
+def test_an_error_says_that_rows_are_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever ends the run: the disk, the machine, or a bug."""
+    target = tmp_path / "a.csv"
+
+    def fail(*_: object) -> None:
+        raise OutputError("cannot write: No space left on device")
+
+    monkeypatch.setattr("xcli.outputs.save._Saver._publish", fail)
+    for _ in range(2):
+        run: Any = StubRun([str(photos)], "features")
+        with pytest.raises(OutputError):
+            save(run, Output("features", parse_target(str(target)), "csv"), SaveOptions(part_rows=3))
+        assert caplog.messages[-1] == "stopped after 13 images; the same command goes on from there"
+    assert "continuing: 13 rows are kept from before" in caplog.messages

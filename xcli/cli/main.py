@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +17,7 @@ from xcli.cli import PROGRAM, cli
 from xcli.cli.completion import VARIABLE, complete
 from xcli.cli.verbosity import Messages
 from xcli.core.errors import ExitCode, Terminated, XcliError
+from xcli.core.shortage import shortage
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -77,25 +78,36 @@ def run_command(messages: Messages) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except XcliError as error:
-        return _fail(messages, str(error), error.exit_code)
+        text, advice = str(error), shortage(error)
+        return _fail(messages, f"{text}; {advice}" if advice and advice not in text else text, error.exit_code)
     except BrokenPipeError:
         return ExitCode.OK
     except (KeyboardInterrupt, click.Abort):
+        try:
+            threading.Thread(target=int).start()
+        except RuntimeError as error:  # OpenBLAS, which starts threads when NumPy is imported, has sent the signal
+            return _unforeseen(messages, error)
         return _fail(messages, "interrupted (SIGINT)", ExitCode.SIGINT)
     except Terminated as error:
         return _fail(messages, f"terminated ({error.number.name})", 128 + error.number)
-    except OSError as error:
-        if error.errno not in _OUTPUT_FAILURES:
-            return _bug(messages, error)
-        return _fail(messages, f"cannot write to standard output: {error.strerror}", ExitCode.OUTPUT)
     except Exception as error:  # noqa: BLE001 - the boundary: what is left is a bug, and is said to be one
-        return _bug(messages, error)
+        return _unforeseen(messages, error)
 
 
-_OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-
-
-def _bug(messages: Messages, error: Exception) -> int:
+def _unforeseen(messages: Messages, error: Exception) -> int:
+    """Ends with an error that was not translated where it happened: of the machine, of the disk, else a bug."""
+    if (reason := shortage(error)) is not None:
+        return _fail(messages, reason, ExitCode.OUTPUT)
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = error.strerror or str(error)
+        if error.filename is not None:
+            name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+            return _fail(messages, f"cannot read or write {name}: {reason}", ExitCode.OUTPUT)
+        try:
+            sys.stdout.flush()  # what could not be written is still in its buffer
+        except (OSError, ValueError):
+            return _fail(messages, f"cannot write to standard output: {reason}", ExitCode.OUTPUT)
+        return _fail(messages, f"the system refused to read or write: {reason}", ExitCode.OUTPUT)
     advice = "" if messages.debug else "; run it again with --debug and report what that prints"
     return _fail(messages, f"a bug in xception: {type(error).__name__}: {error}{advice}", ExitCode.BUG)
 

@@ -25,6 +25,7 @@ from xcli.cli.options import (
 from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.process import hide_library_output, reuse_freed_memory
+from xcli.core.shortage import require_resources
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
@@ -113,6 +114,7 @@ def quiet_libraries(debug: bool) -> None:
     The C library's allocator is set up first, while this process has one thread.
     """
     reuse_freed_memory()
+    require_resources()
     hide_library_output(debug=debug)
     load_tensorflow()
 

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     ROW_ERRORS = 4
     OUTPUT = 5
     CHECK = 6
+    SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143
 
@@ -70,6 +71,12 @@ class OutputExistsError(OutputError):
 
 class ClusterError(OutputError):
     """Machines of a cluster failed, or do not meet the requirements."""
+
+
+class MachineError(XcliError):
+    """The machine cannot serve: it has no more memory, threads or descriptors, or a storage that does not answer."""
+
+    exit_code = ExitCode.OUTPUT
 
 
 class CheckError(XcliError):

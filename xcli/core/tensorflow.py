@@ -10,10 +10,14 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Literal
 
-from xcli.core.errors import UsageError
+from xcli.core.errors import ModelError, UsageError
 from xcli.core.process import has_bfloat16, silent_libraries
+from xcli.core.shortage import shortage
+from xcli.core.text import short_text
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+_INSTALL = "install it again with: pip install --force-reinstall tensorflow"
+
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
 
@@ -23,11 +27,19 @@ def load_tensorflow() -> Any:
 
     A `TF_CPP_MIN_LOG_LEVEL` that the user has set is kept. Memory growth can only be set before the first use of a
     GPU; if another library of this process has used it already, TensorFlow's own setting stays.
+
+    Raises:
+        ModelError: it is not installed, or its libraries cannot be loaded.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with silent_libraries():
-        import tensorflow as tf
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise ModelError(
+                f"TensorFlow cannot be loaded ({short_text(error)}); {shortage(error) or _INSTALL}"
+            ) from error
 
         gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ImageError, XcliError
+from xcli.core.errors import ImageError, MachineError, XcliError
+from xcli.core.shortage import has_memory, patiently, shortage
 from xcli.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class DecoderPool:
         self._lock = threading.Lock()
         self._abandoned = 0
         self._closed = False
-        self.failure: XcliError | None = None
+        self.failure: MachineError | None = None
 
     def run(
         self, location: Readable, preprocessing: Preprocessing, before: Callable[[], None] | None = None
@@ -50,9 +51,24 @@ class DecoderPool:
         """Decodes one image within the timeout; `before` is called in the same thread, before `decode`.
 
         Raises:
-            XcliError: the image was not tried, because too many images before it hang, or the pool is closed.
+            MachineError: too many images before this one hang, or the machine has too few descriptors, threads or too
+                little memory for any image. Then this one is to be tried again, by another run.
+            XcliError: the pool is closed.
             Exception: what else `decode` raised.
         """
+        try:
+            return patiently(lambda: self._run(location, preprocessing, before))
+        except MachineError as error:
+            # An image that is too large for the memory has a row; the next one will fit.
+            cause = error.__cause__
+            if isinstance(cause, ImageError) and cause.reason == "too-large" and has_memory():
+                return ImageError(cause.reason, cause.message)
+            raise
+
+    def _run(
+        self, location: Readable, preprocessing: Preprocessing, before: Callable[[], None] | None
+    ) -> NDArray[np.uint8] | ImageError:
+        """Tries it once; raises an ImageError that a shortage has caused."""
         with self._lock:
             if self.failure is not None:
                 raise self.failure
@@ -73,7 +89,7 @@ class DecoderPool:
                 worker.tasks.put(None)
             else:
                 self._idle.append(worker)
-        if isinstance(outcome, ImageError):
+        if isinstance(outcome, ImageError) and shortage(outcome) is None:
             # A copy: the traceback of the original keeps the bytes of the file and its half-decoded pixels alive.
             return ImageError(outcome.reason, outcome.message)
         if isinstance(outcome, BaseException):
@@ -84,7 +100,7 @@ class DecoderPool:
         with self._lock:
             self._abandoned += 1
             if self._abandoned > self._max_abandoned and self.failure is None:
-                self.failure = XcliError(
+                self.failure = MachineError(
                     f"{self._abandoned} images at once did not answer within --image-timeout {self._timeout:g} s: "
                     "check whether their storage is still mounted"
                 )

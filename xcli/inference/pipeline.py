@@ -147,6 +147,8 @@ class PixelPipeline:
         # The threads of `map` only wait for decoders; a pool of their own leaves TensorFlow's to the engine.
         options.threading.private_threadpool_size = self._workers + 2
         numbers = tf.data.Dataset.from_generator(self._numbers, output_signature=tf.TensorSpec((), tf.int64))
+        # AutoGraph would leave a generated file in the temporary directory.
+        load = tf.autograph.experimental.do_not_convert(load)
         decoded = numbers.map(load, num_parallel_calls=self._workers, deterministic=True)
         return decoded.batch(self._batch_size).prefetch(1).with_options(options)
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
+from xcli.core.shortage import shortage
 from xcli.core.text import one_line
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.locations import RemoteObject
@@ -76,7 +77,8 @@ class PrefetchedObject:
             data, state = self._location.fetch(min(self._reserved, MAX_FILE_BYTES))
         except ImageError as error:
             # Larger than when it was listed, or than its share: `read` fetches it in a decoder's thread, like a file.
-            on_demand = error.reason == "too-large"
+            # And what the machine had no descriptor or memory for is tried again there.
+            on_demand = error.reason == "too-large" or shortage(error) is not None
             self._finish(error=error.with_traceback(None), on_demand=on_demand)
         except BaseException as error:  # noqa: BLE001 - raised again by read()
             self._finish(error=error)
@@ -214,8 +216,13 @@ class Prefetcher(ABC, Generic[Work]):
         """Queues a request for the threads; first come, first served."""
         self._requested.put(work)
         if self._threads < MAX_OBJECTS:
+            try:
+                threading.Thread(target=self._work, name="xception-fetch", daemon=True).start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return  # no more threads can be started; those there are will get to it
             self._threads += 1
-            threading.Thread(target=self._work, name="xception-fetch", daemon=True).start()
 
     def __iter__(self) -> Iterator[tuple[ImageRef, Work | None]]:
         for ref in self._refs:

@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, WeightsError
+from xcli.core.shortage import has_memory
 from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, weighted_layers
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def _reason(error: Exception) -> str:
     """Returns one line for an error of h5py, whose text can have several, with addresses of memory."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
+    if isinstance(error, MemoryError) and not has_memory():
+        return "there is not enough memory"
     text = " ".join(str(error).split())[:200]
     return f"not an HDF5 file, or a damaged one ({text or type(error).__name__})"
 

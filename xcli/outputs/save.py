@@ -85,8 +85,9 @@ def save(
     saver = _Saver(run, output, options, on_batch, command_line)
     try:
         return saver.stream(show) if isinstance(output.target, Stream) else saver.keep(output.target)
-    except (KeyboardInterrupt, Terminated):
-        log.error("stopped after %d images%s", run.report.rows, CONTINUES if saver.keeps_rows else "")
+    except BaseException as error:
+        if saver.begun or isinstance(error, KeyboardInterrupt | Terminated):
+            log.error("stopped after %d images%s", run.report.rows, CONTINUES if saver.keeps_rows else "")
         raise
 
 
@@ -107,6 +108,7 @@ class _Saver:
         second: the file of `--features-out`, of a run whose rows are kept.
         failed: number of error rows of this run so far.
         keeps_rows: whether the same command would continue with the finished rows.
+        begun: whether this run has begun to keep rows.
     """
 
     run: Run
@@ -117,6 +119,7 @@ class _Saver:
     second: File | None = field(default=None, init=False)
     failed: int = field(default=0, init=False)
     keeps_rows: bool = field(default=False, init=False)
+    begun: bool = field(default=False, init=False)
 
     def _count(self, batch: ImageBatch) -> None:
         """Counts a batch whose rows have been written or kept."""
@@ -169,6 +172,7 @@ class _Saver:
                 replaces = self._may_replace(table, digest(fingerprint))
                 check_output(table.format, table.file.name, replaces, exclusive=True)
             parts.begin(fingerprint)
+            self.begun = True
             if parts.rows:
                 log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
+from xcli.core.shortage import patiently
 from xcli.sources.locations import file_ref
 from xcli.sources.patterns import split_glob, with_slash
 from xcli.storage.local import file_kind
@@ -59,7 +60,7 @@ def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]
 def look_at(path: bytes) -> tuple[bool, ImageError | None]:
     """Says whether a path is a directory, and what is wrong if it is no regular file either; follows links."""
     try:
-        mode = os.stat(path).st_mode
+        mode = patiently(lambda: os.stat(path)).st_mode
     except ValueError:
         return False, ImageError("missing", "the path holds a NUL byte, which no file name can")
     except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +101,7 @@ class _Level:
             self._read_one(os.fsencode(only))
             return None
         try:
-            with os.scandir(self.path or b".") as entries:
+            with patiently(lambda: os.scandir(self.path or b".")) as entries:
                 for entry in entries:
                     self.names.append(entry.name)
                     if (kind := _kind(entry)) != _FILE:

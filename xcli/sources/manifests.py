@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
+from xcli.core.shortage import patiently
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.sources.locations import file_ref
 from xcli.storage.object_store.errors import StoreError
@@ -85,7 +86,7 @@ def open_manifest(
         assert stdin is not None
         return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
     try:
-        file = open_object(name) if is_url(name) else open(name, "rb")  # noqa: SIM115 - `Manifest.close` does it
+        file = open_object(name) if is_url(name) else patiently(lambda: open(name, "rb"))  # noqa: SIM115 - see `close`
     except (StoreError, OSError, ValueError) as error:
         raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
     try:

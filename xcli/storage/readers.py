@@ -196,7 +196,10 @@ class RemoteReader(Reader):
             except BaseException as error:  # noqa: BLE001 - raised again where the block is used
                 future.set_exception(error)
 
-        threading.Thread(target=fetch, name="xception-range", daemon=True).start()
+        try:
+            threading.Thread(target=fetch, name="xception-range", daemon=True).start()
+        except RuntimeError:  # no more threads can be started
+            fetch()
 
     def _fetch(self, start: int, count: int) -> bytes:
         from xcli.storage.object_store.state import ByteRange

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS
+from xcli.core.shortage import raise_shortage
 from xcli.core.text import one_line
 from xcli.tables.provenance import META_SUFFIX, read_meta
 from xcli.tables.schema import FIRST_RESULT, feature_shape
@@ -123,6 +124,7 @@ class TableReader(ABC):
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
+            raise_shortage(error)
             reason = one_line(str(error))[:500]
             raise CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {reason}") from error
 

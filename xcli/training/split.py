@@ -7,11 +7,13 @@ import math
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, SourceError, UsageError
 from xcli.core.process import processor_count
+from xcli.core.shortage import patiently
 from xcli.core.text import join_names, one_line
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.splits import SPLITS, TRAIN, VALIDATION
@@ -106,7 +108,9 @@ def _read(sample: Sample) -> Example:
     part, error = sample.split or TRAIN, sample.ref.error
     if error is None:
         try:
-            return Example(sample, part, sha256(sample.ref.location.read(MAX_FILE_BYTES)).hexdigest())
+            return Example(
+                sample, part, sha256(patiently(partial(sample.ref.location.read, MAX_FILE_BYTES))).hexdigest()
+            )
         except ImageError as found:
             error = ImageError(found.reason, found.message)  # a traceback would keep the bytes in memory
     return Example(sample, part, None, error)

@@ -37,7 +37,7 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     \b
     Columns: path, status, error, label_1, index_1, score_1, ..., label_N, index_N, score_N
 
-    Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
+    Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
     task = partial(
         ClassifyTask,

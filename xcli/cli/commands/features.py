@@ -43,7 +43,7 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     CSV:     path, status, error, f0, ..., f2047
     NPY:     OUT.npy, readable with mmap_mode, and OUT.npy.csv with path, status, error in the same order
 
-    Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
+    Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
     pooling = values["pooling"]
     task = fold(FeaturesTask, values, pooling=None if pooling == "none" else pooling)

@@ -155,7 +155,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     xception finetune clothes/ -o RUN --model OLD            from an earlier run's network
     xception classify photos/ --model RUN
 
-    Exit status: 0 done, 4 done without some images, 2 usage, 3 model, 5 output, 130 and 143 interrupted.
+    Exit status: 0 done, 4 done without some images, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
     begin = time.monotonic()
     messages = messages_of(ctx)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
+from xcli.core.shortage import patiently, raise_shortage
 from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, Member, WholeArchive, is_archive_name
@@ -56,7 +58,7 @@ class Archives:
         shown = escape_path(os.fsdecode(archive)) + SEPARATOR
         names, repeated = set[int](), list[str]()
         try:
-            with open_reader(os.fsdecode(archive)) as file:
+            with patiently(partial(open_reader, os.fsdecode(archive))) as file:
                 for entry in _entries(file, self._budget):
                     ref = self._ref(shown, key, entry)
                     if ref is None:
@@ -70,6 +72,7 @@ class Archives:
                 log.warning("%s", _describe_repeated(repeated))
             return
         except ImageError as error:
+            raise_shortage(error)
             problem = error.with_traceback(None)
         yield file_ref(archive, key or archive, problem)
 
@@ -150,13 +153,14 @@ class _Index:
         self._members: dict[bytes, Member | ImageError] = {}
         self._damage: ImageError | None = None
         try:
-            with open_reader(os.fsdecode(archive)) as file:
+            with patiently(partial(open_reader, os.fsdecode(archive))) as file:
                 for entry in _entries(file, CarryBudget()):
                     found = entry.error if entry.take is None else entry.take(False)
                     self._members[entry.name] = found or ImageError(
                         "not-a-file", f"it is a {entry.kind}, not a regular file"
                     )
         except ImageError as error:
+            raise_shortage(error)
             self._damage = error.with_traceback(None)
 
     def __len__(self) -> int:
