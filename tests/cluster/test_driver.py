@@ -294,8 +294,9 @@ def test_a_part_that_is_damaged_after_it_was_written_is_noticed(fake: Fake, phot
 
     run = make(target, photos)
     run.worker = Disk
-    with pytest.raises(OutputError, match=r"part-00003\.parquet does not have the 1 rows that were written"):
+    with pytest.raises(OutputError, match=r"part-00003\.parquet is damaged .* kept as _part-00003\.parquet\.damaged"):
         run.run()
+    assert (target / "_part-00003.parquet.damaged").read_bytes() == b"PAR1"
     make(target, photos).run()
     assert rows(target) == local_rows(photos, tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.outputs.dataset import Dataset, check_directory
 from xcli.outputs.target import Directory, parse_target
-from xcli.storage.directories import LocalFolder
+from xcli.storage.disk import System
 from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
@@ -136,20 +137,29 @@ def test_death_while_the_parts_are_put_in_order(recorder: Recorder, monkeypatch:
         recorder(die_after=12)
     for name in ("01.jpg", "05.jpg"):
         os.utime(recorder.photos / name, (1, 1))
-    unlink = LocalFolder.unlink
+    published: list[str] = []
 
-    def die(self: LocalFolder, *removed: str) -> None:
-        if any(name.startswith("part-") for name in removed):
-            raise Killed
-        unlink(self, *removed)
+    def die_at(step: int) -> None:
+        def rename(self: System, source: Path, target: Path) -> None:
+            published.append(os.path.basename(target))
+            if len(published) > step:
+                raise Killed
+            os.replace(source, target)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalFolder, "unlink", die)
-        with pytest.raises(Killed):
+        published.clear()
+        monkeypatch.setattr(System, "rename", rename)
+
+    step = parts = 0
+    while not (recorder.target / "_SUCCESS").exists():
+        die_at(step)
+        with suppress(Killed):
             recorder()
-    assert not (recorder.target / "_SUCCESS").exists()
-    recorder()
+        monkeypatch.undo()
+        parts = max(parts, published.count("part-00000.parquet"))
+        step += 1
+    assert (step > 5, parts) == (True, 1), "a part keeps its number"
     assert sorted(names(recorder.target)) == sorted(os.listdir(recorder.photos))
+    assert not list(recorder.target.glob("*.damaged"))
 
 
 def test_a_part_without_its_sidecar_is_computed_again(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,7 +191,9 @@ def test_what_a_run_had_no_time_to_drop_does_not_come_back(recorder: Recorder) -
     recorder()
     os.unlink(recorder.target / "_SUCCESS")
     os.unlink(recorder.target / "part-00001.parquet")
-    recorder(batch_size=3)
+    with pytest.raises(OutputError, match=r"_run\.json cannot be used, it is missing, .*Use --restart"):
+        recorder(batch_size=3)
+    recorder(batch_size=3, overwrite=True)
     assert names(recorder.target) == sorted(os.listdir(recorder.photos))
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from tests.outputs.test_partial_file import ref_of, rows_of
 from tests.outputs.test_resume import SCHEMA
+from xcli.core.errors import CheckError
 from xcli.core.records import FileState
-from xcli.outputs.part_files import PartWriter, part_name, part_number, read_sidecar, sidecar_name
+from xcli.outputs.part_files import PartWriter, count_rows, part_name, read_sidecar, sidecar_name
 from xcli.outputs.resume import key_of
 from xcli.storage.directories import Folder, open_folder
+from xcli.tables.parquet import part_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +55,8 @@ def test_a_part_and_what_is_known_of_it(folder: Folder) -> None:
     assert rows.schema.metadata[b"xception"] == b"{}"
     found = read_sidecar(folder, 12)
     assert found is not None
-    table, note = found
+    table, note, part = found
+    assert part.rows == 2
     assert note == {"block": "x\u00e9"}
     assert table.to_pydict() == {
         "path": ["a", "b"],
@@ -83,16 +86,23 @@ def test_a_part_that_is_not_whole_does_not_count(folder: Folder) -> None:
     folder.write(part_name(3), folder.read(part_name(2)) or b"")
     folder.write(sidecar_name(3), b"")
     other = open_folder(folder.name)
-    assert [read_sidecar(other, number) for number in range(5)] == [None] * 5
+    assert [read_sidecar(other, number) for number in (0, 1, 4)] == [None] * 3, "missing is not damaged"
+    for number, message in ((2, "its digest is not the one in its sidecar"), (3, "it is no whole part")):
+        with pytest.raises(CheckError, match=message):
+            read_sidecar(other, number)
     other.close()
 
 
-def test_another_number_of_rows_than_the_sidecar_has(folder: Folder) -> None:
+def test_another_part_than_the_sidecar_describes(folder: Folder) -> None:
     writer_of(folder, 0, "a", "b").finish()
     writer_of(folder, 1, "a").finish()
     folder.write(part_name(0), folder.read(part_name(1)) or b"")
-    assert read_sidecar(folder, 0) is None
+    with pytest.raises(CheckError, match="its digest"):
+        read_sidecar(folder, 0)
     assert read_sidecar(folder, 1) is not None
+    folder.write(sidecar_name(0), folder.read(sidecar_name(1)) or b"")
+    with pytest.raises(CheckError, match="it is part 1"):
+        read_sidecar(folder, 0)
 
 
 def test_a_part_without_rows(folder: Folder) -> None:
@@ -142,9 +152,7 @@ def test_two_at_one_part_leave_one(folder: Folder) -> None:
 def test_a_long_footer(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xcli.outputs.part_files._FOOTER", 16)
     writer_of(folder, 0, "a", "b").finish()
-    found = read_sidecar(folder, 0)
-    assert found is not None
-    assert found[0].num_rows == 2
+    assert count_rows(folder, part_name(0)) == 2
 
 
 def test_names() -> None:

@@ -116,13 +116,17 @@ def test_restart_drops_what_is_there(target: str) -> None:
         assert (journal.fingerprint, journal.rows) == (None, 0)
 
 
-def test_parts_that_nobody_vouches_for_are_dropped(target: str) -> None:
+def test_parts_that_nobody_vouches_for_are_not_dropped_unasked(target: str, tmp_path: Path) -> None:
     with PartialFile(target, part_rows=1) as journal:
         journal.begin(FINGERPRINT)
         append(journal, "a")
         append(journal, "b")
-    os.unlink(target + ".partial/run.json")  # a removal that was cut short
-    with PartialFile(target) as journal:
+    os.unlink(target + ".partial/run.json")
+    before = holding(tmp_path)
+    with pytest.raises(OutputError, match=r"run\.json cannot be used, it is missing, and part-00000.*Use --restart"):
+        PartialFile(target)
+    assert holding(tmp_path) == before
+    with PartialFile(target, restart=True) as journal:
         assert (journal.rows, parts(target)) == (0, [])
         journal.begin(FINGERPRINT)
         layout = RowOrder(journal.finished_rows(retry_errors=False))

@@ -27,7 +27,7 @@ METHODS = frozenset(
 
 WRITING = re.compile("O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
 
-OWN = re.compile(r"^disk$|_folder$|_store$|^open_writable_store|^super\(\)$|\.cache$")
+OWN = re.compile(r"^disk$|^self$|^folder$|_folder$|_store$|^open_writable_store|^super\(\)$|\.cache$")
 """Objects of ours with such methods, which end in the module or in an object store."""
 
 ALLOWED = {
@@ -36,10 +36,6 @@ ALLOWED = {
     ("core/process.py", "open"),
     # Keras reads an unpacked model from a directory, which nobody else sees.
     ("models/keras_network.py", "tempfile.TemporaryDirectory"),
-    ("outputs/part_files.py", "open"),
-    ("outputs/part_files.py", "os.unlink"),
-    ("outputs/part_files.py", "pa.memory_map"),
-    ("outputs/partial_file.py", "pa.memory_map"),
 }
 
 OURS = Path(xcli.__file__).parent

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.checks.row_index import RowIndex, paths_of, row_paths
 from xcli.checks.unmatched import match_sources
-from xcli.core.errors import ImageError, SourceError, reason_of
+from xcli.core.errors import CheckError, ImageError, SourceError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS, RunCounts
 from xcli.core.text import one_line
 from xcli.sources.selection import OTHER_SHARD
+from xcli.storage.checksums import checksum_of
 from xcli.storage.staging import pending, staging_path
 from xcli.storage.urls import is_url
-from xcli.tables.provenance import META_SUFFIX, PROVENANCE_KEYS, differences, provenance_of
+from xcli.tables.parquet import DatasetReader
+from xcli.tables.provenance import DATASET_META, META_SUFFIX, PARTS, PROVENANCE_KEYS, differences, provenance_of
 from xcli.tables.rows import flat_features
 from xcli.tables.schema import (
     FIRST_RESULT,
@@ -98,6 +101,8 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
     verdict.provenance = reader.provenance or provenance_of(reader.meta or {})
     _check_publication(reader, findings)
     _check_provenance(reader, findings)
+    if isinstance(reader, DatasetReader):
+        _check_parts(reader, findings)
     sound = _check_schema(reader, verdict.provenance, findings)
     index = RowIndex([paths_of(reader)])
     _ValueChecks(reader, verdict, findings).run(only_status=not sound)
@@ -137,6 +142,23 @@ def _check_provenance(reader: TableReader, findings: Findings) -> None:
         differing = differences(reader.provenance, provenance_of(reader.meta))
         names = (f"{key}: {one!r} and {other!r}" for key, one, other in differing)
         findings.add("provenance", "differences between the file's metadata and FILE.meta.json", names)
+
+
+def _check_parts(reader: DatasetReader, findings: Findings) -> None:
+    """Compares the parts of a directory with those in its `_meta.json`, if it names them; earlier versions did not."""
+    recorded = _object(reader.meta or {}, PARTS)
+    if not recorded:
+        return
+    for name in reader.parts:
+        try:
+            found = checksum_of(os.path.join(reader.path, name)).digest if name in recorded else None
+        except OSError as error:
+            raise CheckError(f"cannot read {one_line(os.path.join(reader.name, name))}: {error.strerror}") from None
+        if found is None:
+            findings.add("parts", f"parts that {DATASET_META} does not name", [one_line(name)])
+        elif found != str(recorded[name]).rpartition(" ")[2]:
+            findings.add("parts", "parts that have changed since they were written", [one_line(name)])
+    findings.add("parts", "missing parts", map(one_line, sorted(recorded.keys() - set(reader.parts))))
 
 
 def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Findings) -> bool:

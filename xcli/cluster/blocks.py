@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from xcli.core.errors import XcliError
     from xcli.core.records import ImageRef
+    from xcli.outputs.checked_file import Part
 
 PROBE = -1
 """Number of a block without images, which asks only for the fingerprint of the run."""
@@ -96,7 +97,8 @@ class BlockResult:
         skipped: number of entries of an archive that are not inputs, by reason.
         resumed: whether its part is from an earlier run.
         fingerprint: digest of the run's fingerprint.
-        notes: remarks about the model for the user.
+        notes: remarks for the user, about the model or a part that was damaged.
+        part: the part; None if there is none.
         failure: the error that ends the run, or None.
         warnings: number of warnings about images by kind.
     """
@@ -108,6 +110,7 @@ class BlockResult:
     resumed: bool = False
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
+    part: Part | None = None
     failure: XcliError | None = None
     warnings: dict[str, int] = field(default_factory=dict)
 

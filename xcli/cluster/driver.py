@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from xcli.models.spec import ModelSpec
+    from xcli.outputs.checked_file import Part
     from xcli.outputs.options import TableRequest
     from xcli.sources.listing import Listing
 
@@ -70,6 +71,7 @@ class ClusterRun:
     worker: type = Worker
     _images: dict[int, int | None] = field(default_factory=dict)
     _rows: dict[int, int] = field(default_factory=dict)
+    _parts: list[Part] = field(default_factory=list)
     _skipped: Counter[str] = field(default_factory=Counter)
     _relative: bool = False
     _failed: int = 0
@@ -101,8 +103,8 @@ class ClusterRun:
 
         started, begin = datetime.now(UTC), time.monotonic()
         restart, overwrite = self.request.save.restart, self.request.output.overwrite
-        earlier = None if overwrite else self._target.finished_run()
         with SharedDataset(self._target, restart=restart, overwrite=overwrite) as folder:
+            earlier = None if overwrite else self._target.finished_run()
             with cluster(self.cluster, use_gpus=self.request.run.device != "cpu") as workers:
                 if earlier is not None:
                     self._compare(earlier, workers, folder)
@@ -217,6 +219,8 @@ class ClusterRun:
                 "report this with the command that you used"
             )
         self._rows[result.number] = result.rows
+        if result.part is not None:
+            self._parts.append(result.part)
         self._fingerprints.add(result.fingerprint)
         report, failed = self.report, sum(result.errors.values())
         report.ok += result.ok
@@ -240,7 +244,7 @@ class ClusterRun:
         if self.listing.listed != sum(1 if images is None else images for images in self._images.values()):
             raise XcliError("the counts do not agree: images were listed that are in no block; please report this")
         self.report.skipped = dict(self._skipped + Counter(self.listing.skipped))
-        self.report.check(folder.verify_parts(self._rows))
+        self.report.check(folder.verify_parts(sorted(self._parts)))
         list_errors(self.request.save.errors_out, folder.statuses(sorted(self._rows)))
 
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.blocks import PROBE, Block, BlockResult
-from xcli.core.errors import ClusterError, UsageError, XcliError
+from xcli.core.errors import CheckError, ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, ImageRef, RunCounts
 from xcli.core.text import one_line
+from xcli.outputs.damage import set_aside
+from xcli.outputs.dataset import Dataset
+from xcli.outputs.journal import encode, refuse_other_settings
 from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, sidecar_name
-from xcli.outputs.parts import refuse_other_settings
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.patterns import PathFilter
@@ -172,10 +174,15 @@ class Worker:
         """Returns the result of a block whose part is there and still valid, or None."""
         assert self._folder is not None
         shared = self._run_fingerprint.offer(None)
-        found = None if shared is None else read_sidecar(self._folder, block.number)
+        try:
+            found = None if shared is None else read_sidecar(self._folder, block.number)
+        except CheckError as error:
+            names = sidecar_name(block.number), part_name(block.number)
+            self._notes = (*self._notes, set_aside(self._folder, names, Dataset.prefix, error))
+            return None
         if shared is None or found is None:
             return None
-        sidecar, note = found
+        sidecar, note, part = found
         if (note.get("block"), note.get("run")) != (block.digest, digest(shared)):
             return None
         kept = FinishedRows([sidecar], self._job.request.save.retry_errors)
@@ -193,6 +200,7 @@ class Worker:
             skipped=json.loads(note["skipped"]),
             resumed=True,
             fingerprint=digest(shared),
+            part=part,
         )
 
     def _ready(self) -> None:
@@ -225,7 +233,7 @@ class Worker:
             fingerprint = self._fingerprint_of(predictor, schema)
         self._check(shared, fingerprint)
         self._predictor, self._fingerprint, self._schema = predictor, fingerprint, schema
-        self._notes = tuple(model.notes)
+        self._notes = (*self._notes, *model.notes)
 
     def _start(self, predictor: Predictor, batch_size: int) -> pa.Schema:
         job = self._job
@@ -245,7 +253,7 @@ class Worker:
     def _compute(self, block: Block) -> BlockResult:
         assert self._predictor is not None
         assert self._folder is not None
-        text = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
+        text = encode(self._fingerprint)
         if self._folder.read(DATASET_RUN) != text:
             # All workers write the same; any other content is that of an earlier run.
             self._folder.write(DATASET_RUN, text)
@@ -260,7 +268,7 @@ class Worker:
             for batch, rows in self._predictor.rows(refs, turn=self._turn):
                 writer.add(rows, [key_of(ref) for ref in batch.refs], batch.states)
                 report.count(batch.errors, batch.warnings)
-            writer.finish(self._schema, note | {"skipped": json.dumps(skipped)})
+            part = writer.finish(self._schema, note | {"skipped": json.dumps(skipped)})
         except BaseException:
             writer.abandon()
             raise
@@ -272,6 +280,7 @@ class Worker:
             fingerprint=digest(self._fingerprint),
             notes=self._notes,
             warnings=dict(report.warnings),
+            part=part,
         )
 
     def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:

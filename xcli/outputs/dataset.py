@@ -3,28 +3,39 @@
     part-00000.parquet   rows
     _part-00000.arrow    its sidecar: for each of its inputs status, size and modification time; during the run
     _run.json, _lock     as in `xcli.outputs.partial_file`; during the run
-    _meta.json           what `FILE.meta.json` says of a file
+    _meta.json           what `FILE.meta.json` says of a file; and rows and digest of each part
     _SUCCESS             empty; present once every source has its row
 
 Arrow, DuckDB, Polars and Spark read such a directory as one table, and ignore names that begin with `_`. If no input
 changes before an interrupted run is continued, the parts in the order of their names have the rows in the order of the
-sources; rows of changed inputs come last.
+sources; rows of changed inputs, and of parts that were damaged, come last. A damaged part is set aside as
+`_part-00000.parquet.damaged`, with its sidecar. A finished directory is not changed any more.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import OutputError, UsageError
+from xcli.core.errors import CheckError, OutputError, UsageError
 from xcli.core.text import one_line
-from xcli.outputs.part_files import PART, PartWriter, map_sidecar, part_name, part_number, sidecar_name
+from xcli.outputs.damage import DAMAGED
+from xcli.outputs.part_files import (
+    PartWriter,
+    check_part,
+    count_rows,
+    finish_replacing,
+    open_sidecar,
+    part_of,
+    sidecar_name,
+)
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import Folder, open_folder
-from xcli.tables.parquet import ParquetReader
-from xcli.tables.provenance import DATASET_META, DATASET_RUN, SUCCESS, provenance_metadata
+from xcli.tables.parquet import PART, ParquetReader, describe_part, part_number
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, provenance_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +43,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.core.records import FileState
+    from xcli.outputs.checked_file import CheckedReader, Part
     from xcli.outputs.resume import RowOrder
     from xcli.outputs.target import Directory
 
-_DURING_RUN = re.compile(r"_part-[0-9]{5,}\.arrow|.*\.tmp")
+log = logging.getLogger("xcli")
+
+_REPLACED = re.compile(r"_part-([0-9]{5,})\.arrow\.next")
+_DURING_RUN = re.compile(r"_part-[0-9]{5,}\.arrow(\.next)?|.*\.tmp")
 
 
 def check_directory(target: Directory, format: str) -> None:
@@ -94,7 +109,8 @@ class Dataset(Parts):
 
     prefix = "_"
     own_files = re.compile(
-        r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+        r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.next)?(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+        rf"|_part-[0-9]{{5,}}\.(arrow|parquet)(\.next)?{DAMAGED}"
         r"|_(run\.json|meta\.json|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
     )
     part_files = PART
@@ -112,16 +128,16 @@ class Dataset(Parts):
         self._made = folder.make()
         super().__init__(target.name, folder, part_rows, part_seconds)
         self._part: PartWriter | None = None
-        self._intact: set[str] = set()
         try:
             _check_content(folder)
             finished = target.is_finished()
-            restart = restart or (overwrite and finished)
+            # Without its journal, what is there is the rest of a finished dataset that was being overwritten.
+            restart = restart or (overwrite and (finished or folder.read(DATASET_RUN) is None))
             self._finished = finished and not restart
-            if self._finished and not folder.read(DATASET_META):
+            if self._finished and target.recorded_run() is None:
                 raise OutputError(
-                    f"{one_line(target.name)} is finished, but has no {DATASET_META}, which records its settings. Use "
-                    "--overwrite to replace it, or another -o"
+                    f"{one_line(target.name)} is finished, but has no {DATASET_META}, which records its settings, or a "
+                    "damaged one. Use --overwrite to replace it, or another -o"
                 )
         except BaseException:
             folder.close()
@@ -134,89 +150,135 @@ class Dataset(Parts):
         super().__exit__(*error)
 
     def _clean_up(self) -> None:
-        names = self._folder.names()
-        self._folder.unlink(*filter(_DURING_RUN.fullmatch, names))
-        self._folder.unlink(DATASET_RUN, "_lock")
-        if self._made and names == ["_lock"]:
-            self._folder.remove()
+        try:
+            names = self._folder.names()
+            self._folder.unlink(*filter(_DURING_RUN.fullmatch, names))
+            self._folder.unlink(DATASET_RUN, "_lock")
+        except OutputError as error:
+            log.warning("%s; it is not needed any more", error)
+        else:
+            if self._made and names == ["_lock"]:
+                self._folder.remove()
 
-    def _read_part(self, name: str) -> pa.Table:
-        # Every access to an object store is a request, so an intact part is not checked a second time.
-        table = map_sidecar(self._folder, part_number(name), counted=self._folder.remote and name in self._intact)
-        self._intact.add(name)
-        return table
+    # Rows of earlier runs
 
-    def _delete_part(self, name: str) -> None:
-        self._folder.unlink(name, sidecar_name(part_number(name)))
+    def _open_parts(self) -> list[Part]:
+        for name in self._folder.names():
+            if match := _REPLACED.fullmatch(name):
+                with self._reading(name):
+                    finish_replacing(self._folder, int(match[1]))
+        return super()._open_parts()
+
+    def _open(self, name: str) -> CheckedReader:
+        try:
+            return open_sidecar(self._folder, part_number(name), copy=True)
+        except FileNotFoundError:
+            raise CheckError("its sidecar is missing") from None
+
+    def _part_of(self, name: str, reader: CheckedReader) -> Part:
+        part = part_of(part_number(name), reader)
+        # At the start the whole of an object is not read: that would take as long as its upload.
+        if not self._folder.remote:
+            self._check_table(part)
+        elif count_rows(self._folder, name) != part.rows:
+            raise CheckError("it does not have the rows of its sidecar")
+        return part
+
+    def _check_table(self, part: Part) -> None:
+        try:
+            check_part(self._folder, part)
+        except FileNotFoundError:
+            raise CheckError("it is missing") from None
+
+    def _files_of(self, name: str) -> tuple[str, ...]:
+        return sidecar_name(part_number(name)), name
 
     # Writing
 
-    def _begin_part(self) -> PartWriter:
+    def _begin_part(self, number: int | None = None) -> PartWriter:
         assert self.fingerprint is not None, "begin() comes first"
         metadata = provenance_metadata(self.fingerprint["provenance"])
-        return PartWriter(self._folder, self._next_number(), metadata)
+        return PartWriter(self._folder, self._next_number() if number is None else number, metadata)
 
     def _add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
         if self._part is None:
             self._part = self._begin_part()
         self._part.add(rows, keys, states)
 
-    def _close_part(self) -> None:
-        part, self._part = self._part, None
+    def _close_part(self) -> Part:
+        writer, self._part = self._part, None
+        assert writer is not None
+        part = writer.finish()
         assert part is not None
-        part.finish()
-        self._intact.add(part_name(part.number))
+        return part
 
     # The end of a run
 
     def drop_stale_rows(self, order: RowOrder) -> int:
         """Removes rows that the order does not have, because their inputs have changed or are gone, from the parts.
 
-        A row that the order has more than once, because its path is listed more than once, is repeated.
+        A row that the order has more than once, because its path is listed more than once, is repeated. Before and
+        after that, everything is read again and checked.
 
         Returns:
             Number of rows in all the parts.
         """
         import numpy as np
+        import pyarrow as pa
 
-        self._reopen(order)
+        for _ in self.read(order, pa.schema([])):
+            pass
         times = np.zeros(order.rows, np.int32)
         for start, stop in order.ranges():
             times[start:stop] += 1
-        begin = 0
-        for name, sidecar in self._tables.items():
-            wanted = times[begin : begin + sidecar.num_rows]
-            begin += sidecar.num_rows
-            if (wanted != 1).any():
-                # The new part is written before the old one is deleted. If the run is killed in between, rows are there
-                # twice; the newer ones count.
-                self._rewrite(name, sidecar, np.repeat(np.arange(len(wanted)), wanted))
-                self._delete_part(name)
-        return int(times.sum())
+        begin, parts = 0, []
+        for part in self._opened():
+            wanted = times[begin : begin + part.rows]
+            begin += part.rows
+            if (wanted == 1).all():
+                parts.append(part)
+            elif wanted.any():
+                parts.append(self._rewrite(part, np.repeat(np.arange(len(wanted)), wanted)))
+            else:
+                self._folder.unlink(part.name, sidecar_name(part_number(part.name)))
+        self._parts = parts
+        by_name = {part.name: part for part in parts}
 
-    def _rewrite(self, name: str, sidecar: pa.Table, rows: Any) -> None:
-        """Writes the rows of a part that have these indices as a new part."""
+        def check(name: str) -> None:
+            with self._intact(name):
+                self._check_table(by_name[name])
+
+        for _ in self._folder.each(check, by_name):
+            pass
+        return self.rows
+
+    def _rewrite(self, part: Part, rows: Any) -> Part:
+        """Replaces a part by one with the rows that have these indices."""
         import pyarrow as pa
 
-        if not len(rows):
-            return
-        chosen = pa.array(rows)
-        reader = ParquetReader(self._folder.local(name))
-        part = self._begin_part()
+        with self._intact(part.name):
+            self._check_table(part)
+            table = list(ParquetReader(self._folder.local(part.name)).batches())
+            with self._open(part.name) as reader:
+                sidecar = list(reader.batches())
+        writer = self._begin_part(part_number(part.name))
         try:
-            part.add_with_sidecar(
-                pa.concat_batches(list(reader.batches())).take(chosen),
-                sidecar.take(chosen).combine_chunks().to_batches()[0],
-            )
+            writer.add_with_sidecar(*(pa.concat_batches(one).take(pa.array(rows)) for one in (table, sidecar)))
         except BaseException:
-            part.abandon()
+            writer.abandon()
             raise
-        part.finish()
+        written = writer.finish(replace=True)
+        assert written is not None
+        return written
 
     def mark_complete(self, meta: dict[str, Any], schema: pa.Schema) -> None:
         """Writes `_meta.json` and `_SUCCESS`; a dataset without images first gets one part without rows."""
-        if not self._part_names():
-            self._begin_part().finish(schema)
+        parts = self._opened()
+        if not parts:
+            written = self._begin_part().finish(schema)
+            assert written is not None
+            parts.append(written)
+        meta = meta | {PARTS: {part.name: describe_part(part.rows, part.checksum) for part in parts if part.checksum}}
         text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         self._folder.write(DATASET_META, text.encode("utf-8", "backslashreplace"))
         self._folder.write(SUCCESS, b"")

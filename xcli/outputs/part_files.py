@@ -1,4 +1,5 @@
-"""One part of a directory: `part-00000.parquet` has the rows, its sidecar `_part-00000.arrow` the state of each input.
+"""One part of a directory: `part-00000.parquet` has the rows, its sidecar `_part-00000.arrow` the state of each input,
+and the checksum of the part.
 
 Any process that knows the folder and a number can write a part: a run on one machine (`xcli.outputs.dataset`), or many
 workers at the same time.
@@ -6,16 +7,20 @@ workers at the same time.
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
-import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS, FileState
 from xcli.core.text import one_line
+from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
+from xcli.outputs.damage import read_errors
 from xcli.outputs.resume import state_columns, state_fields
+from xcli.storage import disk
+from xcli.storage.checksums import Checksum, ChecksumWriter, checksum_of
 from xcli.storage.streams import CheckedStream, write_errors
 from xcli.storage.temporary import unique_name
 from xcli.tables.parquet import ParquetWriter
@@ -27,10 +32,8 @@ if TYPE_CHECKING:
 
     from xcli.storage.directories import Folder
 
-log = logging.getLogger("xcli")
-
-PART = re.compile(r"part-([0-9]{5,})\.parquet")
-"""Matches the names of parts; its group is the number."""
+NEXT = ".next"
+"""What the name of a sidecar ends with until the part that it describes has replaced an older one."""
 
 _FOOTER = 1 << 16
 """Bytes to read from the end of a Parquet file at first; most footers are shorter."""
@@ -39,11 +42,6 @@ _FOOTER = 1 << 16
 def part_name(number: int) -> str:
     """Returns the name of the part with this number, from 0."""
     return f"part-{number:05d}.parquet"
-
-
-def part_number(name: str) -> int:
-    """Returns the number in the name of a part."""
-    return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
 def sidecar_name(number: int) -> str:
@@ -74,7 +72,7 @@ class PartWriter:
         self._scratch = folder.scratch(unique_name(f"_{part_name(number)}"))
         self._sidecar_scratch = folder.scratch(unique_name(sidecar_name(number)))
         self._sink: ParquetWriter | None = None
-        self._stream: CheckedStream | None = None
+        self._file: ChecksumWriter | None = None
         self._sidecar: list[pa.RecordBatch] = []
 
     def add(self, rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> None:
@@ -96,49 +94,72 @@ class PartWriter:
 
     def _open(self, schema: pa.Schema) -> None:
         with write_errors(self._folder.name):
-            self._stream = CheckedStream(open(self._scratch, "wb"), self._scratch)  # noqa: SIM115 - closed by finish
-        self._sink = ParquetWriter(self._stream, schema, self._metadata)
+            self._file = ChecksumWriter(disk.create(self._scratch))
+        self._sink = ParquetWriter(CheckedStream(self._file, self._scratch), schema, self._metadata)
 
-    def finish(self, schema: pa.Schema | None = None, note: Mapping[str, str] | None = None) -> None:
+    def finish(
+        self, schema: pa.Schema | None = None, note: Mapping[str, str] | None = None, *, replace: bool = False
+    ) -> Part | None:
         """Makes the part appear, after its sidecar, so that a part always has one.
 
         Args:
             schema: columns of a part without rows; without it, no part is written if there are no rows.
             note: text by key, kept in the sidecar.
+            replace: there is a part of this number. The new sidecar has another name until the new part is there; a
+                process that finds both sidecars takes the one with the checksum of the part (`finish_replacing`).
+
+        Returns:
+            The part; None if none was written.
         """
         import pyarrow as pa
 
         if self._sink is None:
             if schema is None:
-                return
+                return None
             self._open(schema)
             empty = pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in STATUS_COLUMNS]))
             self._sidecar.append(_sidecar_rows(empty, [], []))
         assert self._sink is not None
-        assert self._stream is not None
+        assert self._file is not None
+        name = sidecar_name(self.number)
+        first = name + NEXT if replace else name
         try:
             self._sink.close()
-            self._stream.close()
             with write_errors(self._folder.name):
-                schema = self._sidecar[0].schema.with_metadata(None if note is None else dict(note))
-                with pa.ipc.new_file(self._sidecar_scratch, schema) as writer:
-                    for batch in self._sidecar:
-                        writer.write_batch(batch)
-            self._folder.publish(self._sidecar_scratch, sidecar_name(self.number), keep=self._keep)
+                self._file.close()
+                checksum = self._file.checksum
+                digest = self._write_sidecar({"table": checksum, "note": dict(note or {})})
+            self._folder.publish(self._sidecar_scratch, first, keep=self._keep)
             self._folder.publish(self._scratch, part_name(self.number))
+            if replace:
+                self._folder.rename(first, name)
         except BaseException:
             self.abandon()
+            raise
+        rows = sum(batch.num_rows for batch in self._sidecar)
+        return Part(part_name(self.number), rows, digest, checksum)
+
+    def _write_sidecar(self, trailer: dict[str, Any]) -> str:
+        """Returns its digest."""
+        writer = CheckedWriter(self._sidecar_scratch)
+        try:
+            for batch in self._sidecar:
+                writer.write(batch)
+            return writer.close(self.number, trailer)
+        except BaseException:
+            writer.abandon()
             raise
 
     def abandon(self) -> None:
         """Discards the part."""
         if self._sink is not None:
             self._sink.abandon()
-        if self._stream is not None:
-            self._stream.drop()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
         for scratch in (self._scratch, self._sidecar_scratch):
             with suppress(OSError):
-                os.unlink(scratch)
+                disk.unlink(scratch)
 
 
 def _sidecar_rows(rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[FileState | None]) -> pa.RecordBatch:
@@ -149,62 +170,96 @@ def _sidecar_rows(rows: pa.RecordBatch, keys: Sequence[int], states: Sequence[Fi
     return pa.RecordBatch.from_arrays([*statuses.columns, *state_columns(keys, states)], schema=schema)
 
 
-def read_sidecar(folder: Folder, number: int) -> tuple[pa.Table, dict[str, str]] | None:
-    """Reads the sidecar of a part into memory.
-
-    Returns:
-        A table of path, status, error, key, size and time of modification (`xcli.outputs.resume`), one row for each
-        input; and the note that the `PartWriter` was given. None if the part is missing or damaged, has no sidecar, or
-        another number of rows than it.
-
-    Raises:
-        OutputError: the object store cannot be asked.
-    """
-    import pyarrow as pa
-
-    try:
-        content = folder.read(sidecar_name(number))
-        if content is None:
-            raise CheckError("it is missing")
-        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
-        _check_rows(folder, number, table)
-    except (OSError, pa.ArrowInvalid, CheckError) as error:
-        log.info("%s has no intact part %d: %s", one_line(folder.name), number, one_line(str(error)))
-        return None
-    return table, {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-
-
-def map_sidecar(folder: Folder, number: int, *, counted: bool) -> pa.Table:
-    """Returns the table of a sidecar as `read_sidecar` does, memory-mapped.
+def open_sidecar(folder: Folder, number: int, name: str | None = None, *, copy: bool = False) -> CheckedReader:
+    """Opens the sidecar of a part.
 
     Args:
         folder, number: of the part.
-        counted: the part is known to have as many rows as its sidecar.
+        name: of the sidecar, if it has another than usual.
+        copy: take the local copy of an object, and leave it there.
 
     Raises:
-        OSError, ArrowInvalid, CheckError: the part or its sidecar is missing or damaged.
-        OutputError: the object store cannot be asked.
+        CheckError: it is damaged.
+        OSError, OutputError: it is missing, or cannot be read.
+    """
+    name = name or sidecar_name(number)
+    if copy or not folder.remote:
+        return CheckedReader(disk.open_file(folder.local(name)), number)
+    content = folder.read(name)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return CheckedReader(BytesIO(content), number)
+
+
+def part_of(number: int, sidecar: CheckedReader) -> Part:
+    """Returns the part that a sidecar describes."""
+    return Part(part_name(number), sidecar.rows, sidecar.digest, Checksum(*sidecar.trailer["table"]))
+
+
+def check_part(folder: Folder, part: Part) -> None:
+    """Reads a part and compares it with its sidecar.
+
+    Raises:
+        CheckError: it has another checksum.
+        OSError, OutputError: it is missing, or cannot be read.
+    """
+    try:
+        found = checksum_of(folder.local(part.name))
+    finally:
+        folder.forget(part.name)
+    if found != part.checksum:
+        raise CheckError("its digest is not the one in its sidecar")
+
+
+def finish_replacing(folder: Folder, number: int) -> None:
+    """Decides which of two sidecars of a part is right, when the process that replaced it was killed.
+
+    Raises:
+        OSError, OutputError: the part cannot be read.
+    """
+    name = sidecar_name(number)
+    try:
+        with open_sidecar(folder, number, name + NEXT) as sidecar:
+            check_part(folder, part_of(number, sidecar))
+    except (CheckError, FileNotFoundError):
+        folder.unlink(name + NEXT)
+    else:
+        folder.rename(name + NEXT, name)
+
+
+def read_sidecar(folder: Folder, number: int, *, check: bool = True) -> tuple[pa.Table, dict[str, str], Part] | None:
+    """Reads the sidecar of a part into memory, and checks the part.
+
+    Args:
+        folder, number: of the part.
+        check: read the part too, and compare its checksum.
+
+    Returns:
+        A table of path, status, error, key, size and time of modification (`xcli.outputs.resume`), one row for each
+        input; the note that the `PartWriter` was given; and the part. None if the part or its sidecar is missing.
+
+    Raises:
+        CheckError: one of them is damaged.
+        OutputError: one of them cannot be read.
     """
     import pyarrow as pa
 
-    table = pa.ipc.open_file(pa.memory_map(folder.local(sidecar_name(number)))).read_all()
-    if not counted:
-        _check_rows(folder, number, table)
-    return table
-
-
-def _check_rows(folder: Folder, number: int, sidecar: pa.Table) -> None:
-    rows = count_rows(folder, part_name(number))
-    if rows != sidecar.num_rows:
-        raise CheckError(f"it has {rows} rows, but its sidecar has {sidecar.num_rows}")
+    with read_errors(os.path.join(folder.name, part_name(number))), suppress(FileNotFoundError):
+        with open_sidecar(folder, number) as sidecar:
+            part, note = part_of(number, sidecar), sidecar.trailer["note"]
+            table = pa.Table.from_batches(sidecar.batches())
+        if check:
+            check_part(folder, part)
+        return table, note, part
+    return None
 
 
 def count_rows(folder: Folder, name: str) -> int:
     """Returns the number of rows of a Parquet file; only its footer is read.
 
     Raises:
-        OSError, ArrowInvalid: it is missing, or no Parquet file.
-        OutputError: the object store cannot be asked.
+        CheckError: it is no Parquet file.
+        OSError, OutputError: it is missing, or cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -213,4 +268,7 @@ def count_rows(folder: Folder, name: str) -> int:
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > len(tail):
         tail = folder.tail(name, length)
-    return int(pq.read_metadata(pa.BufferReader(tail)).num_rows)
+    try:
+        return int(pq.read_metadata(pa.BufferReader(tail)).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:  # of Arrow, about the bytes in memory
+        raise CheckError(one_line(str(error))) from None

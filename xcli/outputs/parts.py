@@ -2,7 +2,8 @@
 
 `FILE.partial/` (`xcli.outputs.partial_file`) and `DIR/` (`xcli.outputs.dataset`) both have a lock, which names the
 process that writes the output; `run.json`, the fingerprint of the run; and parts, each of which appears whole or not at
-all.
+all. Before a row of an earlier run is believed, the digest of its part is checked (`xcli.outputs.checked_file`). A
+damaged part is set aside, and its rows are computed again; whatever else goes wrong ends the run and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,21 +13,29 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import OrderedDict
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import CheckError, OutputError
-from xcli.core.records import STATUS_COLUMNS, FileState
+from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.resume import FinishedRows, RowOrder
+from xcli.outputs.damage import read_errors, set_aside
+from xcli.outputs.journal import decode, encode, refuse_other_settings
+from xcli.outputs.resume import KEY, STATE_COLUMNS, FinishedRows, RowOrder
 from xcli.storage.streams import write_errors
-from xcli.tables.provenance import DATASET_META, SUCCESS, differences
+from xcli.tables.provenance import DATASET_META, SUCCESS
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow as pa
 
+    from xcli.core.records import FileState
+    from xcli.outputs.checked_file import CheckedReader, Part
     from xcli.storage.directories import Folder
 
 log = logging.getLogger("xcli")
@@ -35,12 +44,7 @@ DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
 
 _MAX_BATCH_ROWS = 1000
 
-_OPTIONS = frozenset(
-    "batch_size bit_depth crop_pct csv_safe device dtype features_out format input_range interpolation "
-    "label_type layer limit manifest max_pixels min_score normalize part_rows path_column precision "
-    "raw_scores resize strict top".split()
-)
-"""Members of a fingerprint that have the name of an option."""
+_MAX_OPEN = 8  # files, each with a batch in memory; a run that was continued often takes rows from as many in turn
 
 
 class Parts(ABC):
@@ -56,7 +60,8 @@ class Parts(ABC):
         fingerprint: that of the run whose parts are kept; None while there is none.
 
     Raises:
-        OutputError: another process writes the output, or the folder cannot be made.
+        OutputError: another process writes the output, the folder cannot be made, or the run in it cannot be continued.
+            From every method: the disk or the server fails, or parts were damaged while this run used them.
     """
 
     prefix: ClassVar[str] = ""
@@ -74,8 +79,10 @@ class Parts(ABC):
         self._unfinished_rows = 0
         self._begun = 0.0
         self._next: int | None = None
-        self._tables: dict[str, pa.Table] = {}
+        self._parts: list[Part] | None = None  # in the order in which their rows are numbered
+        self._kept = FinishedRows((), retry_errors=False)
         self._finished = False
+        self._unusable: OutputError | None = None  # if the parts cannot be continued
         self.fingerprint: dict[str, Any] | None = None
         folder.lock(self.prefix + "lock", target)
 
@@ -83,9 +90,8 @@ class Parts(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tables.clear()
         try:
-            if self.fingerprint is None:
+            if self.fingerprint is None and self._unusable is None:
                 self._clean_up()
         finally:
             self._folder.close()
@@ -97,15 +103,15 @@ class Parts(ABC):
     # Rows of earlier runs
 
     def _load(self, restart: bool) -> None:
-        """Reads the parts of an earlier run, or removes them; every constructor ends with this."""
+        """Reads the fingerprint of an earlier run, or removes its parts; every constructor ends with this."""
         try:
             # A finished output is not continued. Its run may have been killed while it removed its files.
-            self.fingerprint = None if restart or self._finished else self._read_fingerprint()
-            if self.fingerprint is not None:
-                self._open_parts()
-            elif not self._finished:
+            if restart:
                 self._delete_parts()
-            self._folder.unlink(*(name for name in self._own_names() if name.endswith(".tmp")))
+            elif not self._finished:
+                self.fingerprint = self._read_fingerprint()
+                if self.fingerprint is None and self._unusable is None:
+                    self._delete_parts()
         except BaseException:
             self._folder.close()
             raise
@@ -114,73 +120,126 @@ class Parts(ABC):
         return list(filter(self.own_files.fullmatch, self._folder.names()))
 
     def _delete_parts(self) -> None:
-        """Deletes everything but the lock.
+        """Deletes everything but the lock and what is damaged.
 
-        `_SUCCESS` goes first, so that no reader takes the remaining parts for a finished output. What shows that the
-        files are this program's goes last.
+        `_SUCCESS` goes first, so that no reader takes the remaining parts for a finished output, and a part before its
+        sidecar. What shows that the files are this program's goes last.
         """
-        names = [name for name in self._own_names() if name != self.prefix + "lock"]
-        last = [name for name in (self.prefix + "run.json", DATASET_META) if name in names]
-        if SUCCESS in names:
-            self._folder.unlink(SUCCESS)
-        self._folder.unlink(*(name for name in names if name not in (SUCCESS, *last)))
-        for name in last:
-            self._folder.unlink(name)
+        names = [name for name in self._own_names() if name != self.prefix + "lock" and ".damaged" not in name]
+        steps = (SUCCESS, None, self.prefix + "run.json", DATASET_META)
+        others = sorted(
+            (name for name in names if name not in steps), key=lambda name: not self.part_files.fullmatch(name)
+        )
+        for step in steps:
+            self._folder.unlink(*(others if step is None else [step] if step in names else []))
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
-        text = self._folder.read(self.prefix + "run.json")
-        if text is None:
-            return None
+        name = self.prefix + "run.json"
+        content = self._folder.read(name)
         try:
-            return dict(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise OutputError(
-                f"{one_line(self._folder.name)} cannot be continued: {self.prefix}run.json is damaged "
-                f"({one_line(str(error))}). Use --restart to discard the unfinished run"
-            ) from error
+            if content is not None:
+                return decode(content)
+            parts = self._part_names()
+            if not parts:
+                return None
+            raise CheckError(f"it is missing, and {parts[0]} is there")
+        except CheckError as error:
+            self._unusable = OutputError(
+                f"{one_line(self._folder.name)} cannot be continued: {name} cannot be used, {error}. Use --restart to "
+                "discard the unfinished run"
+            )
+        if not self._has_output():
+            raise self._unusable
+        return None
+
+    def _has_output(self) -> bool:
+        """Returns whether a run has finished the output, so that its parts may be the rest of a removal."""
+        return False
 
     def _part_names(self) -> list[str]:
-        return list(filter(self.part_files.fullmatch, self._folder.names()))
+        """Returns the names of the parts, in the order of their numbers."""
+        return sorted(filter(self.part_files.fullmatch, self._folder.names()), key=self._number)
 
-    def _open_parts(self) -> None:
-        """Opens all parts, in the order in which they were written; removes the damaged ones."""
+    def _number(self, name: str) -> int:
+        match = self.part_files.fullmatch(name)
+        assert match is not None
+        return int(match[1])
+
+    def _opened(self) -> list[Part]:
+        """Returns the parts; the first call checks those of an earlier run, and sets damaged ones aside."""
+        if self._parts is None:
+            self._parts = self._open_parts() if self.fingerprint is not None else []
+        return self._parts
+
+    def _open_parts(self) -> list[Part]:
+        self._folder.unlink(*(name for name in self._own_names() if name.endswith(".tmp")))
+        parts: list[Part] = []
+        damaged: dict[str, CheckError] = {}
+
+        def good() -> Iterator[pa.Table]:
+            names = self._part_names()
+            for name, found in zip(names, self._folder.each(self._check, names), strict=True):
+                if isinstance(found, CheckError):
+                    damaged[name] = found
+                else:
+                    parts.append(found[0])
+                    yield found[1]
+
+        self._kept = FinishedRows(good(), retry_errors=False)
+        for name, error in damaged.items():
+            log.warning("%s", self._set_aside(name, error))
+        return parts
+
+    def _check(self, name: str) -> tuple[Part, pa.Table] | CheckError:
+        """Checks a part of an earlier run; returns it with the columns for `FinishedRows`, or what is damaged."""
         import pyarrow as pa
 
-        def read(name: str) -> pa.Table | Exception:
-            try:
-                return self._read_part(name)
-            except (OSError, pa.ArrowInvalid, CheckError) as error:
-                return error
-
-        self._tables = {}
-        names = self._part_names()
-        for name, table in zip(names, self._folder.each(read, names), strict=True):
-            if isinstance(table, Exception):
-                shown = one_line(os.path.join(self._folder.name, name))
-                log.warning("%s is damaged (%s): its rows are computed again", shown, one_line(str(table)))
-                self._delete_part(name)
-            else:
-                self._tables[name] = table
+        try:
+            with self._reading(name), self._open(name) as reader:
+                # Copied, so that the rows themselves do not stay in memory.
+                states = [
+                    batch.select(STATE_COLUMNS).take(pa.array(range(batch.num_rows), pa.int64()))
+                    for batch in reader.batches()
+                ]
+                return self._part_of(name, reader), pa.Table.from_batches(states)
+        except CheckError as error:
+            return error
 
     @abstractmethod
-    def _read_part(self, name: str) -> pa.Table:
-        """Returns a table with at least the columns of `FinishedRows`."""
+    def _open(self, name: str) -> CheckedReader:
+        """Opens the checked file of a part."""
 
-    def _delete_part(self, name: str) -> None:
-        self._folder.unlink(name)
+    @abstractmethod
+    def _part_of(self, name: str, reader: CheckedReader) -> Part:
+        """Returns the part of a checked file; raises CheckError if what the file describes is damaged."""
 
-    def _reopen(self, order: RowOrder) -> None:
-        """Opens the parts at the end of the run, when they have all rows."""
-        self._open_parts()
-        if self.rows != order.rows:
+    def _reading(self, name: str) -> Any:
+        return read_errors(os.path.join(self._folder.name, name))
+
+    def _files_of(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the files of a part."""
+        return (name,)
+
+    def _set_aside(self, name: str, error: CheckError) -> str:
+        """Renames the files of a damaged part; returns what the user must know."""
+        return set_aside(self._folder, self._files_of(name), self.prefix, error)
+
+    @contextmanager
+    def _intact(self, name: str) -> Iterator[None]:
+        """A context for reading a part that was intact before: if it is not any more, it is set aside."""
+        try:
+            with self._reading(name):
+                yield
+        except CheckError as error:
             raise OutputError(
-                f"{one_line(self._folder.name)} was damaged during the run. Run the same command again to repair it"
-            )
+                f"{one_line(self._folder.name)} was damaged during the run: {self._set_aside(name, error)}. Run the "
+                "same command again"
+            ) from error
 
     @property
     def rows(self) -> int:
-        """Number of rows in the parts that were opened."""
-        return sum(table.num_rows for table in self._tables.values())
+        """Number of rows in the finished parts."""
+        return sum(part.rows for part in self._opened())
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
         """Checks that the rows of the earlier run, if there is one, have the same fingerprint as those to come.
@@ -188,17 +247,30 @@ class Parts(ABC):
         Raises:
             OutputError: they have not; the message names the settings that differ.
         """
-        text = json.dumps(fingerprint, indent=2, sort_keys=True)
-        fingerprint = json.loads(text)
+        if self._unusable is not None:
+            raise self._unusable
+        if self._finished:
+            raise OutputError(f"{one_line(self._target)} was finished by another process. Run the same command again")
+        fingerprint = json.loads(json.dumps(fingerprint))
         if self.fingerprint is None:
-            self._folder.write(self.prefix + "run.json", text.encode())
+            self._folder.write(self.prefix + "run.json", encode(fingerprint))
             self.fingerprint = fingerprint
-        earlier = f"an unfinished run ({self.rows:,} rows)"
-        refuse_other_settings(self._target, self.fingerprint, fingerprint, earlier)
+        elif self.fingerprint != fingerprint:
+            earlier = f"an unfinished run ({sum(map(self._rows_in, self._part_names())):,} rows)"
+            refuse_other_settings(self._target, self.fingerprint, fingerprint, earlier)
+
+    def _rows_in(self, name: str) -> int:
+        """Returns the number of rows of a part, for a message; 0 if it cannot be read."""
+        rows = 0
+        with suppress(CheckError, OutputError), self._reading(name), self._open(name) as reader:
+            rows = reader.rows
+        return rows
 
     def finished_rows(self, retry_errors: bool) -> FinishedRows:
         """Returns an index of the rows of earlier runs."""
-        return FinishedRows(list(self._tables.values()), retry_errors)
+        self._opened()
+        self._kept.retry_errors = retry_errors
+        return self._kept
 
     # Writing
 
@@ -209,6 +281,7 @@ class Parts(ABC):
             rows: b rows.
             keys, states: of their inputs; see `xcli.outputs.resume`.
         """
+        self._opened()
         if not self._unfinished_rows:
             self._begun = time.monotonic()
         with write_errors(self._folder.name):
@@ -226,101 +299,93 @@ class Parts(ABC):
         if self._unfinished_rows:
             self._unfinished_rows = 0
             with write_errors(self._folder.name):
-                self._close_part()
+                self._opened().append(self._close_part())
 
     @abstractmethod
-    def _close_part(self) -> None:
+    def _close_part(self) -> Part:
         """Ends the current part, even if that fails."""
 
     def _next_number(self) -> int:
         if self._next is None:
-            numbers = [int(match[1]) for match in map(self.part_files.fullmatch, self._folder.names()) if match]
-            self._next = max(numbers, default=-1) + 1
+            self._next = max(map(self._number, self._part_names()), default=-1) + 1
         number, self._next = self._next, self._next + 1
         return number
+
+    # The end of a run
 
     def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Yields the rows in this order, a limited number at a time; `schema` has some of the parts' columns.
 
+        At the end it checks that each row was that of its image, by the keys.
+
         Raises:
-            OutputError: rows are missing.
+            OutputError: rows are missing, or belong to other images.
         """
         import pyarrow as pa
+        from xxhash import xxh3_128
 
-        self._reopen(order)
-        tables = list(self._tables.values())
-        starts = [0]
-        for table in tables:
-            starts.append(starts[-1] + table.num_rows)
-        part = 0
-        for start, stop in order.ranges():
-            while start < stop:
-                while not starts[part] <= start < starts[part + 1]:
-                    part = part + 1 if start >= starts[part + 1] else 0
-                end = min(stop, starts[part + 1])
-                piece = tables[part].slice(start - starts[part], end - start).select(schema.names)
-                for batch in piece.to_batches(max_chunksize=_MAX_BATCH_ROWS):
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-                start = end
+        parts, keys = self._opened(), xxh3_128()
+        starts = list(accumulate((part.rows for part in parts), initial=0))
+        if starts[-1] != order.rows:
+            raise self._other_rows()
+        with self._readers() as reader_of:
+            for start, stop in order.ranges():
+                while start < stop:
+                    index = bisect_right(starts, start) - 1
+                    part, end = parts[index], min(stop, starts[index + 1], start + _MAX_BATCH_ROWS)
+                    with self._intact(part.name):
+                        pieces = list(reader_of(part).slice(start - starts[index], end - starts[index]))
+                    for piece in pieces:
+                        keys.update(piece.column(KEY).to_numpy().astype("<u8").tobytes())
+                        yield pa.RecordBatch.from_arrays(piece.select(schema.names).columns, schema=schema)
+                    start = end
+        if keys.digest() != order.keys.digest():
+            raise self._other_rows()
+
+    def _other_rows(self) -> OutputError:
+        return OutputError(
+            f"{one_line(self._folder.name)} was damaged during the run: it does not have the rows of the sources, each "
+            "once and in order. Run the same command again to repair it"
+        )
+
+    @contextmanager
+    def _readers(self) -> Iterator[Callable[[Part], CheckedReader]]:
+        """A context with a function that opens parts, of which a few stay open."""
+        opened: OrderedDict[str, CheckedReader] = OrderedDict()
+
+        def reader_of(part: Part) -> CheckedReader:
+            if part.name not in opened:
+                if len(opened) == _MAX_OPEN:
+                    opened.popitem(last=False)[1].close()
+                opened[part.name] = self._open(part.name)
+                if opened[part.name].digest != part.digest:
+                    raise CheckError("it is another file than before")
+            opened.move_to_end(part.name)
+            return opened[part.name]
+
+        try:
+            yield reader_of
+        finally:
+            for reader in opened.values():
+                reader.close()
 
     def finished_statuses(self, order: RowOrder) -> Iterator[pa.RecordBatch]:
         """Yields path, status and error of the finished rows of this order, in the order in which they were written."""
         import numpy as np
         import pyarrow as pa
 
-        self._open_parts()
-        wanted = np.zeros(self.rows, bool)
+        parts = self._opened()
+        wanted = np.zeros(max(self.rows, order.rows), bool)
         for start, stop in order.ranges():
             wanted[start:stop] = True
         begin = 0
-        for table in self._tables.values():
-            mask = pa.array(wanted[begin : begin + table.num_rows])
-            begin += table.num_rows
-            yield from table.select(list(STATUS_COLUMNS)).filter(mask).to_batches()
+        for part in parts:
+            with self._intact(part.name), self._open(part.name) as reader:
+                batches = [batch.select(STATUS_COLUMNS) for batch in reader.batches()]
+            for batch in batches:
+                yield batch.filter(pa.array(wanted[begin : begin + batch.num_rows]))
+                begin += batch.num_rows
 
     def remove(self) -> None:
         """Declares the output finished: what belongs to the unfinished run is removed when the context ends."""
-        self._tables.clear()
-        self.fingerprint = None
-
-
-def refuse_other_settings(
-    target: str, earlier: dict[str, Any], fingerprint: dict[str, Any], run: str, this: str = "this run"
-) -> None:
-    """Checks that two fingerprints are the same.
-
-    Args:
-        target: the output.
-        earlier: fingerprint of the run that began the output.
-        fingerprint: that of the run that continues it.
-        run: what the message calls the first.
-        this: what the message calls the second.
-
-    Raises:
-        OutputError: they are not; the message names the settings that differ.
-    """
-    changes = differences(earlier, fingerprint)
-    # The columns follow from other settings.
-    changes = [change for change in changes if change[0] != "schema"] or changes
-    if changes:
-        before = ", ".join(_setting(name, value) for name, value, _ in changes)
-        now = ", ".join(_setting(name, value) for name, _, value in changes)
-        same = before if all(_is_option(name) for name, _, _ in changes) else "the same settings"
-        raise OutputError(
-            f"{one_line(target)} has {run} with {before}, but {this} has {now}. "
-            f"Use {same}, another -o, or --restart to discard that run"
-        )
-
-
-def _is_option(name: str) -> bool:
-    return name.rpartition(".")[2] in _OPTIONS
-
-
-def _setting(name: str, value: Any) -> str:
-    """Returns a member of a fingerprint as a user would write it: `--top 5`, `no --normalize`."""
-    if not _is_option(name):
-        return one_line(f"{name.removeprefix('provenance.')} {json.dumps(value)}")
-    option = "--" + name.rpartition(".")[2].replace("_", "-")
-    if value is None or value is False:
-        return f"no {option}"
-    return option if value is True else one_line(f"{option} {value}")
+        self.fingerprint = self._unusable = None

@@ -9,13 +9,16 @@ from xcli.core.errors import reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState, ImageRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
 KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
 """Columns that a part has in addition to those of the output: of the image, `key_of`, and the state of its file."""
+
+STATE_COLUMNS = [STATUS, ERROR, KEY, SIZE, MTIME]
+"""Columns that `FinishedRows` needs."""
 
 
 def state_fields() -> list[pa.Field]:
@@ -46,33 +49,42 @@ def key_of(ref: ImageRef) -> int:
 
 
 class FinishedRows:
-    """An index of the rows of earlier runs by key; it takes 33 bytes of memory for each row.
+    """An index of the rows of earlier runs by key; it takes 34 bytes of memory for each row.
 
     Args:
-        tables: one a part, in the order in which they were written.
+        tables: one a part, in the order of their numbers; each is needed only until the next is taken.
         retry_errors: error rows are not valid, so that they are computed again.
     """
 
-    def __init__(self, tables: Sequence[pa.Table], retry_errors: bool) -> None:
+    def __init__(self, tables: Iterable[pa.Table], retry_errors: bool) -> None:
         import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
-        def column(name: str, missing: int, kind: str) -> NDArray[Any]:
-            chunks = [chunk for table in tables for chunk in table.column(name).chunks]
-            arrays = [pc.fill_null(chunk, missing).to_numpy(zero_copy_only=False) for chunk in chunks]
-            return np.concatenate([np.empty(0, kind), *arrays]).astype(kind)
-
-        keys = column(KEY, 0, "uint64")
-        self._size, self._mtime = column(SIZE, -1, "int64"), column(MTIME, 0, "int64")
-        failed = [pc.equal(table.column(STATUS), ERROR_STATUS).to_numpy() for table in tables]
-        self._failed = np.concatenate([np.empty(0, bool), *failed])
-        errors = [chunk for table in tables for chunk in table.column(ERROR).chunks]
-        self._retry_errors = retry_errors
+        self.retry_errors = retry_errors
+        self._reasons: dict[str, int] = {}  # code of each; 0 is that of rows without an error
+        columns = [self._columns(table) for table in tables]
+        kinds = ("uint64", "int64", "int64", "uint8")
+        keys, self._size, self._mtime, self._codes = (
+            np.concatenate([np.empty(0, kind), *(one[i] for one in columns)]) for i, kind in enumerate(kinds)
+        )
         # The sort is stable, so the last of several rows with one key is the newest.
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
-        self._errors = pa.chunked_array(errors, pa.string()) if errors else None
+
+    def _columns(self, table: pa.Table) -> list[NDArray[Any]]:
+        """Returns key, size (-1 without a state), modification time and code of the reason of each row."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        def column(name: str, missing: int) -> NDArray[Any]:
+            values: NDArray[Any] = pc.fill_null(table.column(name), missing).to_numpy()
+            return values
+
+        codes = np.zeros(table.num_rows, np.uint8)
+        errors = table.column(ERROR)
+        for row in np.flatnonzero(pc.equal(table.column(STATUS), ERROR_STATUS).to_numpy()):
+            reason = reason_of(errors[int(row)].as_py())
+            codes[row] = self._reasons.setdefault(reason, len(self._reasons) + 1)
+        return [column(KEY, 0), column(SIZE, -1), column(MTIME, 0), codes]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -80,7 +92,7 @@ class FinishedRows:
     def find(self, ref: ImageRef) -> int | None:
         """Returns the number of the valid row of an image; None if it has no row, or its file has changed."""
         row = self._newest(ref)
-        if row is None or (self._failed[row] and self._retry_errors):
+        if row is None or (self._codes[row] and self.retry_errors):
             return None
         state = ref.location.state()
         if self._size[row] < 0:
@@ -101,9 +113,8 @@ class FinishedRows:
 
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
-        if not self._failed[row] or self._errors is None:
-            return None
-        return reason_of(self._errors[row].as_py())
+        code = self._codes[row]
+        return next((reason for reason, one in self._reasons.items() if one == code), None)
 
 
 class RowOrder:
@@ -116,9 +127,13 @@ class RowOrder:
         ok: number of valid rows of earlier runs that are not errors.
         errors: number of valid error rows of earlier runs by reason.
         rows: number of all rows of earlier runs, valid or not, and of this run.
+        keys: the keys of all images in this order, as a digest.
     """
 
     def __init__(self, kept: FinishedRows) -> None:
+        from xxhash import xxh3_128
+
+        self.keys = xxh3_128()
         self._kept = kept
         self._ranges: list[list[int]] = []
         self.rows = len(kept)
@@ -135,6 +150,7 @@ class RowOrder:
 
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
+        self.keys.update(key_of(ref).to_bytes(8, "little"))
         row = self._kept.find(ref) if len(self._kept) else None
         if row is None:
             self._add(self.rows)

@@ -163,7 +163,7 @@ class _Saver:
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
                 raise other_settings(target)
             if self._is_complete(fingerprint) and earlier is not None:
-                if parts.fingerprint is not None and digest(parts.fingerprint) == digest(fingerprint):
+                if parts.fingerprint is None or digest(parts.fingerprint) == digest(fingerprint):
                     parts.remove()  # an earlier run was killed after its output was finished, before it removed them
                 say_finished(target, self.options)
                 return None

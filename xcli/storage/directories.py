@@ -83,8 +83,15 @@ class Folder(ABC):
         """Writes a small file atomically, replacing an older one; several processes may do so at once."""
 
     @abstractmethod
+    def rename(self, name: str, new: str) -> None:
+        """Renames a file, replacing an older one of the new name."""
+
+    @abstractmethod
     def unlink(self, *names: str) -> None:
         """Removes files, if they exist; all of them are gone when it returns."""
+
+    def forget(self, name: str) -> None:  # noqa: B027 - a local folder has no copies
+        """Removes the local copy of a file, if there is one."""
 
     @abstractmethod
     def lock(self, name: str, target: str) -> None:
@@ -167,6 +174,11 @@ class LocalFolder(Folder):
     def write(self, name: str, content: bytes) -> None:
         with write_errors(self.name):
             disk.replace_file(self._path(name), content, self.scratch(unique_name(name)))
+
+    def rename(self, name: str, new: str) -> None:
+        with write_errors(self.name):
+            disk.rename(self._path(name), self._path(new))
+            disk.sync_directory(self.name)
 
     def unlink(self, *names: str) -> None:
         with write_errors(self.name):
@@ -258,11 +270,19 @@ class RemoteFolder(Folder):
     def write(self, name: str, content: bytes) -> None:
         self._store.write(name, content)
 
+    def rename(self, name: str, new: str) -> None:
+        self._store.upload(self.local(name), new)
+        self.forget(new)
+        self.unlink(name)
+
     def unlink(self, *names: str) -> None:
         for name in names:
-            if (copy := self._copies.pop(name, None)) is not None:
-                disk.unlink(copy)
+            self.forget(name)
         self._store.unlink(*names)
+
+    def forget(self, name: str) -> None:
+        if (copy := self._copies.pop(name, None)) is not None:
+            disk.unlink(copy)
 
     def lock(self, name: str, target: str) -> None:
         log.info("%s: an object store has no locks; make sure that one process writes it", one_line(self.name))

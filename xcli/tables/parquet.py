@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.storage.checksums import Checksum
     from xcli.storage.streams import ByteStream
 
 _BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
@@ -146,13 +148,32 @@ class ParquetReader(TableReader):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
 
+PART = re.compile(r"part-([0-9]{5,})\.parquet")
+"""Matches the names of parts that this program writes; its group is the number."""
+
+
+def part_number(name: str) -> int:
+    """Returns the number in the name of a part; -1 if it is another name."""
+    match = PART.fullmatch(name)
+    return -1 if match is None else int(match[1])
+
+
 def is_part(name: str) -> bool:
     """Returns whether a name in a directory of parts is that of a part; what begins with `_` or `.` is not."""
     return name.endswith(".parquet") and not name.startswith(("_", "."))
 
 
+def describe_part(rows: int, checksum: Checksum) -> str:
+    """Returns what `PARTS` of `_meta.json` says of a part."""
+    return f"{rows} {checksum.digest}"
+
+
 class DatasetReader(TableReader):
-    """Reads a directory of Parquet parts, in the order of their names."""
+    """Reads a directory of Parquet parts, in the order of their numbers.
+
+    Attributes:
+        parts: their names; one is opened at a time.
+    """
 
     format = "parquet"
     self_describing = True
@@ -164,26 +185,27 @@ class DatasetReader(TableReader):
             raise CheckError(
                 f"{one_line(name)}: its run has not finished (there is no {SUCCESS}); the same command continues it"
             )
-        self._names = sorted(filter(is_part, names), key=os.fsencode)
-        if not self._names:
+        self.parts = sorted(filter(is_part, names), key=lambda one: (part_number(one), os.fsencode(one)))
+        if not self.parts:
             raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
         super().__init__(name.rstrip("/") or name, path.rstrip("/") or path)
 
     def _read_schema(self) -> pa.Schema:
         self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
-        join = os.path.join
-        self._parts = [ParquetReader(join(self.name, one), join(self.path, one)) for one in self._names]
-        first = self._parts[0]
-        for part in self._parts[1:]:
+        first = self._open(self.parts[0])
+        for part in map(self._open, self.parts[1:]):
             if part.schema != first.schema or part.provenance != first.provenance:
                 what = "columns" if part.schema != first.schema else "provenance"
                 raise CheckError(f"{one_line(part.name)} and {one_line(first.name)} differ in their {what}")
         self.provenance = first.provenance
         return first.schema
 
+    def _open(self, part: str) -> ParquetReader:
+        return ParquetReader(os.path.join(self.name, part), os.path.join(self.path, part))
+
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        for part in self._parts:
-            yield from part.batches(columns)
+        for part in self.parts:
+            yield from self._open(part).batches(columns)
 
 
 PARQUET = Format(ParquetWriter, ParquetReader, (".parquet", ".pq"), ("classify", "features"))

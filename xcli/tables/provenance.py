@@ -36,6 +36,9 @@ DATASET_META = "_meta.json"  # corresponds to FILE.meta.json
 DATASET_RUN = "_run.json"  # there while the run is not finished
 SUCCESS = "_SUCCESS"  # there once every source has its row
 
+PARTS = "parts"
+"""Member of `_meta.json`: for the name of each part its rows and the XXH3-128 of its file, as one text."""
+
 _MAX_META = 1 << 26
 
 

@@ -1,0 +1,188 @@
+"""Files of record batches in which damage is noticed: the parts of `FILE.partial/` and the sidecars of `DIR/`.
+
+    magic | frame | frame | ... | trailer | length and XXH3-128 of the trailer, 8 and 16 bytes | magic
+
+A frame is an Arrow IPC stream of one batch. The trailer is JSON: the number of the part, and length, rows and XXH3-128
+of each frame. Nothing is parsed before its digest has been checked, so that damage cannot reach Arrow, which believes
+the offsets that it reads. A file whose number is not the one that its name says has changed places with another.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from xcli.core.errors import CheckError
+from xcli.storage import disk
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    import pyarrow as pa
+
+    from xcli.storage.checksums import Checksum
+
+_MAGIC = b"XCPART1\n"
+_END = 8 + 16 + len(_MAGIC)
+
+
+class _Frame(NamedTuple):
+    offset: int
+    length: int
+    digest: str
+
+
+def _digest(data: Any) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128(data).hexdigest()
+
+
+class Part(NamedTuple):
+    """What is kept in memory of a finished part.
+
+    Attributes:
+        name: of the file.
+        rows: in it.
+        digest: of its checked file.
+        checksum: of the table that the checked file describes; None if the checked file itself has the rows.
+    """
+
+    name: str
+    rows: int
+    digest: str
+    checksum: Checksum | None = None
+
+
+class CheckedWriter:
+    """Writes a new file; raises OSError."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._frames: list[tuple[int, int, str]] = []
+        self._file = disk.create(path)
+        self._file.write(_MAGIC)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends a batch; all have the same schema."""
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        frame = sink.getvalue()
+        self._file.write(frame)
+        self._frames.append((frame.size, batch.num_rows, _digest(frame)))
+
+    def close(self, number: int, more: Mapping[str, Any] | None = None) -> str:
+        """Ends a file of at least one batch.
+
+        Args:
+            number: of the part.
+            more: kept in the trailer, as JSON can hold it.
+
+        Returns:
+            A digest of everything in the file.
+        """
+        trailer = json.dumps({"number": number, "frames": self._frames, **(more or {})}).encode()
+        digest = _digest(trailer)
+        self._file.write(trailer + len(trailer).to_bytes(8, "little") + bytes.fromhex(digest) + _MAGIC)
+        self._file.close()
+        return digest
+
+    def abandon(self) -> None:
+        """Closes the file and removes it."""
+        try:
+            self._file.close()
+        finally:
+            disk.unlink(self._path)
+
+
+class CheckedReader:
+    """Reads a file that a `CheckedWriter` wrote; a context manager that closes it.
+
+    Args:
+        file: the file, or its content.
+        number: of the part.
+
+    Attributes:
+        rows: in the file.
+        digest: of everything in it.
+        trailer: has what `CheckedWriter.close` was given as `more`.
+
+    Raises:
+        CheckError: from every method, if the file is damaged.
+        OSError: from every method, if it cannot be read.
+    """
+
+    def __init__(self, file: BinaryIO, number: int) -> None:
+        self._file = file
+        try:
+            self._read_trailer(number)
+        except BaseException:
+            file.close()
+            raise
+        self._last: tuple[int, pa.RecordBatch] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _read_trailer(self, number: int) -> None:
+        size = self._file.seek(0, 2)
+        end = self._read(size - _END, _END) if size >= _END + len(_MAGIC) else b""
+        length = int.from_bytes(end[:8], "little")
+        if not end.endswith(_MAGIC) or length > size - _END - len(_MAGIC):
+            raise CheckError("it is no whole part")
+        trailer = self._read(size - _END - length, length)
+        self.digest = _digest(trailer)
+        if self.digest != end[8:24].hex():
+            raise CheckError("its trailer has another digest than when it was written")
+        self.trailer: dict[str, Any] = json.loads(trailer)
+        if self.trailer["number"] != number:
+            raise CheckError(f"it is part {self.trailer['number']}")
+        lengths, rows, digests = zip(*self.trailer["frames"], strict=True)
+        offsets = accumulate(lengths, initial=len(_MAGIC))
+        self._frames = [_Frame(*found) for found in zip(offsets, lengths, digests, strict=False)]
+        self._starts = list(accumulate(rows, initial=0))
+        self.rows = self._starts[-1]
+
+    def _read(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        data = self._file.read(length)
+        if len(data) != length:
+            raise CheckError("it ends early")
+        return data
+
+    def _batch(self, index: int) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        if self._last is None or self._last[0] != index:
+            frame = self._frames[index]
+            data = self._read(frame.offset, frame.length)
+            if _digest(data) != frame.digest:
+                raise CheckError(f"its batch {index} has another digest than when it was written")
+            self._last = index, pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
+        return self._last[1]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yields all batches."""
+        return map(self._batch, range(len(self._frames)))
+
+    def slice(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yields the rows from `start` up to `stop`, as they were cut into batches; keeps one batch in memory."""
+        while start < stop:
+            index = bisect_right(self._starts, start) - 1
+            end = min(stop, self._starts[index + 1])
+            yield self._batch(index).slice(start - self._starts[index], end - start)
+            start = end
