@@ -43,6 +43,7 @@ _LEFT = re.compile(_TEMPORARY)
 
 FILES = re.compile(
     rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+    r"|part-[0-9]{5,}\.arrow\.damaged(-[0-9]+)?"
 )
 """Matches the names of all files that this program writes into such a directory."""
 
