@@ -17,7 +17,7 @@ from xcli.cli import PROGRAM, cli
 from xcli.cli.completion import VARIABLE, complete
 from xcli.cli.verbosity import Messages
 from xcli.core.errors import ExitCode, Terminated, XcliError
-from xcli.core.shortage import shortage
+from xcli.core.shortage import advice, shortage
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -78,8 +78,7 @@ def run_command(messages: Messages) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except XcliError as error:
-        text, advice = str(error), shortage(error)
-        return _fail(messages, f"{text}; {advice}" if advice and advice not in text else text, error.exit_code)
+        return _fail(messages, _with_advice(str(error), error), error.exit_code)
     except BrokenPipeError:
         return ExitCode.OK
     except (KeyboardInterrupt, click.Abort):
@@ -94,12 +93,17 @@ def run_command(messages: Messages) -> int:
         return _unforeseen(messages, error)
 
 
+def _with_advice(text: str, error: BaseException) -> str:
+    more = advice(error)
+    return text if more is None or more in text else f"{text}; {more}"
+
+
 def _unforeseen(messages: Messages, error: Exception) -> int:
     """Ends with an error that was not translated where it happened: of the machine, of the disk, else a bug."""
     if (reason := shortage(error)) is not None:
         return _fail(messages, reason, ExitCode.OUTPUT)
     if isinstance(error, OSError) and error.errno is not None:
-        reason = error.strerror or str(error)
+        reason = _with_advice(error.strerror or str(error), error)
         if error.filename is not None:
             name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
             return _fail(messages, f"cannot read or write {name}: {reason}", ExitCode.OUTPUT)
@@ -108,8 +112,8 @@ def _unforeseen(messages: Messages, error: Exception) -> int:
         except (OSError, ValueError):
             return _fail(messages, f"cannot write to standard output: {reason}", ExitCode.OUTPUT)
         return _fail(messages, f"the system refused to read or write: {reason}", ExitCode.OUTPUT)
-    advice = "" if messages.debug else "; run it again with --debug and report what that prints"
-    return _fail(messages, f"a bug in xception: {type(error).__name__}: {error}{advice}", ExitCode.BUG)
+    report = "" if messages.debug else "; run it again with --debug and report what that prints"
+    return _fail(messages, f"a bug in xception: {type(error).__name__}: {error}{report}", ExitCode.BUG)
 
 
 def _fail(messages: Messages, text: str, code: int) -> int:

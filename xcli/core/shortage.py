@@ -1,4 +1,4 @@
-"""What a machine can run out of: descriptors, memory, threads. It is neither a bug nor the fault of an image."""
+"""What a machine can run out of, and what its disks can answer: neither is a bug or the fault of an image."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ _TEXTS = (  # of exceptions that have no type of their own: of Python, the dynam
     (re.compile(r"Too many open files"), _DESCRIPTORS),
 )
 
+_AGAIN = "and run the same command again"
+_SPACE = f"free some space there {_AGAIN}, or write to another disk"
+_CONNECTION = f"check the disk, or the network that it is on, {_AGAIN}"
+_PERMISSION = f"change the permissions {_AGAIN}, or write somewhere else"
+
+_DISK = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: f"raise the limit of the size of files (ulimit -f) {_AGAIN}, or write to another disk",
+    errno.EROFS: f"mount the disk for writing {_AGAIN}, or write to another",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EXDEV: f"move the file to which the symbolic link leads beside the others {_AGAIN}, or write somewhere else",
+}
+for _number in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO):
+    _DISK[_number] = _CONNECTION
+
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait for others to release what is missing, before each new attempt."""
 
@@ -54,6 +72,18 @@ def shortage(error: BaseException | None) -> str | None:
                 if pattern.search(str(error)):
                     return text
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def advice(error: BaseException) -> str | None:
+    """Returns what to do about a shortage or an answer of a disk, if that caused an error; else None."""
+    if (text := shortage(error)) is not None:
+        return text
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return _DISK[cause.errno]
+        cause = cause.__cause__
     return None
 
 

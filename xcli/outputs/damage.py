@@ -26,9 +26,7 @@ def read_errors(name: str) -> Iterator[None]:
         yield
     except (OSError, MemoryError) as error:
         reason = one_line(getattr(error, "strerror", None) or str(error) or "no memory")
-        raise OutputError(
-            f"cannot read {one_line(name)}: {reason}. Finished rows are kept, and the same command goes on from there"
-        ) from error
+        raise OutputError(f"cannot read {one_line(name)}: {reason}") from error
 
 
 def set_aside(folder: Folder, names: Iterable[str], prefix: str, error: CheckError) -> str:
