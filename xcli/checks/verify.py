@@ -17,7 +17,15 @@ from xcli.storage.checksums import checksum_of
 from xcli.storage.staging import pending, staging_path
 from xcli.storage.urls import is_url
 from xcli.tables.parquet import DatasetReader
-from xcli.tables.provenance import DATASET_META, META_SUFFIX, PARTS, PROVENANCE_KEYS, differences, provenance_of
+from xcli.tables.provenance import (
+    DATASET_META,
+    META_SUFFIX,
+    PARTS,
+    PROVENANCE_KEYS,
+    differences,
+    is_unchanged,
+    provenance_of,
+)
 from xcli.tables.rows import flat_features
 from xcli.tables.schema import (
     FIRST_RESULT,
@@ -132,6 +140,8 @@ def _check_publication(reader: TableReader, findings: Findings) -> None:
 def _check_provenance(reader: TableReader, findings: Findings) -> None:
     if reader.meta is None:
         findings.add("provenance", "missing FILE.meta.json", [one_line(reader.name) + META_SUFFIX])
+    elif not is_unchanged(reader.meta):
+        findings.add("provenance", "files that have changed since they were written", ["FILE.meta.json"])
     if reader.self_describing and reader.provenance is None:
         findings.add("provenance", "files without provenance in their metadata", [one_line(reader.name)])
     for where, found in (("FILE.meta.json", reader.meta), ("the file's metadata", reader.provenance)):

@@ -8,7 +8,7 @@ from xcli.core.errors import CheckError, OutputError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.dataset import Dataset
-from xcli.outputs.part_files import count_rows, part_name, read_sidecar, sidecar_name
+from xcli.outputs.part_files import count_rows, part_name, read_sidecar, remove_part
 from xcli.tables.parquet import part_number
 from xcli.tables.provenance import DATASET_RUN
 
@@ -70,7 +70,7 @@ class SharedDataset(Dataset):
             )
         for name in there:
             if name not in expected:
-                self._folder.unlink(name, sidecar_name(part_number(name)))
+                remove_part(self._folder, part_number(name))
 
         def check(name: str) -> None:
             with self._intact(name):

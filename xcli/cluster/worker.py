@@ -22,7 +22,7 @@ from xcli.core.text import one_line
 from xcli.outputs.damage import set_aside
 from xcli.outputs.dataset import Dataset
 from xcli.outputs.journal import encode, refuse_other_settings
-from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, sidecar_name
+from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, remove_part, sidecar_name
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.patterns import PathFilter
@@ -167,7 +167,7 @@ class Worker:
         if attempt > 1 or self._job.continues:
             # A sidecar appears before its part. Beside an older part of the same number it would describe wrong rows.
             assert self._folder is not None
-            self._folder.unlink(part_name(block.number), sidecar_name(block.number))
+            remove_part(self._folder, block.number)
         return self._compute(block)
 
     def _finished_part(self, block: Block) -> BlockResult | None:

@@ -14,7 +14,6 @@ sources; rows of changed inputs, and of parts that were damaged, come last. A da
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -30,12 +29,13 @@ from xcli.outputs.part_files import (
     finish_replacing,
     open_sidecar,
     part_of,
+    remove_part,
     sidecar_name,
 )
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
 from xcli.storage.directories import Folder, open_folder
 from xcli.tables.parquet import PART, ParquetReader, describe_part, part_number
-from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, provenance_metadata
+from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, meta_text, provenance_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,7 +240,7 @@ class Dataset(Parts):
             elif wanted.any():
                 parts.append(self._rewrite(part, np.repeat(np.arange(len(wanted)), wanted)))
             else:
-                self._folder.unlink(part.name, sidecar_name(part_number(part.name)))
+                remove_part(self._folder, part_number(part.name))
         self._parts = parts
         by_name = {part.name: part for part in parts}
 
@@ -279,7 +279,6 @@ class Dataset(Parts):
             assert written is not None
             parts.append(written)
         meta = meta | {PARTS: {part.name: describe_part(part.rows, part.checksum) for part in parts if part.checksum}}
-        text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        self._folder.write(DATASET_META, text.encode("utf-8", "backslashreplace"))
+        self._folder.write(DATASET_META, meta_text(meta))
         self._folder.write(SUCCESS, b"")
         self.remove()

@@ -211,6 +211,12 @@ def check_part(folder: Folder, part: Part) -> None:
         raise CheckError("its digest is not the one in its sidecar")
 
 
+def remove_part(folder: Folder, number: int) -> None:
+    """Removes a part, and only when it is gone its sidecar, without which it would be taken for damaged."""
+    folder.unlink(part_name(number))
+    folder.unlink(sidecar_name(number))
+
+
 def finish_replacing(folder: Folder, number: int) -> None:
     """Decides which of two sidecars of a part is right, when the process that replaced it was killed.
 

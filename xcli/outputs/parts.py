@@ -126,12 +126,11 @@ class Parts(ABC):
         sidecar. What shows that the files are this program's goes last.
         """
         names = [name for name in self._own_names() if name != self.prefix + "lock" and ".damaged" not in name]
-        steps = (SUCCESS, None, self.prefix + "run.json", DATASET_META)
-        others = sorted(
-            (name for name in names if name not in steps), key=lambda name: not self.part_files.fullmatch(name)
-        )
-        for step in steps:
-            self._folder.unlink(*(others if step is None else [step] if step in names else []))
+        parts = list(filter(self.part_files.fullmatch, names))
+        last = [name for name in (self.prefix + "run.json", DATASET_META) if name in names]
+        others = [name for name in names if name not in (SUCCESS, *parts, *last)]
+        for step in ([SUCCESS] if SUCCESS in names else [], parts, others, last[:1], last[1:]):
+            self._folder.unlink(*step)
 
     def _read_fingerprint(self) -> dict[str, Any] | None:
         name = self.prefix + "run.json"

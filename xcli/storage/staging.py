@@ -245,7 +245,8 @@ def publish(files: Sequence[Staged]) -> None:
         with suppress(OSError):
             if not signals:
                 disk.unlink(os.path.join(folder, PUBLISH))
-            for _, old, _ in begun:
+            for one, old, _ in begun:
+                disk.unlink(one.staged)
                 if old is not None:
                     disk.unlink(old)
 
@@ -279,6 +280,7 @@ def _keep_old(one: Staged, path: str) -> _Begun:
 
 
 def _give_name(one: Staged) -> None:
+    """Gives a staged file its final name; a name that it keeps beside is removed when the new one is on the disk."""
     if one.replace:
         disk.rename(one.staged, one.final)
         return
@@ -294,8 +296,6 @@ def _give_name(one: Staged) -> None:
         if os.path.lexists(one.final):
             raise exists_error(one.shown) from None
         disk.rename(one.staged, one.final)
-        return
-    disk.unlink(one.staged)
 
 
 def _undo(begun: Sequence[_Begun]) -> None:
@@ -335,6 +335,8 @@ def recover(path: str, target: str) -> None:
             # Somebody has used the name in the meantime. What stands there stays.
             log.warning("%s has appeared since an earlier process was ended: its table is dropped", one_line(one.final))
         _sync_directories(one.final for one in files)
+        for one in files:
+            disk.unlink(one.staged)
         disk.unlink(os.path.join(path, PUBLISH))
         for name in filter(_LEFT.fullmatch, disk.names(path)):
             disk.unlink(os.path.join(path, name))

@@ -41,6 +41,8 @@ PARTS = "parts"
 
 _MAX_META = 1 << 26
 
+_DIGEST = "sha256"
+
 
 def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Returns provenance as metadata of a table, text by key."""
@@ -82,8 +84,8 @@ def run_meta(
 
 
 def meta_text(meta: Mapping[str, Any]) -> bytes:
-    """Returns the content of a `FILE.meta.json`."""
-    text = json.dumps(meta, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """Returns the content of a `FILE.meta.json`, to which it adds a digest of everything else in it."""
+    text = json.dumps({**meta, _DIGEST: digest(dict(meta))}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     # An undecodable byte of the command line is a lone surrogate, which this turns into its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
@@ -121,6 +123,11 @@ def parse_meta(text: bytes, name: str) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise CheckError(f"the provenance of {one_line(name)} is not a JSON object")
     return meta
+
+
+def is_unchanged(meta: dict[str, Any]) -> bool:
+    """Returns whether a `FILE.meta.json` is as it was written; true where it has no digest, as of earlier versions."""
+    return _DIGEST not in meta or meta[_DIGEST] == digest({key: meta[key] for key in meta if key != _DIGEST})
 
 
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:

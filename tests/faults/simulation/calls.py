@@ -42,6 +42,8 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     wrong += judge_foreign(start.before, found)
     wrong += judge_names(start, found, promised=done and first.code != 5)
     wrong += judge_finished(start, first, found)
+    # With --overwrite the same command computes an output again that was whole before the run was disturbed.
+    done = done or not judge_names(start, found, promised=True)
     if say is not None:
         say += [*map(str, first.calls), f"exit code {first.code}", first.err, "left:", described(found)]
     return list(dict.fromkeys(wrong + again(place, start, found, kept=not done, say=say)))

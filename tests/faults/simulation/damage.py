@@ -70,7 +70,8 @@ def damaged(tree: Tree, key: str) -> Tree:
         return found
     if kind == "exchange":
         ending = path.rpartition(".")[2]
-        other = max(one for one in tree if _PART.fullmatch(one) and one.endswith(ending) and one.startswith("out/"))
+        folder = path.rpartition("/")[0] + "/"
+        other = max(one for one in tree if _PART.fullmatch(one) and one.endswith(ending) and one.startswith(folder))
         found[path], found[other] = tree[other], tree[path]
         return found
     if kind.startswith("flip"):
@@ -96,7 +97,7 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     end = read_tree(place.case)
     refused = outcome.code in (2, 5)
     wrong = judge_outcome(start.job, outcome, {start.outcome.code, 2, 5}, failed=True)
-    wrong += judge_finished(start, outcome, end)
+    wrong += judge_finished(start, outcome, end, damaged=True)
     if refused:
         kept = [path for path in own_files(start) if _PART.fullmatch(path) or _JOURNAL.fullmatch(path)]
         gone = [path for path in kept if path in before and path not in end and path + ".damaged" not in end]

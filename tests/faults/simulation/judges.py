@@ -53,18 +53,19 @@ def judge_outcome(job: Job, outcome: Outcome, allowed: set[int], *, failed: bool
     return wrong
 
 
-def judge_names(start: Start, found: Tree, *, promised: bool = False) -> list[str]:
+def judge_names(start: Start, found: Tree, *, promised: bool = False, damaged: bool = False) -> list[str]:
     """Final names are absent, or as they were, or whole; those of one table together, unless a note says otherwise.
 
     Args:
         start: where the run began, and what it should make.
         found: what stands there now.
         promised: the run has said that it is done: everything must be whole.
+        damaged: parts of a directory may have been damaged before; their rows then come last.
     """
     wrong = []
     for group in start.job.groups:
         if group == ("out/d/",):
-            wrong += _judge_directory(start, found, promised)
+            wrong += _judge_directory(start, found, promised, ordered=start.state != "changed" and not damaged)
             continue
         old, new = (content(tree, group) for tree in (start.before, start.after))
         now = content(found, group)
@@ -85,7 +86,7 @@ def _which(now: object, old: object, new: object) -> str:
     return "absent" if now is None else "new" if now == new else "old" if now == old else "other"
 
 
-def _judge_directory(start: Start, found: Tree, promised: bool) -> list[str]:
+def _judge_directory(start: Start, found: Tree, promised: bool, ordered: bool) -> list[str]:
     done = "out/d/_SUCCESS" in found
     if promised and not done:
         return ["out/d/_SUCCESS: not there, though the run was done"]
@@ -98,7 +99,7 @@ def _judge_directory(start: Start, found: Tree, promised: bool) -> list[str]:
         return ["out/d/: cannot be read, but has _SUCCESS"]
     if rows == before:
         return []
-    if start.state == "changed":
+    if not ordered:
         return [] if Counter(rows) == Counter(wanted or ()) else ["out/d/: rows are missing or twice, but has _SUCCESS"]
     return (
         [] if rows == wanted else [f"out/d/: has _SUCCESS, and {len(rows)} rows that are not the {len(wanted or ())}"]
@@ -123,7 +124,7 @@ def rows_of(tree: Tree, folder: str = "out/d") -> list[str] | None:
 
 def judge_end(start: Start, found: Tree, *, damaged: bool = False) -> list[str]:
     """After the same command once more: the files of an undisturbed run, and no file too many."""
-    wrong = judge_foreign(start.before, found) + judge_names(start, found, promised=True)
+    wrong = judge_foreign(start.before, found) + judge_names(start, found, promised=True, damaged=damaged)
     parts = re.compile(r"out/d/part-[0-9]+\.parquet")
     expected = {path for path in start.after if not parts.fullmatch(path)}
     there = {path for path in found if not parts.fullmatch(path)}
@@ -147,9 +148,9 @@ def judge_kept(start: Start, second: Outcome) -> list[str]:
     return [f"of {had[1]} rows that were kept, {rows} are left"] if rows < int(had[1]) else []
 
 
-def judge_finished(start: Start, outcome: Outcome, found: Tree) -> list[str]:
+def judge_finished(start: Start, outcome: Outcome, found: Tree, *, damaged: bool = False) -> list[str]:
     """A run that says that the output is finished is right."""
-    return judge_names(start, found, promised=True) if _FINISHED.search(outcome.err) else []
+    return judge_names(start, found, promised=True, damaged=damaged) if _FINISHED.search(outcome.err) else []
 
 
 def judge_verify(place: Workplace, start: Start, found: Tree) -> list[str]:

@@ -7,15 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 KNOWN = {
-    "does not say what to do": "messages of exit 5 name the file only",
-    "changed by calls that are not seen": "pyarrow writes parts and sidecars by itself",
-    "again: of [0-9]+ rows that were kept": "killed while it clears its parts away, --overwrite computes all again",
-    "completing .*pass --overwrite to replace it": "what another process has published is not taken for its own",
-    "rows that are not the": "a part of a directory that cannot be opened is computed again, at another place",
-    r"is damaged \(\[Errno": "an error of the system is taken for damage",
     r"run\.partial": "checkpoints are cleared away before their state",
-    r"out/m\.parquet\.partial: stays": "the list of a publication that is empty is not removed",
-    r"KeyError: .*does not exist in schema": "damage in a part is a bug",
 }
 """Regular expressions of what is known to be wrong, and why; to be empty."""
 

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from xcli.tables.provenance import is_unchanged
+
 FILE, DIRECTORY, LINK = "file", "directory", "link"
 
 MTIME = 1_700_000_000_000_000_000
 """Of files that no run has written, in nanoseconds."""
 
-_OF_ONE_RUN = ("started", "finished", "seconds", "profile", "command_line")
+_OF_ONE_RUN = ("started", "finished", "seconds", "profile", "command_line", "sha256")
 """Members of a `.meta.json` that say how a run went, not what it made."""
 
 
@@ -81,6 +83,7 @@ def _content(path: str, entry: Entry) -> object:
     try:
         meta = json.loads(entry.data)
         rest = {name: value for name, value in meta.items() if name not in _OF_ONE_RUN}
+        rest["unchanged"] = is_unchanged(meta)
         rest["images"] = {name: value for name, value in meta["images"].items() if name != "resumed"}
     except (ValueError, TypeError, KeyError, AttributeError):
         return (entry.kind, entry.data)
