@@ -72,7 +72,7 @@ def make(kind, entries, stem="x", form=tarfile.GNU_FORMAT):
 
 
 def listing(*sources, stdin=None, **options):
-    return list_images(SourceOptions(sources, **options), stdin=stdin and io.BytesIO(stdin))
+    return list_images(SourceOptions(sources, missing_ok=bool(sources), **options), stdin=stdin and io.BytesIO(stdin))
 
 
 def paths(*sources, **options):

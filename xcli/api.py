@@ -192,7 +192,7 @@ class _Request:
         if not names:
             raise UsageError("no sources: give a file, a directory or a glob, or several")
         target = None if output is None else _output(self.command, os.fspath(output), formats, overwrite)
-        with list_images(SourceOptions(sources=tuple(os.fspath(name) for name in names))) as listing:
+        with list_images(SourceOptions(tuple(map(os.fspath, names)), missing_ok=True)) as listing:
             run = Run(listing, self.model, self.task, self._pixels(), self.options)
             if target is not None:
                 save(run, target)

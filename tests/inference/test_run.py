@@ -29,7 +29,7 @@ def model() -> LoadedModel:
 
 
 def run_over(model: LoadedModel, *sources: Path, options: RunOptions | None = None) -> tuple[Run, list[dict]]:
-    listing = list_images(SourceOptions(sources=tuple(map(str, sources))))
+    listing = list_images(SourceOptions(tuple(map(str, sources)), missing_ok=True))
     run = Run(listing, model, FeaturesTask(), preprocessing_for(model), options or RunOptions())
     run.start()
     return run, [row for _, rows in run.batches() for row in rows.to_pylist()]

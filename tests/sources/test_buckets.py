@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tests.archivefiles import tar_bytes
 from tests.objectstore import ObjectStore, WebServer, forget
-from xcli.core.errors import ImageError, SourceError, UsageError
+from xcli.core.errors import ImageError, SourceError, SourceNotFoundError, UsageError
 from xcli.core.records import ImageRef
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.listing import list_images
@@ -46,7 +47,7 @@ def mirror(s3: ObjectStore, tree: Path) -> str:
 
 
 def list_all(*sources: str, stdin: bytes = b"", **options: Any) -> tuple[list[ImageRef], dict[str, int]]:
-    listing = list_images(SourceOptions(sources, **options), stdin=io.BytesIO(stdin))
+    listing = list_images(SourceOptions(sources, missing_ok=bool(sources), **options), stdin=io.BytesIO(stdin))
     return list(listing), dict(listing.skipped)
 
 
@@ -93,7 +94,7 @@ def test_a_glob_matches_what_it_matches_on_a_disk(tree: Path, mirror: str, patte
 
 
 def test_a_glob_without_a_match_is_refused_at_once(mirror: str) -> None:
-    with pytest.raises(SourceError, match=r"'.*/\*.tiff' is a pattern, and matches no object"):
+    with pytest.raises(SourceError, match=r"'.*/\*.tiff' \(as a pattern it matches no object\)"):
         list_images(SourceOptions((f"{mirror}/*.tiff",)))
 
 
@@ -205,7 +206,19 @@ def test_a_whole_bucket_comes_in_the_order_of_its_keys(s3: ObjectStore) -> None:
     assert list_all("s3://whole/empty/") == ([], {})
 
 
-def test_what_is_not_there_is_a_row(s3: ObjectStore) -> None:
+def test_what_is_not_there_is_refused_or_a_row(s3: ObjectStore, mirror: str, web: WebServer) -> None:
+    web.files = {"/a.jpg": b"a"}
+    gone = {
+        s3.url("nothing"): "no such object, and none below it",
+        s3.url("nothing/"): "no such object, and none below it",
+        s3.url("nothing.jpg"): "no such object",
+        s3.url("nothing.tar"): "no such object",
+        "s3://nowhere/a.jpg": "no such object",
+        f"{web.address}/b.jpg": "no such object",
+    }
+    listed = ", ".join(f"'{url}' ({reason})" for url, reason in gone.items())
+    with pytest.raises(SourceNotFoundError, match=re.escape(f"6 sources do not exist: {listed}; --missing-ok makes")):
+        list_images(SourceOptions((f"{mirror}/a.jpg", f"{web.address}/a.jpg", *gone)))
     for name in ("nothing", "nothing/"):
         refs, _ = list_all(s3.url(name))
         assert [str(ref.error) for ref in refs] == ["missing: no such object, and none below it"]

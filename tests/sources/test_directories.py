@@ -36,7 +36,7 @@ def make(*names):
 
 
 def listing(*sources, **options):
-    return list_images(SourceOptions(sources, **options))
+    return list_images(SourceOptions(sources, missing_ok=bool(sources), **options))
 
 
 def paths(*sources, **options):
@@ -421,7 +421,7 @@ class TestGlob:
     @pytest.mark.parametrize("pattern", ["*.gif", "nowhere/*.jpg", "a.jpg/*", "d/**/x", "[", "*/", "a\0*"])
     def test_no_match_is_an_error_at_once(self, here, pattern):
         make("a.jpg")
-        with pytest.raises(SourceError, match="as a pattern it matches none"):
+        with pytest.raises(SourceError, match="as a pattern it matches nothing"):
             listing("a.jpg", pattern)
 
     @pytest.mark.parametrize(

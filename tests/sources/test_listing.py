@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcli.core.errors import ExitCode, SourceError, UsageError
+from xcli.core.errors import ExitCode, SourceError, SourceNotFoundError, UsageError
 from xcli.sources.listing import Listing, list_images, read_entries
 from xcli.sources.options import SourceOptions, parse_shard
 from xcli.sources.selection import shard_of
@@ -60,6 +60,7 @@ class TestOptions:
             ({"sources": ("",)}, "a source is empty"),
             ({"sources": ("\ud800",)}, "no path can hold"),
             ({"sources": ("photos\udcff",), "manifest": "m.csv"}, r"both --manifest and a source \('photos\\xff'\)"),
+            ({"missing_ok": True, "manifest": "m.csv"}, "--missing-ok was given without a source"),
             ({"null": True}, "--null was given without '-'"),
             ({"escaped_paths": True}, "--escaped-paths was given without --manifest"),
             ({"include": ("",)}, "--include was given an empty pattern"),
@@ -121,9 +122,37 @@ class TestNamed:
         touch("a.jpg")
         os.symlink("nowhere", "dangling.jpg")
         os.mkfifo("fifo")
-        before, ref, after = list_images(SourceOptions(("a.jpg", source, "a.jpg")))
+        before, ref, after = list_images(SourceOptions(("a.jpg", source, "a.jpg"), missing_ok=True))
         assert (before.error, after.error) == (None, None)
         assert (ref.path, str(ref.error)) == (source, error)
+
+    def test_what_does_not_exist_is_refused_at_once_all_of_it(self, here):
+        os.makedirs("photos/sub")
+        touch("a.jpg", "photos/cats.jpg")
+        os.symlink("nowhere", "dangling.jpg")
+        made_of = {"a.jpg\r": "a.jpg", "A.jpg": "a.jpg", "'a.jpg'": "a.jpg", "phots/cat.jpg": "photos"}
+        made_of |= {"photos/cat.jpg": "photos/cats.jpg", "photo/": "photos", "file://a.jpg": "a.jpg"}
+        for source, meant in made_of.items():
+            with pytest.raises(SourceNotFoundError) as caught:
+                list_images(SourceOptions((source,)))
+            expected = (
+                f"1 source does not exist: '{source}' (did you mean '{meant}'?); --missing-ok makes it an error row"
+            )
+            assert str(caught.value) == expected
+        sources = ("gone.png", "a.jpg", "*.gif", "dangling.jpg", "gone.png", "a.jpg/b.jpg", "nul\0.jpg")
+        with pytest.raises(SourceNotFoundError) as caught:
+            list_images(SourceOptions(sources, limit=0))
+        assert str(caught.value) == (
+            "5 sources do not exist: 'gone.png' (no such file or directory), '*.gif' (as a pattern it matches nothing),"
+            " 'dangling.jpg' (a dangling symbolic link), 'a.jpg/b.jpg' (no such file or directory),"
+            " 'nul\0.jpg' (the path holds a NUL byte, which no file name can); --missing-ok makes them error rows"
+        )
+        with pytest.raises(SourceNotFoundError, match=r"matches nothing\)$"):
+            list_images(SourceOptions(("*.gif",), missing_ok=True))
+        assert caught.value.exit_code == ExitCode.USAGE
+
+    def test_what_is_missing_decides_no_row_of_the_others(self):
+        assert SourceOptions(("a",), missing_ok=True).as_dict() == SourceOptions(("a",)).as_dict()
 
 
 class TestList:
@@ -278,7 +307,7 @@ class TestListing:
         assert list(list_images(SourceOptions((".",), limit=0))) == []
 
     def test_has_no_extra_columns_without_manifest(self):
-        assert list_images(SourceOptions(("a.jpg",))).extra_columns == ()
+        assert list_images(SourceOptions(("a.jpg",), missing_ok=True)).extra_columns == ()
 
     def test_importing_is_light(self):
         code = (

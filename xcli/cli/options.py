@@ -67,6 +67,7 @@ _ARCHIVES = "Also read .tar (.gz, .bz2, .xz, .zst) and .zip files found in direc
 _SYSTEM = "Also read folders that belong to a system: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX and the like."
 _BASE = "Directory that the manifest's relative paths are relative to [default: the current directory]."
 _EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
+_MISSING = "A SOURCE that does not exist is an error row. Without it, the command ends at once (exit 2)."
 _SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
 
 manifest_base = path("--manifest-base", INPUT, "DIR", _BASE)
@@ -82,6 +83,7 @@ source_filters = options(
     option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
     option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
     include_system,
+    flag("--missing-ok", INPUT, _MISSING),
     number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
     number("--shard", INPUT, "I/N", ShardType(), _SHARD),
 )

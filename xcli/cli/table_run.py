@@ -26,7 +26,6 @@ from xcli.cli.verbosity import Messages, message_arguments, messages_of
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.process import hide_library_output, reuse_freed_memory
 from xcli.core.shortage import require_resources
-from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
@@ -109,14 +108,14 @@ def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tup
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Imports TensorFlow, and hides what native libraries write to standard error.
+    """Prepares this process for libraries: hides what they write to standard error.
 
-    The C library's allocator is set up first, while this process has one thread.
+    The C library's allocator is set up first, while this process has one thread. TensorFlow is not imported: whatever
+    can be checked without it comes before.
     """
     reuse_freed_memory()
     require_resources()
     hide_library_output(debug=debug)
-    load_tensorflow()
 
 
 def _close(report: RunCounts, seconds: float) -> int:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageBatch, ImageRef
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.tasks import Task
+    from xcli.models.folded import Forward
     from xcli.models.network import LoadedModel
     from xcli.sources.manifests import ExtraColumn
 
@@ -53,15 +54,20 @@ class Predictor:
     options: RunOptions = field(default_factory=RunOptions)
     devices: tuple[str, ...] = ()
     precision: Precision = "float32"
+    _forward: Forward | None = None
     _engines: Engines | None = None
     _schema: Any = None
 
     def choose(self) -> int:
         """Chooses devices and precision, and returns the number of images in a batch.
 
+        What can be refused without TensorFlow is refused before that is imported.
+
         Raises:
-            UsageError: this machine cannot do what the options ask for.
+            UsageError: this machine cannot do what the options ask for, or the model has no such layer.
+            ModelError: the model cannot do this task.
         """
+        self._forward = self.task.forward(self.model)
         self.devices = choose_devices(self.options.device)
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
@@ -73,14 +79,13 @@ class Predictor:
 
         Raises:
             UsageError: an option does not fit the model.
-            ModelError: the model cannot do this task.
         """
-        forward = self.task.forward(self.model)
+        assert self._forward is not None, "choose() comes first"
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
         embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
         self._engines = Engines(
-            forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
+            self._forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
         )
         self._schema = self.task.schema(self._engines.output_shapes, extra_columns)
         return self._schema

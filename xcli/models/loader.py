@@ -80,10 +80,11 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
     if Path(path).is_dir():
         recipe, label_file = read_bundle(path, spec.labels)
         path = str(Path(path, BUNDLE_MODEL))
+    labels = read_labels(label_file) if label_file else None
     network = KerasNetwork(path)
     size = _input_size(spec, network.size, recipe, name)
     units, activation = network.units, network.activation
-    labels = _file_labels(label_file, units, name) if units else None
+    labels = _labels_for(labels, units, name) if units else None
     if spec.classes is not None and (labels is None or len(labels.names) != spec.classes):
         have = f"{len(labels.names)} classes" if labels else "no classifier"
         raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for")
@@ -135,13 +136,13 @@ def _head_notes(name: str, units: int | None, activation: str) -> list[str]:
     return [f"{name} ends in the activation {short_text(activation)!r}: its scores are not changed"]
 
 
-def _file_labels(path: str | None, units: int, name: str) -> Labels:
-    labels = read_labels(path) if path else None
+def _labels_for(labels: Labels | None, units: int, name: str) -> Labels:
     if units > 1:
         return fit_labels(labels, units)
     if labels is not None and len(labels.names) not in (1, 2):
         raise LabelsError(
-            f"{path} has {len(labels.names)} labels, but {name} has one output, which distinguishes two classes"
+            f"{labels.source} has {len(labels.names)} labels, but {name} has one output, "
+            "which distinguishes two classes"
         )
     return labels or fit_labels(None, 2)
 

@@ -9,6 +9,8 @@ from xcli.core.errors import UsageError
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.outputs.target import Directory, File, Stream, Target, parse_file
+from xcli.storage.atomic import open_output
+from xcli.storage.streams import is_direct
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, check_output
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
     """
     check_options(output, options)
     target = output.target
+    if options.errors_out is not None and not is_direct(options.errors_out):
+        open_output(options.errors_out, overwrite=True).discard()
     if isinstance(target, Directory):
         check_directory(target, output.format)
     else:

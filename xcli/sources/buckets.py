@@ -35,22 +35,38 @@ _FIRST_ATTEMPTS = 3
 _BEFORE_MAGIC = re.compile(r"[^*?\[]*")
 
 
-def begin_url_source(selection: Selection, source: str) -> Iterator[ImageRef | None]:
+def begin_url_source(selection: Selection, source: str, *, missing_ok: bool = False) -> Iterator[ImageRef | None]:
     """Begins to list the URL of an object, a prefix, an archive, a member of one, or a glob; requests the first page.
 
     Raises:
-        SourceError: the store cannot be listed, or the glob matches nothing.
+        SourceNotFoundError: the glob matches nothing; or, unless that is a reference with an error, there is no object.
+            The text says only why.
+        SourceError: the store cannot be listed.
         UsageError: packages are missing, or there is no bucket in the URL.
     """
     walk = _walk(selection, source)
     try:
         first = next(walk)
     except StopIteration:
-        raise SourceNotFoundError(f"the source '{escape_path(source)}' is a pattern, and matches no object") from None
+        raise SourceNotFoundError("as a pattern it matches no object") from None
     except StoreError as error:
         raise SourceError(f"cannot list '{escape_path(source)}': {error.message}") from None
-
+    if not missing_ok and (scheme_of(source) == "http" or not has_magic(source)):
+        _require(source, first)
     return chain((first,), _rest(walk, source))
+
+
+def _require(url: str, first: ImageRef | None) -> None:
+    """Raises SourceNotFoundError if there is no object; what else is wrong, or cannot be told, is left for its row."""
+    problem = None if first is None else first.error
+    unlisted = is_archive_name(os.fsencode(url)) if first is None else first.location.size is None
+    if problem is None and unlisted:
+        try:
+            open_store(url).state(_FIRST_ATTEMPTS)
+        except StoreError as error:
+            problem = as_image_error(error)
+    if problem is not None and problem.reason == "missing":
+        raise SourceNotFoundError(problem.message)
 
 
 def list_url(selection: Selection, url: str) -> Iterator[ImageRef]:
@@ -117,10 +133,10 @@ def _object_or_prefix(selection: Selection, url: str) -> Iterator[ImageRef | Non
     empty = True
     for page in open_store(base).pages(attempts=_FIRST_ATTEMPTS):
         empty = empty and not page
-        yield None
-        yield from keys.take(page)
-    if empty and key:
-        yield file_ref(os.fsencode(url), error=ImageError("missing", "no such object, and none below it"))
+        yield from chain((None,) if page else (), keys.take(page))
+    if empty:
+        problem = ImageError("missing", "no such object, and none below it")
+        yield file_ref(os.fsencode(url), error=problem) if key else None
 
 
 def _glob(selection: Selection, source: str) -> Iterator[ImageRef | None]:

@@ -24,7 +24,7 @@ from xcli.sources.buckets import begin_url_source, list_url
 from xcli.sources.directories import directory_images, glob_images, look_at
 from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
-from xcli.sources.missing_paths import PathCheck
+from xcli.sources.missing_paths import PathCheck, not_found
 from xcli.sources.options import LIST_ON_STDIN, SourceOptions
 from xcli.sources.patterns import PathFilter, has_magic
 from xcli.sources.selection import OTHER_SHARD, Selection, shard_of
@@ -92,13 +92,15 @@ def list_images(
 ) -> Listing:
     """Begins to list the images that `options` names.
 
-    Nothing but the first match of each glob, the first page of each prefix and the head of the manifest is read before
-    the listing is iterated over. Anything that goes wrong later is a reference with an error, never an exception.
+    Before the listing is iterated over, it is only seen whether each source exists; the first match of each glob, the
+    first page of each prefix and the head of the manifest are read. Anything that goes wrong later is a reference with
+    an error, never an exception.
 
     `-` is read from `stdin`, or standard input when that is None. `archives` may be `WholeArchives`.
 
     Raises:
-        SourceError: a glob matches nothing, an object store cannot be listed, or the manifest cannot be used.
+        SourceNotFoundError: sources do not exist, unless `missing_ok` is set, or globs match nothing.
+        SourceError: an object store cannot be listed, or the manifest cannot be used.
         UsageError: packages for object stores are missing.
     """
     stream = stdin
@@ -163,25 +165,42 @@ def _find_member(selection: Selection, path: bytes) -> ImageRef | None:
 
 
 class _Sources:
-    """The sources of one listing. Making it finds the first match of every glob, and the first page of every prefix."""
+    """The sources of one listing. Making it sees whether every one of them exists; see `list_images`."""
 
     def __init__(self, options: SourceOptions, selection: Selection, stdin: BinaryIO | None) -> None:
         self._options, self._selection, self._stdin = options, selection, stdin
-        self._begun = [self._begin(source) for source in options.sources]
+        missing: dict[str, str] = {}
+        self._begun: list[Iterator[ImageRef | None] | None] = []
+        for source in options.sources:
+            try:
+                self._begun.append(self._begin(source))
+            except SourceNotFoundError as error:
+                missing[source] = str(error)
+        if missing:
+            raise not_found(missing)
 
     def _begin(self, source: str) -> Iterator[ImageRef | None] | None:
-        """Begins a source of which something must be looked at before anything else is done."""
+        """Begins a source, or returns None where there is nothing to begin; SourceNotFoundError says why not."""
+        missing_ok = self._options.missing_ok
         if is_url(source):
-            return begin_url_source(self._selection, source)
+            return begin_url_source(self._selection, source, missing_ok=missing_ok)
         if not has_magic(source) or os.path.lexists(source):
+            if source != LIST_ON_STDIN and not missing_ok:
+                self._require(source)
             return None
         walk = glob_images(self._selection, source)
         try:
             return chain((next(walk),), walk)
         except StopIteration:
-            raise SourceNotFoundError(
-                f"the source '{escape_path(source)}' names no file or directory, and as a pattern it matches none"
-            ) from None
+            raise SourceNotFoundError("as a pattern it matches nothing") from None
+
+    def _require(self, source: str) -> None:
+        path = os.fsencode(source)
+        problem = look_at(path)[1]
+        if problem is not None and (member := _find_member(self._selection, path)) is not None:
+            problem = member.error
+        if problem is not None and problem.reason == "missing":
+            raise SourceNotFoundError(problem.message)
 
     def refs(self) -> Iterator[ImageRef]:
         if not self._options.sources:

@@ -1,4 +1,4 @@
-"""Why the paths of a list or manifest do not exist: looks for what usually is wrong with all of them, and names it.
+"""Why sources, or the paths of a list or manifest, do not exist: looks for what usually is wrong, and names it.
 
 Paths are taken as they are, because a file name may hold any of this; nothing here changes a row.
 """
@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import lru_cache, partial
-from itertools import chain, permutations
+from itertools import chain, islice, permutations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from xcli.core.errors import SourceNotFoundError
 from xcli.core.text import escape_path, unescape_path
 from xcli.sources.archives.listing import SEPARATOR
+from xcli.sources.patterns import has_magic
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _LOOKED_AT = 100
 """Paths at the beginning that are looked at; a warning comes while there is time to stop."""
 
 _TRIED = 20  # missing ones on which each change is tried
+
+_COMPARED = 10_000  # names in a directory that are compared with one that is not there
+_SIMILAR = 0.75  # of `difflib`: "dta" is 0.86 of "data"
+_DIGITS = re.compile("[0-9]+")
 
 log = logging.getLogger("xcli")
 
@@ -135,7 +143,8 @@ def _without_scheme(path: bytes) -> bytes:
 def _as_listed(path: bytes) -> bytes:
     """Returns the path with its last name as its directory has it, but for case and the normal form of Unicode."""
     directory, slash, name = path.rpartition(b"/")
-    return directory + slash + _names_in(directory or b"/" * len(slash) or b".").get(_folded(name), name)
+    names = _names_in(os.path.abspath(directory or b"/" * len(slash) or b"."))
+    return directory + slash + names.get(_folded(name), name)
 
 
 @lru_cache(maxsize=16)
@@ -190,3 +199,33 @@ _CHANGES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("the files are there with other upper and lower case: write the names as they are", _as_listed),
 )
 """What is said, and what it does to a path; a change that does not apply raises ValueError, or changes nothing."""
+
+
+def not_found(missing: Mapping[str, str]) -> SourceNotFoundError:
+    """Returns the error for sources that do not exist, each with the reason, which names all of them."""
+    names = ", ".join(f"'{escape_path(source)}' ({_instead(source) or reason})" for source, reason in missing.items())
+    count, rows = ("1 source does", "it an error row")
+    if len(missing) > 1:
+        count, rows = f"{len(missing):,} sources do", "them error rows"
+    advice = "" if all(map(has_magic, missing)) else f"; --missing-ok makes {rows}"
+    return SourceNotFoundError(f"{count} not exist: {names}{advice}")
+
+
+def _instead(source: str) -> str | None:
+    """Asks whether a path was meant that exists: one that a change makes of the source, or one with a similar name."""
+    if is_url(source) or has_magic(source) or "\0" in source:
+        return None
+    path = os.fsencode(source)
+    for _, change in _CHANGES:
+        with suppress(ValueError):
+            if (changed := change(path)) != path and _exists(b"", changed):
+                return f"did you mean '{escape_path(os.fsdecode(changed))}'?"
+    above, name = os.path.split(source.rstrip("/"))
+    while above and not os.path.exists(above):
+        above, name = os.path.split(above)
+    if not os.path.lexists(os.path.join(above, name)):
+        with suppress(OSError), os.scandir(above or ".") as entries:
+            for close in get_close_matches(name, (one.name for one in islice(entries, _COMPARED)), 1, _SIMILAR):
+                if _DIGITS.sub("", close) != _DIGITS.sub("", name):  # of numbered files, no other one was meant
+                    return f"did you mean '{escape_path(os.path.join(above, close))}'?"
+    return None

@@ -37,6 +37,7 @@ class SourceOptions:
         include_system: also walk folders that belong to a system, such as `@eaDir` (`xcli.sources.system_folders`).
         limit: the largest number of images to list.
         shard: `(I, N)`: of these, only the I-th of N parts, I from 1.
+        missing_ok: one of `sources` that does not exist is a reference with an error. It changes no row of the others.
 
     Raises:
         UsageError: a value is out of range, or two do not go together.
@@ -54,6 +55,7 @@ class SourceOptions:
     shard: tuple[int, int] | None = None
     manifest_base: str | None = None
     include_system: bool = False
+    missing_ok: bool = False
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -79,6 +81,8 @@ class SourceOptions:
             raise UsageError("--escaped-paths was given without --manifest; sources are always taken verbatim")
         if self.manifest_base is not None and self.manifest is None:
             raise UsageError("--manifest-base was given without --manifest; only its paths can have a base")
+        if self.missing_ok and not self.sources:
+            raise UsageError("--missing-ok was given without a source; what a manifest lists may always be missing")
         for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
             if "" in patterns:
                 raise UsageError(f"{option} was given an empty pattern; write one such as '*.png', or leave it out")
@@ -94,8 +98,10 @@ class SourceOptions:
             raise UsageError(f"--shard I/N needs I from 1 to N, not {self.shard[0]}/{self.shard[1]}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options by name, for a fingerprint."""
-        return settings_as_dict(self, _NEWER)
+        """Returns the options that decide which rows there are by name, for a fingerprint."""
+        settings = settings_as_dict(self, _NEWER)
+        del settings["missing_ok"]
+        return settings
 
 
 def parse_shard(text: str) -> tuple[int, int]:

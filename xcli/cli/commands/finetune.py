@@ -168,8 +168,8 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     data = labelled_images(values)
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
-    _be_repeatable()
     model = load_model(spec)
+    _be_repeatable()
     with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as display:
         try:
             preprocessing = preprocessing_for(model, **pixels)
