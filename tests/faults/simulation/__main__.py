@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import random
+import re
 import selectors
 import shutil
 import sys
@@ -33,6 +34,7 @@ class Choice:
 
     Attributes:
         jobs, states, classes: names; none are all.
+        match: a regular expression of the cases, see `described`.
         sample: number of cases; 0 is all.
         seed: of their order.
         deadline: on the monotonic clock, after which no further case is tried.
@@ -41,6 +43,7 @@ class Choice:
     jobs: Sequence[str] = ()
     states: Sequence[str] = ()
     classes: Sequence[str] = ()
+    match: str = ""
     sample: int = 0
     seed: int = 0
     deadline: float = float("inf")
@@ -76,11 +79,18 @@ def shown(name: str, start: Start, key: str) -> str:
     return f"{'' if name == 'call' else name + '/'}{start.name}:{key}"
 
 
+def described(name: str, start: Start, key: str) -> str:
+    """A case as FAULT takes it, followed by the call that it disturbs."""
+    number = key.partition(":")[0]
+    call = f" {' '.join(str(start.calls[int(number)]).split()[1:])}" if number.isdigit() else ""
+    return shown(name, start, key) + call
+
+
 def work(place: Workplace, choice: Choice, number: int, send: Callable[[Any], None]) -> None:
     """Prepares the jobs of one worker, and tries their cases until the deadline; sends what is wrong with each."""
     names = [job.name for job in JOBS if not choice.jobs or job.name in choice.jobs][number::WORKERS]
     ready = list(starts(place, names, choice.states)) if names else []
-    chosen = cases(ready, choice.classes)
+    chosen = [case for case in cases(ready, choice.classes) if re.search(choice.match, described(*case))]
     random.Random(choice.seed).shuffle(chosen)
     send(len(chosen))
     for start in ready:
@@ -93,7 +103,7 @@ def work(place: Workplace, choice: Choice, number: int, send: Callable[[Any], No
             wrong = CLASSES[name].judge(place, start, key)
         except Exception as error:  # noqa: BLE001 - a judge that fails is a case that is wrong
             wrong = [f"the judge failed: {type(error).__name__}: {error}"]
-        send((CLASSES[name].kind_of(key), start.job.name, shown(name, start, key), wrong))
+        send((CLASSES[name].kind_of(key), start.job.name, described(name, start, key), wrong))
 
 
 def try_all(choice: Choice, root: str, plant: Callable[[], None] | None = None) -> Report:
@@ -163,6 +173,8 @@ def main() -> int:
     parser.add_argument("--job", action="append", default=[], choices=[job.name for job in JOBS])
     parser.add_argument("--state", action="append", default=[])
     parser.add_argument("--class", action="append", default=[], dest="classes", choices=list(CLASSES))
+    parser.add_argument("--match", default="", help="try the cases that match this regular expression")
+    parser.add_argument("--list", action="store_true", help="print what was tried, not only what is wrong")
     options = parser.parse_args()
     begin, root = time.monotonic(), memory()
     try:
@@ -170,13 +182,16 @@ def main() -> int:
         if os.environ.get("FAULT"):
             return replay(os.environ["FAULT"], root)
         deadline = begin + options.seconds
-        choice = Choice(options.job, options.state, options.classes, options.sample, options.seed, deadline)
+        chosen = (options.job, options.state, options.classes, options.match)
+        choice = Choice(*chosen, options.sample, options.seed, deadline)
         report = try_all(choice, root, planted(os.environ.get("FAULT_PLANT", "")))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print("\n".join(report.lines()))
+    for case in sorted(report.cases) if options.list else ():
+        print(f"tried {case}")
     for case, wrong in sorted(report.wrong):
-        print(f"FAULT={case} make faults  # {wrong[0]}" if ":" in case else f"{case}: {wrong[0]}")
+        print(f"FAULT={case.split()[0]} make faults  # {wrong[0]}" if ":" in case else f"{case}: {wrong[0]}")
     print("\n".join(report.summary()))
     tried = sum(report.tried.values()) - report.tried_by("undisturbed")
     left = f", {report.total - tried:,} not tried (--seconds, --sample)" if tried < report.total else ""

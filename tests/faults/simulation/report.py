@@ -24,11 +24,13 @@ class Report:
     tried: Counter[tuple[str, str]] = field(default_factory=Counter)
     right: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[tuple[str, list[str]]] = field(default_factory=list)
+    cases: list[str] = field(default_factory=list)
     total: int = 0
 
     def add(self, kind: str, job: str, case: str, wrong: list[str]) -> None:
         """Counts a case."""
         self.tried[kind, job] += 1
+        self.cases.append(case)
         self.right[kind, job] += not wrong
         if wrong:
             self.wrong.append((case, wrong))
@@ -42,7 +44,9 @@ class Report:
         kinds: dict[str, list[str]] = {}
         for case, wrong in self.wrong:
             for one in wrong:
-                kinds.setdefault(re.sub(r"out/[^\s':;,]*|[0-9]+", "#", one)[:120], []).append(f"{case}  {one}")
+                kinds.setdefault(re.sub(r"out/[^\s':;,]*|[0-9]+", "#", one)[:120], []).append(
+                    f"{case.split()[0]}  {one}"
+                )
         ordered = sorted(kinds.values(), key=lambda found: (all(map(is_known, found)), -len(found)))
         return [f"{len(one):6}{' known' if is_known(one[0]) else ''}  FAULT={min(one, key=len)}" for one in ordered]
 
