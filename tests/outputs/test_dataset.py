@@ -132,6 +132,31 @@ def test_a_path_that_is_listed_twice_has_two_rows_after_a_death_too(recorder: Re
     assert sorted(names(recorder.target)) == expected
 
 
+def test_from_part_100_000_on_the_order_is_that_of_numbers(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = Dataset._next_number
+
+    def late(self: Dataset) -> int:
+        if not self._part_names():
+            self._next = 99_998
+        return number(self)
+
+    monkeypatch.setattr(Dataset, "_next_number", late)
+    with pytest.raises(Killed):
+        recorder(die_after=9)
+    kept = names(recorder.target)
+    os.utime(recorder.photos / "00.jpg")
+    report = recorder()
+    assert (report.listed, report.ok, report.failed) == (13, 11, 2)
+    assert "part-100000.parquet" in os.listdir(recorder.target)
+    found = [
+        os.path.basename(path)
+        for batch in open_table(str(recorder.target)).batches(["path"])
+        for path in batch.column(0).to_pylist()
+    ]
+    assert found == [*sorted(set(kept) - {"00.jpg"}), *recorder.computed]
+    assert sorted(found) == sorted(os.listdir(recorder.photos)), "each once"
+
+
 def test_death_while_the_parts_are_put_in_order(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
         recorder(die_after=12)

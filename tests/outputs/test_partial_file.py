@@ -16,6 +16,8 @@ from xcli.core.errors import OutputError
 from xcli.core.records import FileState, ImageRef
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder, key_of
+from xcli.storage import disk
+from xcli.storage.disk import System
 from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
@@ -183,6 +185,89 @@ def test_a_part_that_goes_missing_during_the_run_is_noticed(target: str) -> None
         append(journal, "a")
         os.unlink(os.path.join(target + ".partial", "part-00000.arrow"))
         with pytest.raises(OutputError, match="was damaged during the run"):
+            paths(journal, layout)
+
+
+def test_a_part_that_shrinks_while_it_is_read_is_set_aside(target: str) -> None:
+    """A mapped file would end the process with SIGBUS."""
+    names = [f"{n:02000}" for n in range(1500)]  # more than a buffer holds
+    with PartialFile(target, part_rows=len(names)) as journal:
+        journal.begin(FINGERPRINT)
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
+        for name in names:
+            assert not layout.keep(ref_of(name))
+        for begin in range(0, len(names), 50):
+            append(journal, *names[begin : begin + 50])
+        rows = journal.read(layout, SCHEMA)
+        next(rows)
+        os.truncate(os.path.join(target + ".partial", "part-00000.arrow"), 20_000)
+        with pytest.raises(OutputError, match=r"was damaged during the run: .*part-00000\.arrow is damaged"):
+            list(rows)
+    assert parts(target) == ["part-00000.arrow.damaged"]
+
+
+class Counting(System):
+    """Counts the files that are open at once."""
+
+    def __init__(self) -> None:
+        self.now: set[int] = set()
+        self.most = 0
+
+    def open(self, path: Any, flags: int, mode: int = 0o666) -> int:
+        descriptor = super().open(path, flags, mode)
+        self.now.add(descriptor)
+        self.most = max(self.most, len(self.now))
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        super().close(descriptor)
+        self.now.discard(descriptor)
+
+
+def test_many_parts_take_few_descriptors_and_no_mappings(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{n:03}" for n in range(200)]
+    with PartialFile(target, part_rows=1) as journal:
+        journal.begin(FINGERPRINT)
+        for name in names:
+            append(journal, name)
+    counting = Counting()
+    monkeypatch.setattr(disk, "system", counting)
+    with PartialFile(target) as journal:
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
+        assert all(layout.keep(ref_of(name)) for name in names)
+        found = []
+        for batch in journal.read(layout, SCHEMA):
+            found += batch.column("path").to_pylist()
+            assert ".partial/part" not in Path("/proc/self/maps").read_text()
+        assert found == names
+    assert counting.most < 15
+    assert not counting.now
+
+
+def test_from_part_100_000_on_the_order_is_that_of_numbers(target: str) -> None:
+    with PartialFile(target, part_rows=1) as journal:
+        journal.begin(FINGERPRINT)
+        journal._next = 99_998
+        for name in "abcd":
+            append(journal, name)
+    assert parts(target)[:2] == ["part-100000.arrow", "part-100001.arrow"]
+    with PartialFile(target, part_rows=1) as journal:
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
+        assert [layout.keep(ref_of(name)) for name in "abxcd"] == [True, True, False, True, True]
+        append(journal, "x")
+        assert "part-100002.arrow" in parts(target)
+        assert paths(journal, layout) == ["a", "b", "x", "c", "d"]
+
+
+def test_rows_of_other_images_are_noticed_even_if_their_number_is_right(target: str) -> None:
+    with PartialFile(target, part_rows=1) as journal:
+        journal.begin(FINGERPRINT)
+        layout = RowOrder(journal.finished_rows(retry_errors=False))
+        for name in "ab":
+            assert not layout.keep(ref_of(name))
+        append(journal, "a")
+        append(journal, "a")
+        with pytest.raises(OutputError, match="does not have the rows of the sources, each once and in order"):
             paths(journal, layout)
 
 
