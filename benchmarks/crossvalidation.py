@@ -91,7 +91,7 @@ def run(source: str, weights: str, folds: int, recipe: Recipe, cache_dir: str | 
         results.append(
             {
                 "images": chosen.count(fold),
-                "best": max(course),
+                "best": state.kept_epoch.val_accuracy if state.kept_epoch else None,
                 "last": course[-1],
                 "head": max(row.val_accuracy for row in state.rows if row.phase == state.rows[0].phase),
                 "seconds": time.monotonic() - begin,

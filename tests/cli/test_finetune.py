@@ -162,6 +162,24 @@ def test_classify_and_plain_keras_agree(run: tuple[Path, Result], invoke: Invoke
             assert float(row[f"score_{place}"]) == pytest.approx(scores[int(row[f"index_{place}"])], abs=1e-4)
 
 
+def test_the_kept_epoch_the_metrics_and_evaluate_agree(run: tuple[Path, Result], invoke: Invoke, scratch: Path) -> None:
+    folder, result = run
+    kept = json.loads((folder / "run.json").read_text())["kept"]
+    history = rows_of(folder / "history.csv")
+    (row,) = [row for row in history if (row["phase"], int(row["epoch"])) == (kept["phase"], kept["epoch"])]
+    assert float(row["val_accuracy"]) == max(float(row["val_accuracy"]) for row in history)
+    assert f"the model is that of epoch '{row['phase']} {row['epoch']}'" in result.err
+    assert "not calibrated, which takes 50 validation images (there are 6)" in result.err
+    metrics = json.loads((folder / "metrics.json").read_text())
+    lines = [f"{one['path']},{one['label']}" for one in rows_of(folder / "split.csv") if one["split"] == "validation"]
+    (scratch / "validation.csv").write_text("\n".join(["path,label", *lines]))
+    again = invoke("evaluate", scratch / "validation.csv", "--model", folder, "--precision", "float32", "--json")
+    assert again.code == 0, again
+    found = json.loads(again.text)
+    assert found["top1"] == metrics["top1"] == pytest.approx(float(row["val_accuracy"]), abs=1e-6)
+    assert (found["n"], found["per_class"]) == (metrics["n"], metrics["per_class"])
+
+
 def test_the_same_command_again_has_nothing_to_do(
     run: tuple[Path, Result], invoke: Invoke, data: Path, options: tuple[str, ...]
 ) -> None:

@@ -77,14 +77,23 @@ def rows(*phases):
 
 @pytest.mark.parametrize("phases", [(), ("head",), ("head", "head", "block14 $x", "block14 $x")])
 def test_history(phases):
-    assert opened(plots.history_png(rows(*phases))).width > 900
+    assert opened(plots.history_png(rows(*phases), len(phases))).width > 900
 
 
 def test_history_with_gaps_and_without_validation():
     some = [{"phase": "head", "loss": 1.0, "accuracy": None}, {"phase": "head", "loss": 0.5, "accuracy": 0.5}]
-    whole = plots.history_png(some)
+    whole = plots.history_png(some, 2)
     assert opened(whole).width > 900
-    assert whole != plots.history_png(some[:1])
+    assert whole != plots.history_png(some[:1], 1)
+
+
+def test_history_stars_the_kept_epoch():
+    columns = []
+    for kept in (0, 1, 2):
+        pixels = np.asarray(opened(plots.history_png(rows("head", "head", "blocks"), kept)), int)
+        columns.append(((pixels[..., 0] > 180) & (pixels[..., 1:].max(2) < 80)).any(0).nonzero()[0])
+    assert not len(columns[0])
+    assert columns[1][0] < columns[2][0] - 50  # the other star, in the legend, is on the right
 
 
 def mistake(path, predicted, score):

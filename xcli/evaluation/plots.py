@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,8 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(ticks, labels=shown, fontsize=size)
 
 
-def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draws loss and accuracy by epoch, counted from 1 over all phases, and marks the best validation accuracy.
+def history_png(rows: Sequence[Mapping[str, Any]], kept: int) -> bytes:
+    """Draws loss and accuracy by epoch, counted from 1 over all phases, and marks the epoch `kept`, if it is validated.
 
     The rows, one for each epoch, have `phase` (text, the same for the epochs of a phase), `loss`, `accuracy`,
     `val_loss` and `val_accuracy`; a number that is None or missing leaves a gap.
@@ -117,12 +118,10 @@ def history_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for key, label, colour in ((name, "training", "#7f7f7f"), (f"val_{name}", "validation", "#1f77b4")):
                 values = [float("nan") if row.get(key) is None else float(row[key]) for row in rows]
-                known = [(value, -epoch) for value, epoch in zip(values, epochs, strict=True) if value == value]
-                if known:
+                if not all(map(math.isnan, values)):
                     axes.plot(epochs, values, color=colour, marker="o", markersize=3.5, label=label)
-                if known and key == "val_accuracy":
-                    best, epoch = max(known)
-                    axes.plot([-epoch], [best], "*", markersize=13, color="#d62728", label=f"best: {best:.4f}")
+                if key == "val_accuracy" and kept and not math.isnan(best := values[kept - 1]):
+                    axes.plot([kept], [best], "*", markersize=13, color="#d62728", label=f"kept: {best:.4f}")
             _mark_phases(axes, [str(row.get("phase", "")) for row in rows])
             axes.set(xlabel="epoch", xlim=(0.5, max(len(rows), 1) + 0.5))
             axes.set_title(name, pad=18)  # above the names of the phases

@@ -33,6 +33,13 @@ class EpochMetrics:
     val_accuracy: float | None
     seconds: float
 
+    @property
+    def rank(self) -> tuple[float, float] | None:
+        """Validation accuracy and negative loss, which is greater for a better epoch; None without validation."""
+        if self.val_accuracy is None or self.val_loss is None:
+            return None
+        return self.val_accuracy, -self.val_loss
+
 
 class Callbacks:
     """Calls made during a fine-tuning. All of them do nothing here; a subclass overrides what it needs."""

@@ -51,9 +51,10 @@ class TrainingState:
         phase: number of the current phase.
         epoch: number of its epochs that are done.
         best_epoch: the best of them, from 1; 0 before the first.
-        best: accuracy and negative loss of the best epoch.
+        best: its `EpochMetrics.rank`.
         rows: the history.
         temperature: divisor of the logits of the finished weights; 1 before the end.
+        kept: number among `rows`, from 1, of the best epoch of the finished phases; 0 before the end of the first.
     """
 
     phase: int = 0
@@ -62,12 +63,35 @@ class TrainingState:
     best: tuple[float, float] = (-1.0, 0.0)
     rows: list[EpochMetrics] = field(default_factory=list)
     temperature: float = 1.0
+    kept: int = 0
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingState:
         """Makes a state from the dictionary that `dataclasses.asdict` returned and JSON has kept."""
         rows = [EpochMetrics(**row) for row in value["rows"]]
         return cls(**{**value, "rows": rows, "best": tuple(value["best"])})
+
+    @property
+    def kept_epoch(self) -> EpochMetrics | None:
+        """The epoch that `kept` is the number of."""
+        return self.rows[self.kept - 1] if self.kept else None
+
+    @property
+    def start(self) -> str:
+        """The file of the weights that the current phase starts from; after the last phase, of the finished weights."""
+        return f"start-{self.phase}.npz"
+
+    def end_phase(self) -> bool:
+        """Goes on to the next phase, and tells whether the best epoch of this one is better than those before it.
+
+        Without validation, the last epoch is the best.
+        """
+        found = len(self.rows) - self.epoch + self.best_epoch
+        rank, before = self.rows[found - 1].rank, self.kept_epoch.rank if self.kept_epoch else None
+        better = rank is None or before is None or rank > before
+        self.kept = found if better else self.kept
+        self.phase, self.epoch, self.best_epoch, self.best = self.phase + 1, 0, 0, (-1.0, 0.0)
+        return better
 
 
 class Checkpoints:

@@ -30,7 +30,7 @@ from xcli.training.activation_cache import ActivationCache
 from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
-from xcli.training.callbacks import Callbacks
+from xcli.training.callbacks import Callbacks, EpochMetrics
 from xcli.training.checkpoints import Checkpoints, RunPaths, TrainingState, exclusive, finished_fingerprint, publish
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
@@ -61,6 +61,7 @@ class FineTuneResult:
         test: metrics of the test part, if there is one.
         counts: number of images by part.
         bad: the images that could not be read and were left out: path to reason.
+        kept: the epoch whose weights the bundle has; None if RUN was already finished, or begun by an older version.
     """
 
     run: str
@@ -69,6 +70,7 @@ class FineTuneResult:
     test: Metrics | None = None
     counts: dict[str, int] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    kept: EpochMetrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class FineTuning:
             self.callbacks.on_evaluation_begin()
             result = self._evaluate(data, precision)
             publish(self.paths)
-            return result
+            return replace(result, kept=state.kept_epoch)
 
     def _settings(self, precision: Precision, device: str) -> dict[str, Any]:
         """Returns everything that the weights of a finished run depend on."""
@@ -153,6 +155,7 @@ class FineTuning:
 
     def _record(self, settings: dict[str, Any], data: TrainingData, state: TrainingState) -> dict[str, Any]:
         """Returns the members of `run.json`, except the preprocessing that `--model RUN` reads."""
+        kept = state.kept_epoch
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": "finetune"},
             "command_line": self.paths.command_line,
@@ -163,6 +166,7 @@ class FineTuning:
             "skipped": dict(self.split.skipped),
             "settings": settings,
             "epochs": len(state.rows),
+            "kept": {"phase": kept.phase, "epoch": kept.epoch} if kept is not None else None,
             "temperature": state.temperature,
             "input": "float32[batch, size, size, 3], raw RGB pixels from 0 to 255, prepared as `preprocessing` says",
         }
@@ -181,7 +185,7 @@ class FineTuning:
 
         folder, rows = self.paths.bundle, [asdict(row) for row in state.rows]
         write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
-        write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows))
+        write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows, state.kept))
         images = [(one.sample.ref.path, one.sample.label, one.split) for one in self.split.examples]
         write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True)))
 

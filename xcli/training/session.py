@@ -7,10 +7,12 @@ Networks", ICML 2017). It is fitted on images that the network was not trained o
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from xcli.models.hdf5_weights import BIAS, KERNEL, Weights
+from xcli.sources.splits import VALIDATION
 from xcli.training.checkpoints import Checkpoints, TrainingState
 from xcli.training.freezing import cut_below
 from xcli.training.recipe import HEAD, Phase, Recipe
@@ -34,6 +36,8 @@ MIN_IMAGES = 50
 
 _LEAST, _MOST = 0.2, 5.0
 
+log = logging.getLogger("xcli")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSession:
@@ -50,25 +54,39 @@ class TrainingSession:
         """Trains from the beginning, or from the state of an earlier process, which is updated.
 
         Returns:
-            The best weights of the last phase, calibrated if the recipe says so, and the final state.
+            The weights of the best epoch of all phases, calibrated if the recipe says so, and the final state.
         """
         state = state or TrainingState()
-        weights = checkpoints.arrays(_start_name(state.phase)) if state.phase and not state.epoch else {}
+        # An earlier version did not keep the weights that the phase had started from.
+        weights = checkpoints.arrays(state.start) if state.phase and (state.kept or not state.epoch) else {}
         phases = self.recipe.phases()
         while state.phase < len(phases):
             phase = phases[state.phase]
             self.callbacks.on_phase_begin(phase, state.epoch)
             trainer = self._trainer(phase, weights, checkpoints)
-            weights = trainer.run(state)
+            best = trainer.run(state)
+            start = {**self.base.weights, **weights}
+            weights = best if state.end_phase() else {name: start[name] for name in best}
             if phase is phases[-1] and self.recipe.calibrate and trainer.validator is not None:
                 scores = trainer.validator.scores(weights)
                 state.temperature = fit_temperature(scores, trainer.validator.data.classes)
                 weights = apply_temperature(weights, state.temperature)
-            state.phase, state.epoch = state.phase + 1, 0
-            state.best_epoch, state.best = 0, (-1.0, 0.0)
-            checkpoints.write(_start_name(state.phase), weights)
-            checkpoints.commit(asdict(state), {_start_name(state.phase)})
+            checkpoints.write(state.start, weights)
+            checkpoints.commit(asdict(state), {state.start})
+        if self.recipe.calibrate:
+            self._warn_of_few()
         return weights, state
+
+    def _warn_of_few(self) -> None:
+        """Says that scores are not calibrated, and what that means, if there are too few validation images for it."""
+        count = len(self.data.readable(VALIDATION))
+        if count < MIN_IMAGES:
+            log.warning(
+                "scores are not calibrated, which takes %d validation images (there are %d): they rank the classes, "
+                "but are no measure of how often the model is right; label smoothing and mixup make them too low",
+                MIN_IMAGES,
+                count,
+            )
 
     def _trainer(self, phase: Phase, weights: Weights, checkpoints: Checkpoints) -> Trainer:
         recipe, classes = self.recipe, len(self.data.labels)
@@ -86,11 +104,6 @@ class TrainingSession:
             trained = layers()
         training = self.data.training_set(pooled=pooled, balance=recipe.class_weights == "auto")
         return Trainer(phase, trained, training, validator, recipe.seed, checkpoints, self.callbacks, self.replicas)
-
-
-def _start_name(phase: int) -> str:
-    """Returns the file of weights that a phase starts from; after the last phase, of the finished weights."""
-    return f"start-{phase}.npz"
 
 
 def fit_temperature(scores: NDArray[np.float32], classes: NDArray[np.int64]) -> float:

@@ -140,11 +140,10 @@ class Trainer:
 
     def _keep_best(self, metrics: EpochMetrics, state: TrainingState) -> None:
         """Keeps the weights of an epoch that is the best so far; without validation, every epoch is."""
-        if metrics.val_accuracy is not None and metrics.val_loss is not None:
-            found = (metrics.val_accuracy, -metrics.val_loss)
-            if not found > state.best:
+        if metrics.rank is not None:
+            if not metrics.rank > state.best:
                 return
-            state.best = found
+            state.best = metrics.rank
         state.best_epoch = metrics.epoch
         self._best = self.train_step.averaged()
 
@@ -155,7 +154,7 @@ class Trainer:
         self._checkpoints.write(last, self.train_step.state())
         if state.best_epoch == state.epoch:
             self._checkpoints.write(best, self._best)
-        self._checkpoints.commit(asdict(state), {last, best})
+        self._checkpoints.commit(asdict(state), {last, best, state.start})
 
     def _name(self, kind: str, epoch: int) -> str:
         return f"{self.phase.name}-{kind}-{epoch:04d}.npz"

@@ -53,7 +53,7 @@ class SimulatedFineTuning:
     def run(self) -> Any:
         settings = {"data": [one.digest for one in self.split.examples]}
         run = self.paths.run
-        done = SimpleNamespace(metrics=None, run=run, bad={}, counts={}, split="validation", test=None)
+        done = SimpleNamespace(metrics=None, run=run, bad={}, counts={}, split="validation", test=None, kept=None)
         if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
             if finished_fingerprint(run) == digest(settings):
                 return done

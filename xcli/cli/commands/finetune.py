@@ -211,6 +211,9 @@ def _close(result: FineTuneResult, seconds: float) -> int:
     show(result.metrics, f"{result.run.rstrip('/')}/per_class.csv has them all")
     images = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
     log.warning("%s: %s images, %d left out, in %.0f s", result.run, images, len(result.bad), seconds)
+    if result.kept is not None and result.kept.rank is not None:
+        phase, epoch = result.kept.phase, result.kept.epoch
+        log.warning("the model is that of epoch '%s %d', the best on the validation images", phase, epoch)
     if result.split != "validation":
         log.warning("there is no validation part: these figures are of the training images, and too good")
     if result.test is not None:
