@@ -59,8 +59,12 @@ def test_a_folder_that_the_model_does_not_know(folders, tmp_path):
 def test_models_that_cannot_be_evaluated(folders):
     with pytest.raises(ModelError, match="no classifier"):
         measured(folders, colour_model(classifier=False))
-    with pytest.raises(ModelError, match="12 of 12 images have a score that is NaN"):
-        measured(folders, colour_model(broken=True)).metrics()
+
+
+def test_scores_that_are_not_finite_are_errors(folders):
+    result = measured(folders, colour_model(broken=True))
+    assert result.report.errors == {"not-an-image": 1, "not-finite": 12}
+    assert result.metrics().n == 0
 
 
 def images_of(*splits):

@@ -486,6 +486,31 @@ def test_damaged_numbers_of_the_backbone_are_an_error(keras: Any, weights: Weigh
         KerasNetwork(path)
 
 
+def test_damaged_numbers_of_the_head_are_an_error(keras: Any, nested_file: str, scratch: Path) -> None:
+    model = keras.models.load_model(nested_file)
+    for value in (np.nan, np.inf):
+        kernel, bias = model.layers[-1].get_weights()
+        bias[2] = value
+        model.layers[-1].set_weights([kernel, bias])
+        path = str(scratch / "model.keras")
+        model.save(path)
+        with pytest.raises(ModelError, match=r"model.keras: 'kinds/bias' holds values that are not finite"):
+            KerasNetwork(path)
+
+
+def test_no_activation_hides_that_the_xception_overflows(keras: Any, weights: Weights, scratch: Path) -> None:
+    backbone = keras.applications.Xception(weights=None, include_top=False)
+    huge = {**weights, "block14_sepconv2_bn/gamma": weights["block14_sepconv2_bn/gamma"] * np.float32(3e38)}
+    backbone.set_weights(ordered(huge, top=False))
+    start = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Dense(3, activation="tanh")(keras.layers.GlobalAveragePooling2D()(backbone(start)))
+    path = str(scratch / "model.keras")
+    keras.Model(start, keras.layers.Dense(UNITS, activation="sigmoid")(x)).save(path)
+    model = load_model(model=path)
+    pixels = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    assert np.isnan(Engine(model.scores(), size=SIZE, batch_size=2)(pixels)[0]).all()
+
+
 def test_nothing_is_left_in_the_temporary_directory(
     nested_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

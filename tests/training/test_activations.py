@@ -83,6 +83,24 @@ def test_maps_and_features_are_those_of_the_engine(
     assert not found.reused
 
 
+def test_an_image_whose_features_are_not_finite_is_left_out(
+    model: LoadedModel, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    made = extractor(model, tmp_path)
+
+    class TooMuch:
+        batch_size, output_shapes = 6, ((2048,),)
+        streams = (lambda pixels: (np.where(np.arange(6)[:, None] == 1, np.float32("inf"), np.ones((6, 2048))),),)
+
+    made._engines = TooMuch()  # type: ignore[assignment]
+    found = made.view(examples, 0)
+    assert {index: text.partition(":")[0] for index, text in found.errors.items()} == {
+        1: "not-finite",
+        3: "not-an-image",
+    }
+    assert found.pooled.any(1).tolist() == [True, False, True, False, True, True]
+
+
 def test_at_the_input_the_maps_are_the_pixels(
     model: LoadedModel, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:

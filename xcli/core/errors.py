@@ -100,7 +100,7 @@ class Terminated(BaseException):
 
 
 class ImageError(Exception):
-    """One image cannot be turned into pixels; the row's `error` column reads `reason: message`."""
+    """One image cannot be turned into pixels, or these into numbers; the row's `error` column is `reason: message`."""
 
     REASONS = (  # by which the summary of a run counts error rows
         "missing",  # no such file, or gone since it was listed
@@ -113,6 +113,7 @@ class ImageError(Exception):
         "unsupported",  # an image of a kind that has no defined conversion to 8-bit RGB
         "too-large",  # more pixels than --max-pixels
         "timeout",  # slower than --image-timeout
+        "not-finite",  # the network's numbers for it are NaN or infinite, or too large for --dtype
     )
 
     def __init__(self, reason: str, message: str) -> None:

@@ -123,8 +123,11 @@ class ScoresTask:
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
         return features_schema(shapes[0], "float32", extra)
 
-    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
-        return features_batch(schema, batch.refs, batch.errors, results[0])
+    def values(self, results: Results) -> Results:
+        return results
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, values: Results) -> pa.RecordBatch:
+        return features_batch(schema, batch.refs, batch.errors, values[0])
 
     def settings(self) -> dict[str, Any]:
         return {"labels": {"source": self.labels.source, "sha256": self.labels.digest}}

@@ -15,6 +15,7 @@ from xcli.core.tensorflow import Precision, apply_precision, choose_devices, cho
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engine, Engines
+from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
@@ -120,7 +121,9 @@ class Predictor:
         with turn or nullcontext():
             for batch, results in OrderedMap(batches, functions, pipeline.stop):
                 with profile.stage("output", len(batch.refs)):
-                    yield batch, self.task.rows(self._schema, batch, results)
+                    values = self.task.values(results)
+                    batch = refuse_not_finite(batch, results, values, self.precision)
+                    yield batch, self.task.rows(self._schema, batch, values)
 
     def _compute(self, engine: Engine, profile: Profile, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
         import numpy as np

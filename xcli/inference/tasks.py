@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
 
     Shapes = Sequence[tuple[int, ...]]
-    Results = Sequence[NDArray[np.float32]]
+    Results = Sequence[NDArray[np.floating[Any]]]
 
 FEATURE_TYPES = ("float32", "float16")
 
@@ -37,8 +37,11 @@ class Task(Protocol):
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
         """Returns the columns, for results of these shapes for an image and the copied columns `extra`."""
 
-    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
-        """Returns one row for each image, from results float32[b, *shape], one for each shape."""
+    def values(self, results: Results) -> Results:
+        """Returns what the rows will hold of results float32[b, *shape], one for each shape, in the rows' dtype."""
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, values: Results) -> pa.RecordBatch:
+        """Returns one row for each image."""
 
     def settings(self) -> dict[str, Any]:
         """Returns the options that change rows, for provenance."""
@@ -85,16 +88,19 @@ class ClassifyTask:
             schema = schema.append(features_schema(shapes[1], "float32", extra).field(FEATURES))
         return schema
 
-    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
+    def values(self, results: Results) -> Results:
+        return results
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, values: Results) -> pa.RecordBatch:
         if not self.with_features:
-            return self._predictions(schema, batch, results[0])
+            return self._predictions(schema, batch, values[0])
         last = len(schema) - 1
-        predictions = self._predictions(schema.remove(last), batch, results[0])
-        alone = features_schema(results[1].shape[1:], "float32", ())
-        features = features_batch(alone, batch.refs, batch.errors, results[1])
+        predictions = self._predictions(schema.remove(last), batch, values[0])
+        alone = features_schema(values[1].shape[1:], "float32", ())
+        features = features_batch(alone, batch.refs, batch.errors, values[1])
         return predictions.append_column(schema.field(last), features[FIRST_RESULT])
 
-    def _predictions(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[np.float32]) -> pa.RecordBatch:
+    def _predictions(self, schema: pa.Schema, batch: ImageBatch, result: NDArray[Any]) -> pa.RecordBatch:
         import numpy as np
 
         labels = self.model.labels
@@ -151,15 +157,23 @@ class FeaturesTask:
             raise UsageError(f"--normalize is for vectors; these features are maps of shape {shape}: use --pooling avg")
         return features_schema(shape, self.dtype, extra)  # type: ignore[arg-type]
 
-    def rows(self, schema: pa.Schema, batch: ImageBatch, results: Results) -> pa.RecordBatch:
+    def values(self, results: Results) -> Results:
         import numpy as np
 
         (result,) = results
-        if self.normalize:
-            length = np.linalg.norm(result, axis=1, keepdims=True)
-            # A vector of zeros has no direction and stays unchanged.
-            result = (result / np.where(length > 0, length, 1)).astype(np.float32)
-        return features_batch(schema, batch.refs, batch.errors, result)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.normalize:
+                length = np.linalg.norm(result, axis=1, keepdims=True)
+                usable = np.isfinite(length) & (length > 0)
+                if not usable.all():  # their squares overflow float32, or underflow
+                    exact = np.linalg.norm(result.astype(np.float64), axis=1, keepdims=True)
+                    length = np.where(usable, length, exact)
+                # A vector of zeros has no direction and stays unchanged.
+                result = (result / np.where(length > 0, length, 1)).astype(np.float32)
+            return [result.astype(self.dtype, copy=False)]
+
+    def rows(self, schema: pa.Schema, batch: ImageBatch, values: Results) -> pa.RecordBatch:
+        return features_batch(schema, batch.refs, batch.errors, values[0])
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)

@@ -76,9 +76,9 @@ class Backbone:
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float32).astype(self.dtype.as_numpy_dtype)
         if not np.isfinite(rounded).all():
+            advice = "use bfloat16 or float32" if self.dtype.name == "float16" else "check the model"
             raise ModelError(
-                f"the weights of layer {layer.name!r} are too large for --precision {self.dtype.name}; "
-                "use bfloat16 or float32"
+                f"the weights of layer {layer.name!r} are too large for --precision {self.dtype.name}; {advice}"
             )
         return constant(rounded, self.dtype)
 

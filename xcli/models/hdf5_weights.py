@@ -230,14 +230,17 @@ def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
     return weights
 
 
-def values_problem(weights: Mapping[str, NDArray[np.float32]]) -> str | None:
-    """Returns which values of a network would make its output NaN, as the end of a sentence; None if there are none."""
+def values_problem(weights: Mapping[str, NDArray[np.floating[Any]]], epsilon: float = BN_EPSILON) -> str | None:
+    """Returns which values of a network would make its output NaN, as the end of a sentence; None if there are none.
+
+    `epsilon` is what its batch norms add to the variances.
+    """
     import numpy as np
 
     for name, array in weights.items():
         if not np.isfinite(array).all():
             return f"{name!r} holds values that are not finite"
-        if name.endswith("/moving_variance") and float(array.min()) <= -BN_EPSILON:
+        if name.endswith("/moving_variance") and float(array.min()) <= -epsilon:
             return f"{name!r} holds a negative variance"
     return None
 

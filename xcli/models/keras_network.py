@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import tempfile
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
+
+_FINITE = "/finite"
+"""Among outputs by name: whether the Xception's output is finite, bool[b]. No layer has a name with a slash."""
 
 
 class KerasNetwork:
@@ -58,7 +62,8 @@ class KerasNetwork:
         self.parameters = int(self._model.count_params())
         self.output_name = self.graph.outputs[0][0]
         self.weights = self._read_weights()
-        problem = values_problem(self.weights)
+        others = {one.path: one.numpy() for one in self._model.variables if "float" in str(one.dtype)}
+        problem = values_problem(self.weights) or values_problem(others, epsilon=math.inf)
         if problem:
             raise ModelError(f"{path}: {problem}")
         if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
@@ -127,9 +132,11 @@ class KerasNetwork:
         state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
         with load_keras().StatelessScope(state_mapping=state):
             (output,) = self._run(self.graph, self._model, [x], set(taps), found)
+        layer_names = {layer.name for layer in layers()}
         if self.output_name in taps and self.output_name not in self._holder.backbone:
             found[self.output_name] = output
-        return {tap: found[tap] for tap in taps}
+        finite = found[_FINITE]
+        return {tap: found[tap] if tap in layer_names else _spoil(found[tap], finite) for tap in taps}
 
     def _run(self, graph: Graph, model: Any, inputs: list[Any], taps: set[str], found: dict[str, Any]) -> list[Any]:
         values: dict[Key, Any] = dict(zip(graph.inputs, inputs, strict=True))
@@ -177,7 +184,10 @@ class KerasNetwork:
         for name in outputs.keys() & taps:
             found.setdefault(name, outputs[name])
         tf = load_tensorflow()
-        return {(self._holder.backbone[name], 0, 0): tf.cast(outputs[name], tf.float32) for name in read}
+        floats = {name: tf.cast(outputs[name], tf.float32) for name in read}
+        checks = [tf.reduce_all(tf.math.is_finite(x), list(range(1, len(x.shape)))) for x in floats.values()]
+        found[_FINITE] = tf.reduce_all(checks, 0)
+        return {(self._holder.backbone[name], 0, 0): x for name, x in floats.items()}
 
 
 def _load(folder: str, path: str) -> Any:
@@ -196,6 +206,16 @@ def _load(folder: str, path: str) -> Any:
         if "freshly-initialized" in str(warning.message):
             raise ModelError(f"{path} does not hold all of its weights: {short_text(warning.message)}")
     return model
+
+
+def _spoil(output: Any, finite: Any) -> Any:
+    """Returns the output of a layer of the head with NaN for images whose output of the Xception is not `finite`.
+
+    A sigmoid, say, makes a number of infinity that looks sound.
+    """
+    tf = load_tensorflow()
+    finite = tf.reshape(finite, [-1] + [1] * (len(output.shape) - 1))
+    return tf.where(finite, tf.cast(output, tf.float32), math.nan)
 
 
 def _ancestors(graph: Graph, holder: Graph) -> list[Node]:

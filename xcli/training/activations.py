@@ -18,6 +18,7 @@ from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engines
+from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
@@ -200,6 +201,7 @@ class ActivationExtractor:
         )
         computes = [lambda batch, engine=engine: engine(batch.pixels) for engine in engines.streams]
         for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
+            batch = refuse_not_finite(batch, results, results, self.precision)
             bad = {done + row: str(error) for row, error in enumerate(batch.errors) if error is not None}
             errors |= {str(index): text for index, text in bad.items()}
             for array, result in zip(arrays, results, strict=True):
