@@ -23,7 +23,8 @@ def finite_rows(arrays: Arrays) -> NDArray[np.bool_]:
     """Returns for each image, bool[b], whether all of its numbers in arrays [b, ...] are finite."""
     import numpy as np
 
-    return np.logical_and.reduce([np.isfinite(array).reshape(len(array), -1).all(1) for array in arrays])
+    each = [np.isfinite(array).reshape(len(array), -1).all(1) for array in arrays]
+    return np.array(each).all(0)
 
 
 def not_finite(precision: Precision) -> ImageError:
