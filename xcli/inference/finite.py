@@ -23,8 +23,10 @@ def finite_rows(arrays: Arrays) -> NDArray[np.bool_]:
     """Returns for each image, bool[b], whether all of its numbers in arrays [b, ...] are finite."""
     import numpy as np
 
-    each = [np.isfinite(array).reshape(len(array), -1).all(1) for array in arrays]
-    return np.array(each).all(0)
+    good = np.ones(len(arrays[0]), bool)
+    for array in arrays:
+        good &= np.isfinite(array).reshape(len(array), -1).all(1)
+    return good
 
 
 def not_finite(precision: Precision) -> ImageError:
