@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from tests.writtentables import provenance, values_of
 from xcli.core.errors import ImageError
-from xcli.core.records import FEATURES, FileState, ImageBatch, ImageRef, RunCounts
+from xcli.core.records import FEATURES, ImageBatch, ImageRef, RunCounts
+from xcli.core.shortage import patiently
 from xcli.inference.profiler import Profile
 from xcli.outputs.resume import RowOrder
 from xcli.sources.listing import list_images
@@ -46,9 +47,8 @@ class StubRun:
     def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         fresh = (ref for ref in iter(self.listing) if not earlier.keep(ref))
         while batch := tuple(islice(fresh, self._batch_size)):
-            found = [os.stat(ref.location.path) for ref in batch]
-            errors = tuple(None if one.st_size else ImageError("empty", "no bytes at all") for one in found)
-            stamps = tuple(FileState(one.st_size, one.st_mtime_ns) for one in found)
+            stamps = tuple(ref.location.state() for ref in batch)
+            errors = tuple(map(_read, batch))
             yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, stamps), self._rows(batch, errors)
             self.report.count(errors)
         self.report.resume(earlier.ok, earlier.errors)
@@ -65,6 +65,15 @@ class StubRun:
 
     def provenance(self, command: str) -> dict[str, Any]:
         return provenance(command, batch_size=self._batch_size)
+
+
+def _read(ref: ImageRef) -> ImageError | None:
+    """Reads an image, as `DecoderPool` does."""
+    try:
+        patiently(lambda: ref.location.read(1 << 20))
+    except ImageError as error:
+        return ImageError(error.reason, error.message)
+    return None
 
 
 def main() -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import SourceError
+from xcli.core.shortage import patiently
 from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
 from xcli.sources.directories import look_at
 from xcli.sources.patterns import not_image_reason
 from xcli.sources.splits import split_of_name
 from xcli.sources.system_folders import SYSTEM_FOLDER, is_system_folder
+from xcli.storage import disk
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -55,7 +57,7 @@ def list_folders(top: str, skipped: Counter[str], *, include_system: bool = Fals
         SourceError: the directory cannot be listed.
     """
     try:
-        names = sorted(os.listdir(os.fsencode(top)))
+        names = sorted(patiently(lambda: disk.system.listdir(os.fsencode(top))))
     except OSError as error:
         raise SourceError(f"cannot list '{escape_path(top)}': {error.strerror}; {LAYOUT}") from None
     folders = []
@@ -81,7 +83,7 @@ def shape_of(folder: str) -> Shape:
     """Looks at a folder; one that cannot be listed is empty, and becomes an error where it is read."""
     folders, has_images = set(), False
     try:
-        with os.scandir(folder) as entries:
+        with patiently(lambda: disk.system.scandir(folder)) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue

@@ -16,6 +16,7 @@ from xcli.core.errors import ImageError
 from xcli.core.shortage import patiently
 from xcli.sources.locations import file_ref
 from xcli.sources.patterns import split_glob, with_slash
+from xcli.storage import disk
 from xcli.storage.local import file_kind
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class _Level:
             self._read_one(os.fsencode(only))
             return None
         try:
-            with patiently(lambda: os.scandir(self.path or b".")) as entries:
+            with patiently(lambda: disk.system.scandir(self.path or b".")) as entries:
                 for entry in entries:
                     self.names.append(entry.name)
                     if (kind := _kind(entry)) != _FILE:

@@ -1,7 +1,8 @@
 """The calls of the operating system that change a disk: files are created, written, synced, named, locked, removed.
 
 Nothing else in the package makes such a call (`tests/storage/test_disk.py` checks it), so that the tests can record
-what a run does to the disk, and let it fail or die at each call: they replace `system` by another `System`.
+what a run does to the disk, and let it fail or die at each call: they replace `system` by another `System`. Images are
+listed and read through it too.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class System:
     def rmtree(self, path: Path) -> None:
         shutil.rmtree(path)
 
-    def listdir(self, path: Path) -> list[str]:
+    def listdir(self, path: Any) -> Any:
         return os.listdir(path)
+
+    def scandir(self, path: Any) -> Any:
+        return os.scandir(path)
 
     def utime(self, path: Path) -> None:
         os.utime(path)
@@ -130,6 +134,14 @@ def read_file(path: Path) -> bytes:
     """Returns the content of a file."""
     with open_file(path) as file:
         return file.read()
+
+
+def read_descriptor(descriptor: int, size: int) -> bytes:
+    """Reads so many bytes of an open file, or as many as there are."""
+    data = system.read(descriptor, size)
+    while data and len(data) < size and (more := system.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def open_lock(path: Path) -> int:
@@ -266,7 +278,8 @@ def remove_tree(path: Path) -> None:
 
 def names(path: Path) -> list[str]:
     """Returns the names in a directory, sorted."""
-    return sorted(system.listdir(path))
+    found: list[str] = sorted(system.listdir(path))
+    return found
 
 
 def touch(path: Path) -> None:

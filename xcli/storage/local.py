@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState
+from xcli.storage import disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def open_file(path: str) -> tuple[int, os.stat_result]:
     """
     try:
         # O_NONBLOCK: otherwise opening a FIFO without a writer would block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = disk.system.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing", "no such file") from error
     except ValueError as error:
@@ -71,7 +72,7 @@ def open_file(path: str) -> tuple[int, os.stat_result]:
         _require_file(status)
         os.set_blocking(descriptor, True)
     except BaseException as error:
-        os.close(descriptor)
+        disk.close(descriptor)
         if isinstance(error, OSError):
             raise ImageError("unreadable", error.strerror or str(error)) from error
         raise
@@ -88,14 +89,13 @@ def read_file(path: str, max_bytes: int) -> bytes:
     try:
         if status.st_size > max_bytes:
             raise ImageError("too-large", f"a file of {status.st_size:,} bytes; the limit is {max_bytes:,}")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(status.st_size)
+        data = disk.read_descriptor(descriptor, status.st_size)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
     except MemoryError as error:
         raise ImageError("too-large", f"not enough memory to read its {status.st_size:,} bytes") from error
     finally:
-        os.close(descriptor)
+        disk.close(descriptor)
     if not data:
         raise ImageError("empty", "the file has zero bytes")
     return data

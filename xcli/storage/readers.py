@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
 from xcli.core.errors import ImageError
+from xcli.storage import disk
 from xcli.storage.local import open_file
 from xcli.storage.object_store import open_store
 from xcli.storage.object_store.errors import StoreError, image_errors
@@ -120,7 +121,7 @@ class LocalReader(Reader):
         return io.BufferedReader(io.FileIO(self._descriptor, closefd=False), _BUFFER)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        disk.close(self._descriptor)
 
 
 class RemoteReader(Reader):

@@ -13,6 +13,7 @@ from tests.faults.simulation.judges import (
     judge_kept,
     judge_names,
     judge_outcome,
+    judge_source,
     judge_verify,
 )
 from tests.faults.simulation.process import Workplace
@@ -37,6 +38,13 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
     write_tree(place.case, start.before)
     first = place.run(start.job.argv, Fault(int(number), kind), record=say is not None)
     found = read_tree(place.case)
+    disturbed = start.calls[int(number)]
+    if disturbed.of_source and kind in ERRNOS:
+        if say is not None:
+            say += [*map(str, first.calls), f"exit code {first.code}", first.err, "left:", described(found)]
+        return judge_foreign(start.before, found) + judge_source(
+            place, start, first, found, listed=disturbed.name != "listdir"
+        )
     done = first.code in (start.outcome.code, start.again.code)
     wrong = judge_outcome(start.job, first, allowed_codes(start, kind), failed=kind in (*ERRNOS, FULL))
     wrong += judge_foreign(start.before, found)

@@ -167,6 +167,20 @@ def judge_verify(place: Workplace, start: Start, found: Tree) -> list[str]:
     return wrong
 
 
+def judge_source(place: Workplace, start: Start, first: Outcome, found: Tree, *, listed: bool) -> list[str]:
+    """After an image, or a directory of them, could not be read: each has one row, of an error, or the run was stopped.
+
+    Args:
+        place, start, first, found: the run, and what it has left.
+        listed: the images could be listed; otherwise their directory has a row in their place.
+    """
+    wrong = judge_outcome(start.job, first, {start.outcome.code, 2, 4, 5, 6}, failed=True)
+    if first.code in (0, 4) and start.outcome.code in (0, 4):
+        wrong += judge_verify(place, start, found) if listed else []
+        wrong += [f"{path}: stays" for path in found if path not in start.after and ".partial" in path]
+    return wrong
+
+
 def allowed_codes(start: Start, kind: str) -> set[int]:
     """The exit codes of a run in which a fault of this kind happens."""
     normal = {start.outcome.code, start.again.code}

@@ -41,6 +41,11 @@ _FAILURES: dict[str, tuple[str, ...]] = {
 }
 
 
+_SOURCE = {"open": ("EIO", "EMFILE"), "read": ("EIO", SHORT), "listdir": ("EIO", "EMFILE")}
+SOURCES = ("in", "old", "data", "older", "shards")
+"""Directories that a run only reads: images, and tables that are merged."""
+
+
 class Call(NamedTuple):
     """One call of a run; `path` and `target` are relative to the directory of the case."""
 
@@ -59,8 +64,16 @@ class Call(NamedTuple):
         """Whether the disk differs afterwards, at least in what a power cut leaves."""
         return self.name in _CHANGING and not self.error
 
+    @property
+    def of_source(self) -> bool:
+        """Whether it reads what the run is given."""
+        return self.path.split("/")[0] in SOURCES
+
     def kinds(self) -> Iterator[str]:
         """The faults that make sense for it."""
+        if self.of_source:
+            yield from _SOURCE.get(self.name, ())
+            return
         yield from (*_FAILURES[self.name], "SIGINT-before")
         if self.changes:
             yield from SIGNALS
@@ -238,9 +251,12 @@ class FaultySystem(System):
         self.rmdir(folder)
 
     def listdir(self, path: Any) -> list[str]:
-        names: list[str] = self._call("listdir", self._relative(path), lambda: sorted(os.listdir(path)))
+        names: list[Any] = self._call("listdir", self._relative(path), lambda: sorted(os.listdir(path)))
         self.order.shuffle(names)
         return names
+
+    def scandir(self, path: Any) -> Any:
+        return self._call("listdir", self._relative(path), lambda: os.scandir(path))
 
     def utime(self, path: Any) -> None:
         self._call("utime", self._relative(path), lambda: super(FaultySystem, self).utime(path))
