@@ -21,7 +21,7 @@ from tests.memory import frugality
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.storage import local
+from xcli.storage import disk
 from xcli.storage.local import LocalFile, file_kind, read_file
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_want_of_memory_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def greedy(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(local, "open", greedy, raising=False)
+    monkeypatch.setattr(disk, "read_descriptor", greedy)
     assert read_reason(str(tmp_path / "file"))[0] == "too-large"
 
 
