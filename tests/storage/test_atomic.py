@@ -10,6 +10,7 @@ import pytest
 
 from xcli.core.errors import OutputError
 from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.staging import Staging
 
 
 def write(target: str, data: bytes, overwrite: bool = False) -> None:
@@ -211,6 +212,24 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch) 
     monkeypatch.setattr(os, "fsync", refuse)
     write(str(tmp_path / "out"), b"x")
     assert (tmp_path / "out").read_bytes() == b"x"
+
+
+def test_a_companion_on_another_disk_is_refused_at_the_start(tmp_path) -> None:
+    elsewhere = "/dev/shm"
+    if not os.path.isdir(elsewhere) or os.stat(elsewhere).st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system")
+    target, companion = str(tmp_path / "f.npy"), tmp_path / "f.npy.csv"
+    companion.symlink_to(f"{elsewhere}/xception-test-{os.getpid()}.csv")
+    staging = Staging(target)
+    with pytest.raises(
+        OutputError, match=r"cannot write .*f\.npy\.csv: the symbolic link leads to /dev/shm, on another"
+    ):
+        AtomicFile(str(companion), staging=staging)
+    staging.close()
+    assert os.listdir(tmp_path) == ["f.npy.csv"]
+    write(str(companion), b"an output of its own")
+    assert companion.read_bytes() == b"an output of its own"
+    os.unlink(companion.resolve())
 
 
 def test_a_symbolic_link_stays_one(tmp_path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
+from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import (
@@ -59,6 +60,7 @@ class AtomicFile(WritableFile):
             staging = self._owned = Staging(target)
         path = staging.new_file()
         try:
+            self._require_disk(staging)
             with write_errors(target):
                 self.stream = CheckedStream(disk.create(path), target)
         except BaseException:
@@ -74,6 +76,18 @@ class AtomicFile(WritableFile):
             os.lstat(self._final)  # a name that is too long is found now, and not at the end
         if not self._overwrite and os.path.lexists(self._final):
             raise exists_error(self.name)
+
+    def _require_disk(self, staging: Staging) -> None:
+        """Finds out at the start, not after the last image, that the file could not get its name without a copy."""
+        folder = os.path.dirname(self._final) or os.curdir
+        with write_errors(self.name):
+            same = os.stat(folder).st_dev == os.stat(staging.path).st_dev
+        if not same:
+            raise write_error(
+                self.name,
+                f"the symbolic link leads to {one_line(folder)}, on another disk than {one_line(staging.path)}; the "
+                "files of one output must be on one disk",
+            )
 
     def prepare(self) -> None:
         self.stream.sync()
