@@ -46,7 +46,6 @@ _DISK = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EXDEV: f"move the file to which the symbolic link leads beside the others {_AGAIN}, or write somewhere else",
 }
 for _number in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO):
     _DISK[_number] = _CONNECTION
