@@ -67,5 +67,7 @@ def test_links_are_not_followed(parent: Path, tmp_path_factory: pytest.TempPathF
 
 def test_nowhere_to_put_it(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", f"{parent}/missing")
-    with pytest.raises(OutputError, match=r"cannot write s3://b/out \(in .*/missing until it is whole\): No such file"):
+    with pytest.raises(
+        OutputError, match=r"cannot write a temporary directory in .*/missing for s3://b/out: No such file"
+    ):
         TemporaryDirectory("s3://b/out")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import tempfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import Weights, values_problem
 from xcli.models.keras_file import open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
+from xcli.storage.temporary import TemporaryDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -45,9 +45,12 @@ class KerasNetwork:
     def __init__(self, path: str) -> None:
         archive = open_archive(path)
         self.path, self.graph = path, archive.graph
-        with tempfile.TemporaryDirectory(prefix="xception-", ignore_cleanup_errors=True) as folder:
-            archive.unpack(folder)
-            self._model = _load(folder, path)
+        scratch = TemporaryDirectory(path)  # Keras reads the parts of a model from files
+        try:
+            archive.unpack(scratch.path)
+            self._model = _load(scratch.path, path)
+        finally:
+            scratch.close()
         self._holder = next(graph for graph in self.graph.walk() if graph.backbone)
         self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
         self._holding_model = self._find_model(self.graph, self._model)

@@ -1,4 +1,7 @@
-"""Local temporary directories for files on their way to or from an object store; they do not outlive their process."""
+"""Local temporary directories: for what goes to or comes from an object store, and for unpacked models.
+
+They do not outlive their process, or not the next process that makes one.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ class TemporaryDirectory:
     """A directory in `TMPDIR` at `path`, until `close` or the end of this process.
 
     It is locked. One without a lock belonged to a process that was killed, and is removed when the next is created.
-    The constructor raises an OutputError with the name of the output if it cannot create the directory.
+    The constructor raises an OutputError with the name of the file if it cannot create the directory.
     """
 
     def __init__(self, name: str) -> None:
         parent = tempfile.gettempdir()
-        with write_errors(f"{name} (in {parent} until it is whole)"):
+        with write_errors(f"a temporary directory in {parent} for {name}"):
             _remove_abandoned(parent)
             self.path = os.path.join(parent, f"{_PREFIX}{os.urandom(8).hex()}")
             disk.make_directory(self.path, 0o700)

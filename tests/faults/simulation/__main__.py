@@ -25,7 +25,7 @@ from tests.faults.simulation.report import Report, is_known
 CLASSES: dict[str, Any] = {"call": calls, "power": power, "damage": damage, "pair": pairs}
 """The modules of the classes of cases; a case is `class/job.state:key`, without the class for faults of calls."""
 
-WORKERS = 2
+WORKERS = min(os.cpu_count() or 1, len(JOBS))
 
 
 @dataclass(frozen=True)
