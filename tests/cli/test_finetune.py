@@ -317,9 +317,12 @@ def test_a_directory_of_somebody_else_is_left_alone(invoke: Invoke, tmp_path: Pa
     save_colours(tmp_path / "data", 2)
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "letter.txt").write_text("dear")
-    result = invoke("finetune", tmp_path / "data", "-o", tmp_path / "RUN", *FAST)
-    assert result.code == 5, result
-    assert "was not made by finetune" in result.err
+    (tmp_path / "link").symlink_to("RUN")
+    for name in ("RUN", "RUN/", "link", "RUN/letter.txt"):
+        for more in ((), ("--overwrite",)):
+            result = invoke("finetune", tmp_path / "data", "-o", f"{tmp_path}/{name}", *FAST, *more)
+            assert result.code == 5, result
+            assert "was not made by finetune" in result.err or "is not a directory" in result.err
     assert (tmp_path / "RUN" / "letter.txt").read_text() == "dear"
 
 

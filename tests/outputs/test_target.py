@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from xcli.core.errors import UsageError
+from xcli.core.errors import OutputError, UsageError
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.target import Directory, EarlierRun, File, Stream, parse_file, parse_target
 
@@ -32,6 +32,39 @@ def test_names_on_a_disk(tmp_path: Path) -> None:
         parse_target("")
     with pytest.raises(UsageError, match=r"--features-out takes the name of a file; received '-'"):
         parse_file("-", "--features-out")
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("overwrite", [False, True], ids=["", "overwrite"])
+@pytest.mark.parametrize("name", ["photos", "folders", "hidden", "link", "photos.parquet"])
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, name: str, overwrite: bool, slash: str) -> None:
+    for file in ("photos/a.jpg", "folders/cats/a.jpg", "hidden/.DS_Store", "photos.parquet/part-00000.parquet"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"mine")
+    (tmp_path / "link").symlink_to("photos")
+    before = sorted(tmp_path.rglob("*"))
+    target = parse_target(f"{tmp_path}/{name}{slash}")
+    assert isinstance(target, Directory)
+    with pytest.raises(OutputError, match=r"contains .*, which is not from an unfinished run. Use a new or an empty"):
+        check_output_options(Output("features", target, "parquet", overwrite), SaveOptions())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_directory_with_the_name_of_a_file_needs_the_slash(tmp_path: Path) -> None:
+    for name in ("x.csv", "x.jsonl", "x.npy", "x.parquet", "run.2024"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"link-{name}").symlink_to(name)
+        assert parse_target(f"{tmp_path}/{name}/") == Directory(f"{tmp_path}/{name}/")
+    for name in ("x.parquet", "run.2024"):
+        assert parse_target(f"{tmp_path}/{name}") == Directory(f"{tmp_path}/{name}")
+    for name in ("x.csv", "x.jsonl", "x.npy"):
+        with pytest.raises(UsageError, match="is a directory; add a slash to write Parquet parts there, or give a"):
+            parse_target(f"{tmp_path}/{name}")
+        with pytest.raises(UsageError, match="is a directory; add a slash"):
+            parse_file(f"{tmp_path}/{name}", "--features-out")
+    for name in ("link-x.parquet", "link-x.csv", "link-run.2024"):
+        with pytest.raises(UsageError, match=r"is a link to the directory /.*; add a slash"):
+            parse_target(f"{tmp_path}/{name}")
 
 
 def test_names_in_a_store(s3: ObjectStore) -> None:

@@ -19,7 +19,7 @@ from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import complete
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
-from xcli.tables.formats import format_from_name
+from xcli.tables.formats import format_from_name, format_of_extension
 from xcli.tables.provenance import DATASET_META, META_SUFFIX, SUCCESS, read_meta
 
 if TYPE_CHECKING:
@@ -164,12 +164,13 @@ def parse_target(name: str | None) -> Target:
     """Returns the kind of output that a name means.
 
     A directory is a name that ends in a slash, or an existing directory. One request asks an object store for that.
+    An existing directory (or a link to one) whose name is that of a file needs the slash.
 
     Args:
         name: the value of `-o`; None and `-` are standard output.
 
     Raises:
-        UsageError: the name is empty, or a URL where nothing can be written.
+        UsageError: the name is empty, or a URL where nothing can be written, or has an extension and is a directory.
         OutputError: the object store cannot be asked.
     """
     if name == "":
@@ -180,12 +181,13 @@ def parse_target(name: str | None) -> Target:
         return Directory(name)
     if is_url(name):
         return Directory(name) if open_writable_store(name).has_below() else File(name)
-    if os.path.islink(name) and os.path.isdir(name) and os.path.splitext(name)[1]:
-        where = one_line(os.path.realpath(name))
-        raise UsageError(
-            f"{name!r} is a link to the directory {where}; add a slash to write parts there, or give a file"
-        )
-    return Directory(name) if os.path.isdir(name) else File(name)
+    if not os.path.isdir(name):
+        return File(name)
+    is_link = os.path.islink(name) and os.path.splitext(name)[1] != ""
+    if is_link or format_of_extension(name) not in (None, "parquet"):
+        what = f"a link to the directory {one_line(os.path.realpath(name))}" if is_link else "a directory"
+        raise UsageError(f"{name!r} is {what}; add a slash to write Parquet parts there, or give a file")
+    return Directory(name)
 
 
 def parse_file(name: str, option: str) -> File:

@@ -41,14 +41,19 @@ FEATURES_FORMATS = tuple(name for name in _PARQUET_FIRST if "features" in FORMAT
 CSV_SAFE_FORMATS = tuple(name for name, one in FORMATS.items() if one.has_csv)
 
 
+def format_of_extension(path: str) -> str | None:
+    """Returns the format that the extension of a name stands for, or None."""
+    extension = os.path.splitext(path)[1].lower()
+    return next((name for name, one in FORMATS.items() if extension in one.extensions), None)
+
+
 def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
     """Returns the format that the extension of a name stands for; `default` for standard output, pipes and devices.
 
     Raises:
         UsageError: the extension stands for no format, or for one that is not `allowed`.
     """
-    extension = os.path.splitext(path or "")[1].lower()
-    known = next((name for name, one in FORMATS.items() if extension in one.extensions), None)
+    known = format_of_extension(path or "")
     if known is not None and known in allowed:
         return known
     if known is None and is_direct(path):

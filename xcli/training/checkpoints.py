@@ -207,7 +207,7 @@ def check_paths(paths: RunPaths) -> None:
 
     Raises:
         UsageError: RUN is within the data, has no name, or is a URL.
-        OutputError: RUN exists and must not be replaced, its parent directory does not exist, or `RUN.partial` was not
+        OutputError: RUN exists and no run has made it, its parent directory does not exist, or `RUN.partial` was not
             made by a run.
     """
     if not paths.run.strip("/"):
@@ -220,12 +220,14 @@ def check_paths(paths: RunPaths) -> None:
         raise UsageError(f"{shown} is within the data; give a directory elsewhere")
     if not os.path.isdir(parent):
         raise OutputError(f"cannot write {shown}: the directory {one_line(parent)} does not exist; create it first")
-    if not os.path.lexists(paths.run) or paths.overwrite:
-        _refuse_foreign(paths.partial)
-    elif not os.path.isdir(paths.run):
+    exists = os.path.lexists(paths.run)
+    if exists and not os.path.isdir(paths.run):
         raise OutputError(f"{shown} exists and is not a directory; give another name")
-    elif os.listdir(paths.run) and finished_fingerprint(paths.run) is None:
-        raise OutputError(f"{shown} exists and was not made by finetune; give another name, or --overwrite")
+    # Not even --overwrite: all that is in the directory would be removed.
+    if exists and os.listdir(paths.run) and finished_fingerprint(paths.run) is None:
+        raise OutputError(f"{shown} is not empty, and was not made by finetune; give another name")
+    if not exists or paths.overwrite:
+        _refuse_foreign(paths.partial)
 
 
 def finished_fingerprint(run: str) -> str | None:
