@@ -129,6 +129,10 @@ def test_manifest_columns_are_carried(invoke: Invoke, photos: Path, tmp_path: Pa
     first, second = rows_of(result.out)
     assert (first["id"], first["note"], first["status"]) == ("7", "x, y", "ok")
     assert (second["id"], second["status"]) == ("8", "error")
+    assert invoke("classify", "--manifest", manifest, *RANDOM, "-o", tmp_path / "out.parquet").code == 4
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("id").to_pylist() == [7, 8]  # Parquet keeps numbers as numbers
+    assert table.column("note").to_pylist() == ["x, y", ""]
 
 
 @thorough

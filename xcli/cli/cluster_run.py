@@ -78,7 +78,7 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
         values["ray_address"], values["ray_workers"], values["cpus_per_worker"], values["gpus_per_worker"]
     )
     progress = Progress(enabled=messages.level >= 0)
-    with list_images(request.sources, archives=WholeArchives) as listing, progress:
+    with list_images(request.sources, archives=WholeArchives, numbers=True) as listing, progress:
         run = ClusterRun(listing, request, chosen, command_line(), progress.count)
         return run.report, run.run()
 

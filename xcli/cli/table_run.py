@@ -95,7 +95,8 @@ def run_table(
 
 def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tuple[Run, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
-    with list_images(request.sources) as listing:
+    # Only Parquet has types; in other formats a number stays as the manifest spells it.
+    with list_images(request.sources, numbers=request.output.format == "parquet") as listing:
         quiet_libraries(debug=messages.debug)
         model = load_model(request.spec)
         for note in model.notes:

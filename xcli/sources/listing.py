@@ -88,7 +88,11 @@ class Listing:
 
 
 def list_images(
-    options: SourceOptions, *, stdin: BinaryIO | None = None, archives: type[Archives] = Archives
+    options: SourceOptions,
+    *,
+    stdin: BinaryIO | None = None,
+    archives: type[Archives] = Archives,
+    numbers: bool = False,
 ) -> Listing:
     """Begins to list the images that `options` names.
 
@@ -96,7 +100,8 @@ def list_images(
     first page of each prefix and the head of the manifest are read. Anything that goes wrong later is a reference with
     an error, never an exception.
 
-    `-` is read from `stdin`, or standard input when that is None. `archives` may be `WholeArchives`.
+    `-` is read from `stdin`, or standard input when that is None. `archives` may be `WholeArchives`. `numbers`: see
+    `open_manifest`.
 
     Raises:
         SourceNotFoundError: sources do not exist, unless `missing_ok` is set, or globs match nothing.
@@ -120,6 +125,7 @@ def list_images(
         escaped_paths=options.escaped_paths,
         base=options.manifest_base,
         stdin=stream,
+        numbers=numbers,
     )
     refs = _manifest_images(manifest, selection, _check_of(options))
     return Listing(refs, options, skipped=skipped, extra_columns=manifest.extra_columns, close=manifest.close)

@@ -16,6 +16,7 @@ from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
 from xcli.core.shortage import patiently
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.sources.locations import file_ref
+from xcli.sources.number_columns import find_number_columns
 from xcli.storage.object_store.errors import StoreError
 from xcli.storage.readers import open_object
 from xcli.storage.urls import is_url
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     MakeRef = Callable[..., ImageRef]
+    Numbers = dict[int, type[int] | type[float]]
 
 PARQUET_MAGIC = b"PAR1"
 
@@ -59,6 +61,7 @@ def open_manifest(
     escaped_paths: bool = False,
     base: str | None = None,
     stdin: BinaryIO | None = None,
+    numbers: bool = False,
 ) -> Manifest:
     """Opens a manifest and reads its head.
 
@@ -73,6 +76,8 @@ def open_manifest(
         base: what relative paths are relative to, a directory or a URL; None for the current directory. The key of a
             reference is the path without it.
         stdin: standard input, if `name` is `-`.
+        numbers: whether columns of a CSV file that hold only numbers get their type. The file is then read twice, so
+            that they stay text in what can be read but once, such as a pipe.
 
     Raises:
         SourceError: the file cannot be opened, is neither CSV nor Parquet, lacks the path column, or has a column
@@ -84,7 +89,7 @@ def open_manifest(
     make = partial(_make_ref, escaped_paths, base)
     if name == "-":
         assert stdin is not None
-        return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",")
+        return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",", numbers=False)
     try:
         file = open_object(name) if is_url(name) else patiently(lambda: open(name, "rb"))  # noqa: SIM115 - see `close`
     except (StoreError, OSError, ValueError) as error:
@@ -93,7 +98,7 @@ def open_manifest(
         if _peek(file, shown).startswith(PARQUET_MAGIC):
             return _open_parquet(file, shown, path_column, make)
         delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
-        return _open_csv(file, shown, path_column, make, delimiter)
+        return _open_csv(file, shown, path_column, make, delimiter, numbers=numbers and file.seekable())
     except BaseException:
         file.close()
         raise
@@ -163,7 +168,9 @@ def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int
     return list(names).index(path_column)
 
 
-def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef, delimiter: str) -> Manifest:
+def _open_csv(
+    file: io.BufferedReader, shown: str, path_column: str, make: MakeRef, delimiter: str, *, numbers: bool
+) -> Manifest:
     head = _peek(file, shown)
     _refuse_other_formats(head, shown)
     delimiter, has_hint = _find_delimiter(head, path_column, delimiter)
@@ -180,8 +187,27 @@ def _open_csv(file: io.BufferedReader, shown: str, path_column: str, make: MakeR
         raise SourceError(f"the manifest {shown} is empty; it needs a header line with a column '{path_column}'")
     names = [valid_text(name) for name in header]
     index = _find_path_column(names, path_column, shown)
-    extra_columns = tuple(ExtraColumn(name) for name in names if name != path_column)
-    return Manifest(extra_columns, _csv_refs(reader, index, len(names), shown, make), text.close)
+    found: Numbers = {}
+    if numbers and len(names) > 1:
+        found = find_number_columns(reader, len(names))
+        found.pop(index, None)
+        text.seek(0)
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        for _ in range(has_hint):
+            next(reader)
+        next(filter(None, reader))
+    columns = [
+        ExtraColumn(name, _arrow_type(found.get(number))) for number, name in enumerate(names) if number != index
+    ]
+    return Manifest(tuple(columns), _csv_refs(reader, index, len(names), shown, make, found), text.close)
+
+
+def _arrow_type(number: type[int] | type[float] | None) -> Any:
+    if number is None:
+        return None
+    import pyarrow as pa
+
+    return pa.int64() if number is int else pa.float64()
 
 
 def _refuse_other_formats(head: bytes, shown: str) -> None:
@@ -210,7 +236,7 @@ def _find_delimiter(head: bytes, path_column: str, default: str) -> tuple[str, b
     return default, False
 
 
-def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef) -> Iterator[ImageRef]:
+def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef, numbers: Numbers) -> Iterator[ImageRef]:
     nothing = (None,) * (width - 1)
     row = 0
     while True:
@@ -236,8 +262,15 @@ def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef) ->
             yield make(row, cells[index] if cells else None, nothing, problem)
             continue
         cells.extend([None] * (width - len(cells)))
-        text = cells.pop(index)
-        yield make(row, text, tuple(None if cell is None else valid_text(cell) for cell in cells))
+        values: list[Any] = [None if cell is None else valid_text(cell) for cell in cells]
+        try:
+            for number, convert in numbers.items():
+                values[number] = convert(values[number]) if values[number] else None
+        except ValueError as error:  # the file has changed since it was found to hold only numbers
+            problem = ImageError("unreadable", f"line {reader.line_num} of {shown}: {error}")
+            values = [None] * width
+        del values[index]
+        yield make(row, cells[index], tuple(values), problem)
 
 
 def _lost(row: int, shown: str, error: Exception) -> ImageError:
