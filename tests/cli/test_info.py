@@ -84,7 +84,7 @@ def test_names_are_not_markup(invoke: Invoke, tmp_path: Path) -> None:
     bad.touch()
     result = invoke("info", "--weights", "none", bad)
     assert result.code == 4
-    assert "[red]bad[ x].jpg" in "".join(result.text.split("\n"))
+    assert f"{bad}: " in result.text
 
 
 def test_preflight(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
@@ -98,5 +98,14 @@ def test_preflight(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     assert sources["errors"] == {"not-an-image": 1}
     result = invoke("info", photos, bad)
     assert result.code == 4
-    assert "unreadable: 1 (1 not-an-image)" in result.text
+    lines = result.text.splitlines()
+    assert lines[0].startswith(f"sources    {photos}, ")
+    assert lines[1].startswith("images     6 images, ")
+    assert "unreadable 1 (1 not-an-image)" in lines
     assert "\x1b" not in result.text, "a file name must not drive the terminal"
+
+
+def test_the_directory_comes_first_even_if_there_is_no_model(invoke: Invoke, photos: Path) -> None:
+    result = invoke("info", photos, "--weights", photos / "no-such.h5")
+    assert result.code == 3
+    assert result.text.startswith(f"sources {photos}\nimages  5 images, ")

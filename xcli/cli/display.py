@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
     from xcli.inference.profiler import Profile
 
-MAX_SHOWN = 3
-"""Largest number of predictions in a row of the terminal's table; files have all."""
-
 MIN_CELL = 24
-"""Smallest width of a prediction, in columns of the terminal."""
+"""Smallest width of a prediction, in columns of the terminal; where there is less room, they stand below each other."""
 
 log = logging.getLogger("xcli")
 
@@ -76,17 +74,27 @@ def open_console() -> Console:
     return PlainConsole(highlight=False)
 
 
+def shorten(text: str, width: int) -> str:
+    """Cuts text in the middle to a width in columns of a terminal: both ends of a name tell it from others."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    head = set_cell_size(text, (width - 1) // 3)
+    tail = text[max(0, len(text) - width) :]
+    while cell_len(head) + 1 + cell_len(tail) > width:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
-    """Prints names in bold with their values beside them."""
-    from rich.table import Table
+    """Prints names in bold with their values beside them, which are not wrapped: paths and addresses stay whole."""
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts) + 1
     for name, value in facts:
-        table.add_row(name, Text(one_line(value)))
-    console.print(table)
+        console.print(Text.assemble((name.ljust(width), "bold"), one_line(value)), soft_wrap=True)
 
 
 def show_profile(profile: Profile, start: float) -> None:
@@ -158,44 +166,41 @@ class TerminalTable:
         self._console = open_console()
         width = self._console.width
         self._path = max(16, width * 2 // 5)
-        top = prediction_count(schema)
-        self._predictions = max(1, min(top, MAX_SHOWN, (width - self._path) // MIN_CELL)) if top else 0
-        headings = [f"label {k + 1}" for k in range(self._predictions)] or ["norm and first values"]
+        self._rest = max(8, width - self._path)
+        self._top = prediction_count(schema)
+        self._beside = self._rest // MIN_CELL >= self._top
+        names = [f"label {k}" for k in range(1, self._top + 1)] if self._beside else ["labels"]
         with progress.pause():
-            self._console.print(self._line("image", headings, "bold"))
+            self._console.print(self._line("image", names if self._top else ["norm and first values"], "bold"))
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Prints a batch."""
         lines = []
         for row in range(batch.num_rows):
-            path = one_line(batch.column(PATH)[row].as_py())
+            path, style = one_line(batch.column(PATH)[row].as_py()), ""
             if batch.column(STATUS)[row].as_py() == ERROR_STATUS:
-                # The reason is long, so it takes the width of all columns.
-                lines.append(self._line(path, [batch.column(ERROR)[row].as_py()], "red"))
-            elif self._predictions:
-                lines.append(self._line(path, self._predicted(batch, row)))
+                reason, style = batch.column(ERROR)[row].as_py(), "red"
+                cells = [[part] for part in textwrap.wrap(reason, self._rest - 1)]
+            elif self._beside:
+                cells = [self._predicted(batch, row) if self._top else [_vector(batch, row)]]
             else:
-                lines.append(self._line(path, [_vector(batch, row)]))
+                cells = [[cell] for cell in self._predicted(batch, row) if cell] or [[""]]
+            lines += [self._line("" if number else path, some, style) for number, some in enumerate(cells)]
         with self._progress.pause():
             for line in lines:
                 self._console.print(line)
 
     def _line(self, path: str, cells: list[str], style: str = "") -> Text:
-        from rich.cells import cell_len, set_cell_size
+        from rich.cells import set_cell_size
         from rich.text import Text
 
-        def fit(text: str, width: int) -> str:
-            return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
-
-        # The end of a path says more than its beginning.
-        shown = path if cell_len(path) < self._path else "…" + path[2 - self._path :]
-        rest = (self._console.width - self._path) // len(cells)
-        text = "".join(fit(cell, rest - 1) + " " for cell in cells)
-        return Text(f"{fit(shown, self._path - 1)} {text}".rstrip(), style=style, no_wrap=True, end="")
+        widths = [self._path, *[self._rest // len(cells)] * len(cells)]
+        fitted = (set_cell_size(shorten(text, n - 1), n) for text, n in zip([path, *cells], widths, strict=True))
+        return Text("".join(fitted).rstrip(), style=style, no_wrap=True, end="")
 
     def _predicted(self, batch: pa.RecordBatch, row: int) -> list[str]:
         cells = []
-        for k in range(1, self._predictions + 1):
+        for k in range(1, self._top + 1):
             label, score = batch.column(f"label_{k}")[row].as_py(), batch.column(f"score_{k}")[row].as_py()
             cells.append("" if label is None else f"{score:.3f} {one_line(label)}")
         return cells

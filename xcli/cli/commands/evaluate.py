@@ -211,7 +211,8 @@ def show_classes(console: Console, metrics: Metrics, elsewhere: str) -> None:
     console.print(table)
     left = len(metrics.labels) - len(occurring)
     if len(chosen) < len(occurring):
-        console.print(f"The {len(chosen)} worst of {len(occurring):,} classes by F1; {elsewhere}.")
+        line = f"The {len(chosen)} worst of {len(occurring):,} classes by F1; {one_line(elsewhere)}."
+        console.print(line, soft_wrap=True, markup=False)
     elif left:
         console.print(f"{left:,} more classes have no image and were never predicted.")
 

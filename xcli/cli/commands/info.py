@@ -13,7 +13,7 @@ from xcli.cli.help import COUNT, INPUT, MODEL, OUTPUT, Command, choice, flag, fo
 from xcli.cli.options import model_arguments, model_spec, source_arguments
 from xcli.cli.verbosity import message_arguments, messages_of
 from xcli.core.errors import ExitCode
-from xcli.core.text import one_line
+from xcli.core.text import join_names, one_line
 from xcli.core.version import __version__, versions
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.inference.preflight import Preflight, machine, preflight
@@ -68,6 +68,8 @@ def info(ctx: click.Context, /, **values: Any) -> int:
         with list_images(fold(SourceOptions, values)) as listing:
             found = preflight(listing, values["max_pixels"])
             found.skipped = dict(listing.skipped)
+        if not values["json"]:
+            _show_sources(open_console(), list(values["sources"]) or [values["manifest"]], found)
     quiet_libraries(debug=messages.debug)
     loaded = load_model(spec) if _needs_loading(spec) else None
     report = {
@@ -82,7 +84,7 @@ def info(ctx: click.Context, /, **values: Any) -> int:
     if values["json"]:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _show(report, values["layers"], found)
+        _show(report, values["layers"])
     return ExitCode.ROW_ERRORS if found is not None and found.failed else ExitCode.OK
 
 
@@ -143,11 +145,9 @@ def _weights(spec: ModelSpec, loaded: LoadedModel | None) -> dict[str, Any]:
     return {"source": "imagenet", "file": file.name, "bytes": file.size, "url": imagenet_url(file), "places": places}
 
 
-def _show(report: dict[str, Any], show_layers: bool, found: Preflight | None) -> None:
+def _show(report: dict[str, Any], show_layers: bool) -> None:
     console = open_console()
     print_facts(console, _facts(report))
-    if found is not None:
-        _show_sources(console, found)
     if show_layers:
         _show_layers(console, report["model"]["layers"])
 
@@ -182,24 +182,23 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _show_sources(console: Console, found: Preflight) -> None:
-    from rich.text import Text
-
+def _show_sources(console: Console, names: list[str], found: Preflight) -> None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.formats.most_common())
-    console.print()
-    console.print(Text.assemble((f"{found.listed:,} images", "bold"), f", {found.bytes:,} bytes: {kinds or 'none'}"))
+    images = f"{found.listed:,} image{'s' if found.listed != 1 else ''}"
+    facts = [("sources", join_names(names)), ("images", f"{images}, {found.bytes:,} bytes: {kinds or 'none'}")]
     if found.widths and found.heights:
         low, middle, high = (f"{w}x{h}" for w, h in zip(found.widths, found.heights, strict=True))
-        console.print(f"sizes: smallest sides {low}, medians {middle}, largest {high}")
+        facts.append(("sizes", f"smallest sides {low}, medians {middle}, largest {high}"))
     if found.skipped:
-        console.print("skipped: " + ", ".join(f"{count:,} {reason}" for reason, count in found.skipped.items()))
+        facts.append(("skipped", ", ".join(f"{count:,} {reason}" for reason, count in found.skipped.items())))
     if found.failed:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.errors.most_common())
-        console.print(Text(f"unreadable: {found.failed:,} ({reasons})", style="red"))
-        for path, error in found.unreadable:
-            console.print(Text(f"  {one_line(path)}: {one_line(error)}"))
+        facts.append(("unreadable", f"{found.failed:,} ({reasons})"))
+        facts += [("", f"{path}: {error}") for path, error in found.unreadable]
         if found.failed > len(found.unreadable):
-            console.print(f"  ... and {found.failed - len(found.unreadable):,} more")
+            facts.append(("", f"... and {found.failed - len(found.unreadable):,} more"))
+    print_facts(console, facts)
+    console.print()
 
 
 def _show_layers(console: Console, described: list[dict[str, Any]]) -> None:
