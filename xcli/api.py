@@ -36,6 +36,8 @@ from xcli.sources.patterns import has_magic
 from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS
+from xcli.tables.rows import fill_error_features
+from xcli.tables.schema import feature_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,7 +131,8 @@ def features(
         output: a `.parquet`, `.csv` or `.npy` file to stream the rows to, or a directory for Parquet parts.
 
     Returns:
-        A table with the columns path, status, error and features (float32[2048] by default), one row for each image.
+        A table with the columns path, status, error and features (float32[2048] by default, NaN in error rows), one row
+        for each image.
         For images in memory an array, float32[n, 2048] by default. With `output`, the `RunCounts` of the run.
 
     Raises:
@@ -199,7 +202,10 @@ class _Request:
                 return run.report
             with silent_libraries():
                 schema = run.start()
-            return pa.Table.from_batches([rows for _, rows in run.batches()], schema)
+            batches = [rows for _, rows in run.batches()]
+            if feature_shape(schema) is not None:
+                batches = [fill_error_features(rows, "nan") for rows in batches]
+            return pa.Table.from_batches(batches, schema)
 
     def rows_of(self, images: Any) -> pa.Table:
         """Computes the rows of images in memory."""

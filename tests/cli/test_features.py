@@ -58,10 +58,28 @@ def test_error_rows_are_empty_and_aligned(invoke: Invoke, photos: Path, tmp_path
         assert invoke("features", *sources, *SMALL, "-o", tmp_path / name).code == 4
     table = pq.read_table(tmp_path / "x.parquet")
     assert table["status"].to_pylist() == ["ok", "error", "ok"]
-    assert table["features"].to_pylist()[1] == [None] * 2048
+    assert np.isnan(table["features"].to_pylist()[1]).all()
+    assert table["features"].combine_chunks().values.null_count == 0
     array = np.load(tmp_path / "x.npy")
     assert np.isnan(array[1]).all()
     np.testing.assert_array_equal(array[[0, 2]], vectors(table.take([0, 2])))
+
+
+def test_null_lists_in_error_rows(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    asked = (photos / "a.jpg", tmp_path / "bad.jpg", *SMALL, "--error-features", "null")
+    for name in ("x.parquet", "parts/"):
+        assert invoke("features", *asked, "-o", f"{tmp_path}/{name}").code == 4
+        table = pq.read_table(tmp_path / name)
+        assert table["features"].is_null().to_pylist() == [False, True]
+        assert invoke("verify", tmp_path / name).code == 0
+    both = ("-o", tmp_path / "both.csv", "--features-out", tmp_path / "both.parquet")
+    classes = ("--weights", "none", "--error-features", "null")
+    assert invoke("classify", *asked[:2], *classes, *both).code == 4
+    assert pq.read_table(tmp_path / "both.parquet")["features"].is_null().to_pylist() == [False, True]
+    for command in (("features", *asked, "-o", tmp_path / "y.npy"), ("classify", *asked[:2], *classes)):
+        result = invoke(*command)
+        assert (result.code, "--error-features null is for features in Parquet" in result.err) == (2, True), result
 
 
 def test_pooling(invoke: Invoke, photos: Path, tmp_path: Path) -> None:

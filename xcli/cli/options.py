@@ -31,6 +31,7 @@ from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
 from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH
 from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.inference.tasks import ERROR_FEATURES
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import SaveOptions
@@ -195,6 +196,15 @@ _MAX_ERRORS = "Stop once more than N images have failed. Finished rows are kept.
 _RESTART = "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)"
 _RETRY = "When an unfinished run is continued, try again the images that failed before."
 _PART_SECONDS = "Save progress every S seconds, if that comes first."
+
+
+def error_features(of: type) -> Decorator:
+    """Declares `--error-features`, whose default is that of the task `of`."""
+    text = (
+        "Features in the error rows of Parquet: NaN in each place, or null in place of the list, which pyarrow 25 and "
+        "older cannot read."
+    )
+    return choice("--error-features", OUTPUT, ERROR_FEATURES, text, of=of)
 
 
 def output_arguments(formats: tuple[str, ...]) -> Decorator:

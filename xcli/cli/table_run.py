@@ -35,6 +35,7 @@ from xcli.outputs.target import Stream, parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.urls import is_url
+from xcli.tables.formats import FEATURES_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +136,12 @@ def _parse_request(
     save = fold(SaveOptions, values)
     if save.csv_safe and _is_on_terminal(values):
         raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
+    format = format or target.format(formats, "csv")
+    if values["error_features"] == "null":
+        second = save.features_file()
+        holding = format if ctx.info_name == "features" else second and second.format(FEATURES_FORMATS, "parquet")
+        if holding != "parquet":
+            raise UsageError("--error-features null is for features in Parquet; in CSV they are empty, in NPY NaN")
     if isinstance(target, Stream):
         for option in ("part_rows", "part_seconds"):
             if is_given(ctx, option):
@@ -145,7 +152,7 @@ def _parse_request(
         make_task=make_task,
         pixels=pixel_options(values),
         run=fold(RunOptions, values),
-        output=Output(ctx.info_name or "", target, format or target.format(formats, "csv"), values["overwrite"]),
+        output=Output(ctx.info_name or "", target, format, values["overwrite"]),
         save=save,
     )
 

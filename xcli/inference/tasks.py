@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import UsageError
-from xcli.core.records import FEATURES, ImageBatch
+from xcli.core.records import FEATURES, ImageBatch, settings_as_dict
 from xcli.models.architecture import check_pooling
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.rows import classify_batch, features_batch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Results = Sequence[NDArray[np.floating[Any]]]
 
 FEATURE_TYPES = ("float32", "float16")
+ERROR_FEATURES = ("nan", "null")
 
 
 class Task(Protocol):
@@ -58,6 +59,7 @@ class ClassifyTask:
         label_type: `name`, `wnid` or `both`.
         raw_scores: keep the output of the head, instead of turning it into probabilities.
         with_features: add the embedding, average-pooled, as a last column.
+        error_features: what that holds in error rows of Parquet: `nan` in each place, or `null` instead of the list.
     """
 
     model: LoadedModel
@@ -66,6 +68,7 @@ class ClassifyTask:
     label_type: str = "name"
     raw_scores: bool = False
     with_features: bool = False
+    error_features: str = "nan"
 
     def __post_init__(self) -> None:
         labels = self.model.labels
@@ -121,7 +124,12 @@ class ClassifyTask:
             "label_type": self.label_type,
             "raw_scores": self.raw_scores,
             "labels": {"source": labels.source, "sha256": labels.digest} if labels else None,
-        } | ({"features": "avg"} if self.with_features else {})
+        } | self._feature_settings()
+
+    def _feature_settings(self) -> dict[str, Any]:
+        if not self.with_features:
+            return {}
+        return {"features": "avg"} | ({} if self.error_features == "nan" else {"error_features": self.error_features})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +141,14 @@ class FeaturesTask:
         layer: name of the layer; None is the last map.
         dtype: `float32` or `float16`.
         normalize: scale each vector to unit length.
+        error_features: see `ClassifyTask`.
     """
 
     pooling: str | None = "avg"
     layer: str | None = None
     dtype: str = "float32"
     normalize: bool = False
+    error_features: str = "nan"
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
@@ -176,4 +186,4 @@ class FeaturesTask:
         return features_batch(schema, batch.refs, batch.errors, values[0])
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self)
+        return settings_as_dict(self, ("error_features",))

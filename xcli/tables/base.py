@@ -17,6 +17,7 @@ from xcli.core.records import STATUS_COLUMNS
 from xcli.core.shortage import raise_shortage
 from xcli.core.text import one_line
 from xcli.tables.provenance import META_SUFFIX, read_meta
+from xcli.tables.rows import ErrorFeatures, fill_error_features
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class TableWriter(ABC):
     companion: ByteStream | None = None  # the stream of the second file, for formats that have one
     escape_formulas: bool = False  # in CSV, put an apostrophe before texts that spreadsheets take for formulas
 
+    @property
+    def error_features(self) -> ErrorFeatures:
+        """What error rows of features hold in this format."""
+        return "nan"
+
     @abstractmethod
     def __post_init__(self) -> None:
         """Checks that the format can hold the schema, and writes what precedes the rows."""
@@ -70,7 +76,8 @@ class TableWriter(ABC):
         if not batch.schema.equals(self.schema):
             raise ValueError(f"a batch of the schema\n{batch.schema}\nin a table of the schema\n{self.schema}")
         if batch.num_rows:
-            self._write(batch)
+            has_features = feature_shape(self.schema) is not None
+            self._write(fill_error_features(batch, self.error_features) if has_features else batch)
 
     @abstractmethod
     def _write(self, batch: pa.RecordBatch) -> None: ...

@@ -14,13 +14,15 @@ from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
 from xcli.tables.base import Format, TableReader, TableWriter, sliced, slices
 from xcli.tables.column_text import plain, to_text
-from xcli.tables.rows import features_array
+from xcli.tables.rows import features_array, flat_features
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, PREDICTION_COLUMNS, feature_shape, name_collision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
+
+    from xcli.tables.rows import ErrorFeatures
 
 _FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
@@ -30,6 +32,10 @@ _MAX_LINE = 1 << 24
 
 class CsvWriter(TableWriter):
     """Writes CSV. `escape_formulas` is irreversible."""
+
+    @property
+    def error_features(self) -> ErrorFeatures:
+        return "empty"
 
     def __post_init__(self) -> None:
         import pyarrow as pa
@@ -104,7 +110,7 @@ def _feature_fields(column: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     width = column.type.list_size
-    values = pc.fill_null(to_text(column.flatten()), "").cast(pa.string())
+    values = pc.fill_null(to_text(flat_features(column)), "").cast(pa.string())
     offsets = pa.array(np.arange(0, len(values) + 1, width, dtype=np.int32))
     return pc.binary_join(pa.ListArray.from_arrays(offsets, values), ",").cast(pa.large_string())
 

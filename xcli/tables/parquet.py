@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from xcli.storage.checksums import Checksum
     from xcli.storage.streams import ByteStream
+    from xcli.tables.rows import ErrorFeatures
 
 _BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
 
@@ -67,6 +69,11 @@ class ParquetWriter(TableWriter):
             use_dictionary=[name for name in schema.names if _repeats(schema.field(name))] or False,
             write_statistics=[name for i, name in enumerate(schema.names) if not (features and i == FIRST_RESULT)],
         )
+
+    @property
+    def error_features(self) -> ErrorFeatures:
+        options = json.loads(self.metadata.get(METADATA_KEY, "{}")).get("options", {})
+        return "null" if options.get("error_features") == "null" else "nan"
 
     def _write(self, batch: pa.RecordBatch) -> None:
         while self._rows + batch.num_rows >= self._group_rows:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from xcli.core.errors import ImageError, SourceError, UsageError
-from xcli.core.records import ERROR_STATUS, OK_STATUS, ImageRef
+from xcli.core.records import ERROR_STATUS, OK_STATUS, STATUS, ImageRef
 from xcli.core.text import one_line
 from xcli.tables.column_text import plain
 from xcli.tables.schema import FIRST_RESULT, feature_shape, has_wnids, prediction_count
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Errors = Sequence[ImageError | None]
+
+ErrorFeatures = Literal["nan", "null", "empty"]
+"""What error rows hold in a column of features."""
 
 
 def classify_batch(
@@ -77,8 +80,7 @@ def features_batch(
 ) -> pa.RecordBatch:
     """Returns one row per reference, with its features [b, *shape], which must not change later; see `classify_batch`.
 
-    In an error row every element is null, but never the list itself: Arrow before release 26 cannot read a null
-    `fixed_size_list` back from Parquet.
+    In an error row every element is null; what a file has there is up to its writer (`fill_error_features`).
     """
     import numpy as np
 
@@ -95,14 +97,25 @@ def features_batch(
 
 
 def features_array(
-    data_type: pa.DataType, flat: NDArray[np.floating[Any]], mask: NDArray[np.bool_] | None = None
+    data_type: pa.DataType,
+    flat: NDArray[np.floating[Any]],
+    mask: NDArray[np.bool_] | None = None,
+    null_rows: NDArray[np.bool_] | None = None,
 ) -> pa.Array:
-    """Returns a column of features: `flat` has [b * n] values in C order, `mask` (bool[b * n]) says which are null."""
+    """Returns a column of features.
+
+    Args:
+        data_type: of the column.
+        flat: [b * n] values in C order.
+        mask: bool[b * n], which of them are null.
+        null_rows: bool[b], in which rows the list itself is null.
+    """
     import pyarrow as pa
 
     is_tensor = isinstance(data_type, pa.BaseExtensionType)
     storage = data_type.storage_type if is_tensor else data_type
-    array = pa.FixedSizeListArray.from_arrays(pa.array(flat, mask=mask), type=storage)
+    rows = None if null_rows is None else pa.array(null_rows)
+    array = pa.FixedSizeListArray.from_arrays(pa.array(flat, mask=mask), type=storage, mask=rows)
     return pa.ExtensionArray.from_storage(data_type, array) if is_tensor else array
 
 
@@ -111,6 +124,31 @@ def flat_features(column: pa.Array) -> pa.Array:
     column = plain(column)
     width = column.type.list_size
     return column.values.slice(column.offset * width, len(column) * width)
+
+
+def fill_error_features(batch: pa.RecordBatch, how: ErrorFeatures) -> pa.RecordBatch:
+    """Returns a batch of features in whose error rows the elements are NaN or empty (null), or the list is null.
+
+    An error row that holds numbers is damaged, and stays as it is.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    column = batch.column(FIRST_RESULT)
+    failed = pc.equal(batch.column(STATUS), ERROR_STATUS).fill_null(False).to_numpy(zero_copy_only=False)
+    absent = column.is_null().to_numpy(zero_copy_only=False)
+    if not (failed.any() or absent.any()):
+        return batch
+    flat = flat_features(column)
+    width = len(flat) // len(failed)
+    missing = flat.is_null().to_numpy(zero_copy_only=False) | np.repeat(absent, width)
+    values = flat.to_numpy(zero_copy_only=False).copy()
+    failed &= (missing | np.isnan(values)).reshape(-1, width).all(1)
+    of_failed = np.repeat(failed, width)
+    values[of_failed] = np.nan
+    missing[of_failed] = how == "empty"
+    filled = features_array(column.type, values, missing if missing.any() else None, failed if how == "null" else None)
+    return batch.set_column(FIRST_RESULT, batch.schema.field(FIRST_RESULT), filled)
 
 
 def _best(scores: NDArray[np.float32], top: int) -> NDArray[np.int32]:

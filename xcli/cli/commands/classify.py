@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xcli.cli.help import COUNT, OUTPUT, Command, choice, flag, number, path
-from xcli.cli.options import model_spec
+from xcli.cli.options import error_features, model_spec
 from xcli.cli.table_run import run_table, table_arguments
 from xcli.inference.tasks import ClassifyTask
 from xcli.models.labels import LABEL_TYPES
@@ -22,6 +22,7 @@ from xcli.tables.formats import CLASSIFY_FORMATS
     number("--min-score", OUTPUT, "P", float, "Leave predictions with a lower score than P empty; the row stays."),
     choice("--label-type", OUTPUT, LABEL_TYPES, "Labels as names, as WordNet ids, or both.", of=ClassifyTask),
     path("--features-out", OUTPUT, "FILE", "Also write the embeddings of the same pass to FILE, as features does."),
+    error_features(ClassifyTask),
     flag("--raw-scores", OUTPUT, "Keep the model's output as it is, instead of turning it into probabilities."),
     classes=True,
 )
@@ -42,6 +43,6 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
     task = partial(
         ClassifyTask,
         with_features=values["features_out"] is not None,
-        **{name: values[name] for name in ("top", "min_score", "label_type", "raw_scores")},
+        **{name: values[name] for name in ("top", "min_score", "label_type", "raw_scores", "error_features")},
     )
     return run_table(ctx, values, model_spec(ctx, values, include_top=True), task, CLASSIFY_FORMATS)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from xcli.cli.help import OUTPUT, Command, choice, flag, fold, option
-from xcli.cli.options import model_spec
+from xcli.cli.options import error_features, model_spec
 from xcli.cli.table_run import run_table, table_arguments
 from xcli.inference.tasks import FEATURE_TYPES, FeaturesTask
 from xcli.models.hdf5_weights import TOP
@@ -27,6 +27,7 @@ from xcli.tables.formats import FEATURES_FORMATS
     option("--layer", OUTPUT, "Take the output of this layer; info --layers lists the names.", metavar="NAME"),
     choice("--dtype", OUTPUT, FEATURE_TYPES, "Type of the numbers.", of=FeaturesTask),
     flag("--normalize", OUTPUT, "Scale each vector to unit length."),
+    error_features(FeaturesTask),
     classes=False,
 )
 @click.pass_context
