@@ -157,6 +157,18 @@ def test_no_images(invoke: Invoke, tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_bytes().startswith(b"path,status,error,label_1,")
 
 
+def test_nothing_but_what_is_skipped(invoke: Invoke, tmp_path: Path) -> None:
+    for name in ("notes.txt", ".hidden.jpg", "@eaDir/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    result = invoke("classify", tmp_path, *RANDOM)
+    assert result.code == 0, result
+    assert "no images found (skipped: 1 hidden, 1 not an image, 1 system folder); images are files that" in result.err
+    assert ".jpeg, .jpg, .png" in result.err
+    assert "--include PATTERN takes others" in result.err
+    assert "--include-system" in result.err
+
+
 def test_quiet_says_nothing(invoke: Invoke, photos: Path) -> None:
     for args in (["-q", "classify"], ["classify", "-q"]):
         result = invoke(*args, photos, *RANDOM, "--limit", "1")

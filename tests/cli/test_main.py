@@ -121,6 +121,40 @@ def test_errors_are_one_line_with_their_exit_code(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["classify", "--pooling", "avg", "."], "No such option '--pooling': it belongs to features, info."),
+        (["features", ".", "--labels=x"], "No such option '--labels': it belongs to classify, evaluate, info."),
+        (["evaluate", ".", "-0"], "No such option '-0': it belongs to classify, features, info, merge, verify."),
+        (["classify", "--offlin", "."], "Did you mean '--offline'?"),
+        (["help", "clasify"], "No such command 'clasify'. Did you mean 'classify'?"),
+        (["a b.jpg", "-o", "x.csv"], "did you mean xception classify 'a b.jpg' -o x.csv?"),
+        (
+            ["classify", "--classes", "7", "."],
+            "received classes=7: leave --classes out, or give a network with so many",
+        ),
+        (["info", "--weights", "none", "--classes", "3", "--labels", "two"], "or --weights none --classes 2)"),
+        (["classify", "--weights", "none", "--classes", "1", "--labels", "two", "."], "is the first line a heading"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_meant_is_said(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.jpg").touch()
+    (tmp_path / "two").write_text("cat\ndog\n")
+    result = invoke(*args)
+    assert result.code in (2, 3), result
+    assert message in result.err, result
+
+
+@pytest.mark.parametrize("name", [[], ["classify"], ["merge"]])
+def test_help_is_a_command_too(invoke: Invoke, name: list[str]) -> None:
+    assert invoke("help", *name) == invoke(*name, "--help")
+
+
 def test_no_weights_and_no_network_names_the_ways_out(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,46 @@ def test_the_cause_is_named_in_lists_and_manifests(
     assert all(CAUSES[path] in text for text in said)
 
 
+def test_another_separator(here: Path, said: list[str]) -> None:
+    from_list(b"photos/a.jpg\0photos/b c.jpg\0")
+    list(list_images(SourceOptions(("-",), null=True), stdin=io.BytesIO(b"photos/a.jpg\nphotos/b c.jpg\n")))
+    assert ["add -0" in said[0], "leave -0 out" in said[1], len(said)] == [True, True, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("list.txt", b"photos/a.jpg\nphotos/b c.jpg\n", "'list.txt' lists images, and is none itself: - < list.txt"),
+        ("list", b"photos/a, b.JPG\r\n", "- < list takes them"),
+        ("list.lst", b"photos/a.jpg\0photos/b c.jpg\0", "- -0 < list.lst takes them"),
+        ("t.csv", b"path,label\nphotos/a.jpg,x\n", "'t.csv' is a table, not an image: --manifest t.csv"),
+        ("t.tsv", b'id\tfile\n7\t"photos/a.jpg"\n', "--manifest t.tsv"),
+        ("t.parquet", b"PAR1\x15\0", "--manifest t.parquet"),
+        ("notes.txt", b"photos of cats\n", None),
+        ("empty.csv", b"", None),
+        ("a.jpg", b"photos/a.jpg\n", None),
+    ],
+)
+def test_a_list_or_table_that_is_named_as_a_source(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, hint: str | None
+) -> None:
+    (here / name).write_bytes(content)
+    said: list[str] = []
+    monkeypatch.setattr("xcli.sources.listing.log.warning", lambda text, *values: said.append(text % values))
+    (ref,) = list_images(SourceOptions((name,)))
+    assert (ref.path, ref.error) == (name, None)
+    assert [hint is not None and hint in text for text in said] == [True] * (hint is not None)
+
+
+def test_a_source_without_images_among_others_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "empty").mkdir()
+    said: list[str] = []
+    monkeypatch.setattr("xcli.sources.listing.log.warning", lambda text, *values: said.append(text % values))
+    assert len(list(list_images(SourceOptions(("photos", "empty"))))) == 3
+    list(list_images(SourceOptions(("empty",))))
+    assert said == ["'empty' holds no images"]
+
+
 def test_windows_1252_and_file_urls(here: Path, said: list[str]) -> None:
     from_list("photos/café.jpg".encode("cp1252"))
     from_list(b"file://" + bytes(here) + b"/photos/b%20c.jpg\nFILE://localhost" + bytes(here) + b"/photos/a.jpg\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
@@ -43,6 +45,19 @@ class _Commands(Mapping[str, click.Command]):
 
 class Group(click.Group):
     """A group that lists and completes the names of its commands without importing them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments; `help COMMAND` is `COMMAND --help`."""
+        return super().parse_args(ctx, [*args[1:2], "--help"] if args[:1] == ["help"] else args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; where there is a file instead of it, a command is named that takes one."""
+        if not ctx.resilient_parsing and args[0] not in self.commands and os.path.lexists(args[0]):
+            again = shlex.join([PROGRAM, "classify", *args])
+            raise click.UsageError(f"The command is missing before {args[0]!r}: did you mean {again}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, ImageBatch, RunCounts
 from xcli.core.text import one_line
+from xcli.images.formats import IMAGE_EXTENSIONS
 from xcli.images.warnings import HINTS
+from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE
 from xcli.sources.selection import OTHER_SHARD
+from xcli.sources.system_folders import SYSTEM_FOLDER
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def summary(report: RunCounts, seconds: float) -> str:
     skipped = {reason: count for reason, count in report.skipped.items() if reason != OTHER_SHARD}
     others = report.skipped.get(OTHER_SHARD, 0)
     if not report.listed and not others:
-        return "no images found" + (f" (skipped: {_reasons(skipped)})" if skipped else "")
+        return "no images found" + (f" (skipped: {_reasons(skipped)}); {_taken(skipped)}" if skipped else "")
     parts = [f"{report.ok:,} ok"]
     if report.failed:
         parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")
@@ -53,6 +56,16 @@ def summary(report: RunCounts, seconds: float) -> str:
         images = f"this shard: {report.listed:,} of {report.listed + others:,} images"
     rate = (report.listed - report.resumed) / max(seconds, 1e-9)
     return f"{images}: {', '.join(parts)} in {seconds:.1f} s, {rate:.1f} images/s"
+
+
+def _taken(skipped: Mapping[str, int]) -> str:
+    """Says what would be taken of a source of which everything was skipped."""
+    ways = ["images are files that end in " + ", ".join(sorted(name.decode() for name in IMAGE_EXTENSIONS))]
+    if NOT_IMAGE in skipped or NO_EXTENSION in skipped:
+        ways.append("--include PATTERN takes others, and --archives takes those in archives")
+    if SYSTEM_FOLDER in skipped:
+        ways.append("--include-system takes folders of a system")
+    return "; ".join(ways)
 
 
 def log_summary(report: RunCounts, seconds: float) -> None:

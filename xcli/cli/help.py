@@ -59,7 +59,19 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help groups its options under headings."""
+    """A command whose help groups its options under headings, and which knows the options of the other commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments; an option of other commands is refused with their names."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            group, name = ctx.find_root().command, error.option_name
+            others = group.commands.items() if isinstance(group, click.Group) else ()
+            owners = [one for one, command in others if any(name in option.opts for option in command.params)]
+            if not owners:
+                raise
+            raise click.UsageError(f"No such option {name!r}: it belongs to {', '.join(owners)}.", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, records in option_records(ctx).items():

@@ -249,14 +249,14 @@ def _read_top(source: _Source, names: tuple[str, ...] | None, classes: int | Non
     if names is None or source.node(names[0]) is None:
         raise WeightsError(
             f"{source.path} has no classifier on top ('{TOP}'), so it can give features but not classes; "
-            "use `xception features`, or give a weights file with the top"
+            "use `xception features` (or info --no-include-top), or give a weights file with the top"
         )
     kernel, bias = names
     shape = source.dataset(kernel).shape
     if len(shape) != 2 or shape[0] != FEATURE_WIDTH or not 1 <= shape[1] <= MAX_CLASSES:
         raise source.fail(f"{kernel!r} has shape {shape}, expected ({FEATURE_WIDTH}, classes)")
     if classes is not None and shape[1] != classes:
-        raise WeightsError(f"{source.path} has {shape[1]} classes, but {classes} were asked for")
+        raise WeightsError(f"{source.path} has {shape[1]} classes, but {classes} were asked for; leave --classes out")
     return {KERNEL: source.array(kernel, shape), BIAS: source.array(bias, shape[1:])}
 
 

@@ -130,7 +130,12 @@ def fit_labels(labels: Labels | None, classes: int) -> Labels:
     if labels is None:
         return default_labels(classes)
     if len(labels.names) != classes:
-        raise LabelsError(f"{labels.source} has {len(labels.names)} labels, but the model has {classes} classes")
+        count = len(labels.names)
+        ways = f"--model, --weights FILE, or --weights none --classes {count}"
+        advice = f"give the names of these {classes} classes, or a model of {count} classes ({ways})"
+        if count == classes + 1:
+            advice = "is the first line a heading, or a class like 'background'? Remove it"
+        raise LabelsError(f"{labels.source} has {count} labels, but the model has {classes} classes; {advice}")
     return labels
 
 

@@ -87,7 +87,7 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
     labels = _labels_for(labels, units, name) if units else None
     if spec.classes is not None and (labels is None or len(labels.names) != spec.classes):
         have = f"{len(labels.names)} classes" if labels else "no classifier"
-        raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for")
+        raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for; leave that out")
     input_range = spec.input_range or recipe.get("input_range") or ("raw" if network.rescales else "xception")
     notes = []
     if not recipe:

@@ -65,4 +65,7 @@ class ModelSpec:
         if not self.include_top:
             raise UsageError(f"classes goes only with the top; received classes={self.classes} without it")
         if self.weights == "imagenet" and self.classes != IMAGENET_CLASSES:
-            raise UsageError(f"the ImageNet weights have {IMAGENET_CLASSES} classes; received classes={self.classes}")
+            raise UsageError(
+                f"the ImageNet weights have {IMAGENET_CLASSES} classes; received classes={self.classes}: leave "
+                "--classes out, or give a network with so many (--model, --weights FILE); finetune makes one"
+            )

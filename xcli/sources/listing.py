@@ -22,6 +22,7 @@ from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.archives.members import WholeArchive, is_archive_name
 from xcli.sources.buckets import begin_url_source, list_url
 from xcli.sources.directories import directory_images, glob_images, look_at
+from xcli.sources.list_files import how_to_list
 from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
 from xcli.sources.missing_paths import PathCheck, not_found
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from xcli.core.records import ImageRef
+
+log = logging.getLogger("xcli")
 
 _MAX_ENTRY = 1 << 16  # longer than any path; keeps a list without separators from filling the memory
 
@@ -117,7 +120,7 @@ def list_images(
     selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
     if options.manifest is None:
         if not options.sources:
-            logging.getLogger("xcli").warning("no SOURCE given: taking the current directory")
+            log.warning("no SOURCE given: taking the current directory")
         return Listing(_Sources(options, selection, stream).refs(), options, skipped=skipped)
     manifest = open_manifest(
         options.manifest,
@@ -191,8 +194,8 @@ class _Sources:
         if is_url(source):
             return begin_url_source(self._selection, source, missing_ok=missing_ok)
         if not has_magic(source) or os.path.lexists(source):
-            if source != LIST_ON_STDIN and not missing_ok:
-                self._require(source)
+            if source != LIST_ON_STDIN:
+                self._look_at(source)
             return None
         walk = glob_images(self._selection, source)
         try:
@@ -200,9 +203,13 @@ class _Sources:
         except StopIteration:
             raise SourceNotFoundError("as a pattern it matches nothing") from None
 
-    def _require(self, source: str) -> None:
+    def _look_at(self, source: str) -> None:
         path = os.fsencode(source)
-        problem = look_at(path)[1]
+        is_directory, problem = look_at(path)
+        if problem is None and not is_directory and (hint := how_to_list(path)) is not None:
+            log.warning("%s", hint)
+        if self._options.missing_ok:
+            return
         if problem is not None and (member := _find_member(self._selection, path)) is not None:
             problem = member.error
         if problem is not None and problem.reason == "missing":
@@ -219,7 +226,12 @@ class _Sources:
             else:
                 path = os.fsencode(source)
                 is_directory, problem = look_at(path)
-                yield from self._expand(path, problem, is_directory=is_directory)
+                yielded = False
+                for ref in self._expand(path, problem, is_directory=is_directory):
+                    yielded = True
+                    yield ref
+                if not yielded and len(self._options.sources) > 1:
+                    log.warning("'%s' holds no images", escape_path(source))
 
     def _expand(self, path: bytes, problem: ImageError | None, *, is_directory: bool) -> Iterator[ImageRef]:
         if is_directory:

@@ -175,6 +175,8 @@ _WINDOWS = (
 )
 
 _CHANGES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
+    ("they end in NUL, as `find -print0` writes them: add -0", lambda path: path.partition(b"\0")[0]),
+    ("they end in a newline, not in NUL: leave -0 out", lambda path: path.partition(b"\n")[0]),
     ("they end in a carriage return, as lines on Windows do: remove it (tr -d '\\r')", lambda path: path.rstrip(b"\r")),
     ("they have blanks around them: remove these (sed 's/^ *//; s/ *$//')", lambda path: path.strip(b" \t\r\n")),
     ("they are in quotes: remove these (tr -d '\"')", lambda path: _unquoted(path.strip())),
