@@ -192,6 +192,7 @@ class Disk:
             elif source is other and version(other, target) >= given and version(source, name) < taken:
                 chosen[id(source), name] = max(taken, chosen.get((id(source), name), 0))
         tree: Tree = {}
+        paths: dict[int, list[str]] = {}
 
         def walk(folder: Node, prefix: str, depth: int = 0) -> None:
             for name, versions in folder.names.items():
@@ -207,8 +208,12 @@ class Disk:
                 else:
                     mtime = {"mtime": node.mtime} if node.mtime else {}
                     tree[path] = Entry(FILE, node.data(left.get(id(node), rest)), **mtime)
+                    paths.setdefault(id(node), []).append(path)
 
         walk(self.root, "")
+        for inode, names in paths.items():
+            if len(names) > 1:
+                tree |= {path: tree[path]._replace(inode=inode) for path in names}
         return tree
 
     def states(self, seed: int) -> Iterator[tuple[str, Tree]]:

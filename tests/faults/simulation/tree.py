@@ -20,11 +20,17 @@ _OF_ONE_RUN = ("started", "finished", "seconds", "profile", "command_line", "sha
 
 
 class Entry(NamedTuple):
-    """A file with its content, a link with its target, or a directory."""
+    """A file with its content, a link with its target, or a directory.
+
+    Attributes:
+        kind, data, mtime: what it is, what it holds, and when it was written, in nanoseconds.
+        inode: the same number for all names of one file; 0 if it has one name.
+    """
 
     kind: str
     data: bytes = b""
     mtime: int = MTIME
+    inode: int = 0
 
 
 Tree = dict[str, Entry]
@@ -45,8 +51,10 @@ def read_tree(root: str) -> Tree:
                 tree[path] = Entry(DIRECTORY)
                 pending.append(path)
             else:
+                found = entry.stat()
                 with open(entry.path, "rb") as file:
-                    tree[path] = Entry(FILE, file.read(), entry.stat().st_mtime_ns)
+                    content = file.read()
+                tree[path] = Entry(FILE, content, found.st_mtime_ns, found.st_ino if found.st_nlink > 1 else 0)
     return tree
 
 
@@ -54,13 +62,18 @@ def write_tree(root: str, tree: Tree) -> None:
     """Makes a directory hold this and nothing else."""
     shutil.rmtree(root, ignore_errors=True)
     os.mkdir(root)
+    named: dict[int, str] = {}
     for path in sorted(tree):
         entry, name = tree[path], os.path.join(root, path)
         if entry.kind == DIRECTORY:
             os.mkdir(name)
         elif entry.kind == LINK:
             os.symlink(entry.data.decode(), name)
+        elif entry.inode in named:
+            os.link(named[entry.inode], name)
         else:
+            if entry.inode:
+                named[entry.inode] = name
             with open(name, "wb") as file:
                 file.write(entry.data)
             os.utime(name, ns=(entry.mtime, entry.mtime))
