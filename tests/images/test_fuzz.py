@@ -23,7 +23,7 @@ from tests.imagefiles import encode, gradient, png, texture
 from tests.mutations import KINDS, LIMIT, Edit, corpus, mutate
 from xcli.core.errors import ImageError
 from xcli.images import rgb as colours
-from xcli.images.decoders import load_decoders
+from xcli.images.decoders import load_decoders, open_image
 from xcli.images.jpeg import MAX_SCANS
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image
 from xcli.inference.decoder_pool import DecoderPool
@@ -109,7 +109,7 @@ _CHILD = """
 import sys
 from xcli.core.errors import ImageError
 from xcli.storage.local import LocalFile
-from xcli.images.decoders import load_decoders
+from xcli.images.decoders import load_decoders, open_image
 from xcli.images.preprocessing import Preprocessing, load_image
 load_decoders()
 def peak():
@@ -208,6 +208,17 @@ def test_a_jpeg_of_endless_scans_is_refused_at_once() -> None:
     assert time.process_time() - started < 0.5
     few = data[:begin] + data[begin:end] * 300 + data[end:]
     assert decode_image(few, Preprocessing()).shape == (299, 299, 3)
+
+
+def test_scans_of_many_pixels_are_counted_with_their_pixels() -> None:
+    """The header says 13,000 times 13,000 pixels: seventeen such files would occupy all decoders for hours."""
+    data = encode(texture(64, 48), "JPEG", progressive=True)
+    begin, end = scans(data)[-1]
+    size = data.index(b"\xff\xc2") + 5
+    large = data[:size] + struct.pack(">HH", 13_000, 13_000) + data[size + 4 : begin]
+    open_image(large + data[begin:end] * 20 + data[end:]).close()
+    with pytest.raises(ImageError, match=r"^corrupt: it has more than 32 scans of 169,000,000 pixels$"):
+        open_image(large + data[begin:end] * 499 + data[end:])
 
 
 def test_what_only_looks_like_scans_does_not_count() -> None:

@@ -112,7 +112,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
             return open_image(rest, max_pixels)
         raise explain_decode_error(error, data, kind) from error
     if isinstance(image.fp, JpegStream):
-        check_jpeg(data, one_scan=image.fp.has_one_scan(image))
+        check_jpeg(data, image.width * image.height, one_scan=image.fp.has_one_scan(image))
     width, height = image.size
     if width * height > max_pixels:
         image.close()

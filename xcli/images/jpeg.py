@@ -14,27 +14,33 @@ if TYPE_CHECKING:
 MAX_SCANS = 500
 """Of one JPEG. Photographs have about ten; a scan takes a few bytes in the file, and a pass over the whole image."""
 
+_ALWAYS_ALLOWED = 32
+_PIXELS_OF_ALL_SCANS = 3_000_000_000
+"""For more scans than are always allowed: what a processor decodes in ten seconds or so."""
+
 _ZERO_TAIL = bytes(64)
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset((0x01, 0xD8))
 
 
-def check_jpeg(data: bytes, *, one_scan: bool) -> None:
+def check_jpeg(data: bytes, pixels: int, *, one_scan: bool) -> None:
     """Checks the markers of a JPEG for two faults that libjpeg does not report.
 
     Args:
         data: the file.
+        pixels: width times height of the image.
         one_scan: whether its first scan has all components, so that libjpeg refuses others behind it.
 
     Raises:
-        ImageError: `corrupt` for more than `MAX_SCANS` scans, with which a small file can occupy a processor for
-            hours; `truncated` where the rest of the file is zeros, as a crash or an interrupted download can leave it:
-            they would decode as grey.
+        ImageError: `corrupt` for so many scans, at most `MAX_SCANS`, that a small file could occupy a processor for
+            minutes; `truncated` where the rest of the file is zeros, as a crash or an interrupted download can leave
+            it: they would decode as grey.
     """
     zeros = data.endswith(_ZERO_TAIL)
+    most = min(max(_ALWAYS_ALLOWED, _PIXELS_OF_ALL_SCANS // max(1, pixels)), MAX_SCANS)
     # A rough count comes first: it costs next to nothing, and is nearly always enough.
-    if not zeros and (one_scan or data.count(b"\xff\xda") <= MAX_SCANS):
+    if not zeros and (one_scan or data.count(b"\xff\xda") <= most):
         return
     scans, at = 0, 2
     while found := _MARKER.search(data, at):
@@ -42,8 +48,8 @@ def check_jpeg(data: bytes, *, one_scan: bool) -> None:
         if marker == _END:
             return
         scans += marker == _SCAN
-        if scans > MAX_SCANS:
-            raise ImageError("corrupt", f"it has more than {MAX_SCANS} scans")
+        if scans > most:
+            raise ImageError("corrupt", f"it has more than {most} scans of {pixels:,} pixels")
         if marker not in _WITHOUT_LENGTH:
             at += max(2, int.from_bytes(data[at : at + 2]))
     if zeros and scans:
