@@ -294,6 +294,14 @@ def test_a_guarded_file_says_so(recorder: Recorder, tmp_path: Path, monkeypatch:
         open_table(str(recorder.target))
 
 
+def test_a_table_with_a_mark_is_another_output(recorder: Recorder, tmp_path: Path) -> None:
+    recorder(csv_bom=True)
+    assert recorder.target.read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    recorder(csv_bom=True)
+    with pytest.raises(OutputError, match="other settings"):
+        recorder()
+
+
 @pytest.mark.parametrize(
     ("format", "target", "options", "message"),
     [
@@ -305,6 +313,7 @@ def test_a_guarded_file_says_so(recorder: Recorder, tmp_path: Path, monkeypatch:
         ("csv", "a.csv", {"features_out": "./a.csv"}, "would be both tables"),
         ("parquet", "a.parquet", {"csv_safe": True}, "--csv-safe is for CSV"),
         ("parquet", "a/", {"csv_safe": True}, "--csv-safe is for CSV"),
+        ("parquet", "a/", {"csv_bom": True}, "--csv-bom is for CSV"),
     ],
 )
 def test_options_that_would_do_nothing(format: str, target: str | None, options: dict[str, Any], message: str) -> None:

@@ -215,6 +215,7 @@ def output_arguments(formats: tuple[str, ...]) -> Decorator:
         choice("--format", OUTPUT, formats, _FORMAT),
         flag("--overwrite", OUTPUT, "Replace FILE or DIR if it exists."),
         flag("--csv-safe", OUTPUT, _CSV_SAFE),
+        flag("--csv-bom", OUTPUT, "Begin CSV with a byte-order mark, so that Excel opens it as UTF-8."),
         path("--errors-out", OUTPUT, "FILE", _ERRORS_OUT),
         number("--max-errors", OUTPUT, "N", click.IntRange(0), _MAX_ERRORS),
         flag("--restart", OUTPUT, _RESTART),

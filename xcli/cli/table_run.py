@@ -134,8 +134,8 @@ def _parse_request(
 ) -> TableRequest:
     format, target = values["format"], parse_target(values["output"])
     save = fold(SaveOptions, values)
-    if save.csv_safe and _is_on_terminal(values):
-        raise UsageError("--csv-safe is for CSV; give --format csv, or -o FILE")
+    for name in save.csv_style() if _is_on_terminal(values) else ():
+        raise UsageError(f"--{name.replace('_', '-')} is for CSV; give --format csv, or -o FILE")
     format = format or target.format(formats, "csv")
     if values["error_features"] == "null":
         second = save.features_file()

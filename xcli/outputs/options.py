@@ -53,6 +53,7 @@ class SaveOptions:
         errors_out: a file for the paths of the error rows, each followed by NUL.
         features_out: a second file for the last column, the features; the first file gets the other columns.
         csv_safe: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
+        csv_bom: begin CSV with a byte-order mark.
     """
 
     part_rows: int = DEFAULT_PART_ROWS
@@ -63,6 +64,11 @@ class SaveOptions:
     errors_out: str | None = None
     features_out: str | None = None
     csv_safe: bool = False
+    csv_bom: bool = False
+
+    def csv_style(self) -> dict[str, bool]:
+        """Returns the options that change CSV, by name, those that are given."""
+        return {name: True for name in ("csv_safe", "csv_bom") if getattr(self, name)}
 
     def features_file(self) -> File | None:
         """Returns the second file.
@@ -141,5 +147,6 @@ def check_options(output: Output, options: SaveOptions) -> None:
         if second.real_name == target.real_name:
             raise UsageError(f"{target.name!r} would be both tables; give --features-out another name")
         formats.append(second.format(FEATURES_FORMATS, "parquet"))
-    if options.csv_safe and not set(CSV_SAFE_FORMATS).intersection(formats):
-        raise UsageError(f"--csv-safe is for CSV, and the table is {output.format}")
+    for option in (f"--{name.replace('_', '-')}" for name in options.csv_style()):
+        if not set(CSV_SAFE_FORMATS).intersection(formats):
+            raise UsageError(f"{option} is for CSV, and the table is {output.format}")

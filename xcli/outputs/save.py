@@ -136,9 +136,8 @@ class _Saver:
             if show is not None:
                 opened = show(schema)
             else:
-                name, csv_safe = output.target.name, self.options.csv_safe
-                metadata = self._metadata()
-                opened = create_table(output.format, name, schema, metadata, output.overwrite, escape_formulas=csv_safe)
+                name, style = output.target.name, self._csv_style(output.format)
+                opened = create_table(output.format, name, schema, self._metadata(), output.overwrite, **style)
             with opened as sink:
                 for batch, rows in self.run.batches():
                     sink.write(rows)
@@ -204,7 +203,7 @@ class _Saver:
 
     def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
         options, second = self.options, self.second
-        more: dict[str, Any] = {"csv_safe": True} if options.csv_safe else {}
+        more: dict[str, Any] = dict(options.csv_style())
         if second is not None:
             more["features_out"] = second.real_name
         provenance = self.run.provenance(self.output.command)
@@ -272,8 +271,8 @@ class _Saver:
                     pa.schema([schema.field(name) for name in table.columns]),
                     self._metadata(),
                     self._may_replace(table, meta["fingerprint"]),
-                    escape_formulas=self._escapes_formulas(table.format),
                     exclusive=True,
+                    **self._csv_style(table.format),
                 )
                 stack.callback(sink.discard)
                 sinks.append(sink)
@@ -284,8 +283,7 @@ class _Saver:
                     sink.write(batch.select(table.columns))
             self.run.report.check(rows)
             for table, sink in zip(tables, sinks, strict=True):
-                csv_safe = {"csv_safe": True} if self._escapes_formulas(table.format) else {}
-                sink.record(meta | csv_safe)
+                sink.record(meta | (self.options.csv_style() if table.format in CSV_SAFE_FORMATS else {}))
             TableOutput.close(sinks)
             stack.pop_all()
 
@@ -306,8 +304,9 @@ class _Saver:
         """Returns whether the file may be replaced: with --overwrite, or if this run was killed when it appeared."""
         return self.output.overwrite or table.file.holds(fingerprint)
 
-    def _escapes_formulas(self, format: str) -> bool:
-        return self.options.csv_safe and format in CSV_SAFE_FORMATS
+    def _csv_style(self, format: str) -> dict[str, bool]:
+        is_csv, options = format in CSV_SAFE_FORMATS, self.options
+        return {"escape_formulas": is_csv and options.csv_safe, "byte_order_mark": is_csv and options.csv_bom}
 
 
 def say_finished(target: KeptTarget, options: SaveOptions) -> None:

@@ -61,6 +61,7 @@ class TableWriter(ABC):
     _: KW_ONLY
     companion: ByteStream | None = None  # the stream of the second file, for formats that have one
     escape_formulas: bool = False  # in CSV, put an apostrophe before texts that spreadsheets take for formulas
+    byte_order_mark: bool = False  # begin CSV with the mark by which Excel knows UTF-8
 
     @property
     def error_features(self) -> ErrorFeatures:
@@ -133,11 +134,13 @@ class TableReader(ABC):
         except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
             raise_shortage(error)
             reason = one_line(str(error))[:500]
+            if "invalid UTF8" in reason or isinstance(error, UnicodeDecodeError):
+                reason = "it is not UTF-8; if a spreadsheet saved it, save it as 'CSV UTF-8'"
             raise CheckError(f"{one_line(self.name)} cannot be read as {self.format}: {reason}") from error
 
     @classmethod
     def recognizes(cls, head: bytes, name: str) -> bool:
-        """Returns whether a file of this name, whose first 8 bytes are `head`, is of this format."""
+        """Returns whether a file of this name, whose first 16 bytes are `head`, is of this format."""
         return head.startswith(cls.magic)
 
     @classmethod  # noqa: B027 - most formats have a header that tells all columns

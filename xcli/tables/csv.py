@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
@@ -51,6 +53,8 @@ class CsvWriter(TableWriter):
                 raise name_collision(name)
             names[FIRST_RESULT : FIRST_RESULT + 1] = wide
         header = self._escaped(pa.array(names, pa.large_string()))
+        if self.byte_order_mark:
+            self.stream.write(BOM_UTF8)
         self.stream.write((",".join(csv_fields(header).to_pylist()) + "\n").encode())
 
     def _write(self, batch: pa.RecordBatch) -> None:
@@ -128,23 +132,50 @@ def _lines(columns: list[pa.Array]) -> memoryview:
     return memoryview(data)[ends[lines.offset] : ends[lines.offset + len(lines)]]
 
 
+_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\"?path\"?([,;\t])")
+_SAVE_AS = "save it there as 'CSV UTF-8 (comma delimited)', or 'Text CSV' with commas and UTF-8"
+
+
+def spreadsheet_problem(head: bytes) -> str | None:
+    """Returns what a spreadsheet has made of a table whose first 16 bytes are `head`; None for other files."""
+    separator = _HEAD.match(head)
+    if (separator is not None and separator[1] != b",") or head.removeprefix(BOM_UTF8)[:4].lower() == b"sep=":
+        return f"has other separators than commas, as spreadsheets use in some countries; {_SAVE_AS}"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return f"is text in UTF-16; if a spreadsheet saved it, {_SAVE_AS}"
+    if head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        return f"is the file of a spreadsheet, or a zip archive; {_SAVE_AS}"
+    return None
+
+
 class CsvReader(TableReader):
-    """Reads CSV of either command. An unquoted empty field is a null, `""` an empty text."""
+    """Reads CSV of either command. An unquoted empty field is a null, `""` an empty text.
+
+    A table that a spreadsheet has saved is recognised by the line ends or quotes of its header. It may have quotes
+    around any field, and has lost the difference between nothing and an empty text: all empty fields are nulls.
+    """
 
     format = "csv"
-    magic = b"path,"
     keeps_dtype = False
+
+    @classmethod
+    def recognizes(cls, head: bytes, name: str) -> bool:
+        found = _HEAD.match(head)
+        return found is not None and found[1] == b","
 
     def _read_schema(self) -> pa.Schema:
         with open(self.path, "rb") as file:
             # Line by line: a name may hold a line end, and a header that never ends must not fill the memory.
-            lines = iter(lambda: file.readline(_MAX_LINE).decode(), "")
+            lines = iter(lambda: file.readline(_MAX_LINE).decode("utf-8-sig"), "")
             names = next(csv.reader(lines, strict=True), [])
             self._check_names(names, "f0")
             # A last line without an end would be read as a row even if it was cut within a number.
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 raise ValueError("the last line has no line end; the file is truncated")
+            file.seek(0)
+            header = file.readline(_MAX_LINE).removeprefix(BOM_UTF8)
+            self._saved_by_spreadsheet = header.startswith(b'"') or header.endswith(b"\r\n")
         return self._make_schema(names)
 
     def _make_schema(self, names: list[str]) -> pa.Schema:
@@ -176,7 +207,7 @@ class CsvReader(TableReader):
                 column_types=types,
                 null_values=[""],
                 strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
+                quoted_strings_can_be_null=self._saved_by_spreadsheet,
                 include_columns=None if columns is None else list(columns),
             ),
         )

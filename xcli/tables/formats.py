@@ -19,7 +19,7 @@ from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import Staging
 from xcli.storage.streams import WritableFile, is_direct
 from xcli.storage.urls import is_url, scheme_of
-from xcli.tables.csv import CSV
+from xcli.tables.csv import CSV, spreadsheet_problem
 from xcli.tables.jsonl import JSONL
 from xcli.tables.npy import NPY
 from xcli.tables.parquet import PARQUET, DatasetReader, is_part
@@ -138,6 +138,7 @@ def create_table(
     overwrite: bool,
     *,
     escape_formulas: bool = False,
+    byte_order_mark: bool = False,
     exclusive: bool = False,
 ) -> TableOutput:
     """Opens a table for writing, as `TableWriter` and `open_output` do; what prevents that is found before any work.
@@ -150,8 +151,9 @@ def create_table(
     if format not in FORMATS:
         raise UsageError(f"format is {format!r}; give one of {', '.join(FORMATS)}")
     kind = _format_for(format, target)
-    if escape_formulas and not kind.has_csv:
-        raise UsageError(f"--csv-safe is for CSV, and the table is {format}")
+    for option, given in (("--csv-safe", escape_formulas), ("--csv-bom", byte_order_mark)):
+        if given and not kind.has_csv:
+            raise UsageError(f"{option} is for CSV, and the table is {format}")
     name = "-" if target is None else target
     with ExitStack() as stack:
         staging = _staging(target, locked=exclusive)
@@ -162,7 +164,8 @@ def create_table(
             files.append(open_output(name + suffix, overwrite, staging))
             stack.callback(files[-1].discard)
         companion = files[1].stream if len(files) > 1 else None
-        writer = kind.writer(files[0].stream, schema, metadata, companion=companion, escape_formulas=escape_formulas)
+        style = {"escape_formulas": escape_formulas, "byte_order_mark": byte_order_mark}
+        writer = kind.writer(files[0].stream, schema, metadata, companion=companion, **style)
         stack.pop_all()
     # The companion appears first: whoever sees the array can rely on the table that explains its rows.
     return TableOutput(target, writer, files[::-1], staging)
@@ -247,7 +250,7 @@ def _open_at(name: str, path: str) -> TableReader:
         if os.path.isdir(path):
             return DatasetReader(name, path)
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(16)
     except (OSError, ValueError) as error:
         raise _cannot_open(name, error) from None
     for one in FORMATS.values():
@@ -255,7 +258,7 @@ def _open_at(name: str, path: str) -> TableReader:
             return one.reader(name, path)
     *names, last = FORMATS
     what = f"is neither {', '.join(names)} nor {last} as xception writes them" if head else "is empty"
-    raise CheckError(f"{one_line(name)} {what}")
+    raise CheckError(f"{one_line(name)} {spreadsheet_problem(head) or what}")
 
 
 def _cannot_open(name: str, error: Exception) -> SourceError:

@@ -39,7 +39,13 @@ class NpyWriter(TableWriter):
         self._dtype = np.dtype(self.schema.field(FIRST_RESULT).type.value_type.to_pandas_dtype()).newbyteorder("<")
         self._rows = 0
         others = self.schema.remove(FIRST_RESULT)
-        self._table = CsvWriter(self.companion or io.BytesIO(), others, {}, escape_formulas=self.escape_formulas)
+        self._table = CsvWriter(
+            self.companion or io.BytesIO(),
+            others,
+            {},
+            escape_formulas=self.escape_formulas,
+            byte_order_mark=self.byte_order_mark,
+        )
         self.stream.write(self._header())
 
     def _header(self) -> bytes:
