@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from xcli.outputs.save import save
 from xcli.outputs.target import parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.storage import disk
+from xcli.storage.disk import System
 from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
@@ -138,6 +141,32 @@ def test_changed_and_new_and_vanished_inputs(recorder: Recorder) -> None:
     assert {"01.jpg", "00a.jpg"} <= set(recorder.computed)
     assert not {"00.jpg", "02.jpg"} & set(recorder.computed)
     assert (report.listed, report.rows, report.resumed) == (13, 13, 13 - len(recorder.computed))
+
+
+def test_a_directory_that_cannot_be_listed_now_does_not_cost_the_rows_of_its_images(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unmounted(System):
+        def scandir(self, path: Any) -> Any:
+            if os.fsdecode(path) == str(recorder.photos):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().scandir(path)
+
+    with pytest.raises(Killed):
+        recorder(die_after=8)
+    monkeypatch.setattr(disk, "system", Unmounted())
+    with pytest.raises(
+        OutputError, match=r"/in could not be read \(.*Input/output error\), and 8 finished rows .* kept"
+    ):
+        recorder()
+    assert not recorder.target.exists()
+    monkeypatch.undo()
+    report = recorder()
+    assert (report.listed, report.ok, report.resumed) == (13, 11, 8)
+    assert [os.path.basename(path) for path, *_ in rows(recorder.target)] == sorted(os.listdir(recorder.photos))
+    monkeypatch.setattr(disk, "system", Unmounted())
+    report = recorder(restart=True, overwrite=True)
+    assert (report.listed, report.failed) == (1, 1), "without rows of an earlier run it is an error row"
 
 
 def test_errors_are_tried_again_only_when_asked(recorder: Recorder) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import reason_of
+from xcli.core.errors import OutputError, reason_of
 from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState, ImageRef
+from xcli.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ def key_of(ref: ImageRef) -> int:
 
 
 class FinishedRows:
-    """An index of the rows of earlier runs by key; it takes 34 bytes of memory for each row.
+    """An index of the rows of earlier runs by key; it takes 35 bytes of memory for each row.
 
     Args:
         tables: one a part, in the order of their numbers; each is needed only until the next is taken.
@@ -69,6 +70,7 @@ class FinishedRows:
         # The sort is stable, so the last of several rows with one key is the newest.
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
+        self._found = np.zeros(len(keys), bool)  # by place in the order
 
     def _columns(self, table: pa.Table) -> list[NDArray[Any]]:
         """Returns key, size (-1 without a state), modification time and code of the reason of each row."""
@@ -91,8 +93,12 @@ class FinishedRows:
 
     def find(self, ref: ImageRef) -> int | None:
         """Returns the number of the valid row of an image; None if it has no row, or its file has changed."""
-        row = self._newest(ref)
-        if row is None or (self._codes[row] and self.retry_errors):
+        place = self._place(ref)
+        if place is None:
+            return None
+        self._found[place] = True
+        row = int(self._order[place])
+        if self._codes[row] and self.retry_errors:
             return None
         state = ref.location.state()
         if self._size[row] < 0:
@@ -100,16 +106,23 @@ class FinishedRows:
             return row if state is None or ref.error is not None else None
         return row if state == (int(self._size[row]), int(self._mtime[row])) else None
 
-    def _newest(self, ref: ImageRef) -> int | None:
+    def _place(self, ref: ImageRef) -> int | None:
+        """Returns the place of the newest row of an image in the order of the keys."""
         import numpy as np
 
         key = key_of(ref)
         place = int(np.searchsorted(self._keys, np.uint64(key), side="right")) - 1
-        return int(self._order[place]) if place >= 0 and int(self._keys[place]) == key else None
+        return place if place >= 0 and int(self._keys[place]) == key else None
 
     def has(self, ref: ImageRef) -> bool:
         """Returns whether an image has a row, valid or not."""
-        return self._newest(ref) is not None
+        return self._place(ref) is not None
+
+    def not_found(self) -> int:
+        """Returns the number of images with a row for which `find` was not called."""
+        import numpy as np
+
+        return len(np.unique(self._keys)) - int(self._found.sum())
 
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
@@ -128,6 +141,7 @@ class RowOrder:
         errors: number of valid error rows of earlier runs by reason.
         rows: number of all rows of earlier runs, valid or not, and of this run.
         keys: the keys of all images in this order, as a digest.
+        unreadable: the first source that could not be listed: a directory or an archive.
     """
 
     def __init__(self, kept: FinishedRows) -> None:
@@ -139,6 +153,7 @@ class RowOrder:
         self.rows = len(kept)
         self.ok = 0
         self.errors: dict[str, int] = {}
+        self.unreadable: ImageRef | None = None
 
     def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
         """Takes all the images, and yields those without a valid row."""
@@ -151,6 +166,8 @@ class RowOrder:
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
         self.keys.update(key_of(ref).to_bytes(8, "little"))
+        if ref.error is not None and ref.error.reason == "unreadable":
+            self.unreadable = self.unreadable or ref
         row = self._kept.find(ref) if len(self._kept) else None
         if row is None:
             self._add(self.rows)
@@ -169,6 +186,19 @@ class RowOrder:
             self._ranges[-1][1] += 1
         else:
             self._ranges.append([row, row + 1])
+
+    def check_sources(self) -> None:
+        """Checks that no row of an earlier run is dropped only because its source cannot be listed now.
+
+        Raises:
+            OutputError: rows are of images that were not found, and a directory or an archive could not be listed.
+        """
+        if self.unreadable is not None and (lost := self._kept.not_found()):
+            raise OutputError(
+                f"{one_line(self.unreadable.path)} could not be read ({self.unreadable.error}), and {lost:,} finished "
+                "rows are of images that were not found this time. They are kept: run the same command again when it "
+                "can be read, or use --restart to go on without them"
+            )
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yields the numbers of the rows in order, as ranges (first, last + 1)."""

@@ -246,6 +246,7 @@ class _Saver:
         """Makes the finished output and its `.meta.json` appear, and marks the parts as no longer needed."""
         import pyarrow as pa
 
+        order.check_sources()
         status_columns = pa.schema([schema.field(name) for name in STATUS_COLUMNS])
         list_errors(self.options.errors_out, parts.read(order, status_columns))
         if isinstance(parts, Dataset):

@@ -174,7 +174,7 @@ def judge_source(place: Workplace, start: Start, first: Outcome, found: Tree, *,
         place, start, first, found: the run, and what it has left.
         listed: the images could be listed; otherwise their directory has a row in their place.
     """
-    wrong = judge_outcome(start.job, first, {start.outcome.code, 2, 4, 5, 6}, failed=True)
+    wrong = judge_outcome(start.job, first, {start.outcome.code, 2, 4, 5, 6}, failed=listed)
     if first.code in (0, 4) and start.outcome.code in (0, 4):
         wrong += judge_verify(place, start, found) if listed else []
         wrong += [f"{path}: stays" for path in found if path not in start.after and ".partial" in path]
