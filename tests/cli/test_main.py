@@ -169,7 +169,7 @@ def test_no_weights_and_no_network_names_the_ways_out(
 def test_a_bug_is_one_line_and_a_traceback_only_under_debug(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh\nno")
 
     monkeypatch.setattr("xcli.cli.table_run.list_images", broken)
@@ -187,6 +187,76 @@ def test_options_come_from_the_environment(invoke: Invoke, tmp_path: Path, monke
     result = invoke("classify", tmp_path)
     assert result.code == 2
     assert "XCEPTION_CLASSIFY_TOP" in result.err or "--top" in result.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "args", "message"),
+    [
+        ({"WEIGHTS": "none"}, ["--model", "no.keras"], "no such model: no.keras"),
+        ({"MODEL": "no.keras"}, ["--weights", "no.h5"], "cannot read weights from no.h5"),
+        ({"MODEL": "no.keras", "INPUT_RANGE": "raw"}, ["--weights", "no.h5"], "cannot read weights from no.h5"),
+        ({"MANIFEST": "no.csv", "ESCAPED_PATHS": "1"}, ["--device", "tpu", "--weights", "none"], "received 'tpu'"),
+        ({"FEATURES_OUT": "f.npy", "RESTART": "1"}, ["-o", "-", "--model", "no.keras"], "no such model: no.keras"),
+        ({"FORMAT": "csv", "RUNNER": "local"}, ["-o", "new/", "--model", "no.keras"], "no such model: no.keras"),
+        ({"RUNNER": "ray"}, ["-o", "x.csv", "--model", "no.keras"], "no such model: no.keras"),
+        ({"CSV_SAFE": "1"}, ["-o", "x.jsonl", "--model", "no.keras"], "no such model: no.keras"),
+    ],
+    ids=str,
+)
+def test_what_is_typed_beats_a_variable_that_excludes_it(
+    invoke: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    args: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(f"XCEPTION_CLASSIFY_{name}", value)
+    result = invoke("classify", ".", *args)
+    assert result.code in (2, 3), result
+    assert message in result.err
+    assert "XCEPTION" not in result.err, result
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"MODEL": "no.keras", "WEIGHTS": "no.h5"},
+            "received XCEPTION_CLASSIFY_WEIGHTS=no.h5 (--model is set by XCEPTION_",
+        ),
+        ({"MODEL": "no.keras"}, "no such model: no.keras (--model is set by XCEPTION_CLASSIFY_MODEL)"),
+        ({"DEVICE": "tpu", "WEIGHTS": "none"}, "received 'tpu' (--device is set by XCEPTION_CLASSIFY_DEVICE)"),
+        ({"NULL": "1"}, "as a source; it says how the list on standard input is separated (--null is set by XCEPTION_"),
+        ({"CLASSES": "7"}, "(--classes is set by XCEPTION_CLASSIFY_CLASSES)"),
+        ({"TOP": "many"}, "Invalid value for XCEPTION_CLASSIFY_TOP: 'many'"),
+    ],
+    ids=str,
+)
+def test_messages_name_the_variable(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"XCEPTION_CLASSIFY_{name}", value)
+    result = invoke("classify", tmp_path)
+    assert result.code in (2, 3), result
+    assert message in result.err
+    assert "received --" not in result.err
+
+
+def test_variables_that_set_nothing_are_named_once(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLASSIFY_TOPP", "CLASIFY_TOP", "X", "REPORT", "VERBOSE", "WEIGHTS_URL", "MERGE_REPORT", "TEST_DATA"):
+        monkeypatch.setenv(f"XCEPTION_{name}", "1")
+    result = invoke("verify", "no-such.csv")
+    assert result.code == 2
+    meant = "did you mean XCEPTION_CLASSIFY_TOP?"
+    assert result.err.splitlines()[0] == (
+        f"xception: no option has the variable XCEPTION_CLASIFY_TOP ({meant}), XCEPTION_CLASSIFY_TOPP ({meant}), "
+        "XCEPTION_REPORT (did you mean XCEPTION_VERIFY_REPORT?), XCEPTION_X"
+    )
+    assert len(result.err.splitlines()) == 2
 
 
 def test_a_container_may_name_its_version(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from xcli.cli.environment import made_with, name_variables, variable_of
+from xcli.core.errors import XcliError
 from xcli.core.records import default
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +41,19 @@ class Option(click.Option):
     def __init__(self, *args: Any, section: str = MESSAGES, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        """Returns the value and where it is from, which an error message about it can tell too."""
+        value, source = super().consume_value(ctx, opts)
+        if source is ParameterSource.ENVIRONMENT and self.name is not None:
+            ctx.set_parameter_source(self.name, source)
+        return value, source
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Names the variable instead of the option if the value stands in the environment."""
+        if ctx is not None and self.name and ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT:
+            return variable_of(ctx, self)
+        return super().get_error_hint(ctx)
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """Leaves out the range of numbers: the error message names it to those who leave it."""
@@ -72,6 +88,14 @@ class Command(click.Command):
             if not owners:
                 raise
             raise click.UsageError(f"No such option {name!r}: it belongs to {', '.join(owners)}.", ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; an error names the variables that set the options it mentions."""
+        try:
+            return super().invoke(ctx)
+        except XcliError as error:
+            name_variables(ctx, error)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, records in option_records(ctx).items():
@@ -144,6 +168,10 @@ def fold(kind: type[Options], values: dict[str, Any], **fixed: Any) -> Options:
         kind: the dataclass; a field that is neither in `values` nor in `fixed` keeps its default.
         values: the values of a command by parameter name; they stay as they are.
         fixed: fields that the command decides itself.
+
+    Raises:
+        UsageError: the values do not go together; see `made_with`.
     """
     chosen = {one.name: values[one.name] for one in fields(kind) if one.name in values}  # type: ignore[arg-type]
-    return kind(**chosen | fixed)
+    made: Options = made_with(lambda one: kind(**one, **fixed), {key: chosen[key] for key in chosen.keys() - fixed})
+    return made

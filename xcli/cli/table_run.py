@@ -9,8 +9,9 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from xcli.cli.cluster_run import cluster_arguments, is_on_cluster, run_on_cluster
+from xcli.cli.cluster_run import RAY, cluster_arguments, is_on_cluster, run_on_cluster
 from xcli.cli.display import Progress, TerminalTable, log_summary, show_profile
+from xcli.cli.environment import beats
 from xcli.cli.help import Decorator, fold, options
 from xcli.cli.options import (
     command_line,
@@ -22,7 +23,7 @@ from xcli.cli.options import (
     run_arguments,
     source_arguments,
 )
-from xcli.cli.verbosity import Messages, message_arguments, messages_of
+from xcli.cli.verbosity import Messages, message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.process import hide_library_output, reuse_freed_memory
 from xcli.core.shortage import require_resources
@@ -31,11 +32,11 @@ from xcli.inference.run import Run
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.outputs.options import Output, SaveOptions, TableRequest, check_output_options
 from xcli.outputs.save import save
-from xcli.outputs.target import Stream, parse_target
+from xcli.outputs.target import Directory, Stream, parse_target
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.urls import is_url
-from xcli.tables.formats import FEATURES_FORMATS
+from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, format_of_extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
+    from xcli.outputs.target import Target
+
+    MakeTask = Callable[[dict[str, Any]], Callable[[LoadedModel], Task]]
 
 log = logging.getLogger("xcli")
 
@@ -69,18 +73,21 @@ def run_table(
     ctx: click.Context,
     values: dict[str, Any],
     spec: ModelSpec,
-    make_task: Callable[[LoadedModel], Task],
+    make_task: MakeTask,
     formats: tuple[str, ...],
 ) -> int:
     """Runs a command that writes a table in one of `formats`; returns its exit code.
 
+    `make_task` makes, of the values of the command, what makes the task for the loaded model.
+
     Checks that are cheap come first: options, then the output, then the sources, then the model.
     """
     begin = time.monotonic()
-    messages = messages_of(ctx)
-    messages.apply()
+    messages = start_messages(ctx)
+    target = parse_target(values["output"])
+    _set_aside(ctx, values, target)
     on_cluster = is_on_cluster(ctx, values)
-    request = _parse_request(ctx, values, spec, make_task, formats)
+    request = _parse_request(ctx, values, spec, make_task, target, formats)
     if on_cluster:
         report, seconds = run_on_cluster(ctx, request, values)
         return ExitCode.OK if seconds is None else _close(report, seconds)
@@ -129,11 +136,11 @@ def _parse_request(
     ctx: click.Context,
     values: dict[str, Any],
     spec: ModelSpec,
-    make_task: Callable[[LoadedModel], Task],
+    make_task: MakeTask,
+    target: Target,
     formats: tuple[str, ...],
 ) -> TableRequest:
-    format, target = values["format"], parse_target(values["output"])
-    save = fold(SaveOptions, values)
+    format, save = values["format"], fold(SaveOptions, values)
     for name in save.csv_style() if _is_on_terminal(values) else ():
         raise UsageError(f"--{name.replace('_', '-')} is for CSV; give --format csv, or -o FILE")
     format = format or target.format(formats, "csv")
@@ -149,12 +156,32 @@ def _parse_request(
     return TableRequest(
         sources=fold(SourceOptions, values),
         spec=spec,
-        make_task=make_task,
+        make_task=make_task(values),
         pixels=pixel_options(values),
         run=fold(RunOptions, values),
         output=Output(ctx.info_name or "", target, format, values["overwrite"]),
         save=save,
     )
+
+
+def _set_aside(ctx: click.Context, values: dict[str, Any], target: Target) -> None:
+    """Sets variables aside that do not go with what was typed: with the output, its format, the cluster."""
+    if isinstance(target, Stream):
+        beats(ctx, values, "output", "features_out", "restart", "retry_errors")
+    elif isinstance(target, Directory):
+        beats(ctx, values, "output", "features_out", "format")
+    elif format_of_extension(target.name) is not None:
+        beats(ctx, values, "output", "format")
+    form = "parquet" if isinstance(target, Directory) else values["format"] or format_of_extension(target.name or "")
+    if form not in (None, *CSV_SAFE_FORMATS) and values.get("features_out") is None:
+        for typed in ("output", "format"):
+            beats(ctx, values, typed, "csv_safe", "csv_bom")
+    if not isinstance(target, Directory):
+        beats(ctx, values, "output", "runner")
+    if values["runner"] == RAY:
+        beats(ctx, values, "runner", "profile", "features_out")
+        if values["device"].startswith("gpu:"):
+            beats(ctx, values, "runner", "device")
 
 
 def _is_on_terminal(values: dict[str, Any]) -> bool:

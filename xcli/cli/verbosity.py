@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xcli.cli.environment import unknown_variables
 from xcli.cli.help import MESSAGES, option, options, path
 from xcli.core.text import one_line
 
@@ -61,6 +62,15 @@ class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+
+def start_messages(ctx: click.Context) -> Messages:
+    """Sets up the logger for the command that begins, and names variables that are no option's; returns `Messages`."""
+    messages = messages_of(ctx)
+    messages.apply()
+    if (unknown := unknown_variables(ctx)) is not None:
+        logging.getLogger("xcli").warning("%s", unknown)
+    return messages
 
 
 def messages_of(ctx: click.Context) -> Messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,12 @@ from xcli.cli.table_run import run_table, table_arguments
 from xcli.inference.tasks import ClassifyTask
 from xcli.models.labels import LABEL_TYPES
 from xcli.tables.formats import CLASSIFY_FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xcli.inference.tasks import Task
+    from xcli.models.network import LoadedModel
 
 
 @click.command(cls=Command)
@@ -40,9 +46,9 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
-    task = partial(
-        ClassifyTask,
-        with_features=values["features_out"] is not None,
-        **{name: values[name] for name in ("top", "min_score", "label_type", "raw_scores", "error_features")},
-    )
-    return run_table(ctx, values, model_spec(ctx, values, include_top=True), task, CLASSIFY_FORMATS)
+    return run_table(ctx, values, model_spec(ctx, values, include_top=True), _task, CLASSIFY_FORMATS)
+
+
+def _task(values: dict[str, Any]) -> Callable[[LoadedModel], Task]:
+    settings = {name: values[name] for name in ("top", "min_score", "label_type", "raw_scores", "error_features")}
+    return partial(ClassifyTask, with_features=values["features_out"] is not None, **settings)

@@ -21,7 +21,7 @@ from xcli.cli.options import (
     run_arguments,
 )
 from xcli.cli.table_run import quiet_libraries
-from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.cli.verbosity import message_arguments, messages_of, start_messages
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
 from xcli.core.records import PATH, ImageBatch
 from xcli.core.text import one_line
@@ -107,7 +107,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     Exit status: 0 all images read, 4 some could not be, 2 usage, 3 model, 5 output, 6 below --assert-top1.
     """
     begin = time.monotonic()
-    messages_of(ctx).apply()
+    start_messages(ctx)
     options, pixels = fold(RunOptions, values), pixel_options(values)
     spec = model_spec(ctx, values, include_top=True)
     data, folder = values["data"], values["output"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -48,5 +49,7 @@ def features(ctx: click.Context, /, **values: Any) -> int:
     """
     pooling = values["pooling"]
     task = fold(FeaturesTask, values, pooling=None if pooling == "none" else pooling)
-    spec = model_spec(ctx, values, include_top=task.layer == TOP and values["model"] is None)
-    return run_table(ctx, values, spec, task.for_model, FEATURES_FORMATS)
+    spec = model_spec(ctx, values, include_top=False)
+    if task.layer == TOP and spec.model is None:
+        spec = replace(spec, include_top=True)
+    return run_table(ctx, values, spec, lambda _: task.for_model, FEATURES_FORMATS)

@@ -27,7 +27,7 @@ from xcli.cli.help import (
 from xcli.cli.options import command_line, machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
-from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, Terminated
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
@@ -158,8 +158,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     Exit status: 0 done, 4 done without some images, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
     begin = time.monotonic()
-    messages = messages_of(ctx)
-    messages.apply()
+    messages = start_messages(ctx)
     recipe = fold(Recipe, values, augmentation=fold(Augmentation, values))
     paths, pixels = _paths(values), pixel_options(values)
     # --batch-size is that of training; activations are computed in batches of the default size.

@@ -11,7 +11,7 @@ import click
 from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import COUNT, INPUT, MODEL, OUTPUT, Command, choice, flag, fold, number, option
 from xcli.cli.options import model_arguments, model_spec, source_arguments
-from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode
 from xcli.core.text import join_names, one_line
 from xcli.core.version import __version__, versions
@@ -58,8 +58,7 @@ def info(ctx: click.Context, /, **values: Any) -> int:
     """
     from xcli.cli.table_run import quiet_libraries
 
-    messages = messages_of(ctx)
-    messages.apply()
+    messages = start_messages(ctx)
     pooling = values["pooling"]
     checked = bool(values["sources"]) or values["manifest"] is not None
     spec = model_spec(ctx, values, pooling=None if pooling == "none" else pooling)

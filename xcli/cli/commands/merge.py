@@ -13,7 +13,7 @@ from xcli.checks.merge import merge as join
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, path
 from xcli.cli.options import command_line, source_filters
-from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.target import Directory, parse_target
@@ -63,7 +63,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 merged, 2 usage, 5 output, 6 the shards do not fit together or do not cover the sources.
     """
-    messages_of(ctx).apply()
+    start_messages(ctx)
     names = values["shards"]
     sources = sources_if_given(values, "--source")
     target, overwrite = values["output"], values["overwrite"]

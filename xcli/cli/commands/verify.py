@@ -14,7 +14,7 @@ from xcli.cli.check_output import described, report_argument, reporting, sources
 from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import OUTPUT, Command, flag
 from xcli.cli.options import source_arguments
-from xcli.cli.verbosity import message_arguments, messages_of
+from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode
 from xcli.sources.listing import list_images
 from xcli.tables.formats import open_table
@@ -42,7 +42,7 @@ def verify(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 nothing is wrong, 2 usage, 6 something is.
     """
-    messages_of(ctx).apply()
+    start_messages(ctx)
     sources = sources_if_given(values, "SOURCE")
     reader = open_table(values["table"])
     with reporting(values["report"]) as findings:
