@@ -54,6 +54,89 @@ def test_reads_the_older_layout(legacy_weights_file: str, weights: Weights) -> N
     assert same(read_weights(legacy_weights_file, include_top=True, classes=CLASSES), weights)
 
 
+HEAD = {"dense": ((FEATURE_WIDTH, 64), (64,)), "batch_normalization": ((64,),) * 4, "dense_1": ((64, 5), (5,))}
+"""Shapes of the weights of a head with a hidden layer, by the names that Keras 3 gives the layers."""
+
+
+def in_a_model(source: str, path: Path, container: str) -> str:
+    """The weights of a model around an Xception that is nested in it, or, without a container, flat."""
+    shutil.copy(source, path)
+    with h5py.File(path, "r+") as file:
+        head = dict(HEAD)
+        if container:
+            file.move("layers", "backbone")
+            file.create_group(os.path.dirname(container))
+            file.move("backbone", container)
+        else:  # numbered after those of the Xception
+            head["batch_normalization_40"] = head.pop("batch_normalization")
+        for name, shapes in head.items():
+            for number, shape in enumerate(shapes):
+                file[f"layers/{name}/vars/{number}"] = np.ones(shape, np.float32)
+    return str(path)
+
+
+@pytest.mark.parametrize("container", ["", "layers/functional/layers", "layers/functional_1/layers/xception/layers"])
+def test_finds_the_xception_in_a_checkpoint(
+    keras_weights_file: str, weights: Weights, scratch: Path, container: str
+) -> None:
+    path = in_a_model(keras_weights_file, scratch / "model.weights.h5", container)
+    assert same(read_weights(path, include_top=False), without_top(weights))
+    with pytest.raises(WeightsError, match=r"save the whole model, model.save\('model.keras'\), then --model"):
+        read_weights(path, include_top=True)
+
+
+def test_two_of_them_are_refused(keras_weights_file: str, scratch: Path) -> None:
+    path = in_a_model(keras_weights_file, scratch / "model.weights.h5", "layers/functional/layers")
+    with h5py.File(path, "r+") as file:
+        file["layers/functional_1"] = file["layers/functional"]
+    with pytest.raises(WeightsError, match="it holds 2 of them"):
+        read_weights(path, include_top=False)
+
+
+def as_keras_2_nests_it(weights: Weights, path: Path) -> str:
+    """A model around an Xception in the older layout: one group with all weights of it, those that train first."""
+    layers = {layer.name: list(dict(layer.weights)) for layer in weighted_layers()}
+    names = {layer: layer for layer in layers}
+    counts = {"conv2d": 4, "batch_normalization": 4}
+    for layer in layers:
+        if "_residual_" in layer:
+            kind = "batch_normalization" if len(layers[layer]) == 4 else "conv2d"
+            names[layer] = f"{kind}_{counts[kind]}"
+            counts[kind] += 1
+    moving = ("moving_mean", "moving_variance")
+    order = [(layer, one) for layer, found in layers.items() for one in found if one not in moving]
+    order += [(layer, one) for layer, found in layers.items() for one in found if one in moving]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"input_1", b"rescaling", b"xception", b"batch_normalization_9", b"dense"]
+        for name in ("input_1", "rescaling"):
+            file.create_group(name).attrs["weight_names"] = np.array([], "S1")
+        group = file.create_group("xception")
+        group.attrs["weight_names"] = [f"{names[layer]}/{one}:0".encode() for layer, one in order]
+        for layer, one in order:
+            group[f"{names[layer]}/{one}:0"] = weights[f"{layer}/{one}"]
+        for name, ones in (("batch_normalization_9", ("gamma", "beta", *moving)), ("dense", ("kernel", "bias"))):
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/{one}:0".encode() for one in ones]
+            for one in ones:
+                group[f"{name}/{one}:0"] = np.ones(3, np.float32)
+    return str(path)
+
+
+def test_finds_the_xception_in_a_checkpoint_of_keras_2(weights: Weights, scratch: Path) -> None:
+    path = as_keras_2_nests_it(weights, scratch / "model.h5")
+    assert same(read_weights(path, include_top=False), without_top(weights))
+    with pytest.raises(WeightsError, match="`xception features` can use the Xception in it"):
+        read_weights(path, include_top=True)
+
+
+@pytest.mark.parametrize("name", ["model", "model.index", "model.data-00000-of-00001"])
+def test_a_checkpoint_of_tensorflow_is_named(tmp_path: Path, name: str) -> None:
+    for one in ("model.index", "model.data-00000-of-00001"):
+        (tmp_path / one).write_bytes(b"x")
+    with pytest.raises(WeightsError, match="is a checkpoint of TensorFlow; load it into its model"):
+        read_weights(tmp_path / name, include_top=False)
+
+
 def test_passes_over_a_top_that_is_not_wanted(legacy_weights_file: str, weights: Weights) -> None:
     assert same(read_weights(legacy_weights_file, include_top=False), without_top(weights))
 

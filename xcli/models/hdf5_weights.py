@@ -1,7 +1,8 @@
 """Reads Xception weights from HDF5 files directly into arrays, without building a Keras model.
 
 Two layouts are understood: the older one of Keras (one group for each layer, as in the official files) and the
-`.weights.h5` of Keras 3. Shapes and types are checked before any data is read; references to other files are refused.
+`.weights.h5` of Keras 3. The Xception may be within a larger model, whose other weights are ignored. Shapes and types
+are checked before any data is read; references to other files are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from xcli.core.shortage import has_memory
 from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, weighted_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -33,6 +34,7 @@ KERNEL, BIAS = f"{TOP}/kernel", f"{TOP}/bias"
 _CONTAINERS = {"conv": "conv2d", "sepconv": "separable_conv2d", "bn": "batch_normalization"}
 MAX_CLASSES = 1_000_000
 MAX_NAMES = 100_000
+MAX_DEPTH = 20
 MAX_DATA_BYTES = 8 << 30
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
 """Raised by h5py for damaged or malicious files."""
@@ -42,7 +44,8 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
     """Reads the weights of an Xception from an HDF5 file.
 
     Args:
-        path: an official file, or any file that `save_weights` of an Xception (of Keras or of this package) wrote.
+        path: an official file, or any file that `save_weights` of an Xception (of Keras or of this package), or of a
+            model that contains one, wrote.
         include_top: also read the classifier, and refuse a file without one. Otherwise a classifier is ignored.
         classes: the number of classes that the file must have; None accepts any.
 
@@ -52,6 +55,11 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
     import h5py
 
     try:
+        if os.path.exists(f"{path}.index") or str(path).endswith(".index") or ".data-0" in str(path):
+            raise WeightsError(
+                f"{path} is a checkpoint of TensorFlow; load it into its model with Keras 2 (model.load_weights), then "
+                "save that with model.save_weights('model.h5') or, for classes, model.save('model.keras')"
+            )
         require_file(path)
     except OSError as error:
         raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from error
@@ -167,6 +175,22 @@ class _Source:
             at = at[step]
         return at
 
+    def walk(self) -> Iterator[tuple[str, Any]]:
+        """Yields the groups and datasets with their names, but for links, to the depth to which models are nested."""
+        import h5py
+
+        stack, steps = [("", self.file)], 0
+        while stack:
+            prefix, group = stack.pop()
+            for name in group:
+                steps += 1
+                if steps > MAX_NAMES:
+                    raise self.fail(f"it has more than {MAX_NAMES:,} groups and arrays")
+                if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    yield prefix + name, group[name]
+                    if isinstance(group[name], h5py.Group) and prefix.count("/") < MAX_DEPTH:
+                        stack.append((f"{prefix}{name}/", group[name]))
+
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Returns the dataset at `name` as float32; its shape must be `shape`."""
         import numpy as np
@@ -214,9 +238,9 @@ def _read(source: _Source, include_top: bool, classes: int | None) -> Weights:
             "convert it where you trust it: keras.models.load_model(FILE).save('model.keras'), then --model model.keras"
         )
     if "layer_names" in attributes:
-        names = _legacy_names(source)
+        names = _legacy_names(source, include_top)
     elif source.node("layers") is not None:
-        names = _keras3_names()
+        names = _keras3_names(source, include_top)
     else:
         raise source.fail("it is in neither of the layouts that Keras writes")
     weights: Weights = {}
@@ -260,49 +284,85 @@ def _read_top(source: _Source, names: tuple[str, ...] | None, classes: int | Non
     return {KERNEL: source.array(kernel, shape), BIAS: source.array(bias, shape[1:])}
 
 
-def _legacy_names(source: _Source) -> dict[str, tuple[str, ...]]:
+def _head_unknown(source: _Source) -> WeightsError:
+    return WeightsError(
+        f"{source.path} holds weights of more than an Xception with its classifier, and not what the other layers are: "
+        "`xception features` can use the Xception in it; for classes save the whole model, model.save('model.keras'), "
+        "then --model model.keras"
+    )
+
+
+def _legacy_names(source: _Source, include_top: bool) -> dict[str, tuple[str, ...]]:
     """Returns dataset names by layer, for the older layout.
 
     The shortcut layers have numbered names there, which depend on the version of Keras. They are identified by kind
-    and order, among the layers whose names are not ours.
+    and order, among the layers whose names are not ours; layers of a head come after them.
     """
     ours = {layer.name for layer in weighted_layers()} | {TOP}
     found: dict[str, tuple[str, ...]] = {}
-    unnamed: dict[str, list[tuple[str, ...]]] = {"conv": [], "bn": []}
-    for layer_name in source.texts(source.file, "layer_names"):
-        group = source.node(layer_name)
-        if group is None:
-            raise source.fail(f"layer {layer_name!r} is listed but missing")
-        names = tuple(f"{layer_name}/{weight}" for weight in source.texts(group, "weight_names"))
+    unnamed: dict[int, list[tuple[str, ...]]] = {}
+    for layer_name, names in _legacy_layers(source):
         if layer_name in ours:
             found[layer_name] = names
         elif names:
-            unnamed["conv" if len(names) == 1 else "bn"].append(names)
-    for kind, candidates in unnamed.items():
+            unnamed.setdefault(len(names), []).append(names)
+    for kind, count in (("conv", 1), ("bn", 4)):
+        candidates = unnamed.get(count, [])
         missing = [layer.name for layer in weighted_layers() if layer.kind == kind and layer.name not in found]
-        if len(missing) != len(candidates):
+        # A head has batch norms of its own, but hardly convolutions.
+        if len(missing) > len(candidates) or (kind == "conv" and len(missing) != len(candidates)):
             raise source.fail(f"expected {len(missing)} shortcut layers of kind {kind!r}, found {len(candidates)}")
-        found.update(zip(missing, candidates, strict=True))
+        found.update(zip(missing, candidates, strict=False))
     for layer in weighted_layers():
         have = len(found.get(layer.name, ()))
         if have != len(layer.weights):
             raise source.fail(f"layer {layer.name!r} has {have} weights, expected {len(layer.weights)}")
     if TOP in found and len(found[TOP]) != 2:
         raise source.fail(f"layer {TOP!r} has {len(found[TOP])} weights, expected 2")
+    if include_top and TOP not in found and unnamed.keys() - {1, 4}:
+        raise _head_unknown(source)
     return found
 
 
-def _keras3_names() -> dict[str, tuple[str, ...]]:
+def _legacy_layers(source: _Source) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields the name of each layer and of its datasets; a model that is a layer is replaced by its own layers."""
+    for layer_name in source.texts(source.file, "layer_names"):
+        group = source.node(layer_name)
+        if group is None:
+            raise source.fail(f"layer {layer_name!r} is listed but missing")
+        inner: dict[str, list[str]] = {}
+        for weight in source.texts(group, "weight_names"):
+            inner.setdefault(weight.rpartition("/")[0].rpartition("/")[2], []).append(f"{layer_name}/{weight}")
+        if len(inner) > 1:
+            yield from ((name, tuple(weights)) for name, weights in inner.items())
+        else:
+            yield layer_name, tuple(weight for weights in inner.values() for weight in weights)
+
+
+def _keras3_names(source: _Source, include_top: bool) -> dict[str, tuple[str, ...]]:
     """Returns dataset names by layer in `.weights.h5`, where layers of a class are numbered in the model's order."""
+    import h5py
+
+    last = sum(layer.kind == "sepconv" for layer in weighted_layers()) - 1
+    items = dict(source.walk())
+    holders = [name for name, item in items.items() if f"{name}/separable_conv2d_{last}" in items]
+    if len(holders) > 1:
+        raise source.fail(f"it holds {len(holders)} of them")
+    holder = holders[0] if holders else "layers"
     counts = Counter[str]()
     names: dict[str, tuple[str, ...]] = {}
     for layer in weighted_layers():
         container = _CONTAINERS[layer.kind]
         number = counts[container]
         counts[container] += 1
-        group = f"layers/{container}_{number}" if number else f"layers/{container}"
+        group = f"{holder}/{container}_{number}" if number else f"{holder}/{container}"
         names[layer.name] = tuple(f"{group}/vars/{index}" for index in range(len(layer.weights)))
-    return names | {TOP: ("layers/dense/vars/0", "layers/dense/vars/1")}
+    names[TOP] = (f"{holder}/dense/vars/0", f"{holder}/dense/vars/1")
+    known = {name for layer in names.values() for name in layer}
+    arrays = {name for name, item in items.items() if isinstance(item, h5py.Dataset) and name.startswith("layers/")}
+    if include_top and holders and any("/seed_generator/" not in name for name in arrays - known):
+        raise _head_unknown(source)
+    return names
 
 
 def random_weights(*, include_top: bool, classes: int, seed: int) -> Weights:
