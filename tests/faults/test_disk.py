@@ -74,7 +74,7 @@ def test_a_disk_that_is_full(source: Path, expected: bytes, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not WHOLE, reason="takes minutes: make test-faults")
-@pytest.mark.parametrize("fault", ["full-append:40", "full-fsync:4", "full-write:3"])
+@pytest.mark.parametrize("fault", ["full-append:40", "full-fsync:9", "full-write:3"])
 def test_a_write_that_fails(fault: str, source: Path, expected: bytes, tmp_path: Path) -> None:
     check_write_that_fails(fault, source, expected, tmp_path)
 
