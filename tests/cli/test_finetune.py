@@ -185,9 +185,13 @@ def test_the_same_command_again_has_nothing_to_do(
 ) -> None:
     folder, _ = run
     before = (folder / "model.keras").stat().st_mtime_ns
+    partial = folder.with_name("RUN.partial")
+    partial.mkdir()
+    (partial / "finished.json").touch()  # left by a process that was killed when it had made RUN
     again = invoke("finetune", data, "-o", folder, *options, *TRAINED, "--val-split", "0.25")
     assert again.code == 0, again
     assert "nothing to do" in again.err
+    assert not partial.exists()
     other = invoke("finetune", data, "-o", folder, *options, *TRAINED, "--val-split", "0.25", "--dropout", "0.4")
     assert other.code == 5, other
     assert "other settings or data; pass --overwrite" in other.err

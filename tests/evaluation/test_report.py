@@ -18,6 +18,7 @@ from xcli.evaluation.evaluate import Evaluation
 from xcli.evaluation.metrics import compute_metrics
 from xcli.evaluation.report import REPORT_FILES, check_folder, is_within, worst_mistakes, write_report
 from xcli.sources.labelled import Sample
+from xcli.storage import staging
 from xcli.storage.local import LocalFile
 
 
@@ -108,6 +109,43 @@ def test_no_report_is_left_half_written(folders, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         write_report(str(tmp_path / "report"), result.metrics(), result.predictions())
     assert os.listdir(tmp_path / "report") == []
+
+
+@pytest.mark.parametrize("death", ["before", "after"])
+def test_what_a_killed_process_left_in_the_directory_does_not_stop_the_next(folders, tmp_path, monkeypatch, death):
+    result, folder = measured(folders), str(tmp_path / "report")
+
+    class Killed(BaseException):
+        pass
+
+    def die(self):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        # Nothing is cleared away any more, as after SIGKILL.
+        patch.setattr("xcli.evaluation.report.Staging.close", lambda self: self._folder._lock.release())
+        patch.setattr("xcli.storage.atomic.AtomicFile.discard", lambda self: None)
+        if death == "before":
+            patch.setattr("xcli.evaluation.report.commit", die)
+        else:
+            give, given = staging._give_name, []
+
+            def give_three(one):
+                given.append(one)
+                return die(one) if len(given) > 3 else give(one)
+
+            patch.setattr("xcli.storage.staging._give_name", give_three)
+            patch.setattr("xcli.storage.staging._undo", die)
+        with pytest.raises(Killed):
+            write_report(folder, result.metrics(), result.predictions(), overwrite=False)
+    assert "report.partial" in os.listdir(folder)
+    check_folder(folder, overwrite=False)
+    write_report(folder, result.metrics(), result.predictions(), overwrite=False)
+    assert sorted(os.listdir(folder)) == sorted(REPORT_FILES)
+    (tmp_path / "report" / "report.partial").mkdir()
+    (tmp_path / "report" / "report.partial" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match=r"contains thesis\.txt"):
+        check_folder(folder, overwrite=True)
 
 
 def test_labels_that_occur_twice_go_into_the_report(tmp_path):

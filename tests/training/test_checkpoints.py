@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from xcli.core.errors import OutputError, UsageError
-from xcli.training.checkpoints import Checkpoints, RunPaths, check_paths, exclusive, publish
+from xcli.storage import disk
+from xcli.training.checkpoints import Checkpoints, RunPaths, check_paths, clear_leftovers, exclusive, publish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +73,39 @@ def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
 
 def test_the_state_is_plain_json(tmp_path: Path) -> None:
     Checkpoints(tmp_path, SETTINGS).commit({"epoch": 1}, set())
-    assert json.loads((tmp_path / "state.json").read_text()) == {"settings": SETTINGS, "state": {"epoch": 1}}
+    found = json.loads((tmp_path / "state.json").read_text())
+    assert found.pop("digest")
+    assert found == {"settings": SETTINGS, "state": {"epoch": 1}}
+    (tmp_path / "state.json").write_text(json.dumps(found))
+    assert Checkpoints(tmp_path, SETTINGS).load() == {"epoch": 1}, "an older version did not write the digest"
+
+
+def test_a_digit_that_has_changed_is_damage(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, SETTINGS).commit({"epoch": 1, "rows": [0.25, None]}, set())
+    path = tmp_path / "state.json"
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    with pytest.raises(UsageError, match=r"state\.json cannot be read.*--restart"):
+        Checkpoints(tmp_path, SETTINGS).load()
+
+
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Checkpoints(tmp_path, SETTINGS)
+    kept.write("head-last-0001.npz", {"x": np.zeros(1)})
+    kept.commit({"epoch": 1}, {"head-last-0001.npz"})
+
+    def fail(path: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("xcli.training.checkpoints.disk.read_file", fail)
+    for read in (kept.load, lambda: kept.arrays("head-last-0001.npz")):
+        with pytest.raises(OutputError, match="Input/output error; the same command continues"):
+            read()
+
+
+def test_arrays_without_a_state_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Checkpoints(tmp_path, SETTINGS).write("head-last-0001.npz", {"x": np.zeros(1)})
+    assert Checkpoints(tmp_path, SETTINGS).load() is None
+    assert "has no state.json: the training begins again" in caplog.text
 
 
 def paths_in(folder: Path, *, restart: bool = False) -> RunPaths:
@@ -165,3 +199,43 @@ def test_publication_leaves_the_run_alone(tmp_path: Path) -> None:
         publish(paths_in(tmp_path))
     assert os.listdir(tmp_path) == ["RUN"]
     assert os.listdir(tmp_path / "RUN") == ["run.json"]
+
+
+@pytest.mark.parametrize("name", [None, "head-last-0001.npz", "state.json"])
+def test_what_a_finished_run_could_not_clear_away_goes_with_the_next_command(
+    tmp_path: Path, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, settings = paths_in(tmp_path), {"seed": 1}
+    with exclusive(paths) as folder:
+        kept = Checkpoints(folder, settings)
+        kept.write("head-last-0001.npz", {"x": np.zeros(1)})
+        kept.commit({"epoch": 1}, {"head-last-0001.npz"})
+        os.mkdir(paths.bundle)
+        unlink = disk.unlink
+
+        def fails(path: str) -> None:
+            if name is None or os.path.basename(path) == name:
+                raise OSError(errno.EIO, "Input/output error")
+            unlink(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("xcli.training.checkpoints.disk.unlink", fails)
+            publish(paths)
+    assert set(os.listdir(paths.partial)) >= {".lock"}
+    # With --overwrite nothing of it is continued; otherwise it goes.
+    with exclusive(paths) as folder:
+        assert Checkpoints(folder, settings).load() is None
+    clear_leftovers(paths, settings)
+    assert os.listdir(tmp_path) == ["RUN"]
+
+
+def test_an_unfinished_run_with_other_settings_is_no_leftover(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    with exclusive(paths) as folder:
+        Checkpoints(folder, {"seed": 2}).commit({"epoch": 1}, set())
+        clear_leftovers(paths, {"seed": 2})  # another process uses it
+        assert os.path.exists(os.path.join(folder, "state.json"))
+    clear_leftovers(paths, {"seed": 1})
+    assert os.path.exists(os.path.join(folder, "state.json"))
+    clear_leftovers(paths, {"seed": 2})
+    assert os.listdir(tmp_path) == []

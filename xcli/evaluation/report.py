@@ -12,7 +12,7 @@ from xcli.core.text import one_line
 from xcli.evaluation.metrics import FIGURES, Metrics
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
-from xcli.storage.staging import Staging
+from xcli.storage.staging import Staging, check_ownership, pending, staging_path
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.csv import CsvWriter
@@ -28,6 +28,9 @@ METRICS_FILE, PER_CLASS_FILE, MATRIX_FILE = "metrics.json", "per_class.csv", "co
 MATRIX_PICTURE, PREDICTIONS_FILE, MISTAKES_PICTURE = "confusion_matrix.png", "predictions.csv", "mistakes.png"
 REPORT_FILES = (METRICS_FILE, PER_CLASS_FILE, MATRIX_FILE, MATRIX_PICTURE, PREDICTIONS_FILE, MISTAKES_PICTURE)
 """The files that `write_report` writes."""
+
+_REPORT = "report"
+"""They are staged under this name."""
 
 
 def is_within(folder: str, data: str) -> bool:
@@ -52,7 +55,12 @@ def check_folder(folder: str, overwrite: bool) -> None:
     shown = one_line(folder)
     exists = os.path.isdir(folder)
     writable = folder if exists else os.path.dirname(folder.rstrip("/")) or os.curdir
-    if exists and not overwrite and os.listdir(folder):
+    staging = staging_path(os.path.join(folder, _REPORT))
+    if exists:
+        check_ownership(staging)
+    # What a killed process has left there is completed, or dropped.
+    others = set(os.listdir(folder)) - {os.path.basename(staging)} if exists else set()
+    if others and not overwrite and not pending(staging):
         raise OutputError(f"{shown} is not empty; give another directory, or --overwrite to replace a report in it")
     if not exists and os.path.lexists(folder):
         raise OutputError(f"cannot write {shown}: it is not a directory")
@@ -85,7 +93,9 @@ def write_report(
     with write_errors(folder):
         disk.make_directories(folder)
     files: list[AtomicFile] = []
-    staging = Staging(os.path.join(folder, "report"))
+    target = os.path.join(folder, _REPORT)
+    overwrite = overwrite or bool(pending(staging_path(target)))  # by a process that was killed as it gave the names
+    staging = Staging(target)
     try:
         for name, content in _contents(metrics, predictions, extra or {}):
             files.append(AtomicFile(os.path.join(folder, name), overwrite, staging))

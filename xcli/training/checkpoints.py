@@ -3,15 +3,21 @@
 `RUN.partial` is kept until RUN is complete. It holds arrays (`*.npz`, named by epoch) and `state.json`, from which
 their names follow. The state is replaced last, and atomically, so that the files it needs are always complete. No file
 holds code or pickled objects.
+
+When RUN has its name, the state is renamed to `finished.json`, and only then the rest is removed: whoever finds that
+file continues nothing, and removes what is left. The directory is synced between these steps, so that they reach the
+disk in this order.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +33,7 @@ from xcli.storage.atomic import write_atomically
 from xcli.storage.locks import FileLock
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
-from xcli.tables.provenance import differences
+from xcli.tables.provenance import differences, digest
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES
 from xcli.training.callbacks import EpochMetrics
 
@@ -36,11 +42,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STATE = "state.json"
+STATE, FINISHED = "state.json", "finished.json"
 
 _LOCK, _BUNDLE, _OLD = ".lock", "bundle", "old"
-_FILE = r"(?:state\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
+_FILE = r"(?:state\.json|finished\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
 _OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|{_FILE}\.tmp|\.lock|bundle|old")
+
+log = logging.getLogger("xcli")
 
 
 @dataclass(slots=True)
@@ -110,15 +118,23 @@ class Checkpoints:
         """Returns the state that an earlier process has written, or None if there is none.
 
         Raises:
-            UsageError: it cannot be read, or is that of a run with other settings, which the message names.
+            UsageError: it is damaged, or is that of a run with other settings, which the message names.
+            OutputError: it cannot be read now.
         """
         path = self.folder / STATE
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(disk.read_file(path))
             found, state = dict(value["settings"]), dict(value["state"])
+            # An earlier version did not write the digest.
+            if value.get("digest") not in (None, digest({"settings": found, "state": state})):
+                raise ValueError("its digest is not that of its content")
         except FileNotFoundError:
+            if any(self.folder.glob("*.npz")):
+                log.warning("%s has no %s: the training begins again", one_line(str(self.folder)), STATE)
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(path, error) from error
         different = [name for name, _, _ in differences(found, self.settings)]
         if different:
@@ -129,14 +145,23 @@ class Checkpoints:
         return state
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Reads arrays by name from a file that the state needs; raises UsageError if they cannot be read."""
+        """Reads arrays by name from a file that the state needs.
+
+        Raises:
+            UsageError: it is damaged, or missing.
+            OutputError: it cannot be read now.
+        """
         import numpy as np
 
         path = self.folder / name
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(disk.read_file(path)), allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except FileNotFoundError as error:
+            raise self._damaged(path, error) from error
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        except (ValueError, EOFError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             raise self._damaged(path, error) from error
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -157,11 +182,15 @@ class Checkpoints:
         Raises:
             OutputError: it cannot be written.
         """
-        text = json.dumps({"settings": self.settings, "state": state}, indent=1)
+        value = {"settings": self.settings, "state": state}
+        text = json.dumps({**value, "digest": digest(value)}, indent=1)
         write_atomically(str(self.folder / STATE), text.encode())
         for path in set(self.folder.glob("*.npz")) - {self.folder / name for name in keep}:
             with suppress(OSError):
                 disk.unlink(path)
+
+    def _unreadable(self, path: Path, error: OSError) -> OutputError:
+        return OutputError(f"cannot read {one_line(str(path))}: {error.strerror}; the same command continues from it")
 
     def _damaged(self, path: Path, error: Exception) -> UsageError:
         return UsageError(
@@ -248,7 +277,8 @@ def _refuse_foreign(folder: str) -> None:
     elif os.path.isdir(folder):
         names = os.listdir(folder)
         # Directories of any content may have these two names; those of a run have its state beside them.
-        ours = [name for name in names if _OURS.fullmatch(name) and (name not in (_BUNDLE, _OLD) or STATE in names)]
+        known = STATE in names or FINISHED in names
+        ours = [name for name in names if _OURS.fullmatch(name) and (known or name not in (_BUNDLE, _OLD))]
         other = sorted(set(names).difference(ours))
         if other or "process" not in FileLock(os.path.join(folder, _LOCK)).holder():
             foreign = f"holds {one_line(other[0])}" if other else f"holds a file called {_LOCK}"
@@ -263,7 +293,9 @@ def _refuse_foreign(folder: str) -> None:
 
 @contextmanager
 def exclusive(paths: RunPaths) -> Iterator[str]:
-    """Makes the directory of checkpoints, locks it for this process, and empties it if `paths.restart` says so.
+    """Makes the directory of checkpoints, and locks it for this process.
+
+    It is emptied if `paths.restart` says so, or if it is what an earlier process could not clear away.
 
     Raises:
         OutputError: it cannot be made, was not made by a run, or another process has locked it.
@@ -277,7 +309,7 @@ def exclusive(paths: RunPaths) -> Iterator[str]:
     if not locked:
         raise OutputError(f"{one_line(paths.run)} is being written by {one_line(lock.holder())}; wait until it ends")
     try:
-        if paths.restart:
+        if paths.restart or os.path.exists(os.path.join(folder, FINISHED)):
             with write_errors(folder):
                 _clear(folder)
         yield folder
@@ -295,6 +327,7 @@ def publish(paths: RunPaths) -> None:
     run = paths.run.rstrip("/")
     with defer_signals(), write_errors(paths.run):
         disk.remove_tree(old)
+        _sync_tree(paths.bundle)
         if os.path.lexists(run):
             disk.rename(run, old)
         try:
@@ -304,18 +337,54 @@ def publish(paths: RunPaths) -> None:
                 disk.rename(old, run)
             raise
         disk.sync_directory(os.path.dirname(run))
-    with suppress(OSError):
-        _clear(paths.partial)
-        disk.unlink(os.path.join(paths.partial, _LOCK))
-        disk.remove_directory(paths.partial)
+        disk.sync_directory(paths.partial)
+    with suppress(OSError):  # the same command does it
+        _remove(paths.partial)
+
+
+def clear_leftovers(paths: RunPaths, settings: Mapping[str, Any]) -> None:
+    """Removes the checkpoints of the run that has made RUN, if its process could not.
+
+    Those of an unfinished run with other settings stay, and what another process uses, or what cannot be removed now.
+    """
+    lock = FileLock(os.path.join(paths.partial, _LOCK))
+    with suppress(OSError, OutputError, UsageError):
+        if not os.path.isdir(paths.partial):
+            return
+        _refuse_foreign(paths.partial)
+        if lock.acquire():
+            Checkpoints(paths.partial, settings).load()
+            _remove(paths.partial)
+    lock.release()
+
+
+def _sync_tree(folder: str) -> None:
+    """Waits until a directory with everything in it is on the disk: not all writers of its files do."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            disk.sync_file(os.path.join(path, name))
+        disk.sync_directory(path)
+
+
+def _remove(folder: str) -> None:
+    """Removes the locked directory of checkpoints of a finished run, unless others have put something there."""
+    if os.path.exists(os.path.join(folder, STATE)):
+        disk.rename(os.path.join(folder, STATE), os.path.join(folder, FINISHED))
+        disk.sync_directory(folder)
+    _clear(folder)
+    disk.unlink(os.path.join(folder, _LOCK))
+    disk.remove_directory(folder)
 
 
 def _clear(folder: str) -> None:
     """Removes what a run has left, except the lock; the state goes last, because it tells that the rest is of a run."""
-    names = set(filter(_OURS.fullmatch, os.listdir(folder))) - {_LOCK}
-    for name in sorted(names, key=lambda name: name == STATE):
+    names = set(filter(_OURS.fullmatch, os.listdir(folder))) - {_LOCK, STATE, FINISHED}
+    for name in sorted(names):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             disk.remove_tree(path)
         else:
             disk.unlink(path)
+    disk.sync_directory(folder)
+    disk.unlink(os.path.join(folder, STATE))
+    disk.unlink(os.path.join(folder, FINISHED))

@@ -31,7 +31,15 @@ from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
 from xcli.training.callbacks import Callbacks, EpochMetrics
-from xcli.training.checkpoints import Checkpoints, RunPaths, TrainingState, exclusive, finished_fingerprint, publish
+from xcli.training.checkpoints import (
+    Checkpoints,
+    RunPaths,
+    TrainingState,
+    clear_leftovers,
+    exclusive,
+    finished_fingerprint,
+    publish,
+)
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
 from xcli.training.session import TrainingSession
@@ -113,6 +121,7 @@ class FineTuning:
         run = self.paths.run
         if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
             if finished_fingerprint(run) == digest(settings):
+                clear_leftovers(self.paths, settings)
                 return FineTuneResult(run)
             raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
         if base.labels is not None and base.labels.names != self.split.labels:

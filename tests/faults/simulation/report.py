@@ -6,9 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-KNOWN = {
-    r"run\.partial": "checkpoints are cleared away before their state",
-}
+KNOWN: dict[str, str] = {}
 """Regular expressions of what is known to be wrong, and why; to be empty."""
 
 

@@ -22,9 +22,18 @@ from xcli.inference.profiler import Profile
 from xcli.inference.tasks import ClassifyTask
 from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
+from xcli.storage.streams import write_errors
 from xcli.tables.provenance import digest
 from xcli.training.callbacks import EpochMetrics
-from xcli.training.checkpoints import Checkpoints, RunPaths, TrainingState, exclusive, finished_fingerprint, publish
+from xcli.training.checkpoints import (
+    Checkpoints,
+    RunPaths,
+    TrainingState,
+    clear_leftovers,
+    exclusive,
+    finished_fingerprint,
+    publish,
+)
 
 EPOCHS = 3
 
@@ -56,6 +65,7 @@ class SimulatedFineTuning:
         done = SimpleNamespace(metrics=None, run=run, bad={}, counts={}, split="validation", test=None, kept=None)
         if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
             if finished_fingerprint(run) == digest(settings):
+                clear_leftovers(self.paths, settings)
                 return done
             from xcli.core.errors import OutputError
 
@@ -72,8 +82,9 @@ class SimulatedFineTuning:
                 name = f"head-last-{state.epoch}.npz"
                 checkpoints.write(name, {"kernel": np.full(4, state.epoch, np.float32)})
                 checkpoints.commit(asdict(state), {name})
-            disk.remove_tree(self.paths.bundle)
-            disk.make_directory(self.paths.bundle)
+            with write_errors(self.paths.bundle):
+                disk.remove_tree(self.paths.bundle)
+                disk.make_directory(self.paths.bundle)
             record = json.dumps({"fingerprint": digest(settings)}).encode()
             for name, text in (("model.keras", b"weights " * 9), ("run.json", record)):
                 write_atomically(os.path.join(self.paths.bundle, name), text)
