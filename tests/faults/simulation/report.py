@@ -6,14 +6,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-KNOWN: dict[str, str] = {}
-"""Regular expressions of what is known to be wrong, and why; to be empty."""
-
-
-def is_known(wrong: str) -> bool:
-    """Whether something that is wrong is in `KNOWN`."""
-    return any(re.search(pattern, wrong) for pattern in KNOWN)
-
 
 @dataclass
 class Report:
@@ -45,8 +37,8 @@ class Report:
                 kinds.setdefault(re.sub(r"out/[^\s':;,]*|[0-9]+", "#", one)[:120], []).append(
                     f"{case.split()[0]}  {one}"
                 )
-        ordered = sorted(kinds.values(), key=lambda found: (all(map(is_known, found)), -len(found)))
-        return [f"{len(one):6}{' known' if is_known(one[0]) else ''}  FAULT={min(one, key=len)}" for one in ordered]
+        ordered = sorted(kinds.values(), key=len, reverse=True)
+        return [f"{len(one):6}  FAULT={min(one, key=len)}" for one in ordered]
 
     def lines(self) -> list[str]:
         """The table: a row for each class, a column for each job; `right/tried` where they differ."""
