@@ -21,6 +21,7 @@ from xcli.models.network import LoadedModel
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.local import LocalFile
+from xcli.tables.provenance import differences, provenance_of
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,20 @@ def test_versions_without_imports() -> None:
     import tensorflow as tf
 
     assert versions()["tensorflow"] == tf.__version__
+
+
+def test_variables_that_change_results_stand_in_the_provenance(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photos(tmp_path, ["x.jpg"])
+    run, _ = run_over(model, tmp_path)
+    plain = run.provenance("features")
+    assert "environment" not in plain
+    for name in ("TF_CLI_CONFIG_FILE", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "3")
+    assert run.provenance("features") == plain
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    odd = run.provenance("features")
+    assert odd == {**plain, "environment": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
+    assert provenance_of({**odd, "seconds": 1}) == odd
+    assert differences(plain, odd) == [("environment.TF_ENABLE_ONEDNN_OPTS", None, "0")]

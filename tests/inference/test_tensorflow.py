@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from xcli.core.errors import UsageError
-from xcli.core.tensorflow import apply_precision, arithmetic_dtype, load_keras, load_tensorflow
+from xcli.core.tensorflow import apply_precision, arithmetic_dtype, default_keras_settings, load_keras, load_tensorflow
 
 
 def test_tf32_only_where_it_was_asked_for() -> None:
@@ -29,3 +32,34 @@ def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(UsageError, match=r"Keras runs on 'jax' here.*set KERAS_BACKEND=tensorflow"):
         load_keras.__wrapped__()
+
+
+def test_settings_with_which_keras_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keras.py").write_text("raise ValueError('Invalid `floatx` configuration. Received: floatx=float128')")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"floatx=float128\): correct or remove its settings, keras.json in ~/.keras"):
+        load_keras.__wrapped__()
+
+
+def test_settings_of_the_user_apply_outside_alone() -> None:
+    config = load_keras().config
+
+    def settings() -> tuple[object, ...]:
+        return config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name
+
+    default = ("float32", 1e-7, "channels_last", "float32")
+    assert settings() == default
+    try:
+        config.set_floatx("float16")
+        config.set_epsilon(0.1)
+        config.set_image_data_format("channels_first")
+        config.set_dtype_policy("mixed_bfloat16")
+        with default_keras_settings():
+            assert settings() == default
+        assert settings() == ("float16", 0.1, "channels_first", "mixed_bfloat16")
+    finally:
+        config.set_floatx("float32")
+        config.set_epsilon(1e-7)
+        config.set_image_data_format("channels_last")
+        config.set_dtype_policy("float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.networks import SIZE
+from tests.networks import SIZE, config_of
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
 from xcli.models.bundle import build_model, read_bundle, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
+from xcli.models.keras_network import KerasNetwork
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.network import LoadedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,6 +61,49 @@ def test_plain_keras_and_this_program_agree(
     assert np.abs(found - expected).max() < 1e-4
     assert np.allclose(expected.sum(1), 1, atol=1e-5)
     assert expected.max() - expected.min() > 0.2
+
+
+@pytest.fixture
+def odd_settings(keras: Any) -> Iterator[None]:
+    """Settings as they may be in keras.json, or made by the program that imports this one."""
+    config = keras.config
+    names = {
+        "floatx": "float16",
+        "epsilon": 0.1,
+        "image_data_format": "channels_first",
+        "dtype_policy": "mixed_float16",
+    }
+    before = {name: getattr(config, name)() for name in names}
+    for name, value in names.items():
+        getattr(config, f"set_{name}")(value)
+    yield
+    for name, value in before.items():
+        getattr(config, f"set_{name}")(value)
+
+
+def test_the_settings_of_keras_change_no_bundle(
+    odd_settings: None, trained: Weights, bundle: Path, scratch: Path
+) -> None:
+    write_bundle(scratch, build_model(trained, 3, SIZE, (1 / 127.5, -1.0), 0.3), NAMES, PREPROCESSING, {})
+    both = [KerasNetwork(str(one / "model.keras"))._model.variables for one in (scratch, bundle)]
+    for found, expected in zip(*both, strict=True):
+        assert found.dtype == expected.dtype
+        assert found.dtype == "int64" or np.array_equal(found.numpy(), expected.numpy()), "all but a dropout's seed"
+    texts = [json.dumps(config_of(str(one / "model.keras"))) for one in (scratch, bundle)]
+    here, there = (re.sub(r'"shared_object_id": \d+', "", text) for text in texts)
+    assert here == there
+
+
+def test_the_settings_of_keras_change_no_score(
+    odd_settings: None, loaded: LoadedModel, bundle: Path, pixels: NDArray[np.uint8]
+) -> None:
+    again = load_model(model=str(bundle))
+    found = []
+    for model in (again, loaded):
+        model.network.prepare("float32")
+        found.append(model.scores()(pixels[:2])[0].numpy())
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_array_equal(*found)
 
 
 def test_it_carries_labels_and_preprocessing(bundle: Path, loaded: LoadedModel) -> None:

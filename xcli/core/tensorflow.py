@@ -6,14 +6,17 @@ Importing TensorFlow takes seconds, so only functions that need it call `load_te
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.process import has_bfloat16, silent_libraries
 from xcli.core.shortage import shortage
 from xcli.core.text import short_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 _INSTALL = "install it again with: pip install --force-reinstall tensorflow"
@@ -50,9 +53,18 @@ def load_tensorflow() -> Any:
 
 @cache
 def load_keras() -> Any:
-    """Imports Keras; raises UsageError if `KERAS_BACKEND` or keras.json chooses a backend other than TensorFlow."""
+    """Imports Keras; raises UsageError if it does not start, or runs on another backend than TensorFlow.
+
+    What keras.json or the host of this library has set otherwise applies, unless in `default_keras_settings`.
+    """
     load_tensorflow()
-    import keras
+    try:
+        import keras
+    except (AssertionError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"Keras does not start ({short_text(error) or type(error).__name__}): correct or remove its settings, "
+            "keras.json in ~/.keras or KERAS_HOME"
+        ) from error
 
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
@@ -60,6 +72,26 @@ def load_keras() -> Any:
             "set KERAS_BACKEND=tensorflow"
         )
     return keras
+
+
+@contextmanager
+def default_keras_settings() -> Iterator[None]:
+    """A context in which Keras computes as it does without settings of the user, whatever these are."""
+    config = load_keras().config
+    defaults: tuple[tuple[Any, Any, Any], ...] = (
+        (config.floatx, config.set_floatx, "float32"),
+        (config.epsilon, config.set_epsilon, 1e-7),
+        (config.image_data_format, config.set_image_data_format, "channels_last"),
+        (config.dtype_policy, config.set_dtype_policy, "float32"),
+    )
+    before = [(change, get()) for get, change, _ in defaults]
+    try:
+        for _, change, value in defaults:
+            change(value)
+        yield
+    finally:
+        for change, value in before:
+            change(value)
 
 
 def choose_devices(request: str) -> tuple[str, ...]:

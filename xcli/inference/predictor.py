@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
-from xcli.core.version import __version__, versions
+from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.engine import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
@@ -145,4 +145,4 @@ class Predictor:
             "device": kind_of(self.devices[0]),
             "batch_size": self._engines.batch_size,
             "options": self.task.settings(),
-        }
+        } | environment()

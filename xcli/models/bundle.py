@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
-from xcli.core.tensorflow import load_keras, load_tensorflow
+from xcli.core.tensorflow import default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.hdf5_weights import TOP, Weights, assign
@@ -42,7 +42,7 @@ def build_model(weights: Weights, classes: int, size: int, scaling: tuple[float,
     """
     keras, tf = load_keras(), load_tensorflow()
     factor, offset = scaling
-    with tf.device("/CPU:0"):
+    with tf.device("/CPU:0"), default_keras_settings():
         image = keras.layers.Input((size, size, 3), name="image")
         scaled = keras.layers.Rescaling(factor, offset, name="rescaling")(image)
         backbone = Xception(include_top=False, weights=None, input_tensor=scaled)
@@ -72,7 +72,7 @@ def write_bundle(
     recipe = {name: getattr(preprocessing, name) for name in ("size", "resize", "interpolation", "crop_pct")}
     recipe |= {name: value for name, value in preprocessing.as_dict().items() if name == "bit_depth"}
     path = Path(folder, BUNDLE_MODEL)
-    with write_errors(str(path)):
+    with write_errors(str(path)), default_keras_settings():
         model.save(path)
     _write_json(Path(folder, BUNDLE_LABELS), {"labels": list(labels)})
     _write_json(Path(folder, BUNDLE_RECIPE), {**record, "preprocessing": {**recipe, "input_range": "raw"}})

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
-from xcli.core.tensorflow import Precision, load_keras, load_tensorflow
+from xcli.core.tensorflow import Precision, default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.folded import Backbone, constant
@@ -133,7 +133,7 @@ class KerasNetwork:
         found: dict[str, Any] = {}
         # The variables of the other layers become constants too, on the engine's device, wherever Keras keeps them.
         state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
-        with load_keras().StatelessScope(state_mapping=state):
+        with default_keras_settings(), load_keras().StatelessScope(state_mapping=state):
             (output,) = self._run(self.graph, self._model, [x], set(taps), found)
         layer_names = {layer.name for layer in layers()}
         if self.output_name in taps and self.output_name not in self._holder.backbone:
@@ -197,7 +197,7 @@ def _load(folder: str, path: str) -> Any:
     """Loads the unpacked model; warnings go to the log, except the one about missing weights."""
     keras, tf = load_keras(), load_tensorflow()
     try:
-        with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"):
+        with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"), default_keras_settings():
             warnings.simplefilter("always")
             model = keras.models.load_model(folder, compile=False, safe_mode=True)
     except Exception as error:

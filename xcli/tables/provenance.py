@@ -25,6 +25,9 @@ METADATA_KEY = "xception"  # of a Parquet file's metadata; the value is the prov
 PROVENANCE_KEYS = ("tool", "versions", "model", "preprocessing", "precision", "device", "batch_size", "options")
 """Members of the provenance. The other members of FILE.meta.json describe one run: times, counts, command line."""
 
+ENVIRONMENT = "environment"
+"""A further member, where variables are set by which TensorFlow computes otherwise."""
+
 NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
 """Members that tell where a file was whose digest is another member: they do not change rows."""
 
@@ -132,7 +135,7 @@ def is_unchanged(meta: dict[str, Any]) -> bool:
 
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of `FILE.meta.json` that says what made the rows."""
-    return {key: meta[key] for key in PROVENANCE_KEYS if key in meta}
+    return {key: meta[key] for key in (*PROVENANCE_KEYS, ENVIRONMENT) if key in meta}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -13,9 +13,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
-from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_tensorflow
+from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras, load_tensorflow
 from xcli.core.text import one_line
-from xcli.core.version import __version__, versions
+from xcli.core.version import __version__, environment, versions
 from xcli.evaluation.evaluate import Prediction, evaluate
 from xcli.evaluation.report import write_report
 from xcli.models.bundle import build_model, write_bundle
@@ -114,6 +114,7 @@ class FineTuning:
             OutputError: something cannot be written.
             ModelError: the model cannot be trained from.
         """
+        load_keras()  # which writes the model in the end, and may refuse the settings that it finds
         devices = choose_devices(self.options.device)
         precision = training_precision(self.options.precision, devices[0])
         base = read_base_model(self.model, self.spec)
@@ -160,7 +161,7 @@ class FineTuning:
             "recipe": self.recipe.as_dict(),
             "precision": precision,
             "device": device,
-        }
+        } | environment()
 
     def _record(self, settings: dict[str, Any], data: TrainingData, state: TrainingState) -> dict[str, Any]:
         """Returns the members of `run.json`, except the preprocessing that `--model RUN` reads."""
