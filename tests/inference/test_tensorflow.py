@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,23 @@ def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         load_keras.__wrapped__()
 
 
-def test_settings_with_which_keras_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "keras.py").write_text("raise ValueError('Invalid `floatx` configuration. Received: floatx=float128')")
-    monkeypatch.delitem(sys.modules, "keras", raising=False)
+@pytest.mark.parametrize(
+    ("module", "load", "failure", "shown"),
+    [
+        ("keras", load_keras, "raise ValueError('Received: floatx=float128')", "Received: floatx=float128"),
+        ("keras", load_keras, "import a_backend_that_is_not_installed", "No module named 'a_backend"),
+        ("tensorflow", load_tensorflow, "assert False", "AssertionError"),
+    ],
+)
+def test_settings_with_which_keras_does_not_start(
+    module: str, load: Any, failure: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_tensorflow()
+    (tmp_path / f"{module}.py").write_text(failure)
+    monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UsageError, match=r"floatx=float128\): correct or remove its settings, keras.json in ~/.keras"):
-        load_keras.__wrapped__()
+    with pytest.raises(UsageError, match=rf"{shown}.*\): correct or remove its settings, keras.json in ~/.keras"):
+        load.__wrapped__()
 
 
 def test_settings_of_the_user_apply_outside_alone() -> None:

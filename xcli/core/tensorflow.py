@@ -43,6 +43,8 @@ def load_tensorflow() -> Any:
             raise ModelError(
                 f"TensorFlow cannot be loaded ({short_text(error)}); {shortage(error) or _INSTALL}"
             ) from error
+        except AssertionError as error:  # in the Keras that is a part of it, which reads keras.json too
+            raise _wrong_settings(error) from error
 
         gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -60,11 +62,8 @@ def load_keras() -> Any:
     load_tensorflow()
     try:
         import keras
-    except (AssertionError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"Keras does not start ({short_text(error) or type(error).__name__}): correct or remove its settings, "
-            "keras.json in ~/.keras or KERAS_HOME"
-        ) from error
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
+        raise _wrong_settings(error) from error
 
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
@@ -72,6 +71,14 @@ def load_keras() -> Any:
             "set KERAS_BACKEND=tensorflow"
         )
     return keras
+
+
+def _wrong_settings(error: Exception) -> UsageError:
+    what = f"Keras does not start ({short_text(str(error) or type(error).__name__)})"
+    return UsageError(
+        f"{what}: correct or remove its settings, keras.json in ~/.keras or KERAS_HOME, and set "
+        "KERAS_BACKEND=tensorflow"
+    )
 
 
 @contextmanager
