@@ -55,19 +55,19 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": {}}', '{"settings": 1, "state": {}}'])
 def test_a_damaged_state_says_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(UsageError, match=r"state\.json cannot be read.*--restart"):
+    with pytest.raises(OutputError, match=r"state\.json cannot be read.*--restart"):
         Checkpoints(tmp_path, SETTINGS).load()
 
 
 def test_damaged_arrays_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no more")
-    with pytest.raises(UsageError, match=r"x\.npz cannot be read.*--restart"):
+    with pytest.raises(OutputError, match=r"x\.npz cannot be read.*--restart"):
         Checkpoints(tmp_path, SETTINGS).arrays("x.npz")
 
 
 def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.array([{"a": 1}], object))
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(OutputError, match="cannot be read"):
         Checkpoints(tmp_path, SETTINGS).arrays("x.npz")
 
 
@@ -84,7 +84,7 @@ def test_a_digit_that_has_changed_is_damage(tmp_path: Path) -> None:
     Checkpoints(tmp_path, SETTINGS).commit({"epoch": 1, "rows": [0.25, None]}, set())
     path = tmp_path / "state.json"
     path.write_text(path.read_text().replace("0.25", "0.75"))
-    with pytest.raises(UsageError, match=r"state\.json cannot be read.*--restart"):
+    with pytest.raises(OutputError, match=r"state\.json cannot be read.*--restart"):
         Checkpoints(tmp_path, SETTINGS).load()
 
 

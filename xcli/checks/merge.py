@@ -257,8 +257,9 @@ def _incomplete(readers: Sequence[TableReader]) -> str | None:
         names = join_names(f"{number}/{total}" for number, total in shards)
         return f"these are not the shards of one run, each once: {names}"
     (total,) = totals
-    missing = [f"{number}/{total}" for number in range(1, total + 1) if number not in given]
-    return f"shards are missing: {join_names(missing)}" if missing else None
+    missing = total - len(given)
+    absent = (f"{number}/{total}" for number in range(1, total + 1) if number not in given)
+    return f"shards are missing: {join_names(absent, count=missing)}" if missing else None
 
 
 def _appended(shards: Shards, counts: Sequence[RunCounts], findings: Findings) -> Iterator[pa.RecordBatch]:

@@ -6,13 +6,13 @@ Each cause is one finding with a count, instead of a list of every image.
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from xcli.checks.row_index import row_paths
 from xcli.sources.selection import shard_of
 from xcli.storage.urls import is_url
+from xcli.tables.provenance import parse_division
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,10 +71,10 @@ def recorded_shards(readers: Sequence[TableReader]) -> list[tuple[int, int]]:
     """Returns for each table the I and N of its shard by `FILE.meta.json`; nothing if one of these tells of none."""
     found = []
     for reader in readers:
-        match = re.fullmatch(r"(\d+)/(\d+)", str((reader.meta or {}).get("shard")))
-        if match is None:
+        division = parse_division((reader.meta or {}).get("shard") or "")
+        if division is None:
             return []
-        found.append((int(match[1]), int(match[2])))
+        found.append(division)
     return found
 
 

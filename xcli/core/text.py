@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def _escape(match: re.Match[str]) -> str:
     return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
-def join_names(names: Iterable[str], most: int = 10) -> str:
-    """Joins names for a message: the first `most` of them, and how many more there are."""
-    shown = list(names)
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+def join_names(names: Iterable[str], most: int = 10, count: int | None = None) -> str:
+    """Joins names for a message: the first `most` of them, and how many more there are of `count`, else of `names`."""
+    shown = list(names if count is None else islice(names, most))
+    more = (len(shown) if count is None else count) - most
+    return ", ".join(shown[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def short_text(value: object) -> str:

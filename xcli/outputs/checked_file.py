@@ -14,7 +14,9 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from xcli.core.checked_json import parse_object
 from xcli.core.errors import CheckError
+from xcli.core.text import one_line
 from xcli.storage import disk
 
 if TYPE_CHECKING:
@@ -148,10 +150,16 @@ class CheckedReader:
         self.digest = _digest(trailer)
         if self.digest != end[8:24].hex():
             raise CheckError("its trailer has another digest than when it was written")
-        self.trailer: dict[str, Any] = json.loads(trailer)
-        if self.trailer["number"] != number:
-            raise CheckError(f"it is part {self.trailer['number']}")
-        lengths, rows, digests = zip(*self.trailer["frames"], strict=True)
+        try:
+            self.trailer: dict[str, Any] = parse_object(trailer, {"number": int, "frames": [[int | str]]})
+            found = self.trailer["number"]
+            lengths, rows, digests = zip(*self.trailer["frames"], strict=True)
+            if not all(isinstance(one, int) and one >= 0 for one in (*lengths, *rows)):
+                raise ValueError("a frame of no length")
+        except (ValueError, KeyError) as error:
+            raise CheckError(f"its trailer is damaged: {one_line(str(error))}") from None
+        if found != number:
+            raise CheckError(f"it is part {found}")
         offsets = accumulate(lengths, initial=len(_MAGIC))
         self._frames = [_Frame(*found) for found in zip(offsets, lengths, digests, strict=False)]
         self._starts = list(accumulate(rows, initial=0))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from xcli.core.checked_json import Schema, parse_object
 from xcli.core.errors import CheckError, OutputError
 from xcli.core.text import one_line
+from xcli.inference.options import BATCH_SIZES
 from xcli.tables.provenance import differences, digest
 
 _DIGEST = "sha256"
+
+_SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "sources": dict, "schema": [str]}
 
 _OPTIONS = frozenset(
     "batch_size bit_depth crop_pct csv_bom csv_safe device dtype error_features features_out format input_range "
@@ -31,11 +35,9 @@ def decode(content: bytes) -> dict[str, Any]:
         CheckError: it is damaged, or an earlier version wrote it, without a digest.
     """
     try:
-        fingerprint = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        fingerprint = parse_object(content, _SCHEMA)
+    except ValueError as error:
         raise CheckError(f"it is damaged: {one_line(str(error))}") from None
-    if not isinstance(fingerprint, dict):
-        raise CheckError("it is damaged: it is no JSON object")
     if _DIGEST not in fingerprint:
         raise CheckError("it has no digest, so it is damaged, or from an earlier version of xception")
     if fingerprint.pop(_DIGEST) != digest(fingerprint):

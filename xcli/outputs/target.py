@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
+from xcli.inference.options import BATCH_SIZES
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import complete
@@ -92,7 +93,8 @@ class KeptTarget(ABC):
             return None
         if meta is None or not isinstance(meta.get("fingerprint"), str):
             return None
-        return EarlierRun(meta["fingerprint"], meta.get("batch_size"))
+        size = meta.get("batch_size")
+        return EarlierRun(meta["fingerprint"], size if isinstance(size, int) and size in BATCH_SIZES else None)
 
     def finished_run(self) -> EarlierRun | None:
         """Returns the run that made the finished output; None if there is no finished output, or it has no record."""

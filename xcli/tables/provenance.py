@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
 from xcli.storage.urls import is_url
@@ -42,14 +44,29 @@ SUCCESS = "_SUCCESS"  # there once every source has its row
 PARTS = "parts"
 """Member of `_meta.json`: for the name of each part its rows and the XXH3-128 of its file, as one text."""
 
-_MAX_META = 1 << 26
+_DIVISION = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+_SCHEMA: Schema = {
+    "tool": dict,
+    "versions": dict,
+    "model": dict,
+    "preprocessing": dict,
+    "options": dict,
+    "batch_size": int | None | list,
+    "fingerprint": str,
+    "shard": str | None,
+    "images": {"ok": int, "listed": int, "resumed": int, "errors": {str: int}, "skipped": {str: int}},
+    "merged": [{"file": str, "command_line": str | None}],
+    PARTS: {str: str},
+}
+"""Of what is read of a provenance and a `FILE.meta.json`."""
 
 _DIGEST = "sha256"
 
 
 def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Returns provenance as metadata of a table, text by key."""
-    return {METADATA_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False)}
+    return {METADATA_KEY: _valid(json.dumps(provenance, sort_keys=True, ensure_ascii=False)).decode()}
 
 
 def fingerprint_of(
@@ -89,7 +106,11 @@ def run_meta(
 def meta_text(meta: Mapping[str, Any]) -> bytes:
     """Returns the content of a `FILE.meta.json`, to which it adds a digest of everything else in it."""
     text = json.dumps({**meta, _DIGEST: digest(dict(meta))}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    # An undecodable byte of the command line is a lone surrogate, which this turns into its JSON escape.
+    return _valid(text)
+
+
+def _valid(text: str) -> bytes:
+    """Encodes JSON; an undecodable byte of a file name is a lone surrogate, which becomes its JSON escape."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -107,25 +128,31 @@ def read_meta(name: str) -> dict[str, Any] | None:
         return None if content is None else parse_meta(content, name)
     try:
         with open(name, "rb") as file:
-            text = file.read(_MAX_META + 1)
+            text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CheckError(f"cannot read {one_line(name)}: {error.strerror}") from None
-    if len(text) > _MAX_META:
-        raise CheckError(f"{one_line(name)} has more than {_MAX_META:,} bytes, which no provenance has")
     return parse_meta(text, name)
 
 
 def parse_meta(text: bytes, name: str) -> dict[str, Any]:
-    """Parses the provenance of the file `name`; raises CheckError where it is not a JSON object."""
+    """Parses the provenance of the file `name`; raises CheckError where it is none that a run or a merge writes."""
     try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        meta = parse_object(text, _SCHEMA, free=PARTS)
+        shard = meta.get("shard")
+        if shard is not None and parse_division(shard) is None:
+            raise ValueError(f"shard is {shard[:100]!r}")
+    except ValueError as error:
         raise CheckError(f"the provenance of {one_line(name)} is damaged: {one_line(str(error))}") from None
-    if not isinstance(meta, dict):
-        raise CheckError(f"the provenance of {one_line(name)} is not a JSON object")
     return meta
+
+
+def parse_division(text: str) -> tuple[int, int] | None:
+    """Returns the I and N of `I/N`; None if it is no such text, or I is not from 1 to N."""
+    match = _DIVISION.fullmatch(text)
+    number, total = map(int, match.groups()) if match is not None else (0, 0)
+    return (number, total) if 1 <= number <= total else None
 
 
 def is_unchanged(meta: dict[str, Any]) -> bool:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import re
 import zipfile
 import zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.checked_json import Schema, parse_object
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
@@ -47,6 +49,18 @@ STATE, FINISHED = "state.json", "finished.json"
 _LOCK, _BUNDLE, _OLD = ".lock", "bundle", "old"
 _FILE = r"(?:state\.json|finished\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
 _OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|{_FILE}\.tmp|\.lock|bundle|old")
+
+_COUNT, _NUMBER = range(1_000_000), float | int
+_EPOCH: Schema = {one.name: _NUMBER | None for one in fields(EpochMetrics)} | {"phase": str, "epoch": _COUNT}
+_SCHEMA: Schema = {
+    "settings": dict,
+    "state": {
+        **dict.fromkeys(("phase", "epoch", "best_epoch", "kept"), _COUNT),
+        "best": [_NUMBER],
+        "rows": [_EPOCH],
+        "temperature": _NUMBER,
+    },
+}
 
 log = logging.getLogger("xcli")
 
@@ -75,9 +89,17 @@ class TrainingState:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingState:
-        """Makes a state from the dictionary that `dataclasses.asdict` returned and JSON has kept."""
+        """Makes a state from the dictionary that `dataclasses.asdict` returned and JSON has kept.
+
+        Raises:
+            ValueError, TypeError, KeyError: no training has such a state.
+        """
         rows = [EpochMetrics(**row) for row in value["rows"]]
-        return cls(**{**value, "rows": rows, "best": tuple(value["best"])})
+        first, second = value["best"]
+        state = cls(**{**value, "rows": rows, "best": (first, second)})
+        if not (state.best_epoch <= state.epoch <= len(rows) >= state.kept and 0 < state.temperature < math.inf):
+            raise ValueError("its numbers contradict one another")
+        return state
 
     @property
     def kept_epoch(self) -> EpochMetrics | None:
@@ -118,12 +140,12 @@ class Checkpoints:
         """Returns the state that an earlier process has written, or None if there is none.
 
         Raises:
-            UsageError: it is damaged, or is that of a run with other settings, which the message names.
-            OutputError: it cannot be read now.
+            UsageError: it is that of a run with other settings, which the message names.
+            OutputError: it is damaged, or cannot be read now.
         """
         path = self.folder / STATE
         try:
-            value = json.loads(disk.read_file(path))
+            value = parse_object(disk.read_file(path), _SCHEMA)
             found, state = dict(value["settings"]), dict(value["state"])
             # An earlier version did not write the digest.
             if value.get("digest") not in (None, digest({"settings": found, "state": state})):
@@ -134,7 +156,7 @@ class Checkpoints:
             return None
         except OSError as error:
             raise self._unreadable(path, error) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError) as error:
             raise self._damaged(path, error) from error
         different = [name for name, _, _ in differences(found, self.settings)]
         if different:
@@ -144,12 +166,19 @@ class Checkpoints:
             )
         return state
 
+    def training_state(self) -> TrainingState | None:
+        """Returns what `load` returns as a state; raises OutputError, too, where no training has it."""
+        value = self.load()
+        try:
+            return None if value is None else TrainingState.from_dict(value)
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(self.folder / STATE, error) from error
+
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Reads arrays by name from a file that the state needs.
 
         Raises:
-            UsageError: it is damaged, or missing.
-            OutputError: it cannot be read now.
+            OutputError: it is damaged, or missing.
         """
         import numpy as np
 
@@ -192,8 +221,8 @@ class Checkpoints:
     def _unreadable(self, path: Path, error: OSError) -> OutputError:
         return OutputError(f"cannot read {one_line(str(path))}: {error.strerror}; the same command continues from it")
 
-    def _damaged(self, path: Path, error: Exception) -> UsageError:
-        return UsageError(
+    def _damaged(self, path: Path, error: Exception) -> OutputError:
+        return OutputError(
             f"{one_line(str(path))} cannot be read ({type(error).__name__}); --restart starts the training again"
         )
 
@@ -262,11 +291,10 @@ def check_paths(paths: RunPaths) -> None:
 def finished_fingerprint(run: str) -> str | None:
     """Returns the fingerprint of a finished run, or None if the directory is not one."""
     try:
-        with open(os.path.join(run, BUNDLE_RECIPE), encoding="utf-8") as file:
-            found = json.load(file)["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = parse_object(disk.read_file(os.path.join(run, BUNDLE_RECIPE)), {"fingerprint": str})["fingerprint"]
+    except (OSError, ValueError, KeyError):
         return None
-    return found if isinstance(found, str) else None
+    return str(found)
 
 
 def _refuse_foreign(folder: str) -> None:

@@ -132,8 +132,7 @@ class FineTuning:
             model, preprocessing = self.model, self.preprocessing
             extractor = ActivationExtractor(model, self.recipe, preprocessing, cache, devices, precision, self.options)
             checkpoints = Checkpoints(folder, settings)
-            value = checkpoints.load()
-            state = TrainingState.from_dict(value) if value is not None else None
+            state = checkpoints.training_state()
             data = extract_activations(self.split, self.recipe.view_count, extractor, self.callbacks)
             dtype, replicas = trained_dtype(precision), Replicas(devices)
             session = TrainingSession(self.recipe, base, data, dtype, replicas, self.callbacks)

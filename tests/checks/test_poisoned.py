@@ -1,0 +1,196 @@
+"""Records of what made a table that somebody has changed on purpose: each ends a command by name, never as a bug."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.memory import frugality
+from tests.writtentables import make_files, write_shards
+from xcli.checks.findings import Findings
+from xcli.checks.merge import Shards, merge
+from xcli.checks.verify import verify
+from xcli.cli.check_output import described
+from xcli.core.errors import CheckError, OutputError
+from xcli.outputs.checked_file import _MAGIC, CheckedReader, _digest
+from xcli.outputs.journal import decode, encode
+from xcli.outputs.target import File
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
+from xcli.tables.formats import open_table
+from xcli.tables.provenance import METADATA_KEY, PARTS, meta_text, parse_meta
+from xcli.training.callbacks import EpochMetrics
+from xcli.training.checkpoints import Checkpoints, TrainingState
+
+NESTED: Any = 1
+for _ in range(200):
+    NESTED = {"a": NESTED}
+
+POISONS: list[Any] = [
+    None,
+    True,
+    3,
+    -1,
+    10**30,
+    1.5,
+    float("nan"),
+    "x",
+    "\ud800",
+    "1/99999999999",
+    "0/0",
+    "3/2",
+    [],
+    [3],
+]
+POISONS += [["x", None], {}, {"a": 1}, {"a": {"b": None}}, [{}], [{"file": 3}], NESTED]
+
+
+def places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield place
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*place, key))
+
+
+def poisoned(meta: dict[str, Any], place: tuple[str, ...], poison: Any) -> Any:
+    if not place:
+        return poison
+    return {**meta, place[0]: poisoned(meta[place[0]], place[1:], poison)}
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> tuple[str, list[str]]:
+    source = str(make_files(tmp_path / "p", [f"{n}.jpg".encode() for n in range(12)]))
+    _, shards = write_shards(tmp_path, "parquet", "classify", SourceOptions((source,)), 2)
+    for number, shard in enumerate(shards, 1):
+        path = Path(f"{shard}.meta.json")
+        meta = json.loads(path.read_bytes())
+        del meta["sha256"]
+        more = {"shard": f"{number}/2", "fingerprint": "0" * 64, "seconds": 1.0, "merged": [], "csv_safe": False}
+        path.write_bytes(meta_text(meta | more | {PARTS: {}}))
+    return source, shards
+
+
+def refused(act: Callable[[], object]) -> bool:
+    """Whether something was refused by name; any other exception would be reported as a bug."""
+    try:
+        act()
+    except (CheckError, OutputError) as error:
+        return bool(str(error).encode())
+    return False
+
+
+def checked(path: str, source: str) -> None:
+    with list_images(SourceOptions((source,))) as listing:
+        verdict = verify(open_table(path), listing, Findings())
+    json.dumps(verdict.as_dict())
+    "".join(described(verdict.findings)).encode()
+
+
+def merged(shards: list[str], target: str, source: str) -> None:
+    findings = Findings()
+    with list_images(SourceOptions((source,))) as listing:
+        merge(Shards(shards, mixed_machines=True), listing, "parquet", target, overwrite=True, findings=findings)
+    merge(Shards(shards, mixed_machines=True), None, "parquet", target, overwrite=True, findings=findings)
+
+
+def test_every_member_of_a_meta_json(tmp_path: Path, shards: tuple[str, list[str]]) -> None:
+    source, both = shards
+    path = Path(f"{both[0]}.meta.json")
+    meta = json.loads(path.read_bytes())
+    del meta["sha256"]
+    for place in places(meta):
+        accepted = None
+        for poison in POISONS:
+            content = json.dumps(poisoned(meta, place, poison)).encode()
+            if not refused(lambda content=content: parse_meta(content, "x")):
+                accepted = content
+        if accepted is not None and place and place[0] in ("images", "shard", "options", "merged"):
+            path.write_bytes(accepted)
+            refused(lambda: checked(both[0], source))
+            refused(lambda: merged(both, str(tmp_path / "merged.parquet"), source))
+            File(both[0]).recorded_run()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": {"resumed": None}},
+        {"images": {"skipped": True}},
+        {"images": {"skipped": {"hidden": {}}}},
+        {"shard": "0/0"},
+        {"shard": "1/99999999999"},
+        {"merged": [3]},
+        {"options": []},
+        {"seconds": 10**30},
+        {"other": NESTED},
+        {"other": {"a" * 300: 1}},
+        {"other": [{str(n): n for n in range(100_001)}]},
+    ],
+)
+def test_what_no_run_writes_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CheckError, match=r"the provenance of x\.csv is damaged: "):
+        parse_meta(json.dumps(wrong).encode(), "x.csv")
+
+
+def test_missing_shards_are_counted_not_listed(shards: tuple[str, list[str]]) -> None:
+    _, (one, _) = shards
+    path = Path(f"{one}.meta.json")
+    path.write_bytes(path.read_bytes().replace(b'"1/2"', b'"1/999999999"'))
+    opened = Shards([one])
+    with frugality(), pytest.raises(CheckError, match=r"shards are missing: 2/999999999, .* and 999999988 more"):
+        merge(opened, None, "parquet", "-", overwrite=True, findings=Findings())
+
+
+def test_the_metadata_of_a_parquet_file(tmp_path: Path) -> None:
+    table = pa.table({"path": ["a"], "status": ["ok"], "error": pa.array([None], pa.string())})
+    for text in (b"[]", b'{"options": 3}', b'{"model": []}', b"{" * 3, json.dumps(NESTED).encode()):
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: text}), tmp_path / "x.parquet")
+        with pytest.raises(CheckError, match=r"the provenance of .* is damaged"):
+            open_table(str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 10**12, [3], "x", None])
+def test_the_batch_size_of_a_record_is_one_that_a_run_may_have(tmp_path: Path, size: Any) -> None:
+    (tmp_path / "x.csv.meta.json").write_bytes(meta_text({"fingerprint": "ab", "batch_size": size}))
+    run = File(str(tmp_path / "x.csv")).recorded_run()
+    assert run is None or run.batch_size is None
+    with pytest.raises(CheckError, match="it is damaged"):
+        decode(encode({"provenance": {"batch_size": size}}))
+
+
+@pytest.mark.parametrize("wrong", [{"provenance": 3}, {"schema": {}}, {"sources": []}, {"a": 10**30}])
+def test_a_journal_with_the_right_digest(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CheckError, match="it is damaged"):
+        decode(encode(wrong))
+
+
+def test_the_state_of_a_training_with_the_right_digest(tmp_path: Path) -> None:
+    state = asdict(TrainingState(rows=[EpochMetrics("head", 1, 0.1, 1.0, 0.5, None, None, 1.0)], epoch=1))
+    kept = Checkpoints(tmp_path, {"seed": 1})
+    kept.commit(state, set())
+    assert kept.training_state() == TrainingState.from_dict(state)
+    wrong = [{name: poison} for name in state for poison in (None, "x", {}, [{}], -1, 10**30)]
+    wrong += [{"kept": 2}, {"epoch": 2}, {"best_epoch": 2}, {"temperature": 0}, {"other": 1}, {"rows": [{"phase": 1}]}]
+    for change in wrong:
+        kept.commit(state | change, set())
+        with pytest.raises(OutputError, match=r"state\.json cannot be read .*--restart"):
+            kept.training_state()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"[]", b"{}", b'{"number": 0}', b'{"number": 0, "frames": [[1, "x", 2]]}', b'{"number": 0, "frames": [3]}'],
+)
+def test_the_trailer_of_a_part_with_the_right_digest(wrong: bytes) -> None:
+    content = b"x" * 64 + wrong + len(wrong).to_bytes(8, "little") + bytes.fromhex(_digest(wrong)) + _MAGIC
+    with pytest.raises(CheckError, match="its trailer is damaged"):
+        CheckedReader(io.BytesIO(content), 0)
