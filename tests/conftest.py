@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.networks import CLASSES, SIZE, calibrated_weights, set_weights, write_legacy
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A machine that is busy with other things makes no test fail.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has put the tests into the background; the programs that they interrupt would ignore it too.
