@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.conftest import COMMAND, Invoke, run_process
+from tests.cli.conftest import COMMAND, Invoke, run_process, save_photos
 from xcli import __version__
 from xcli.cli import cli
 from xcli.core.errors import ExitCode
@@ -247,7 +248,7 @@ def test_messages_name_the_variable(
 
 
 def test_variables_that_set_nothing_are_named_once(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CLASSIFY_TOPP", "CLASIFY_TOP", "X", "REPORT", "VERBOSE", "WEIGHTS_URL", "MERGE_REPORT", "TEST_DATA"):
+    for name in ("CLASSIFY_TOPP", "CLASIFY_TOP", "X", "REPORT", "WEIGHTS_URL", "MERGE_REPORT", "TEST_DATA"):
         monkeypatch.setenv(f"XCEPTION_{name}", "1")
     result = invoke("verify", "no-such.csv")
     assert result.code == 2
@@ -281,6 +282,38 @@ def test_log_file(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("classify", "--model", "no-such.keras", tmp_path, "--log-file", log).code == 3
     assert "no-such.keras" in log.read_text()
     assert invoke("--log-file", tmp_path / "no" / "log", "features", tmp_path).code == 2
+
+
+def test_what_is_said_at_each_level(invoke: Invoke, tmp_path: Path) -> None:
+    save_photos(tmp_path / "photos", ["a.jpg", "b.jpg"])
+    (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")
+    log, target = tmp_path / "log", tmp_path / "x.csv"
+    (tmp_path / "empty").mkdir()
+    command = ("features", tmp_path / "photos", tmp_path / "empty", "--weights", "none", "--image-size", "71", "-o")
+    result = invoke(*command, target, "-v", "--part-rows", "2", "--batch-size", "2", "--log-file", log)
+    assert result.code == 4, result
+    patterns = [
+        r"DETAIL version [\d.]+: xception features .*/photos .*--part-rows 2",
+        r"DETAIL model: Xception \(random weights, seed 0\), 20,861,480 parameters, without a file",
+        r"DETAIL listed '.*/photos': 3 images",
+        r"DETAIL listed '.*/empty': 0 images",
+        r"WARNING '.*/empty' holds no images",
+        r"DETAIL listed in all: 3 images; skipped: nothing",
+        r"DETAIL batches of 2 images of 71 x 71 pixels, in float32 on /CPU:0",
+        r'DETAIL settings: {"size": 71, .*"pooling": "avg"',
+        r"DETAIL x.csv.partial: a part of 2 rows is saved",
+        r"DETAIL .*/c.jpg: not-an-image: the content",
+        r"DETAIL x.csv.partial: a part of 1 rows is saved",
+        r"INFO 3 images: 2 ok, 1 error",
+    ]
+    lines = [line.split(" ", 2)[2].replace(" xcli: ", " ") for line in log.read_text().splitlines()]
+    lines = [line.replace(f"{tmp_path}/x.csv", "x.csv") for line in lines if not line.startswith("DEBUG ")]
+    assert all(map(re.match, sorted(patterns), sorted(lines))), lines
+    assert len(lines) == len(patterns) == len(result.err.splitlines())
+    assert len(invoke(*command, target, "--overwrite").err.splitlines()) == 2
+    assert "2 images computed" in invoke(*command, target, "--overwrite", "-vv", "--batch-size", "2").err
+    assert "is finished already" in invoke(*command, target).err
+    assert invoke("-q", *command, target).err == ""
 
 
 def test_module_and_script_are_the_same_program() -> None:

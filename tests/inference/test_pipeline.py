@@ -488,7 +488,7 @@ def test_warnings_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptur
         name.write_bytes(sound[:-2] + bytes(40) + sound[-2:] if number % 3 == 1 else sound)
     refs = [ImageRef(str(name), LocalFile(str(name)), b"") for name in names]
     report = RunCounts(listed=6)
-    with caplog.at_level("INFO", "xcli"):
+    with caplog.at_level("DETAIL", "xcli"):
         for batch in pipeline(refs, load_image):
             report.count(batch.errors, batch.warnings)
     assert report.ok == 6

@@ -199,6 +199,7 @@ def test_a_part_without_its_sidecar_is_computed_again(recorder: Recorder, caplog
 def test_a_finished_dataset_is_recognised_and_overwritten_when_asked(
     recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "xcli")
     recorder()
     assert recorder().listed == 0
     assert "finished already" in caplog.text
@@ -255,7 +256,7 @@ def test_a_directory_that_was_there_stays_when_nothing_was_done(recorder: Record
     for existed in (False, True):
         if existed:
             recorder.target.mkdir()
-        with pytest.raises(UsageError, match="matches none"):
+        with pytest.raises(UsageError, match="matches nothing"):
             recorder()
         assert recorder.target.exists() == existed
         if existed:

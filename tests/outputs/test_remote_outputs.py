@@ -195,6 +195,7 @@ def test_a_part_that_was_damaged_is_computed_again(dataset: Remote, caplog: pyte
 def test_a_finished_output_is_recognised(
     photos: Path, s3: ObjectStore, caplog: pytest.LogCaptureFixture, output: str
 ) -> None:
+    caplog.set_level("INFO", "xcli")
     remote = Remote(photos, s3, output)
     remote()
     before = remote.objects(meta=True)
@@ -217,6 +218,7 @@ def test_a_finished_output_is_recognised(
 
 
 def test_a_run_that_died_as_its_output_appeared_goes_on(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "xcli")
     remote()
     whole = remote.objects()
     remote.store.delete(f"{remote.prefix}/out.csv")

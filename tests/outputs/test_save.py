@@ -201,6 +201,7 @@ def test_an_automatic_batch_size_is_that_of_the_run_that_is_continued(recorder: 
 
 
 def test_a_finished_file_is_recognised(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "xcli")
     recorder()
     before = os.stat(recorder.target)
     assert recorder().listed == 0
@@ -373,6 +374,7 @@ def test_an_error_says_that_rows_are_kept(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever ends the run: the disk, the machine, or a bug."""
+    caplog.set_level("INFO", "xcli")
     target = tmp_path / "a.csv"
 
     def fail(*_: object) -> None:

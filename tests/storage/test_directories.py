@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -136,7 +135,7 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_object_store_says_that_it_has_no_lock(s3: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "xcli")
+    caplog.set_level("DETAIL", "xcli")
     folder = open_folder(s3.url(s3.prefix()))
     folder.lock("lock", "out.csv")
     assert "has no locks; make sure that one process writes it" in caplog.text

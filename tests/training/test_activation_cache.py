@@ -73,7 +73,7 @@ def test_an_entry_that_another_process_makes_is_not_dropped(tmp_path: Path) -> N
 
 def test_nothing_of_others_is_removed_or_written_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A directory that somebody has files in may be named as the place of the cache."""
-    caplog.set_level("INFO", logger="xcli")
+    caplog.set_level("DETAIL", logger="xcli")
     home = tmp_path / "home"
     put(ActivationCache(home, 1 << 30), A, 100 * KIB, 1000)
     inside = home / "xception-activations"

@@ -72,7 +72,7 @@ def log_summary(report: RunCounts, seconds: float) -> None:
     """Logs the closing line, after what each kind of warning means."""
     for kind in sorted(report.warnings):
         log.warning("%s: %s", kind, HINTS[kind])
-    log.warning("%s", summary(report, seconds))
+    log.info("%s", summary(report, seconds))
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -63,7 +63,7 @@ class TrainingDisplay(Callbacks):
             self._writer = None
 
     def on_extraction_begin(self, images: int) -> None:
-        log.warning("computing the activations of %s views of images", f"{images:,}")
+        log.info("computing the activations of %s views of images", f"{images:,}")
         self._images, self._total, self._reported = 0, images, time.monotonic()
         if self._live:
             from tqdm import tqdm
@@ -82,7 +82,7 @@ class TrainingDisplay(Callbacks):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        log.warning(
+        log.info(
             "activations: %.2f GB, %d of %d sets of views were cached; the cache holds %.2f GB in %s",
             size / 1e9,
             reused,
@@ -94,7 +94,7 @@ class TrainingDisplay(Callbacks):
     def on_phase_begin(self, phase: Phase, done: int) -> None:
         self._begin, self._done, self._epochs = time.monotonic(), 0, phase.epochs - done
         if done:
-            log.warning("continuing: %d epochs of the phase '%s' are done", done, phase.name)
+            log.info("continuing: %d epochs of the phase '%s' are done", done, phase.name)
         if self._live and self._display is None:
             from rich.console import Console
             from rich.live import Live
@@ -144,7 +144,7 @@ class TrainingDisplay(Callbacks):
             self._status = "evaluating the finished model"
             self._display.update(self._table(), refresh=True)
         elif self._enabled:
-            log.warning("evaluating the finished model")
+            log.info("evaluating the finished model")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

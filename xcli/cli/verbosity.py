@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from typing import Any
 
 import click
 
-from xcli.cli.environment import unknown_variables
+from xcli.cli.environment import from_environment, unknown_variables, variable_of
 from xcli.cli.help import MESSAGES, option, options, path
+from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
+from xcli.core.version import __version__
 
 
 class Messages:
@@ -27,7 +30,7 @@ class Messages:
     def apply(self) -> None:
         """Sets up the logger of the package."""
         logger = logging.getLogger("xcli")
-        levels = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+        levels = (logging.ERROR, logging.INFO, DETAIL, logging.DEBUG)
         shown = logging.DEBUG if self.debug else levels[max(-1, min(self.level, 2)) + 1]
         for old in list(logger.handlers):
             logger.removeHandler(old)
@@ -68,8 +71,12 @@ def start_messages(ctx: click.Context) -> Messages:
     """Sets up the logger for the command that begins, and names variables that are no option's; returns `Messages`."""
     messages = messages_of(ctx)
     messages.apply()
+    log = logging.getLogger("xcli")
+    log.log(DETAIL, "version %s: %s", __version__, shlex.join(["xception", *sys.argv[1:]]))
+    for one in from_environment(ctx):
+        log.log(DETAIL, "%s=%s", variable_of(ctx, one), ctx.params.get(one.name or ""))
     if (unknown := unknown_variables(ctx)) is not None:
-        logging.getLogger("xcli").warning("%s", unknown)
+        log.warning("%s", unknown)
     return messages
 
 
@@ -94,10 +101,11 @@ def _log_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None
     messages_of(ctx).log_file = value or messages_of(ctx).log_file
 
 
+_VERBOSE = "-v: settings, model, sources, batches, each part that is saved, each error; -vv: debug output."
 _AT_ONCE: dict[str, Any] = {"expose_value": False, "is_eager": True}
 
 message_arguments = options(
-    option("-v --verbose", MESSAGES, "-v: more detail; -vv: debug output.", count=True, callback=_louder, **_AT_ONCE),
+    option("-v --verbose", MESSAGES, _VERBOSE, count=True, callback=_louder, **_AT_ONCE),
     option("-q --quiet", MESSAGES, "Show only errors.", is_flag=True, callback=_quieter, **_AT_ONCE),
     option("--debug", MESSAGES, "Show a traceback with each error.", is_flag=True, callback=_debug, **_AT_ONCE),
     path("--log-file", MESSAGES, "FILE", "Append all messages to FILE.", callback=_log_file, **_AT_ONCE),

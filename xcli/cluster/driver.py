@@ -23,6 +23,7 @@ from xcli.cluster.dataset import SharedDataset
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, cluster, run_blocks, stage_blocks
 from xcli.cluster.worker import Job, Worker
 from xcli.core.errors import Terminated, TooManyErrors, UsageError, XcliError
+from xcli.core.levels import DETAIL
 from xcli.core.records import ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
@@ -230,6 +231,7 @@ class ClusterRun:
         self._skipped.update(result.skipped)
         report.resumed += result.rows if result.resumed else 0
         self.on_images(result.rows, failed)
+        log.log(DETAIL, "part %d: %s rows, %d errors", result.number, f"{result.rows:,}", failed)
         self._failed += 0 if result.resumed else failed
         check_errors(self._failed, self.request.save.max_errors)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.worker import MAX_ATTEMPTS, Job, RunFingerprint, Worker
 from xcli.core.errors import ClusterError, UsageError
+from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.text import one_line
 
@@ -145,7 +146,7 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResour
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = divide(nodes, options, use_gpus=use_gpus)
-        log.info("Ray: %d machines, %d workers of %d CPUs and %d GPUs", len(nodes), *astuple(resources))
+        log.log(DETAIL, "Ray: %d machines, %d workers of %d CPUs and %d GPUs", len(nodes), *astuple(resources))
         yield resources
     finally:
         ray.shutdown()

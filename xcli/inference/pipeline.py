@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
+from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.records import FileState, ImageBatch, ImageRef
 from xcli.core.tensorflow import load_tensorflow
@@ -125,7 +126,7 @@ class PixelPipeline:
         self._warnings[number] = (*self._warnings.get(number, ()), kind)
         pending = self._pending.get(number)
         if pending is not None:  # None: the image took too long, and its batch has gone on
-            log.info("%s: warning: %s", pending[0].path, kind)
+            log.log(DETAIL, "%s: warning: %s", pending[0].path, kind)
 
     def _note_state(self, number: int, state: FileState | None) -> None:
         if state is not None:

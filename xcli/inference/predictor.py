@@ -5,12 +5,15 @@ references --> PixelPipeline --> Engines, two batches a device --> Task --> rows
 
 from __future__ import annotations
 
+import json
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from xcli.models.folded import Forward
     from xcli.models.network import LoadedModel
     from xcli.sources.manifests import ExtraColumn
+
+log = logging.getLogger("xcli")
 
 
 @dataclass(slots=True)
@@ -89,6 +94,9 @@ class Predictor:
             self._forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
         )
         self._schema = self.task.schema(self._engines.output_shapes, extra_columns)
+        shape = f"{batch_size} images of {self.model.size} x {self.model.size} pixels"
+        log.log(DETAIL, "batches of %s, in %s on %s", shape, self.precision, ", ".join(self.devices))
+        log.log(DETAIL, "settings: %s", json.dumps(self.preprocessing.as_dict() | self.task.settings()))
         return self._schema
 
     def rows(

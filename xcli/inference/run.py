@@ -8,11 +8,13 @@ A `Task` says what to compute and what its rows look like; the caller decides wh
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xcli.core.levels import DETAIL
 from xcli.core.records import ImageBatch, ImageRef, RunCounts
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.predictor import Predictor
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.sources.listing import Listing
+
+log = logging.getLogger("xcli")
 
 
 class EarlierRows(Protocol):
@@ -116,6 +120,10 @@ class Run:
         refs = chain(self._listed_early, self._refs)
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
+            log.debug("%d images computed", len(batch.refs))
+            for ref, problem in zip(batch.refs, batch.errors, strict=True):
+                if problem is not None:
+                    log.log(DETAIL, "%s: %s", ref.path, problem)
             yield batch, rows
             self.report.count(batch.errors, batch.warnings)
         self.profile.finish()

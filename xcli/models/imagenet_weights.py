@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xcli.core.errors import WeightsError
+from xcli.core.levels import DETAIL
 from xcli.models.download import check_url, fetch, mismatch
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def locate_imagenet(
         log.warning("the weights directory %s is not a directory; looking elsewhere", given)
     for candidate in _candidates(include_top, weights_dir):
         if candidate.state == "verified":
-            log.debug("using %s from the %s", candidate.path, candidate.place)
+            log.log(DETAIL, "using %s from the %s", candidate.path, candidate.place)
             return candidate.path
         if candidate.state != "absent":
             log.warning("not using %s: it is %s (%s)", candidate.path, _COMPLAINTS[candidate.state], candidate.detail)
@@ -108,7 +109,7 @@ def locate_imagenet(
             raise WeightsError(f"{file.name} is not on this machine, and --offline forbids the download")
         if cache is None:
             raise WeightsError("no home directory is known to keep a download in: set HOME or XDG_CACHE_HOME")
-        log.warning("downloading %s to %s", url, cache)
+        log.info("downloading %s to %s", url, cache)
         return fetch(url, cache / file.name, size=file.size, sha256=file.sha256, progress=progress)
     except WeightsError as error:
         raise WeightsError(f"{error}; {_ways_out(file, url, cache)}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
+from xcli.core.levels import DETAIL
 from xcli.core.text import short_text
 from xcli.images.preprocessing import Preprocessing
 from xcli.models.architecture import IMAGE_SIZE, IMAGENET_CLASSES, MIN_SIZE, layers
@@ -19,6 +21,8 @@ from xcli.models.spec import ModelSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = logging.getLogger("xcli")
+
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
     """Loads the model that a spec, or the fields of one as keyword arguments, describes.
@@ -28,7 +32,10 @@ def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
         ModelError: the model, its weights or its labels cannot be read, or do not fit.
     """
     spec = spec or ModelSpec(**options)
-    return _load_plain(spec) if spec.model is None else _load_keras_file(spec, spec.model)
+    model = _load_plain(spec) if spec.model is None else _load_keras_file(spec, spec.model)
+    file = f"{model.path}, SHA-256 {model.digest}" if model.path else "without a file"
+    log.log(DETAIL, "model: %s, %s parameters, %s", model.name, f"{model.parameters:,}", file)
+    return model
 
 
 def _load_plain(spec: ModelSpec) -> LoadedModel:

@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import CheckError, OutputError
+from xcli.core.levels import DETAIL
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.damage import read_errors, set_aside
@@ -298,7 +299,9 @@ class Parts(ABC):
         if self._unfinished_rows:
             self._unfinished_rows = 0
             with write_errors(self._folder.name):
-                self._opened().append(self._close_part())
+                part = self._close_part()
+                self._opened().append(part)
+            log.log(DETAIL, "%s: a part of %s rows is saved", one_line(self._folder.name), f"{part.rows:,}")
 
     @abstractmethod
     def _close_part(self) -> Part:

@@ -173,7 +173,7 @@ class _Saver:
             parts.begin(fingerprint)
             self.begun = True
             if parts.rows:
-                log.warning("continuing: %s rows are kept from before", f"{parts.rows:,}")
+                log.info("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()
             order = self._compute(parts)
             sources, seconds = self.run.listing.options, time.monotonic() - begin
@@ -315,4 +315,4 @@ def say_finished(target: KeptTarget, options: SaveOptions) -> None:
     if options.errors_out is not None:
         list_errors(options.errors_out, open_table(target.name).batches([PATH, STATUS]))
     stay = ", its errors stay as they are" if options.retry_errors else ""
-    log.warning("%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target.name), stay)
+    log.info("%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target.name), stay)

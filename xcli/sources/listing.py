@@ -17,6 +17,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from xcli.core.errors import ImageError, SourceError, SourceNotFoundError
+from xcli.core.levels import DETAIL
 from xcli.core.text import escape_path
 from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.archives.members import WholeArchive, is_archive_name
@@ -81,6 +82,8 @@ class Listing:
                 continue
             self.listed += 1
             yield ref
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))
+        log.log(DETAIL, "listed in all: %s images; skipped: %s", f"{self.listed:,}", skipped or "nothing")
         self.close()
 
     def __enter__(self) -> Listing:
@@ -120,7 +123,7 @@ def list_images(
     selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
     if options.manifest is None:
         if not options.sources:
-            log.warning("no SOURCE given: taking the current directory")
+            log.info("no SOURCE given: taking the current directory")
         return Listing(_Sources(options, selection, stream).refs(), options, skipped=skipped)
     manifest = open_manifest(
         options.manifest,
@@ -219,19 +222,22 @@ class _Sources:
         if not self._options.sources:
             yield from directory_images(self._selection, b"")
         for source, begun in zip(self._options.sources, self._begun, strict=True):
-            if begun is not None:
-                yield from (ref for ref in begun if ref is not None)
-            elif source == LIST_ON_STDIN:
-                yield from self._list_on_stdin()
-            else:
-                path = os.fsencode(source)
-                is_directory, problem = look_at(path)
-                yielded = False
-                for ref in self._expand(path, problem, is_directory=is_directory):
-                    yielded = True
-                    yield ref
-                if not yielded and len(self._options.sources) > 1:
-                    log.warning("'%s' holds no images", escape_path(source))
+            count = 0
+            for ref in self._list(source, begun):
+                count += 1
+                yield ref
+            log.log(DETAIL, "listed '%s': %s images", escape_path(source), f"{count:,}")
+            if not count and begun is None and source != LIST_ON_STDIN and len(self._options.sources) > 1:
+                log.warning("'%s' holds no images", escape_path(source))
+
+    def _list(self, source: str, begun: Iterator[ImageRef | None] | None) -> Iterator[ImageRef]:
+        if begun is not None:
+            return (ref for ref in begun if ref is not None)
+        if source == LIST_ON_STDIN:
+            return self._list_on_stdin()
+        path = os.fsencode(source)
+        is_directory, problem = look_at(path)
+        return self._expand(path, problem, is_directory=is_directory)
 
     def _expand(self, path: bytes, problem: ImageError | None, *, is_directory: bool) -> Iterator[ImageRef]:
         if is_directory:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.core.levels import DETAIL
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
@@ -169,7 +170,7 @@ class ObjectFile(WritableFile):
             try:
                 self._store.unlink("")
             except OutputError as error:
-                log.info("%s", error)
+                log.log(DETAIL, "%s", error)
 
 
 def open_output(target: str | None, overwrite: bool, staging: Staging | None = None) -> WritableFile:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xcli.core.errors import OutputError
+from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.locks import FileLock
@@ -285,7 +286,7 @@ class RemoteFolder(Folder):
             disk.unlink(copy)
 
     def lock(self, name: str, target: str) -> None:
-        log.info("%s: an object store has no locks; make sure that one process writes it", one_line(self.name))
+        log.log(DETAIL, "%s: an object store has no locks; make sure that one process writes it", one_line(self.name))
         self._store.abort_uploads()
 
     def each(self, call: Callable[[str], Value], names: Iterable[str]) -> Iterator[Value]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
@@ -157,7 +158,7 @@ class ActivationCache:
             try:
                 # An entry that is locked is being written by another process, whatever its date says.
                 if lock.acquire() and _is_entry(path):
-                    log.info("cache: removing %s, the least recently used entry", one_line(str(path)))
+                    log.log(DETAIL, "cache: removing %s, the least recently used entry", one_line(str(path)))
                     disk.unlink(path / ENTRY)
                     disk.remove_tree(path)
                     disk.unlink(lock.path)

@@ -8,12 +8,14 @@ uint8[n, size, size, 3], at the input. An unfinished entry is continued with the
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from xcli.training.callbacks import Callbacks
     from xcli.training.recipe import Recipe
     from xcli.training.split import Example
+
+log = logging.getLogger("xcli")
 
 _FORMAT = 1
 """Of the entries; to be raised when their contents change, so that older entries are not used."""
@@ -203,7 +207,9 @@ class ActivationExtractor:
         for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
             batch = refuse_not_finite(batch, results, results, self.precision)
             bad = {done + row: str(error) for row, error in enumerate(batch.errors) if error is not None}
-            errors |= {str(index): text for index, text in bad.items()}
+            for index, text in bad.items():
+                log.log(DETAIL, "%s: %s", examples[index].sample.ref.path, text)
+                errors[str(index)] = text
             for array, result in zip(arrays, results, strict=True):
                 array[done : done + len(result)] = result
                 array[list(bad)] = 0

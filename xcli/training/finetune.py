@@ -6,6 +6,7 @@ from which the same command continues; RUN appears when all files in it are comp
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
+from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras, load_tensorflow
 from xcli.core.text import one_line
 from xcli.core.version import __version__, environment, versions
@@ -119,6 +121,9 @@ class FineTuning:
         precision = training_precision(self.options.precision, devices[0])
         base = read_base_model(self.model, self.spec)
         settings = self._settings(precision, kind_of(devices[0]))
+        log.log(
+            DETAIL, "training in %s on %s with %s", precision, ", ".join(devices), json.dumps(self.recipe.as_dict())
+        )
         run = self.paths.run
         if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
             if finished_fingerprint(run) == digest(settings):

@@ -119,7 +119,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     samples = choose_split(images, values["split"])
     split = split_of(samples)
     if images.splits and values["split"] is None:
-        log.warning("taking the %s split of %s; --split takes another", split, data)
+        log.info("taking the %s split of %s; --split takes another", split, data)
     result = _measure(ctx, samples, spec, pixels, options, images.skipped)
     metrics = result.metrics()
     if folder is not None:

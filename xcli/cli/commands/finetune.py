@@ -201,7 +201,7 @@ def _be_repeatable() -> None:
 
 def _close(result: FineTuneResult, seconds: float) -> int:
     if result.metrics is None:
-        log.warning("%s exists already, with the same data and settings; nothing to do", result.run)
+        log.info("%s exists already, with the same data and settings; nothing to do", result.run)
         return ExitCode.OK
     for image, reason in list(result.bad.items())[:SHOWN_BAD]:
         log.warning("left out: %s: %s", image, reason)
@@ -209,12 +209,12 @@ def _close(result: FineTuneResult, seconds: float) -> int:
         log.warning("left out: %d more, listed in predictions.csv", len(result.bad) - SHOWN_BAD)
     show(result.metrics, f"{result.run.rstrip('/')}/per_class.csv has them all")
     images = ", ".join(f"{count:,} {name}" for name, count in result.counts.items() if count)
-    log.warning("%s: %s images, %d left out, in %.0f s", result.run, images, len(result.bad), seconds)
+    log.info("%s: %s images, %d left out, in %.0f s", result.run, images, len(result.bad), seconds)
     if result.kept is not None and result.kept.rank is not None:
         phase, epoch = result.kept.phase, result.kept.epoch
-        log.warning("the model is that of epoch '%s %d', the best on the validation images", phase, epoch)
+        log.info("the model is that of epoch '%s %d', the best on the validation images", phase, epoch)
     if result.split != "validation":
         log.warning("there is no validation part: these figures are of the training images, and too good")
     if result.test is not None:
-        log.warning("test: top-1 %.4f of %d images", result.test.top1 or 0, result.test.n)
+        log.info("test: top-1 %.4f of %d images", result.test.top1 or 0, result.test.n)
     return ExitCode.ROW_ERRORS if result.bad else ExitCode.OK

@@ -96,7 +96,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
         for line in described(error.findings):
             log.error("%s", line)
         raise
-    log.warning("%s", _summary(merged))
+    log.info("%s", _summary(merged))
     return ExitCode.OK
 
 

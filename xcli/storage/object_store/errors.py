@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
+from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def retry(
                 raise problem from error
             # Random, so that many requests that failed together are not repeated together.
             seconds = _FIRST_WAIT * 2 ** (number - 1) * uniform(0.5, 1)  # noqa: S311
-            log.info("%s: %s; again in %.1f s", one_line(url), problem.message, seconds)
+            log.log(DETAIL, "%s: %s; again in %.1f s", one_line(url), problem.message, seconds)
             wait(seconds)
     raise AssertionError("unreachable")
 

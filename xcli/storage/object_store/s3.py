@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
+from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 from xcli.storage.object_store.base import ObjectStore
 from xcli.storage.object_store.errors import ATTEMPTS, retry
@@ -134,7 +135,7 @@ class S3Store(ObjectStore):
             answer = self.fs.call_s3("list_multipart_uploads", Bucket=self.bucket, Prefix=prefix)
             for one in answer.get("Uploads", ()):
                 if name is None or one["Key"] == prefix:
-                    log.info("%s: dropping an upload that was not finished", one_line(one["Key"]))
+                    log.log(DETAIL, "%s: dropping an upload that was not finished", one_line(one["Key"]))
                     self.fs.call_s3(
                         "abort_multipart_upload", Bucket=self.bucket, Key=one["Key"], UploadId=one["UploadId"]
                     )
@@ -142,4 +143,4 @@ class S3Store(ObjectStore):
         try:
             self._call("clear", name or "", call)
         except OutputError as error:
-            log.info("%s", error)
+            log.log(DETAIL, "%s", error)

@@ -1,0 +1,16 @@
+"""The levels of messages on the logger "xcli".
+
+ERROR    what ends the command; all that -q leaves
+WARNING  what may be wrong with the data, the settings or the machine
+INFO     what is done: the summary at the end, what is continued, downloaded, finished already; shown without -v
+DETAIL   -v: settings, model, sources, batches, each part that is saved, each image that fails
+DEBUG    -vv: each batch, and what libraries say
+"""
+
+from __future__ import annotations
+
+import logging
+
+DETAIL = 15
+
+logging.addLevelName(DETAIL, "DETAIL")
