@@ -33,17 +33,10 @@ from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
 from xcli.training.callbacks import Callbacks, EpochMetrics
-from xcli.training.checkpoints import (
-    Checkpoints,
-    RunPaths,
-    TrainingState,
-    clear_leftovers,
-    exclusive,
-    finished_fingerprint,
-    publish,
-)
+from xcli.training.checkpoints import Checkpoints, TrainingState
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
+from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
 from xcli.training.session import TrainingSession
 
 if TYPE_CHECKING:

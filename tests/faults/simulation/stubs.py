@@ -25,15 +25,8 @@ from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 from xcli.tables.provenance import digest
 from xcli.training.callbacks import EpochMetrics
-from xcli.training.checkpoints import (
-    Checkpoints,
-    RunPaths,
-    TrainingState,
-    clear_leftovers,
-    exclusive,
-    finished_fingerprint,
-    publish,
-)
+from xcli.training.checkpoints import Checkpoints, TrainingState
+from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
 
 EPOCHS = 3
 

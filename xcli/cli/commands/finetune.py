@@ -33,7 +33,6 @@ from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
-from xcli.training.checkpoints import RunPaths, check_paths
 from xcli.training.finetune import FineTuneResult, FineTuning
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
@@ -47,6 +46,7 @@ from xcli.training.recipe import (
     MAX_EPOCHS,
     Recipe,
 )
+from xcli.training.run_directory import RunPaths, check_paths
 from xcli.training.split import split_images
 
 SHOWN_BAD = 10
