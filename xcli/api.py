@@ -66,6 +66,7 @@ def classify(
     options: RunOptions | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    allow_private_hosts: bool = False,
 ) -> pa.Table | RunCounts:
     """Classifies images.
 
@@ -83,6 +84,7 @@ def classify(
         output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, or a directory, whose name ends in `/` or
             which exists, for Parquet parts. The same call continues an interrupted one.
         overwrite: whether an existing output may be replaced.
+        allow_private_hosts: whether http and https URLs may lead to addresses of this machine and of private networks.
 
     Returns:
         A table with one row for each image. The columns are path, status, error (not for images in memory), then
@@ -99,7 +101,9 @@ def classify(
     with _python_errors():
         names = None if labels is None else os.fspath(labels)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), labels=names))
-        request = _Request("classify", loaded, task(loaded), preprocessing, options or RunOptions())
+        request = _Request(
+            "classify", loaded, task(loaded), preprocessing, options or RunOptions(), allow_private_hosts
+        )
         if _are_pixels(source):
             rows = request.rows_of(source)
             return rows.drop_columns(list(STATUS_COLUMNS))
@@ -119,11 +123,12 @@ def features(
     options: RunOptions | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    allow_private_hosts: bool = False,
 ) -> pa.Table | RunCounts | NDArray[Any]:
     """Computes an embedding of each image.
 
     Args:
-        source, weights, model, preprocessing, options, overwrite: as for `classify`.
+        source, weights, model, preprocessing, options, overwrite, allow_private_hosts: as for `classify`.
         pooling: `avg`, `max` or None (the map itself).
         layer: name of the layer whose output to take; None is the last map.
         dtype: `float32` or `float16`.
@@ -141,7 +146,7 @@ def features(
     with _python_errors():
         task = FeaturesTask(pooling, layer, dtype, normalize)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), include_top=False))
-        request = _Request("features", loaded, task, preprocessing, options or RunOptions())
+        request = _Request("features", loaded, task, preprocessing, options or RunOptions(), allow_private_hosts)
         if _are_pixels(source):
             column = request.rows_of(source)["features"].combine_chunks()
             return _array(column)
@@ -176,6 +181,7 @@ class _Request:
     task: Task
     preprocessing: Preprocessing | None
     options: RunOptions
+    allow_private_hosts: bool = False
 
     def _pixels(self) -> Preprocessing:
         chosen = self.preprocessing or preprocessing_for(self.model)
@@ -195,7 +201,9 @@ class _Request:
         if not names:
             raise UsageError("no sources: give a file, a directory or a glob, or several")
         target = None if output is None else _output(self.command, os.fspath(output), formats, overwrite)
-        with list_images(SourceOptions(tuple(map(os.fspath, names)), missing_ok=True)) as listing:
+        paths = tuple(map(os.fspath, names))
+        chosen = SourceOptions(paths, missing_ok=True, allow_private_hosts=self.allow_private_hosts)
+        with list_images(chosen) as listing:
             run = Run(listing, self.model, self.task, self._pixels(), self.options)
             if target is not None:
                 save(run, target)

@@ -33,6 +33,7 @@ class Store:
         import boto3
 
         self.env = {**KEYS, "AWS_ENDPOINT_URL": endpoint, "WEB": web}
+        self.env |= {f"XCEPTION_{name}_ALLOW_PRIVATE_HOSTS": "1" for name in ("CLASSIFY", "FEATURES", "INFO")}
         self._client: Any = boto3.client(
             "s3",
             endpoint_url=endpoint,

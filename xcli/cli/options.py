@@ -26,6 +26,7 @@ from xcli.cli.help import (
     path,
 )
 from xcli.cli.verbosity import messages_of
+from xcli.core.public_urls import without_secrets
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
@@ -69,10 +70,12 @@ _SYSTEM = "Also read folders that belong to a system: @eaDir, #recycle, $RECYCLE
 _BASE = "Directory that the manifest's relative paths are relative to [default: the current directory]."
 _EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
 _MISSING = "A SOURCE that does not exist is an error row. Without it, the command ends at once (exit 2)."
+_PRIVATE = "Let http and https URLs lead to addresses of this machine and of private networks."
 _SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
 
 manifest_base = path("--manifest-base", INPUT, "DIR", _BASE)
 include_system = flag("--include-system", INPUT, _SYSTEM)
+private_hosts = flag("--allow-private-hosts", INPUT, _PRIVATE)
 
 source_filters = options(
     flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
@@ -85,6 +88,7 @@ source_filters = options(
     option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
     include_system,
     flag("--missing-ok", INPUT, _MISSING),
+    private_hosts,
     number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),
     number("--shard", INPUT, "I/N", ShardType(), _SHARD),
 )
@@ -231,5 +235,5 @@ def is_given(ctx: click.Context, name: str) -> bool:
 
 
 def command_line() -> str:
-    """Returns the command that runs, as a shell would take it."""
-    return shlex.join(["xception", *sys.argv[1:]])
+    """Returns the command that runs, as a shell would take it; URLs without their credentials."""
+    return without_secrets(shlex.join(["xception", *sys.argv[1:]]))

@@ -12,6 +12,7 @@ import click
 from xcli.cli.environment import from_environment, unknown_variables, variable_of
 from xcli.cli.help import MESSAGES, option, options, path
 from xcli.core.levels import DETAIL
+from xcli.core.public_urls import without_secrets
 from xcli.core.text import one_line
 from xcli.core.version import __version__
 
@@ -53,10 +54,10 @@ class Messages:
 
 
 class _OneLine(logging.Formatter):
-    """Escapes control characters in messages: names of files must not control the terminal."""
+    """Escapes control characters in messages, so that no name controls the terminal; takes credentials out of URLs."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
+        return one_line(without_secrets(super().formatMessage(record)))
 
 
 class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]

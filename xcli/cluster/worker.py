@@ -27,6 +27,7 @@ from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.patterns import PathFilter
 from xcli.sources.selection import OTHER_SHARD, shard_of
+from xcli.storage.object_store.web_client import allow_private_hosts
 from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Worker:
         job = self._job
         if self._folder is not None:
             return
+        allow_private_hosts(job.request.sources.allow_private_hosts)
         # Otherwise TensorFlow would use all processors of the machine, also those of other workers.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.threads)
         where = socket.gethostname()

@@ -81,6 +81,7 @@ def read_labelled(
     label_column: str = LABEL,
     manifest_base: str | None = None,
     include_system: bool = False,
+    allow_private_hosts: bool = False,
 ) -> LabelledImages:
     """Lists labelled images; there may be only one class, or none if all class folders are empty.
 
@@ -92,7 +93,7 @@ def read_labelled(
             a column of labels and perhaps one of splits, named `split`.
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
-        manifest_base, include_system: as in `SourceOptions`.
+        manifest_base, include_system, allow_private_hosts: as in `SourceOptions`.
 
     Raises:
         SourceError: the source is none of these; a row has no label, or an unknown split; a split has a class that
@@ -102,10 +103,16 @@ def read_labelled(
     if not source:
         raise SourceError(f"the data have an empty name; {LAYOUT}")
     shown = f"'{escape_path(source)}'"
+    options = SourceOptions(
+        manifest=source,
+        path_column=path_column,
+        manifest_base=manifest_base,
+        allow_private_hosts=allow_private_hosts,
+    )
     if is_url(source):
         if not source.lower().endswith(_MANIFEST_EXTENSIONS):
             raise SourceError(f"{shown}: class folders are read on this machine only; copy them, or give a manifest")
-        return _read_manifest(source, path_column, label_column, manifest_base)
+        return _read_manifest(source, label_column, options)
     is_directory, problem = look_at(os.fsencode(source))
     if is_directory:
         if manifest_base is not None:
@@ -115,7 +122,7 @@ def read_labelled(
         raise SourceError(f"cannot read {shown}: {problem.message}; {LAYOUT}")
     if is_archive_name(os.fsencode(source)):
         raise SourceError(f"{shown} is an archive, which has no class folders; unpack it, or give a manifest")
-    return _read_manifest(source, path_column, label_column, manifest_base)
+    return _read_manifest(source, label_column, options)
 
 
 @dataclass(slots=True)
@@ -207,10 +214,9 @@ def _check_case(labels: Iterable[str], where: str) -> None:
             )
 
 
-def _read_manifest(source: str, path_column: str, label_column: str, base: str | None) -> LabelledImages:
+def _read_manifest(source: str, label_column: str, options: SourceOptions) -> LabelledImages:
     shown = f"the manifest '{escape_path(source)}'"
     found = _Found()
-    options = SourceOptions(manifest=source, path_column=path_column, manifest_base=base)
     with list_images(options) as listing:
         names = [column.name for column in listing.extra_columns]
         if valid_text(label_column) not in names:

@@ -30,6 +30,7 @@ from xcli.sources.missing_paths import PathCheck, not_found
 from xcli.sources.options import LIST_ON_STDIN, SourceOptions
 from xcli.sources.patterns import PathFilter, has_magic
 from xcli.sources.selection import OTHER_SHARD, Selection, shard_of
+from xcli.storage.object_store.web_client import allow_private_hosts
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def list_images(
         SourceError: an object store cannot be listed, or the manifest cannot be used.
         UsageError: packages for object stores are missing.
     """
+    allow_private_hosts(options.allow_private_hosts)
     stream = stdin
     if LIST_ON_STDIN in options.sources or options.manifest == LIST_ON_STDIN:
         stream = stdin or getattr(sys.stdin, "buffer", None)

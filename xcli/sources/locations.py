@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from xcli.core.errors import ImageError, UsageError
+from xcli.core.public_urls import public_url
 from xcli.core.records import FileState, ImageRef
 from xcli.core.text import escape_path
 from xcli.storage.local import LocalFile
@@ -68,12 +69,12 @@ def file_ref(
 ) -> ImageRef:
     """Makes the reference to a local file, or to anything that has an error; `key` is the path where it is None."""
     text = os.fsdecode(path)
-    return ImageRef(escape_path(text), LocalFile(text), path if key is None else key, error, extra)
+    return ImageRef(escape_path(public_url(text)), LocalFile(text), path if key is None else key, error, extra)
 
 
 def object_ref(url: str, state: FileState | None, key: bytes | None = None) -> ImageRef:
     """Makes the reference to an object; `state` is None unless its store has told it."""
-    return ImageRef(escape_path(url), RemoteObject(url, state), os.fsencode(url) if key is None else key)
+    return ImageRef(escape_path(public_url(url)), RemoteObject(url, state), os.fsencode(url) if key is None else key)
 
 
 def unlisted_object_ref(url: str) -> ImageRef:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xcli.core.errors import UsageError
+from xcli.core.public_urls import public_url
 from xcli.core.records import settings_as_dict
 from xcli.core.text import escape_path
 
@@ -38,6 +39,8 @@ class SourceOptions:
         limit: the largest number of images to list.
         shard: `(I, N)`: of these, only the I-th of N parts, I from 1.
         missing_ok: one of `sources` that does not exist is a reference with an error. It changes no row of the others.
+        allow_private_hosts: http and https URLs may lead to addresses that are not public. It is not part of what is
+            computed either, and holds for the whole process until the next listing begins.
 
     Raises:
         UsageError: a value is out of range, or two do not go together.
@@ -56,6 +59,7 @@ class SourceOptions:
     manifest_base: str | None = None
     include_system: bool = False
     missing_ok: bool = False
+    allow_private_hosts: bool = False
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -100,7 +104,11 @@ class SourceOptions:
     def as_dict(self) -> dict[str, Any]:
         """Returns the options that decide which rows there are by name, for a fingerprint."""
         settings = settings_as_dict(self, _NEWER)
-        del settings["missing_ok"]
+        del settings["missing_ok"], settings["allow_private_hosts"]
+        for name in ("manifest", "manifest_base"):
+            if settings.get(name):
+                settings[name] = public_url(settings[name])
+        settings["sources"] = [public_url(source) for source in settings["sources"]]
         return settings
 
 

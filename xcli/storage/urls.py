@@ -70,13 +70,19 @@ def _open_file_system(kind: str) -> Any:
     import fsspec
     from fsspec.config import conf
 
+    from xcli.storage.object_store.web_client import new_client
+
     # Only `retry` repeats requests: with three layers that each try five times, a refusal would take minutes.
     ours: dict[str, dict[str, Any]] = {
         "s3": {"config_kwargs": {"max_pool_connections": _CONNECTIONS, "retries": {"total_max_attempts": 1}}},
-        "http": {"client_kwargs": {"trust_env": True}},
+        "http": {"client_kwargs": {"trust_env": True}, "get_client": new_client},
     }
     # The user's configuration of fsspec (FSSPEC_S3_..., its configuration files) takes precedence, key by key.
-    settings = {name: {**values, **(conf.get(kind, {}).get(name) or {})} for name, values in ours.get(kind, {}).items()}
+    given = conf.get(kind, {})
+    settings = {
+        name: {**value, **(given.get(name) or {})} if isinstance(value, dict) else value
+        for name, value in ours.get(kind, {}).items()
+    }
     # A cache of listings would show an outdated state.
     fs = fsspec.filesystem(kind, use_listings_cache=False, skip_instance_cache=True, **settings)
     if kind == "s3":

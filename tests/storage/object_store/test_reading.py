@@ -157,6 +157,7 @@ def script(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append((server, handler))
+        monkeypatch.setattr("xcli.storage.object_store.web_client.is_public", lambda address: True)
         monkeypatch.setattr(errors, "_FIRST_WAIT", 0.01)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         forget()

@@ -18,6 +18,7 @@ from xcli.cli.options import (
     model_spec,
     pixel_arguments,
     pixel_options,
+    private_hosts,
     run_arguments,
 )
 from xcli.cli.table_run import quiet_libraries
@@ -55,13 +56,14 @@ label_columns = options(
     option("--label-column", INPUT, _LABELS, metavar="NAME", default=LABEL, show_default=True),
     manifest_base,
     include_system,
+    private_hosts,
 )
 """How labelled images are read; `labelled_images(values)` reads them."""
 
 
 def labelled_images(values: dict[str, Any]) -> LabelledImages:
     """Lists the labelled images that a command was given."""
-    names = ("path_column", "label_column", "manifest_base", "include_system")
+    names = ("path_column", "label_column", "manifest_base", "include_system", "allow_private_hosts")
     return read_labelled(values["data"], **{name: values[name] for name in names})
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError
+from xcli.core.public_urls import public_url
 from xcli.core.records import ImageRef
 from xcli.core.shortage import patiently, raise_shortage
 from xcli.core.text import escape_path, join_names
@@ -55,7 +56,7 @@ class Archives:
 
         The key is the archive's path relative to the source; empty if it is the source itself.
         """
-        shown = escape_path(os.fsdecode(archive)) + SEPARATOR
+        shown = escape_path(public_url(os.fsdecode(archive))) + SEPARATOR
         names, repeated = set[int](), list[str]()
         try:
             with patiently(partial(open_reader, os.fsdecode(archive))) as file:
@@ -119,7 +120,7 @@ class Archives:
                 found = self._index(archive).find(name)
                 if isinstance(found, ImageError):
                     return file_ref(path, error=found)
-                return ImageRef(escape_path(os.fsdecode(path)), found, path)
+                return ImageRef(escape_path(public_url(os.fsdecode(path))), found, path)
             end = path.find(separator, end + 1)
         return None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
 from xcli.core.levels import DETAIL
+from xcli.core.public_urls import public_url, without_secrets
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def retry(
                 raise problem from error
             # Random, so that many requests that failed together are not repeated together.
             seconds = _FIRST_WAIT * 2 ** (number - 1) * uniform(0.5, 1)  # noqa: S311
-            log.log(DETAIL, "%s: %s; again in %.1f s", one_line(url), problem.message, seconds)
+            log.log(DETAIL, "%s: %s; again in %.1f s", one_line(public_url(url)), problem.message, seconds)
             wait(seconds)
     raise AssertionError("unreachable")
 
@@ -115,7 +116,7 @@ def is_transient(error: BaseException) -> bool:
 def explain(error: BaseException) -> StoreError | None:
     """Says what an error of fsspec or of the packages behind it means; returns None for bugs of this program."""
     code = _code(error)
-    text = " ".join(one_line(str(error).replace("\n", " ")).split()) or type(error).__name__
+    text = " ".join(one_line(without_secrets(str(error)).replace("\n", " ")).split()) or type(error).__name__
     if _is_a(error, _NO_CREDENTIALS):
         return StoreError(
             "denied",
@@ -179,7 +180,8 @@ def image_errors() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("too-large", "not enough memory to read it") from error
     except Exception as error:
-        raise ImageError("unreadable", f"{type(error).__name__}: {' '.join(one_line(str(error)).split())}") from error
+        text = " ".join(one_line(without_secrets(str(error))).split())
+        raise ImageError("unreadable", f"{type(error).__name__}: {text}") from error
 
 
 def as_image_error(error: StoreError) -> ImageError:
