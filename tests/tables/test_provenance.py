@@ -10,7 +10,7 @@ import pytest
 
 from xcli.core.errors import OutputError
 from xcli.tables.formats import create_table
-from xcli.tables.provenance import meta_text
+from xcli.tables.provenance import is_unchanged, meta_text
 
 
 def write(target: str, meta: dict[str, object], overwrite: bool = False) -> None:
@@ -24,7 +24,9 @@ def test_its_text() -> None:
     text = meta_text({"b": "é🦊", "a": {"d": 1, "c": [None]}}).decode()
     assert text.startswith('{\n  "a": {\n    "c": [')
     assert "é🦊" in text
-    assert json.loads(meta_text({"argv": ["\udcff"]})) == {"argv": ["\udcff"]}
+    meta = json.loads(meta_text({"argv": ["\udcff"]}))
+    assert is_unchanged(meta)
+    assert meta == {"argv": ["\udcff"], "sha256": meta["sha256"]}
 
 
 def test_it_appears_with_the_table_and_is_replaced_with_it(tmp_path) -> None:
@@ -32,7 +34,7 @@ def test_it_appears_with_the_table_and_is_replaced_with_it(tmp_path) -> None:
     write(target, {"run": 1})
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]
     write(target, {"run": 2}, overwrite=True)
-    assert json.loads((tmp_path / "out.csv.meta.json").read_text()) == {"run": 2}
+    assert json.loads((tmp_path / "out.csv.meta.json").read_text()) == json.loads(meta_text({"run": 2}))
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]
 
 
