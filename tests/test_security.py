@@ -104,8 +104,10 @@ def test_the_search_finds_nothing_else() -> None:
 
 # ---- the terminal ----
 
-HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\n\u202eb\u2066"
-NOT_SHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\n\u202eb\u2066\u200e\u200f\u061c\u200b\ufeff\U000e0041"
+NOT_SHOWN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
 
 
 def test_names_and_labels_in_the_table_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

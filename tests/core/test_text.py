@@ -83,6 +83,18 @@ def test_one_line(text: str, expected: str) -> None:
     assert one_line(text) == expected
 
 
+@pytest.mark.parametrize(
+    "code", [0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2060, 0x206F, 0xFEFF, 0xFFF9, 0xE0001, 0xE0041]
+)
+def test_characters_that_hide_or_turn_text_around_are_escaped(code: int) -> None:
+    assert one_line(f"a{chr(code)}b") == (f"a\\u{code:04x}b" if code < 0x10000 else f"a\\U{code:08x}b")
+
+
+def test_joiners_stay() -> None:
+    text = "\u0645\u06cc\u200c\u062e \U0001f468\u200d\U0001f469"
+    assert one_line(text) == text
+
+
 def test_joins_no_more_names_than_can_be_read() -> None:
     assert join_names([]) == ""
     assert join_names(["'a'", "'b'"]) == "'a', 'b'"

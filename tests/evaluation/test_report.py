@@ -43,6 +43,21 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+def test_formulas_in_the_report_are_escaped_if_that_is_asked_for(tmp_path):
+    samples = (Sample(ImageRef("=cmd()", LocalFile("=cmd()"), b""), "@a"),)
+    labels = ("@a", "+b")
+    result = Evaluation(samples, np.array([0]), np.array([[0.25, 0.75]], np.float32), (None,), labels)
+    for guard, mark in ((True, "'"), (False, "")):
+        folder = tmp_path / str(guard)
+        write_report(str(folder), result.metrics(), result.predictions(), escape_formulas=guard)
+        (row,) = rows_of(folder / "predictions.csv")
+        assert [row[name] for name in ("path", "label", "predicted")] == [f"{mark}=cmd()", f"{mark}@a", f"{mark}+b"]
+        assert [row["label"] for row in rows_of(folder / "per_class.csv")] == [f"{mark}{label}" for label in labels]
+        matrix = rows_of(folder / "confusion_matrix.csv")
+        assert list(matrix[0]) == ["true", f"{mark}@a", f"{mark}+b"]
+        assert matrix[0]["true"] == f"{mark}@a"
+
+
 def test_the_report(folders, tmp_path):
     result = measured(folders)
     folder = tmp_path / "report"

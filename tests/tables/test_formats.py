@@ -313,6 +313,8 @@ def test_a_closed_pipe_is_told_as_such(format: str) -> None:
 
 
 def test_a_csv_file_of_any_columns(tmp_path: Path) -> None:
+    write_csv(tmp_path, "safe.csv", {"path": ["=a", "-b"], "value": [-1, 2]}, escape_formulas=True)
+    assert (tmp_path / "safe.csv").read_text() == "path,value\n'=a,-1\n'-b,2\n"
     write_csv(tmp_path, "x.csv", {"name": ["a,b", None], "value": [0.5, None], "count": [1, 2], "no": [None, None]})
     with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [

@@ -195,6 +195,9 @@ _CSV_SAFE = (
     "In CSV, put an apostrophe before texts that a spreadsheet would take for formulas. Irreversible: such files "
     "cannot be verified or merged."
 )
+csv_safe = flag(
+    "--csv-safe", OUTPUT, "In CSV files, put an apostrophe before texts that a spreadsheet would take for formulas."
+)
 _ERRORS_OUT = "Write the paths of the images that failed to FILE, each ended by NUL, to be read again with - -0."
 _MAX_ERRORS = "Stop once more than N images have failed. Finished rows are kept."
 _RESTART = "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)"

@@ -59,15 +59,19 @@ def valid_text(text: str) -> str:
     return text if text.isascii() else encode_text(text).decode("utf-8", "backslashreplace")
 
 
-_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_ONE_LINE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def one_line(text: str) -> str:
-    r"""Escapes characters that would break a line, control a terminal, or cannot be encoded as UTF-8.
+    r"""Escapes characters that would break a line, control a terminal, hide, or cannot be encoded as UTF-8.
 
-    Control characters (also of the writing direction) and line separators become `\n`, `\x1b`, `\u2028`; the surrogates
-    that stand for undecodable bytes of file names become `\xff`.
+    Control characters (also of the writing direction), line separators, spaces without width, byte-order marks and tag
+    characters become `\n`, `\x1b`, `\u2028`, `\U000e0041`; surrogates that stand for undecodable bytes become `\xff`.
+    Joiners, U+200C and U+200D, stay: Persian and emoji need them.
     """
     return _NOT_ONE_LINE.sub(_escape, text)
 
@@ -76,7 +80,8 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
-    return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    long = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _SHORT_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else long)
 
 
 def join_names(names: Iterable[str], most: int = 10, count: int | None = None) -> str:

@@ -77,6 +77,7 @@ def write_report(
     *,
     extra: Mapping[str, Any] | None = None,
     overwrite: bool = True,
+    escape_formulas: bool = False,
 ) -> None:
     """Writes `REPORT_FILES`; if one of them cannot be written, none is changed.
 
@@ -86,6 +87,7 @@ def write_report(
         predictions: the outcome for every image, in the order of the rows.
         extra: further members of `metrics.json`, besides `metrics.as_dict()` and the number of `errors`.
         overwrite: whether files of these names may be replaced.
+        escape_formulas: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
 
     Raises:
         OutputError: a file cannot be written.
@@ -102,7 +104,7 @@ def write_report(
             if isinstance(content, bytes):
                 files[-1].stream.write(content)
                 continue
-            table = CsvWriter(files[-1].stream, content.schema, {})
+            table = CsvWriter(files[-1].stream, content.schema, {}, escape_formulas=escape_formulas)
             table.write(content)
             table.close()
         commit(files)

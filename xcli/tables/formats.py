@@ -270,7 +270,9 @@ def _cannot_open(name: str, error: Exception) -> SourceError:
     return SourceError(text)
 
 
-def write_csv(folder: str | os.PathLike[str], name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_csv(
+    folder: str | os.PathLike[str], name: str, columns: Mapping[str, Sequence[Any]], *, escape_formulas: bool = False
+) -> None:
     """Writes, or replaces, a CSV file of any columns, values by name, in a directory that nobody else writes to.
 
     Raises:
@@ -279,7 +281,7 @@ def write_csv(folder: str | os.PathLike[str], name: str, columns: Mapping[str, S
     import pyarrow as pa
 
     rows, text = pa.RecordBatch.from_pydict(columns), io.BytesIO()
-    table = CSV.writer(text, rows.schema, {})
+    table = CSV.writer(text, rows.schema, {}, escape_formulas=escape_formulas)
     table.write(rows)
     table.close()
     write_atomically(os.path.join(folder, name), text.getbuffer())

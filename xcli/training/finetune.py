@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -194,11 +195,13 @@ class FineTuning:
         write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
         write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows, state.kept))
         images = [(one.sample.ref.path, one.sample.label, one.split) for one in self.split.examples]
-        write_csv(folder, SPLIT_FILE, dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True)))
+        columns = dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True))
+        write_csv(folder, SPLIT_FILE, columns, escape_formulas=self.paths.csv_safe)
 
     def _evaluate(self, data: TrainingData, precision: Precision) -> FineTuneResult:
         """Evaluates the bundle as `xception evaluate` would, and writes the reports into it."""
         folder, counts = self.paths.bundle, self.split.counts
+        report = partial(write_report, escape_formulas=self.paths.csv_safe)
         model = load_model(model=folder)
         options = replace(self.options, batch_size=None, precision=precision)
 
@@ -219,7 +222,7 @@ class FineTuning:
         if counts[TEST]:
             test, outcomes = evaluate_part(TEST)
             extra["test"] = test.as_dict() | {"errors": sum(one.error is not None for one in outcomes)}
-            write_report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
+            report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
             bad |= {one.ref.path: one.error for one in outcomes if one.error is not None}
-        write_report(folder, metrics, predictions, extra=extra)
+        report(folder, metrics, predictions, extra=extra)
         return FineTuneResult(self.paths.run, metrics, part, test, counts, bad)

@@ -48,6 +48,7 @@ class RunPaths:
         overwrite: replace RUN.
         restart: discard what an unfinished run has left.
         command_line: for `run.json`.
+        csv_safe: in the CSV files, put an apostrophe before texts that spreadsheets take for formulas.
     """
 
     source: str
@@ -57,6 +58,7 @@ class RunPaths:
     overwrite: bool = False
     restart: bool = False
     command_line: str = ""
+    csv_safe: bool = False
 
     @property
     def partial(self) -> str:

@@ -12,6 +12,7 @@ import click
 from xcli.cli.display import Progress, log_summary, open_console, print_facts, show_profile
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
+    csv_safe,
     include_system,
     manifest_base,
     model_arguments,
@@ -83,6 +84,7 @@ def labelled_images(values: dict[str, Any]) -> LabelledImages:
     "Write metrics.json, per_class.csv, confusion_matrix.csv and .png, predictions.csv and mistakes.png to DIR.",
 )
 @flag("--overwrite", OUTPUT, "Replace these files in DIR.")
+@csv_safe
 @flag("--json", OUTPUT, "Print the metrics as JSON.")
 @number("--assert-top1", OUTPUT, "X", click.FloatRange(0, 1), "Exit with 6 if the top-1 accuracy is below X (0 to 1).")
 @model_arguments(classes=True)
@@ -113,6 +115,8 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     options, pixels = fold(RunOptions, values), pixel_options(values)
     spec = model_spec(ctx, values, include_top=True)
     data, folder = values["data"], values["output"]
+    if values["csv_safe"] and folder is None:
+        raise UsageError("--csv-safe was given without -o DIR; only files there are CSV")
     if folder is not None:
         if is_within(folder, data):
             raise UsageError(f"{folder} lies in {data}, where it would be a class next time; give another directory")
@@ -125,8 +129,14 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     result = _measure(ctx, samples, spec, pixels, options, images.skipped)
     metrics = result.metrics()
     if folder is not None:
-        extra = {"split": split, "provenance": result.provenance}
-        write_report(folder, metrics, result.predictions(), extra=extra, overwrite=values["overwrite"])
+        write_report(
+            folder,
+            metrics,
+            result.predictions(),
+            extra={"split": split, "provenance": result.provenance},
+            overwrite=values["overwrite"],
+            escape_formulas=values["csv_safe"],
+        )
     if values["json"]:
         numbers = metrics.as_dict() | {"errors": result.report.failed}
         click.echo(json.dumps(numbers, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))

@@ -24,7 +24,15 @@ from xcli.cli.help import (
     options,
     path,
 )
-from xcli.cli.options import command_line, machine_options, model_arguments, model_spec, pixel_arguments, pixel_options
+from xcli.cli.options import (
+    command_line,
+    csv_safe,
+    machine_options,
+    model_arguments,
+    model_spec,
+    pixel_arguments,
+    pixel_options,
+)
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, start_messages
@@ -64,6 +72,7 @@ _data_arguments = options(
     path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
     flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
     flag("--restart", OUTPUT, "Discard an unfinished run and start again."),
+    csv_safe,
     path("--tensorboard", OUTPUT, "DIR", _TENSORBOARD),
 )
 
@@ -189,6 +198,7 @@ def _paths(values: dict[str, Any]) -> RunPaths:
         overwrite=values["overwrite"],
         restart=values["restart"],
         command_line=command_line(),
+        csv_safe=values["csv_safe"],
     )
 
 

@@ -49,11 +49,8 @@ async def new_client(**settings: Any) -> Any:
         _check(request.url)
 
     async def redirect(session: Any, context: Any, request: Any) -> None:
-        headers = request.response.headers
-        old, new = (
-            request.response.url,
-            request.response.url.join(_url(headers.get("Location") or headers.get("URI", ""))),
-        )
+        old, headers = request.response.url, request.response.headers
+        new = old.join(_url(headers.get("Location") or headers.get("URI", "")))
         if old.scheme == "https" and new.scheme != "https":
             raise StoreError("unreadable", f"the server redirects from https to {public_url(str(new))}")
         _check(new)
