@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -186,6 +187,16 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.005)
+
+
+def test_a_link_in_place_of_the_unfinished_file_is_not_followed(server: Server, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    precious = target.with_name("precious")
+    precious.write_bytes(b"content")
+    target.with_name(f"{target.name}.part").symlink_to(precious)
+    server.script = [give()]
+    assert fetch(server.url, target, size=SIZE, sha256=SHA256).read_bytes() == BODY
+    assert precious.read_bytes() == b"content"
 
 
 def test_good_file(server: Server, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -420,11 +431,13 @@ def test_directory_that_cannot_be_written(server: Server, target: Path) -> None:
     assert server.log == []
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk(server: Server, target: Path) -> None:
+def test_full_disk(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.script = [give()]
-    target.parent.mkdir()
-    part_of(target).symlink_to("/dev/full")
+
+    def write(file: object, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download._LimitedFile, "write", write)
     with pytest.raises(WeightsError, match=f"cannot store a download in '{target.parent}': No space left on device"):
         get(server, target)
     assert len(server.log) == 1

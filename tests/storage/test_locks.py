@@ -81,6 +81,18 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_bytes() == b"content"
 
 
+def test_a_second_name_of_a_file_that_is_no_lock_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"content")
+    os.link(tmp_path / "precious", tmp_path / "lock")
+    with pytest.raises(OSError, match="another name of a file"):
+        FileLock(tmp_path / "lock").acquire()
+    assert (tmp_path / "precious").read_bytes() == b"content"
+    # A backup may have given a lock a second name.
+    FileLock(tmp_path / "ours").acquire()
+    os.link(tmp_path / "ours", tmp_path / "backup")
+    assert FileLock(tmp_path / "backup").acquire(wait=False) is False
+
+
 def test_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.faults.simulation.system import Fault, FaultySystem
 from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
+from xcli.storage.directories import is_of_another_user
 from xcli.storage.locks import FileLock
 from xcli.storage.staging import Staging, check_ownership, pending, recover, staging_path
 
@@ -139,6 +140,45 @@ def write_one(path: Path) -> None:
         commit([file])
     finally:
         file.discard()
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "out.csv.partial"
+    place.mkdir()
+    (place / "lock").write_bytes(b"process 1 on there")
+    actual = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        found = actual(path)
+        return os.stat_result((*found[:4], 4242, *found[5:10])) if path == str(place) else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        assert is_of_another_user(str(place))
+        with pytest.raises(OutputError, match="belongs to another user, which is not from an unfinished run"):
+            check_ownership(str(place))
+    assert not is_of_another_user(str(place))
+    assert not is_of_another_user(str(tmp_path / "gone"))
+
+
+def test_the_private_directory_is_for_this_user_alone(tmp_path: Path) -> None:
+    file = AtomicFile(str(tmp_path / "out.csv"))
+    assert (tmp_path / "out.csv.partial").stat().st_mode & 0o777 == 0o700
+    file.discard()
+
+
+@pytest.mark.parametrize("name", ["lock", "publish.json.tmp", "part-00000.arrow.tmp", "run.json.tmp"])
+def test_links_in_a_private_directory_are_not_followed(tmp_path: Path, name: str) -> None:
+    """As another process of this user could leave them, for files of another user could not be there."""
+    (tmp_path / "precious").write_bytes(b"content")
+    place = tmp_path / "out.csv.partial"
+    place.mkdir()
+    (place / "lock").write_bytes(b"process 1 on there")
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to(tmp_path / "precious")
+    with suppress(OutputError):
+        write_one(tmp_path / "out.csv")
+    assert (tmp_path / "precious").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("what", ["file", "directory", "link", "lock"])

@@ -170,7 +170,8 @@ class _LimitedFile(io.FileIO):
     """A file that refuses more bytes than expected, from a server that does not announce their number."""
 
     def __init__(self, path: Path, size: int, url: str) -> None:
-        super().__init__(path, "wb")
+        disk.unlink(path)  # what a killed process left, or a link that somebody put there, which is not followed
+        super().__init__(path, "xb")
         self._size, self._url = size, url
 
     def write(self, data: Any, /) -> int:

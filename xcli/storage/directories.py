@@ -123,6 +123,18 @@ class Folder(ABC):
         self.unlock()
 
 
+def is_of_another_user(path: str) -> bool:
+    """Says whether another user has made a file or directory, who could change what is in it.
+
+    The owner of the directory in which it stands, and root, are no others: they can replace it at any time. On some
+    network file systems all files have one owner.
+    """
+    trusted = {os.geteuid(), os.stat(os.path.dirname(os.path.abspath(path))).st_uid, 0}
+    with suppress(FileNotFoundError):  # another process has removed it
+        return os.lstat(path).st_uid not in trusted
+    return False
+
+
 class LocalFolder(Folder):
     """A local directory."""
 

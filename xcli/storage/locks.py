@@ -47,6 +47,7 @@ class FileLock:
             # A link is not followed: it could lead to any file, which would be overwritten with the holder's name.
             descriptor = disk.open_lock(self.path)
             try:
+                self._refuse_second_name(descriptor)
                 if not self._lock(descriptor, wait):
                     return False
                 if self._is_current(descriptor):
@@ -56,6 +57,13 @@ class FileLock:
                 if self._descriptor is None:
                     disk.close(descriptor)
         return True
+
+    def _refuse_second_name(self, descriptor: int) -> None:
+        """Raises OSError for a file of other content that has this name beside its own: it would be overwritten."""
+        if os.fstat(descriptor).st_nlink > 1:
+            content = disk.read_descriptor(descriptor, len(HOLDER)).rstrip(b"\0")
+            if not HOLDER.startswith(content):
+                raise OSError(errno.EEXIST, "it is another name of a file that this program has not made", self.path)
 
     def _lock(self, descriptor: int, wait: bool) -> bool:
         try:

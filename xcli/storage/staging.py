@@ -25,7 +25,7 @@ from xcli.core.errors import OutputError, OutputExistsError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.directories import LocalFolder
+from xcli.storage.directories import LocalFolder, is_of_another_user
 from xcli.storage.locks import HOLDER
 from xcli.storage.streams import write_error, write_errors
 
@@ -175,6 +175,8 @@ def check_ownership(path: str) -> None:
         problem = "is a symbolic link"
     elif not os.path.isdir(path):
         problem = "is a file"
+    elif is_of_another_user(path):
+        problem = "belongs to another user"
     else:
         with write_errors(path):
             names = disk.names(path)

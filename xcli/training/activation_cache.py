@@ -24,6 +24,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
+from xcli.storage.directories import is_of_another_user
 from xcli.storage.locks import FileLock
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class ActivationCache:
             disk.make_directory(self.folder, 0o700)
             if self.folder.is_symlink():
                 raise OSError(errno.ELOOP, "it is a symbolic link")
+            if is_of_another_user(str(self.folder)):
+                raise OSError(errno.EPERM, "it belongs to another user")
             with suppress(FileExistsError), disk.create(self.folder / "CACHEDIR.TAG") as file:
                 file.write(_CACHE_TAG.encode())
         except OSError as error:

@@ -20,6 +20,7 @@ from xcli.core.text import one_line
 from xcli.evaluation.report import is_within
 from xcli.models.bundle import BUNDLE_RECIPE
 from xcli.storage import disk
+from xcli.storage.directories import is_of_another_user
 from xcli.storage.locks import FileLock
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
@@ -113,6 +114,8 @@ def _refuse_foreign(folder: str) -> None:
     shown, foreign = one_line(folder), ""
     if os.path.islink(folder):
         foreign = "is a symbolic link"
+    elif os.path.isdir(folder) and is_of_another_user(folder):
+        foreign = "belongs to another user"
     elif os.path.isdir(folder):
         names = os.listdir(folder)
         # Directories of any content may have these two names; those of a run have its state beside them.
@@ -143,7 +146,7 @@ def exclusive(paths: RunPaths) -> Iterator[str]:
     _refuse_foreign(folder)
     lock = FileLock(os.path.join(folder, _LOCK))
     with write_errors(folder):
-        disk.make_directory(folder)
+        disk.make_directory(folder, 0o700)
         locked = lock.acquire()
     if not locked:
         raise OutputError(f"{one_line(paths.run)} is being written by {one_line(lock.holder())}; wait until it ends")
