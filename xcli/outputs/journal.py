@@ -13,7 +13,7 @@ from xcli.tables.provenance import differences, digest
 
 _DIGEST = "sha256"
 
-_SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "sources": dict, "schema": [str]}
+_SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "schema": [str]}
 
 _OPTIONS = frozenset(
     "batch_size bit_depth crop_pct csv_bom csv_safe device dtype error_features features_out format input_range "
