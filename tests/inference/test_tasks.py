@@ -33,6 +33,7 @@ def test_a_vector_of_zeros_stays_when_normalized(model: LoadedModel) -> None:
     schema = table.schema([(2,)], ())
     refs = tuple(ImageRef(name, LocalFile(name), name.encode()) for name in "ab")
     batch = ImageBatch(refs, np.zeros((2, 1, 1, 3), np.uint8), (None, None))
-    rows = table.rows(schema, batch, [np.array([[3, 4], [0, 0]], np.float32)]).to_pylist()
+    values = table.values([np.array([[3, 4], [0, 0]], np.float32)])
+    rows = table.rows(schema, batch, values).to_pylist()
     assert rows[0]["features"] == pytest.approx([0.6, 0.8])
     assert rows[1]["features"] == [0, 0]

@@ -49,6 +49,12 @@ def table(folder: Path) -> pa.Table:
     return ds.dataset(folder, format="parquet").to_table()
 
 
+def rows_of(folder: Path) -> list[str]:
+    """The rows as texts, in which NaN of error rows is equal to itself."""
+    found = table(folder)
+    return [str(found.schema.remove_metadata()), *map(str, found.to_pylist())]
+
+
 def names(folder: Path) -> list[str]:
     return [os.path.basename(path) for path in table(folder).column("path").to_pylist()]
 
@@ -70,7 +76,7 @@ def test_after_any_deaths_the_rows_are_those_of_an_undisturbed_run(
     report = recorder()
     assert (report.listed, report.ok, report.failed) == (13, 11, 2)
     assert report.resumed == 13 - len(recorder.computed) > 0
-    assert table(recorder.target).equals(table(undisturbed.target))
+    assert rows_of(recorder.target) == rows_of(undisturbed.target)
     content = sorted(os.listdir(recorder.target))
     assert content[:2] == ["_SUCCESS", "_meta.json"]
     assert all(name.startswith("part-") for name in content[2:])
@@ -87,7 +93,7 @@ def test_a_finished_dataset_whose_sidecars_were_not_all_removed_is_finished(
     monkeypatch.setattr(Dataset, "_clean_up", lambda self: None)
     recorder()
     monkeypatch.undo()
-    whole = table(recorder.target)
+    whole = rows_of(recorder.target)
     sidecars = sorted(recorder.target.glob("_part-*"))
     assert len(sidecars) > 3
     for path in sidecars[survivors:]:
@@ -95,21 +101,21 @@ def test_a_finished_dataset_whose_sidecars_were_not_all_removed_is_finished(
     recorder.computed.clear()
     recorder()
     assert recorder.computed == []
-    assert table(recorder.target).equals(whole)
+    assert rows_of(recorder.target) == whole
     assert {name for name in os.listdir(recorder.target) if name.startswith("_")} == {"_SUCCESS", "_meta.json"}
     recorder.sources = (str(recorder.photos / "00.jpg"),)
     with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder()
-    assert table(recorder.target).equals(whole)
+    assert rows_of(recorder.target) == whole
 
 
 def test_a_finished_dataset_that_nobody_can_vouch_for_is_not_added_to(recorder: Recorder) -> None:
     recorder()
-    whole = table(recorder.target)
+    whole = rows_of(recorder.target)
     (recorder.target / "_meta.json").write_text("")
     with pytest.raises(OutputError, match=r"is finished, but has no _meta\.json, which records its settings"):
         recorder()
-    assert table(recorder.target).equals(whole)
+    assert rows_of(recorder.target) == whole
 
 
 def test_changed_and_new_and_vanished_inputs(recorder: Recorder) -> None:

@@ -284,11 +284,11 @@ def test_an_unreadable_journal_is_refused(target: str) -> None:
 
 def test_the_fingerprint_is_what_json_gives_back(target: str) -> None:
     with PartialFile(target) as journal:
-        journal.begin({"sources": ("a", "b\\udcff")})
+        journal.begin({"schema": ("a", "b\\udcff")})
     with PartialFile(target) as journal:
-        journal.begin({"sources": ("a", "b\\udcff")})
+        journal.begin({"schema": ("a", "b\\udcff")})
         with open(target + ".partial/run.json", encoding="utf-8") as file:
-            assert json.load(file)["sources"] == ["a", "b\\udcff"]
+            assert json.load(file)["schema"] == ["a", "b\\udcff"]
 
 
 def holding(folder: Path) -> list[tuple[str, bytes | None]]:

@@ -149,5 +149,5 @@ def test_accuracy_and_loss_by_hand() -> None:
 
 
 def test_the_state_survives_json() -> None:
-    state = TrainingState(1, 2, 1, (0.5, -1.0), [EpochMetrics("head", 1, 1e-3, 1.0, 0.5, None, None, 0.1)])
+    state = TrainingState(1, 1, 1, (0.5, -1.0), [EpochMetrics("head", 1, 1e-3, 1.0, 0.5, None, None, 0.1)])
     assert TrainingState.from_dict(asdict(state)) == state
