@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.checked_json import MAX_BYTES
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
@@ -96,8 +98,12 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
         )
     if not Path(path, BUNDLE_MODEL).is_file():
         raise ModelError(f"{path} is not a model directory: it has no {BUNDLE_MODEL}")
-    if labels is None and Path(path, BUNDLE_LABELS).is_file():
-        labels = str(Path(path, BUNDLE_LABELS))
+    for name in (BUNDLE_LABELS, BUNDLE_RECIPE):
+        _check_file(Path(path, name))
+    own = Path(path, BUNDLE_LABELS)
+    if labels is None and own.is_file():
+        labels = str(own)
+        _check_json(own)
     recipe = Path(path, BUNDLE_RECIPE)
     if not recipe.is_file():
         return {}, labels
@@ -108,6 +114,31 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
         raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{recipe} is damaged: {short_text(error)}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Raises ModelError unless a file of a bundle, if it is there, is a regular file in it of at most 64 MiB.
+
+    A link out of a bundle of a stranger could show any file of the user as labels.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise ModelError(f"{path} is a link to a file outside of {path.parent}; copy that file there")
+    if not path.is_file():
+        raise ModelError(f"{path} is not a regular file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{path} has more than {MAX_BYTES:,} bytes, which no model needs")
+
+
+def _check_json(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    if head[:1] not in (b"{", b"["):
+        raise ModelError(f"{path} is not JSON; to use a text file of labels, give it with --labels")
 
 
 def _checked_recipe(value: Any) -> dict[str, Any]:
