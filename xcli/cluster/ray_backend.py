@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from contextlib import contextmanager
@@ -35,6 +37,8 @@ _QUIET = {
     "RAY_event_stats": "0",
 }
 """Settings of a cluster that is started for one run: nobody looks at its metrics."""
+
+_LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger("xcli")
 
@@ -122,6 +126,10 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResour
     Raises:
         UsageError: Ray is not installed, the cluster cannot be reached, or has no room for a worker.
     """
+    if options.address is None and "ray" not in sys.modules:
+        # Other users of this machine reach its ports too. Ray reads this when it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray = require_ray()
     # Without this a worker that has no GPU would lose sight of its machine's, and Ray says so at every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -130,11 +138,12 @@ def cluster(options: ClusterOptions, *, use_gpus: bool) -> Iterator[WorkerResour
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         settings |= {"address": "local", "num_cpus": processor_count(), "include_dashboard": False}
+        settings |= {"_node_ip_address": _LOOPBACK}
     else:
         settings |= {"address": options.address}
     handlers = _handlers()
     try:
-        with _away_from_here():
+        with _away_from_here(), _on_loopback():
             ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         place = options.address or "on this machine"
@@ -166,6 +175,23 @@ def _away_from_here() -> Iterator[None]:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A context in which Ray takes the loopback address for itself, if it is given.
+
+    It would replace that by an address of the network, and its ports, through which code can be run, would be open to
+    all who reach this machine.
+    """
+    from ray._private import services
+
+    replaced = services.resolve_ip_for_localhost
+    try:
+        services.resolve_ip_for_localhost = lambda host: host if host == _LOOPBACK else replaced(host)
+        yield
+    finally:
+        services.resolve_ip_for_localhost = replaced
 
 
 def _handlers() -> dict[int, Any]:
