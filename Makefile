@@ -101,6 +101,7 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/known_holes.py
 	$(MAKE) --no-print-directory docs
 
 docs: $(VENV)/.installed
