@@ -19,6 +19,7 @@ from xcli.checks.findings import Findings
 from xcli.checks.merge import Shards, merge
 from xcli.checks.verify import verify
 from xcli.cli.check_output import described
+from xcli.core.checked_json import MAX_BYTES
 from xcli.core.errors import CheckError, OutputError
 from xcli.outputs.checked_file import _MAGIC, CheckedReader, _digest
 from xcli.outputs.journal import decode, encode
@@ -194,3 +195,8 @@ def test_the_trailer_of_a_part_with_the_right_digest(wrong: bytes) -> None:
     content = b"x" * 64 + wrong + len(wrong).to_bytes(8, "little") + bytes.fromhex(_digest(wrong)) + _MAGIC
     with pytest.raises(CheckError, match="its trailer is damaged"):
         CheckedReader(io.BytesIO(content), 0)
+
+
+def test_a_record_of_too_many_bytes() -> None:
+    with pytest.raises(CheckError, match="more than 67,108,864 bytes"):
+        parse_meta(b"{}".ljust(MAX_BYTES + 1), "x.csv")
