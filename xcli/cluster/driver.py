@@ -71,8 +71,7 @@ class ClusterRun:
     report: RunCounts = field(default_factory=RunCounts)
     worker: type = Worker
     _images: dict[int, int | None] = field(default_factory=dict)
-    _rows: dict[int, int] = field(default_factory=dict)
-    _parts: list[Part] = field(default_factory=list)
+    _done: dict[int, Part | None] = field(default_factory=dict)
     _skipped: Counter[str] = field(default_factory=Counter)
     _relative: bool = False
     _failed: int = 0
@@ -113,7 +112,7 @@ class ClusterRun:
                 try:
                     self._compute(workers, folder.fingerprint)
                 except TooManyErrors:
-                    list_errors(self.request.save.errors_out, folder.statuses(sorted(self._rows)))
+                    list_errors(self.request.save.errors_out, folder.statuses(sorted(self._done)))
                     raise
             fingerprint = folder.shared_fingerprint()
             if self._fingerprints != {digest(fingerprint)}:
@@ -211,7 +210,7 @@ class ClusterRun:
 
     def _count(self, result: BlockResult) -> None:
         """Adds the result of a block to the counts, and checks it."""
-        if result.number == PROBE or result.number in self._rows:
+        if result.number == PROBE or result.number in self._done:
             return
         expected = self._images[result.number]
         if expected not in (None, result.rows):
@@ -219,9 +218,7 @@ class ClusterRun:
                 f"the counts do not agree: block {result.number} has {expected} images and {result.rows} rows; please "
                 "report this with the command that you used"
             )
-        self._rows[result.number] = result.rows
-        if result.part is not None:
-            self._parts.append(result.part)
+        self._done[result.number] = result.part
         self._fingerprints.add(result.fingerprint)
         report, failed = self.report, sum(result.errors.values())
         report.ok += result.ok
@@ -239,15 +236,16 @@ class ClusterRun:
 
     def _check_parts(self, folder: SharedDataset) -> None:
         """Checks that the directory has the part of every block, with the right number of rows, and no other part."""
-        missing = self._images.keys() - self._rows.keys()
+        missing = self._images.keys() - self._done.keys()
         if missing:
             raise XcliError(f"the counts do not agree: there is no result of {len(missing)} blocks; please report this")
         # An archive is listed as one reference.
         if self.listing.listed != sum(1 if images is None else images for images in self._images.values()):
             raise XcliError("the counts do not agree: images were listed that are in no block; please report this")
         self.report.skipped = dict(self._skipped + Counter(self.listing.skipped))
-        self.report.check(folder.verify_parts(sorted(self._parts)))
-        list_errors(self.request.save.errors_out, folder.statuses(sorted(self._rows)))
+        numbers = sorted(self._done)
+        self.report.check(folder.verify_parts(filter(None, map(self._done.get, numbers))))
+        list_errors(self.request.save.errors_out, folder.statuses(numbers))
 
 
 def _is_relative(ref: ImageRef) -> bool:

@@ -69,6 +69,11 @@ class CheckedWriter:
         self._file = disk.create(path)
         self._file.write(_MAGIC)
 
+    @property
+    def rows(self) -> int:
+        """Number of rows in the file so far."""
+        return sum(rows for _, rows, _ in self._frames)
+
     def write(self, batch: pa.RecordBatch) -> None:
         """Appends a batch; all have the same schema."""
         import pyarrow as pa

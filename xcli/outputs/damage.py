@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import OutputError
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from xcli.core.errors import CheckError
     from xcli.storage.directories import Folder
-
-DAMAGED = r"\.damaged(-[0-9]+)?"
-"""A pattern of what the name of a damaged file ends with. Nothing removes such a file."""
-
-
-@contextmanager
-def read_errors(name: str) -> Iterator[None]:
-    """A context that turns what keeps a part from being read into an OutputError."""
-    try:
-        yield
-    except (OSError, MemoryError) as error:
-        reason = one_line(getattr(error, "strerror", None) or str(error) or "no memory")
-        raise OutputError(f"cannot read {one_line(name)}: {reason}") from error
 
 
 def set_aside(folder: Folder, names: Iterable[str], prefix: str, error: CheckError) -> str:

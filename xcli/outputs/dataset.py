@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
 from xcli.core.text import one_line
-from xcli.outputs.damage import DAMAGED
 from xcli.outputs.part_files import (
     PartWriter,
     check_part,
@@ -33,7 +32,7 @@ from xcli.outputs.part_files import (
     sidecar_name,
 )
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
-from xcli.storage.directories import Folder, open_folder
+from xcli.storage.directories import DAMAGED, Folder, open_folder
 from xcli.tables.parquet import PART, ParquetReader, describe_part, part_number
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, meta_text, provenance_metadata
 

@@ -9,9 +9,7 @@ from xcli.core.checked_json import Schema, parse_object
 from xcli.core.errors import CheckError, OutputError
 from xcli.core.text import one_line
 from xcli.inference.options import BATCH_SIZES
-from xcli.tables.provenance import differences, digest
-
-_DIGEST = "sha256"
+from xcli.tables.provenance import DIGEST, differences, is_unchanged, with_digest
 
 _SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "schema": [str]}
 
@@ -25,7 +23,7 @@ _OPTIONS = frozenset(
 
 def encode(fingerprint: dict[str, Any]) -> bytes:
     """Returns the content of `run.json`; the same fingerprint gives the same bytes."""
-    return json.dumps({**fingerprint, _DIGEST: digest(fingerprint)}, indent=2, sort_keys=True).encode()
+    return json.dumps(with_digest(fingerprint), indent=2, sort_keys=True).encode()
 
 
 def decode(content: bytes) -> dict[str, Any]:
@@ -38,10 +36,11 @@ def decode(content: bytes) -> dict[str, Any]:
         fingerprint = parse_object(content, _SCHEMA)
     except ValueError as error:
         raise CheckError(f"it is damaged: {one_line(str(error))}") from None
-    if _DIGEST not in fingerprint:
+    if DIGEST not in fingerprint:
         raise CheckError("it has no digest, so it is damaged, or from an earlier version of xception")
-    if fingerprint.pop(_DIGEST) != digest(fingerprint):
+    if not is_unchanged(fingerprint):
         raise CheckError("it is damaged: its digest is another")
+    del fingerprint[DIGEST]
     return fingerprint
 
 

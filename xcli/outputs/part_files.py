@@ -17,11 +17,10 @@ from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS, FileState
 from xcli.core.text import one_line
 from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
-from xcli.outputs.damage import read_errors
 from xcli.outputs.resume import state_columns, state_fields
 from xcli.storage import disk
 from xcli.storage.checksums import Checksum, ChecksumWriter, checksum_of
-from xcli.storage.streams import CheckedStream, write_errors
+from xcli.storage.streams import CheckedStream, read_errors, write_errors
 from xcli.storage.temporary import unique_name
 from xcli.tables.parquet import ParquetWriter
 

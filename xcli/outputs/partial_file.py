@@ -64,7 +64,6 @@ class PartialFile(Parts):
         super().__init__(target, folder, part_rows, part_seconds)
         self._writer: CheckedWriter | None = None
         self._part = self._scratch = ""
-        self._rows = 0
         self._load(restart)
 
     def _clean_up(self) -> None:
@@ -96,16 +95,14 @@ class PartialFile(Parts):
             self._part = f"part-{self._next_number():05d}.arrow"
             self._scratch = self._folder.scratch(self._part)
             self._writer = CheckedWriter(self._scratch)
-        self._rows += rows.num_rows
         schema = pa.schema([*rows.schema, *state_fields()])
         self._writer.write(pa.RecordBatch.from_arrays([*rows.columns, *state_columns(keys, states)], schema=schema))
 
     def _close_part(self) -> Part:
         writer, self._writer = self._writer, None
-        rows, self._rows = self._rows, 0
         assert writer is not None
         try:
-            part = Part(self._part, rows, writer.close(self._number(self._part)))
+            part = Part(self._part, writer.rows, writer.close(self._number(self._part)))
             self._folder.publish(self._scratch, self._part, keep=True)
         except BaseException:
             with suppress(OSError):

@@ -23,10 +23,10 @@ from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.damage import read_errors, set_aside
+from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.resume import KEY, STATE_COLUMNS, FinishedRows, RowOrder
-from xcli.storage.streams import write_errors
+from xcli.storage.streams import read_errors, write_errors
 from xcli.tables.provenance import DATASET_META, SUCCESS
 
 if TYPE_CHECKING:

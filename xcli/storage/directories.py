@@ -21,7 +21,7 @@ from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.locks import FileLock
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.streams import write_errors
+from xcli.storage.streams import read_errors, write_errors
 from xcli.storage.temporary import TemporaryDirectory, unique_name
 from xcli.storage.urls import is_url
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 Value = TypeVar("Value")
+
+DAMAGED = r"\.damaged(-[0-9]+)?"
+"""A pattern of what the name of a damaged file ends with. Nothing removes such a file."""
 
 _REQUESTS = 16  # simultaneous, of `RemoteFolder.each`
 
@@ -162,12 +165,9 @@ class LocalFolder(Folder):
             return disk.names(self.name)
 
     def read(self, name: str) -> bytes | None:
-        try:
+        with read_errors(self._path(name)), suppress(FileNotFoundError):
             return disk.read_file(self._path(name))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise OutputError(f"cannot read {one_line(self._path(name))}: {error.strerror}") from error
+        return None
 
     def tail(self, name: str, length: int) -> bytes:
         with disk.open_file(self._path(name)) as file:

@@ -25,7 +25,7 @@ from xcli.core.errors import OutputError, OutputExistsError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.directories import LocalFolder, is_of_another_user
+from xcli.storage.directories import DAMAGED, LocalFolder, is_of_another_user
 from xcli.storage.locks import HOLDER
 from xcli.storage.streams import write_error, write_errors
 
@@ -43,7 +43,7 @@ _LEFT = re.compile(_TEMPORARY)
 
 FILES = re.compile(
     rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
-    r"|part-[0-9]{5,}\.arrow\.damaged(-[0-9]+)?"
+    rf"|part-[0-9]{{5,}}\.arrow{DAMAGED}"
 )
 """Matches the names of all files that this program writes into such a directory."""
 

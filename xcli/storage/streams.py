@@ -172,3 +172,13 @@ def write_errors(name: str) -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise
         raise write_error(name, one_line(error.strerror or str(error))) from error
+
+
+@contextmanager
+def read_errors(name: str) -> Iterator[None]:
+    """A context that turns what keeps a file of an unfinished output from being read into an OutputError naming it."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = one_line(getattr(error, "strerror", None) or str(error) or "no memory")
+        raise OutputError(f"cannot read {one_line(name)}: {reason}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
@@ -70,7 +71,7 @@ class ParquetWriter(TableWriter):
             write_statistics=[name for i, name in enumerate(schema.names) if not (features and i == FIRST_RESULT)],
         )
 
-    @property
+    @cached_property
     def error_features(self) -> ErrorFeatures:
         options = json.loads(self.metadata.get(METADATA_KEY, "{}")).get("options", {})
         return "null" if options.get("error_features") == "null" else "nan"

@@ -61,7 +61,8 @@ _SCHEMA: Schema = {
 }
 """Of what is read of a provenance and a `FILE.meta.json`."""
 
-_DIGEST = "sha256"
+DIGEST = "sha256"
+"""Member of `FILE.meta.json` and of `run.json`: a digest of all others."""
 
 
 def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -105,8 +106,7 @@ def run_meta(
 
 def meta_text(meta: Mapping[str, Any]) -> bytes:
     """Returns the content of a `FILE.meta.json`, to which it adds a digest of everything else in it."""
-    text = json.dumps({**meta, _DIGEST: digest(dict(meta))}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return _valid(text)
+    return _valid(json.dumps(with_digest(meta), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _valid(text: str) -> bytes:
@@ -155,9 +155,14 @@ def parse_division(text: str) -> tuple[int, int] | None:
     return (number, total) if 1 <= number <= total else None
 
 
-def is_unchanged(meta: dict[str, Any]) -> bool:
-    """Returns whether a `FILE.meta.json` is as it was written; true where it has no digest, as of earlier versions."""
-    return _DIGEST not in meta or meta[_DIGEST] == digest({key: meta[key] for key in meta if key != _DIGEST})
+def with_digest(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record with a digest of everything else in it."""
+    return {**record, DIGEST: digest(dict(record))}
+
+
+def is_unchanged(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record is as it was written; true where it has no digest, as of earlier versions."""
+    return DIGEST not in record or record == with_digest({key: record[key] for key in record if key != DIGEST})
 
 
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
