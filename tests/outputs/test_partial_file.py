@@ -188,8 +188,10 @@ def test_a_part_that_goes_missing_during_the_run_is_noticed(target: str) -> None
             paths(journal, layout)
 
 
-def test_a_part_that_shrinks_while_it_is_read_is_set_aside(target: str) -> None:
+def test_a_part_that_shrinks_while_it_is_read_is_set_aside(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mapped file would end the process with SIGBUS."""
+    monkeypatch.setattr("xcli.outputs.checked_file._FRAME_BYTES", 100_000)
+    monkeypatch.setattr("xcli.outputs.parts.rows_per_group", lambda schema: 200)
     names = [f"{n:02000}" for n in range(1500)]  # more than a buffer holds
     with PartialFile(target, part_rows=len(names)) as journal:
         journal.begin(FINGERPRINT)

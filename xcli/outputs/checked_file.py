@@ -2,16 +2,16 @@
 
     magic | frame | frame | ... | trailer | length and XXH3-128 of the trailer, 8 and 16 bytes | magic
 
-A frame is an Arrow IPC stream of one batch. The trailer is JSON: the number of the part, and length, rows and XXH3-128
-of each frame. Nothing is parsed before its digest has been checked, so that damage cannot reach Arrow, which believes
-the offsets that it reads. A file whose number is not the one that its name says has changed places with another.
+A frame is an Arrow IPC stream of one batch: the rows of the whole part, unless they take more than 16 MiB. The trailer
+is JSON: the number of the part, and length, rows and XXH3-128 of each frame. Nothing is parsed before its digest has
+been checked, so that damage cannot reach Arrow, which believes the offsets that it reads. A file whose number is not
+the one that its name says has changed places with another.
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from xcli.core.checked_json import parse_object
@@ -21,15 +21,18 @@ from xcli.storage import disk
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from xcli.storage.checksums import Checksum
 
 _MAGIC = b"XCPART1\n"
 _END = 8 + 16 + len(_MAGIC)
+_FRAME_BYTES = 16 << 20  # of rows that are gathered before they are written; what reads a part holds a frame
 
 
 class _Frame(NamedTuple):
@@ -66,18 +69,29 @@ class CheckedWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
         self._frames: list[tuple[int, int, str]] = []
+        self._gathered: list[pa.RecordBatch] = []
+        self._bytes = 0  # of the gathered rows
         self._file = disk.create(path)
         self._file.write(_MAGIC)
 
     @property
     def rows(self) -> int:
         """Number of rows in the file so far."""
-        return sum(rows for _, rows, _ in self._frames)
+        gathered: int = sum(batch.num_rows for batch in self._gathered)
+        return sum(rows for _, rows, _ in self._frames) + gathered
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends a batch; all have the same schema."""
+        """Appends a batch, which must not change later; all have the same schema."""
+        self._gathered.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes >= _FRAME_BYTES:
+            self._write_frame()
+
+    def _write_frame(self) -> None:
         import pyarrow as pa
 
+        batch = pa.concat_batches(self._gathered)
+        self._gathered, self._bytes = [], 0
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
@@ -95,6 +109,8 @@ class CheckedWriter:
         Returns:
             A digest of everything in the file.
         """
+        if self._gathered:
+            self._write_frame()
         trailer = json.dumps({"number": number, "frames": self._frames, **(more or {})}).encode()
         digest = _digest(trailer)
         self._file.write(trailer + len(trailer).to_bytes(8, "little") + bytes.fromhex(digest) + _MAGIC)
@@ -192,10 +208,31 @@ class CheckedReader:
         """Yields all batches."""
         return map(self._batch, range(len(self._frames)))
 
-    def slice(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yields the rows from `start` up to `stop`, as they were cut into batches; keeps one batch in memory."""
-        while start < stop:
-            index = bisect_right(self._starts, start) - 1
-            end = min(stop, self._starts[index + 1])
-            yield self._batch(index).slice(start - self._starts[index], end - start)
-            start = end
+    def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows with these ascending numbers, as they were cut into batches; keeps one batch in memory."""
+        import numpy as np
+        import pyarrow as pa
+
+        for index, own in split_by(np.array(self._starts), rows):
+            batch = self._batch(index).select(columns)
+            is_range = bool((np.diff(own) == 1).all())
+            yield batch.slice(own[0], len(own)) if is_range else batch.take(pa.array(own))
+
+
+def split_by(starts: NDArray[np.int64], ascending: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Divides numbers of rows among what holds the rows.
+
+    Args:
+        starts: number of the first row of each holder, and the number of all rows.
+        ascending: the numbers, in ascending order.
+
+    Yields:
+        The index of each holder that has some of these rows, and their numbers in it.
+    """
+    import numpy as np
+
+    holders = np.searchsorted(starts, ascending, "right") - 1
+    cuts = [0, *(np.flatnonzero(np.diff(holders)) + 1).tolist(), len(holders)]
+    for begin, end in pairwise(cuts if len(holders) else ()):
+        index = int(holders[begin])
+        yield index, ascending[begin:end] - starts[index]

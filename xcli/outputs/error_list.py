@@ -34,9 +34,10 @@ def error_list(target: str | None) -> Iterator[Callable[[pa.RecordBatch], None]]
     file = open_output(target, overwrite=True)
 
     def add(rows: pa.RecordBatch) -> None:
-        for path, status in zip(rows.column(PATH).to_pylist(), rows.column(STATUS).to_pylist(), strict=True):
-            if status == ERROR_STATUS:
-                file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
+        import pyarrow.compute as pc
+
+        for path in rows.column(PATH).filter(pc.equal(rows.column(STATUS), ERROR_STATUS)).to_pylist():
+            file.stream.write(os.fsencode(unescape_path(path)) + b"\0")
 
     try:
         yield add

@@ -13,27 +13,29 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
+from xcli.outputs.checked_file import split_by
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.resume import KEY, STATE_COLUMNS, FinishedRows, RowOrder
 from xcli.storage.streams import read_errors, write_errors
+from xcli.tables.base import rows_per_group
 from xcli.tables.provenance import DATASET_META, SUCCESS
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from xcli.core.records import FileState
     from xcli.outputs.checked_file import CheckedReader, Part
@@ -43,9 +45,7 @@ log = logging.getLogger("xcli")
 
 DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
 
-_MAX_BATCH_ROWS = 1000
-
-_MAX_OPEN = 8  # files, each with a batch in memory; a run that was continued often takes rows from as many in turn
+_MAX_OPEN = 4  # files, each with a batch in memory; a run that was continued takes rows from several in turn
 
 
 class Parts(ABC):
@@ -192,14 +192,14 @@ class Parts(ABC):
 
     def _check(self, name: str) -> tuple[Part, pa.Table] | CheckError:
         """Checks a part of an earlier run; returns it with the columns for `FinishedRows`, or what is damaged."""
+        import numpy as np
         import pyarrow as pa
 
         try:
             with self._reading(name), self._open(name) as reader:
                 # Copied, so that the rows themselves do not stay in memory.
                 states = [
-                    batch.select(STATE_COLUMNS).take(pa.array(range(batch.num_rows), pa.int64()))
-                    for batch in reader.batches()
+                    batch.select(STATE_COLUMNS).take(pa.array(np.arange(batch.num_rows))) for batch in reader.batches()
                 ]
                 return self._part_of(name, reader), pa.Table.from_batches(states)
         except CheckError as error:
@@ -323,26 +323,53 @@ class Parts(ABC):
         Raises:
             OutputError: rows are missing, or belong to other images.
         """
+        import numpy as np
         import pyarrow as pa
         from xxhash import xxh3_128
 
-        parts, keys = self._opened(), xxh3_128()
-        starts = list(accumulate((part.rows for part in parts), initial=0))
+        keys, columns = xxh3_128(), [*schema.names, KEY]
+        starts = np.cumsum([0, *(part.rows for part in self._opened())])
         if starts[-1] != order.rows:
             raise self._other_rows()
         with self._readers() as reader_of:
-            for start, stop in order.ranges():
-                while start < stop:
-                    index = bisect_right(starts, start) - 1
-                    part, end = parts[index], min(stop, starts[index + 1], start + _MAX_BATCH_ROWS)
-                    with self._intact(part.name):
-                        pieces = list(reader_of(part).slice(start - starts[index], end - starts[index]))
-                    for piece in pieces:
-                        keys.update(piece.column(KEY).to_numpy().astype("<u8").tobytes())
-                        yield pa.RecordBatch.from_arrays(piece.select(schema.names).columns, schema=schema)
-                    start = end
+            for numbers in order.numbers(max(1, rows_per_group(schema) // 4)):
+                rows = self._take(numbers, starts, columns, reader_of)
+                keys.update(rows.column(KEY).to_numpy().astype("<u8").tobytes())
+                yield pa.RecordBatch.from_arrays(rows.columns[:-1], schema=schema)
         if keys.digest() != order.keys.digest():
             raise self._other_rows()
+
+    def _take(
+        self,
+        numbers: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        columns: Sequence[str],
+        reader_of: Callable[[Part], CheckedReader],
+    ) -> pa.RecordBatch:
+        """Returns the rows with these numbers, in this order; of each part that has some, they are read at once.
+
+        Args:
+            numbers: of the rows.
+            starts: number of the first row of each part.
+            columns: of the rows.
+            reader_of: see `_readers`.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        by_number = np.argsort(numbers, kind="stable")
+        ascending = numbers[by_number]
+        pieces: list[pa.RecordBatch] = []
+        for index, rows_of_part in split_by(starts, ascending):
+            part = self._opened()[index]
+            with self._intact(part.name):
+                pieces += reader_of(part).take(rows_of_part, columns)
+        rows = pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
+        if (ascending == numbers).all():
+            return rows
+        places = np.empty(len(numbers), np.int64)
+        places[by_number] = np.arange(len(numbers))
+        return rows.take(pa.array(places))
 
     def _other_rows(self) -> OutputError:
         return OutputError(
@@ -376,17 +403,15 @@ class Parts(ABC):
         import numpy as np
         import pyarrow as pa
 
-        parts = self._opened()
         wanted = np.zeros(max(self.rows, order.rows), bool)
         for start, stop in order.ranges():
             wanted[start:stop] = True
         begin = 0
-        for part in parts:
+        for part in self._opened():
             with self._intact(part.name), self._open(part.name) as reader:
-                batches = [batch.select(STATUS_COLUMNS) for batch in reader.batches()]
-            for batch in batches:
-                yield batch.filter(pa.array(wanted[begin : begin + batch.num_rows]))
-                begin += batch.num_rows
+                for batch in reader.batches():
+                    yield batch.select(STATUS_COLUMNS).filter(pa.array(wanted[begin : begin + batch.num_rows]))
+                    begin += batch.num_rows
 
     def remove(self) -> None:
         """Declares the output finished: what belongs to the unfinished run is removed when the context ends."""

@@ -248,8 +248,8 @@ class _Saver:
 
         order.check_sources()
         status_columns = pa.schema([schema.field(name) for name in STATUS_COLUMNS])
-        list_errors(self.options.errors_out, parts.read(order, status_columns))
         if isinstance(parts, Dataset):
+            list_errors(self.options.errors_out, parts.read(order, status_columns))
             self.run.report.check(parts.drop_stale_rows(order))
             parts.mark_complete(meta, schema)
         else:
@@ -278,10 +278,12 @@ class _Saver:
                 stack.callback(sink.discard)
                 sinks.append(sink)
             rows = 0
-            for batch in parts.read(order, schema):
-                rows += batch.num_rows
-                for table, sink in zip(tables, sinks, strict=True):
-                    sink.write(batch.select(table.columns))
+            with error_list(self.options.errors_out) as add_errors:
+                for batch in parts.read(order, schema):
+                    rows += batch.num_rows
+                    add_errors(batch)
+                    for table, sink in zip(tables, sinks, strict=True):
+                        sink.write(batch.select(table.columns))
             self.run.report.check(rows)
             for table, sink in zip(tables, sinks, strict=True):
                 sink.record(meta | (self.options.csv_style() if table.format in CSV_SAFE_FORMATS else {}))
