@@ -51,8 +51,10 @@ class RowIndex:
                 chunks.append(_hashes(path or "" for path in paths))
                 self.rows += len(chunks[-1])
         hashes = np.concatenate(chunks)
-        self._order = np.argsort(hashes, kind="stable")
+        del chunks
+        self._order = np.argsort(hashes, kind="stable").astype("uint32" if self.rows < 1 << 32 else "int64")
         self._hashes = hashes[self._order]
+        del hashes
         self._taken = np.zeros(self.rows, np.int32)
         self.positions = np.full(self.rows, -1, np.int64)
 
@@ -137,6 +139,8 @@ class RowIndex:
         import numpy as np
 
         rows = np.flatnonzero(self.positions < 0)
+        if not len(rows):
+            return rows, rows
         listed = np.zeros(self.rows, bool)
         groups = np.searchsorted(self._hashes, self._hashes, "left")
         listed[self._order] = self._taken[groups] > 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
-_BLOCK_BYTES = 1 << 22  # no row may be longer, and a block is what is read at a time
+_BLOCK_BYTES = (1 << 18, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
 _MAX_LINE = 1 << 24
 
 
@@ -195,13 +195,34 @@ class CsvReader(TableReader):
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
+
+        done = 0
+        for size in _BLOCK_BYTES:
+            skip = done
+            try:
+                for batch in self._blocks(columns, size):
+                    rest = batch.slice(min(skip, batch.num_rows))
+                    skip -= batch.num_rows - rest.num_rows
+                    done += rest.num_rows
+                    # A batch of all the short rows of a large block would be too large.
+                    for piece in sliced(rest, self.batch_rows):
+                        yield piece if columns is not None else self._assembled(piece)
+            except pa.ArrowInvalid as error:
+                if "straddl" not in str(error) or size == _BLOCK_BYTES[-1]:
+                    raise
+            else:
+                return
+
+    def _blocks(self, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
+        """Reads the file in blocks of `size` bytes, of which Arrow reads up to 32 ahead; no row may be longer."""
+        import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
         types = {field.name: field.type for field in self.schema if field.name != FEATURES or not self._width}
         types |= dict.fromkeys(_feature_names(self._width), pa.float32())
         reader = arrow_csv.open_csv(
             self.path,
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            read_options=arrow_csv.ReadOptions(block_size=size, use_threads=False),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types,
@@ -212,10 +233,7 @@ class CsvReader(TableReader):
             ),
         )
         with reader:
-            for batch in reader:
-                # Blocks are large for the sake of long rows; a batch of all the short rows of one would be too large.
-                for piece in sliced(batch, self.batch_rows):
-                    yield piece if columns is not None else self._assembled(piece)
+            yield from reader
 
     def _assembled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Joins the columns f0, f1, ... to one."""
