@@ -183,5 +183,11 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
+OTHERS = {"rows": "benchmarks.rows"}
+"""Modules with a command of their own, for `python -m benchmarks NAME`."""
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        import_module(OTHERS[sys.argv.pop(1)]).main()
+    else:
+        main()

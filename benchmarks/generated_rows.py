@@ -191,7 +191,7 @@ def save_rows(
     """Runs into a file.
 
     Args:
-        target: the file; the format is that of its extension.
+        target: the file; the format is that of its extension. With a slash at the end, a directory of parts.
         rows, batch, width, changed, shard: see `GeneratedRun` and `GeneratedListing`.
         keep: a directory that gets a copy of what an interrupted run would leave.
         options: of `SaveOptions`.
@@ -206,14 +206,14 @@ def save_rows(
     def at_end() -> None:
         found["memory of the run"] = memory.peak()
         if keep is not None:
-            copy = shutil.ignore_patterns("*.tmp")
-            shutil.copytree(target + ".partial", keep, copy_function=os.link, ignore=copy)
+            parts = target if target.endswith("/") else target + ".partial"
+            shutil.copytree(parts, keep, copy_function=os.link, ignore=shutil.ignore_patterns("*.tmp"))
         memory.reset()
         found["end"] = time.process_time()
 
     run = GeneratedRun(GeneratedListing(rows, changed, tuple(shard)), batch, width, at_end)  # type: ignore[arg-type]
     command = "features" if width else "classify"
-    output = Output(command, parse_target(target), Path(target).suffix[1:])
+    output = Output(command, parse_target(target), Path(target).suffix[1:] or "parquet")
     started: list[float] = []
     real = run.batches
 

@@ -27,18 +27,20 @@ from benchmarks.children import environment
 if TYPE_CHECKING:
     from benchmarks.timing import Data
 
-FORMATS = {"csv": ("csv", False), "parquet": ("parquet", False), "features": ("parquet", True)}
+FORMATS = {"csv": (".csv", 0), "parquet": (".parquet", 0), "features": (".parquet", 1), "directory": ("/", 0)}
+"""For each what the name of the output ends with, and whether it has features rather than predictions."""
+
 SHARDS = 4
 STEPS = ("finish", "errors", "continue", "retry", "verify", "merge")
 
 
-def child(step: str, target: Path, **arguments: Any) -> dict[str, float]:
+def child(step: str, target: str, **arguments: Any) -> dict[str, float]:
     """Runs a step of `benchmarks.generated_rows` in a process of its own.
 
     Raises:
         click.ClickException: it failed.
     """
-    given = json.dumps({"target": str(target), **arguments})
+    given = json.dumps({"target": target, **arguments})
     command = [sys.executable, "-m", "benchmarks.generated_rows", step, given]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
@@ -49,32 +51,31 @@ def child(step: str, target: Path, **arguments: Any) -> dict[str, float]:
 
 def measure_once(folder: Path, form: str, rows: int, batch: int, width: int, steps: tuple[str, ...]) -> Data:
     """Measures the steps for one format and number of rows, in an empty directory."""
-    extension, is_features = FORMATS[form]
-    size: dict[str, Any] = {"rows": rows, "batch": batch, "width": width if is_features else 0}
-    first, again, kept = folder / f"first.{extension}", folder / f"again.{extension}", folder / "kept"
-    found = {"finish": child("save", first, keep=str(kept), **size)}
+    end, is_features = FORMATS[form]
+    size: dict[str, Any] = {"rows": rows, "batch": batch, "width": width * is_features}
+    first, again, kept = (f"{folder}/{name}" for name in ("first", "again", "kept"))
+    found = {"finish": child("save", first + end, keep=kept, **size)}
 
     def resumed(**options: Any) -> dict[str, float]:
         """Continues the run that was interrupted at its end; it leaves its parts as they were."""
-        subprocess.run(["cp", "-rl", kept, f"{again}.partial"], check=True)
-        result = child("save", again, **size, **options)
-        for one in folder.glob("again*"):
-            one.unlink()
+        subprocess.run(["cp", "-rl", kept, again if end == "/" else f"{again}{end}.partial"], check=True)
+        result = child("save", again + end, **size, **options)
+        subprocess.run(["rm", "-r", *folder.glob("again*")], check=True)
         return result
 
     if "errors" in steps:
-        found["errors"] = resumed(errors_out=str(folder / "errors"))
+        found["errors"] = resumed(errors_out=f"{folder}/errors")
     if "continue" in steps:
         found["continue"] = resumed(changed=0.1)
     if "retry" in steps:
         found["retry"] = resumed(retry_errors=True)
     if "verify" in steps:
-        found["verify"] = child("verify", first, rows=rows)
-    if "merge" in steps:
-        shards = [folder / f"shard{number}.{extension}" for number in range(SHARDS)]
+        found["verify"] = child("verify", first + end, rows=rows)
+    if "merge" in steps and end != "/":  # what is merged is a file
+        shards = [f"{folder}/shard{number}{end}" for number in range(SHARDS)]
         for number, shard in enumerate(shards):
             child("save", shard, shard=(number, SHARDS), **size)
-        found["merge"] = child("merge", folder / f"merged.{extension}", rows=rows, shards=list(map(str, shards)))
+        found["merge"] = child("merge", f"{folder}/merged{end}", rows=rows, shards=shards)
     return found
 
 

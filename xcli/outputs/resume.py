@@ -48,11 +48,10 @@ def state_columns(keys: Sequence[int], states: Sequence[FileState | None]) -> li
 
 def key_of(ref: ImageRef) -> int:
     """Returns a 64-bit hash of the path, the values copied from a manifest, and the offset in an archive."""
-    parts = [ref.path, repr(ref.extra) if ref.extra else ""]
-    if ref.location.offset is not None:
-        parts.append(str(ref.location.offset))
-    text = "\0".join(parts).encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+    text = f"{ref.path}\0{ref.extra!r}" if ref.extra else ref.path + "\0"
+    if (offset := ref.location.offset) is not None:
+        text += f"\0{offset}"
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 class FinishedRows:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
-_BLOCK_BYTES = (1 << 18, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
+_BLOCK_BYTES = (1 << 17, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
 _MAX_LINE = 1 << 24
 
 
