@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import random
 import socket
 import subprocess
 import time
+import tracemalloc
 
 import pytest
 
 from xcli.core.errors import SourceError
+from xcli.sources.directories import _Names
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage.local import LocalFile
@@ -497,3 +500,33 @@ class TestFilter:
     def test_fifos_are_filtered_like_files(self, here):
         os.mkfifo("a.jpg")
         assert outcome(".", exclude=("a.*",)) == ([], {"excluded": 1})
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 100])
+def test_a_large_directory_is_in_the_order_of_bytes_too(here, monkeypatch, count):
+    monkeypatch.setattr("xcli.sources.directories._RUN", 8)
+    monkeypatch.setattr("xcli.sources.directories._JOINED", 3)
+    names = [f"{end}{number:02}.jpg" for number in range(count // 2) for end in ("a", "a-", "\udcff", "é")][:count]
+    make(*(f"d/{name}" for name in random.Random(1).sample(names, count)))
+    make("d/a07/b.jpg", "d/no image")
+    with listing("d") as found:
+        expected = sorted(map(os.fsencode, [*names, "a07"]))
+        assert [os.fsencode(ref.location.path)[2:].removesuffix(b"/b.jpg") for ref in found] == expected
+        assert found.skipped == {"without an extension": 1}
+
+
+def test_the_names_in_a_large_directory_take_little_more_than_their_length():
+    count = 200_000
+    tracemalloc.start()
+    try:
+        names = _Names()
+        for number in range(count):
+            names.add(b"%08x.jpg" % (number * 2_654_435_761 % (1 << 32)))
+        kept, _ = tracemalloc.get_traced_memory()
+        found = names.sorted()
+        assert next(found) < next(found)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 14 * count + (6 << 20)
+    assert peak < kept + (6 << 20)

@@ -1,11 +1,13 @@
 """Walks directories and globs of this machine: lazily, in the order of the bytes of names, depth first.
 
-Memory holds the entries of one directory for each level. Within the walk a path is bytes, as the operating system has
-it; text is made only for references. Regular files are never stat-ed: their kind comes with the directory entry.
+Memory holds the names in one directory for each level, in long texts if they are many. Within the walk a path is
+bytes, as the operating system has it; text is made only for references. Regular files are never stat-ed: their kind
+comes with the directory entry.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 from dataclasses import dataclass, field
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from xcli.core.records import ImageRef
     from xcli.sources.selection import Scope, Selection
+
+_RUN, _JOINED = 1 << 16, 1 << 8  # names that are sorted together, and of these, names that are one text
 
 _FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, devices, kinds that scandir cannot tell
 
@@ -85,6 +89,33 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
     return _OTHER
 
 
+class _Names:
+    """The names in a directory; where they are many, each takes a byte more than its length, and not sixty."""
+
+    def __init__(self) -> None:
+        self._latest: list[bytes] = []
+        self._runs: list[list[bytes]] = []  # each in order: names, joined by the only byte that none has
+
+    def add(self, name: bytes) -> None:
+        self._latest.append(name)
+        if len(self._latest) == _RUN:
+            self._latest.sort()
+            self._runs.append([b"/".join(self._latest[at : at + _JOINED]) for at in range(0, _RUN, _JOINED)])
+            self._latest = []
+
+    def sorted(self) -> Iterator[bytes]:
+        """Yields all names in the order of their bytes."""
+        latest = self._latest
+        latest.sort(reverse=True)
+        # From the end, so that memory shrinks.
+        rest = (latest.pop() for _ in range(len(latest)))
+        return heapq.merge(*map(_split, self._runs), rest) if self._runs else rest
+
+
+def _split(run: list[bytes]) -> Iterator[bytes]:
+    return (name for joined in run for name in joined.split(b"/"))
+
+
 @dataclass
 class _Level:
     """A directory between the top of a walk and the entry that it visits."""
@@ -93,7 +124,7 @@ class _Level:
     key: bytes  # its path relative to the source; empty for the source itself
     scope: Scope
     linked: bool = False  # a symbolic link lies above. Only then can a directory be its own ancestor.
-    names: list[bytes] = field(default_factory=list)  # not yet visited, last first, so that memory shrinks
+    names: Iterator[bytes] = field(default_factory=lambda: iter(()))  # not yet visited
     kinds: dict[bytes, int] = field(default_factory=dict)  # of the entries that are not regular files
 
     def read(self, only: str | None) -> ImageError | None:
@@ -101,17 +132,18 @@ class _Level:
         if only is not None:
             self._read_one(os.fsencode(only))
             return None
+        names = _Names()
         try:
             with patiently(lambda: disk.system.scandir(self.path or b".")) as entries:
                 for entry in entries:
-                    self.names.append(entry.name)
+                    names.add(entry.name)
                     if (kind := _kind(entry)) != _FILE:
                         self.kinds[entry.name] = kind
         except FileNotFoundError:
             return ImageError("missing", "cannot list the directory: it is gone since it was found")
         except OSError as error:
             return ImageError("unreadable", f"cannot list the directory: {error.strerror}")
-        self.names.sort(reverse=True)
+        self.names = names.sorted()
         return None
 
     def _read_one(self, name: bytes) -> None:
@@ -121,7 +153,7 @@ class _Level:
             return
         except OSError:
             pass  # it may be there: the walk meets the same error and makes it a row
-        self.names, self.kinds = [name], {name: _OTHER}
+        self.names, self.kinds = iter([name]), {name: _OTHER}
 
     @cached_property
     def prefixes(self) -> tuple[bytes, bytes]:
@@ -152,10 +184,11 @@ class _Walk:
             yield file_ref(top.path or b".", top.key or top.path, error)
         while self._levels:
             level = self._levels[-1]
-            if level.names:
-                yield from self._visit(level, level.names.pop())
-            else:
+            name = next(level.names, None)
+            if name is None:
                 self._levels.pop()
+            else:
+                yield from self._visit(level, name)
 
     def _open(self, level: _Level) -> ImageError | None:
         error = level.read(self._selection.only_name(level.scope))
