@@ -18,6 +18,7 @@ from xcli.core.records import ImageRef
 from xcli.core.shortage import patiently, raise_shortage
 from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
+from xcli.sources.archives.limits import Limits
 from xcli.sources.archives.members import DIRECTORY, FILE, TAR_EXTENSIONS, Entry, Member, WholeArchive, is_archive_name
 from xcli.sources.archives.tar import tar_entries
 from xcli.sources.archives.tar_stream import CarryBudget
@@ -60,10 +61,13 @@ class Archives:
         names, repeated = set[int](), list[str]()
         try:
             with patiently(partial(open_reader, os.fsdecode(archive))) as file:
+                limits = Limits(file.identity.size)
                 for entry in _entries(file, self._budget):
                     ref = self._ref(shown, key, entry)
                     if ref is None:
                         continue
+                    limits.spend("images")
+                    limits.spend("bytes in its images", ref.location.size or 0)
                     if hash(entry.name) in names:
                         repeated.append(ref.path)
                     elif len(names) < _MAX_NAMES:
@@ -172,6 +176,9 @@ class _Index:
 
 
 def _entries(file: Reader, budget: CarryBudget) -> Iterator[Entry]:
-    if os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS):
-        return tar_entries(file, budget)
-    return zip_entries(file)
+    is_tar = os.fsencode(file.path).lower().endswith(TAR_EXTENSIONS)
+    limits = Limits(file.identity.size)
+    for entry in tar_entries(file, budget) if is_tar else zip_entries(file):
+        limits.spend("members")
+        limits.spend("bytes of names", len(entry.name))
+        yield entry

@@ -13,8 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
-from xcli.core.text import escape_path
+from xcli.core.text import escape_path, short_text
 from xcli.images.formats import MAX_FILE_BYTES
+from xcli.sources.archives.limits import check_name
 from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Kind, too_large
 from xcli.sources.archives.tar_stream import CarryBudget, TarStream, open_stream
 from xcli.storage.readers import open_reader
@@ -130,8 +131,8 @@ class _Parser:
         if sparse:
             problem = ImageError("unsupported", "it is stored as a sparse file; unpack the archive first")
             return Entry(name, FILE, error=problem)
-        if size > MAX_FILE_BYTES:
-            return Entry(name, FILE, error=too_large(size))
+        if size > (limit := self._stream.max_member()):
+            return Entry(name, FILE, error=too_large(size, limit))
         return Entry(name, FILE, partial(self._stream.member, size))
 
     def _keep(self, name: bytes, place: _Place) -> None:
@@ -148,13 +149,13 @@ class _Parser:
             self._places = self._earlier_places()
         place = self._places.get(_plain(target))
         if place is None:
-            shown = escape_path(os.fsdecode(target))
+            shown = short_text(escape_path(os.fsdecode(target)))
             error = ImageError("missing", f"it is a hard link to '{shown}', which is not in the archive before it")
             return Entry(name, FILE, error=error)
         self._keep(name, place)
         if place.kind != FILE or place.error is not None:
             return Entry(name, place.kind, error=place.error)
-        return Entry(name, FILE, lambda carry: self._stream.member_at(place.start, place.size))
+        return Entry(name, FILE, lambda carry: self._stream.member_at(place.start, place.size, carry))
 
     def _earlier_places(self) -> dict[bytes, _Place]:
         with open_reader(self._path) as file:
@@ -203,14 +204,15 @@ class _Parser:
     def _extend(self, extended: _Extended, kind: bytes, size: int) -> None:
         if size > MAX_HEADER:
             raise self._damage("corrupt", f"an extended header of {size:,} bytes")
+        self._stream.limits.spend("bytes of extended headers", size)
         data = self._need(size)
         self._stream.seek(self._stream.offset + -size % _BLOCK)
         if kind == b"L":
-            extended.name = data.split(b"\0", 1)[0]
+            extended.name = check_name(_text(data))
         elif kind in b"xX":
             self._read_pax(extended, data)
         elif kind == b"K":
-            extended.link = data.split(b"\0", 1)[0]
+            extended.link = check_name(_text(data))
         # g holds defaults, which no program gives to names or sizes.
 
     def _read_pax(self, extended: _Extended, data: bytes) -> None:
@@ -226,11 +228,11 @@ class _Parser:
             position += length
             value = value[:-1]
             if key == b"path" and not extended.sparse:
-                extended.name = value or None
+                extended.name = check_name(value) or None
             elif key == b"linkpath":
-                extended.link = value
+                extended.link = check_name(value)
             elif key == b"GNU.sparse.name":
-                extended.name, extended.sparse = value, True
+                extended.name, extended.sparse = check_name(value), True
             elif key.startswith(b"GNU.sparse."):
                 extended.sparse = True
             elif key == b"size":
@@ -241,6 +243,7 @@ class _Parser:
     def _skip_map(self, more: int) -> None:
         """Skips the blocks in which the map of holes of an old GNU sparse member continues."""
         while more:
+            self._stream.limits.spend("bytes of extended headers", _BLOCK)
             more = self._need(_BLOCK)[504]
 
     def _need(self, count: int) -> bytes:

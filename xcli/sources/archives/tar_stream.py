@@ -18,6 +18,8 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
+from xcli.images.formats import MAX_FILE_BYTES
+from xcli.sources.archives.limits import Limits, member_limit
 from xcli.sources.archives.members import Member
 from xcli.storage.readers import Reader, open_reader
 from xcli.storage.urls import is_url
@@ -134,6 +136,7 @@ class TarStream(ABC):
     def __init__(self, file: Reader, budget: CarryBudget) -> None:
         self._file, self._budget = file, budget
         self.offset = 0
+        self.limits = Limits(file.identity.size)
 
     @abstractmethod
     def read(self, count: int) -> bytes:
@@ -148,8 +151,12 @@ class TarStream(ABC):
         """Makes the member whose `size` bytes begin here; raises `truncated` if it is known that some are missing."""
 
     @abstractmethod
-    def member_at(self, start: int, size: int) -> Member:
+    def member_at(self, start: int, size: int, carry: bool) -> Member:
         """Makes the member whose `size` bytes begin at `start`, which was passed; it keeps no bytes."""
+
+    def max_member(self) -> int:
+        """Returns how many bytes a member may have."""
+        return MAX_FILE_BYTES
 
     def read_exactly(self, count: int) -> bytes:
         data = self.read(count)
@@ -181,7 +188,7 @@ class _PlainTar(TarStream):
             carried = self._budget.carry(self.read_exactly(size))
         return TarMember(self._file.path, start, size, self._file.identity, carried)
 
-    def member_at(self, start: int, size: int) -> Member:
+    def member_at(self, start: int, size: int, carry: bool) -> Member:
         return TarMember(self._file.path, start, size, self._file.identity)
 
 
@@ -200,7 +207,11 @@ class _CompressedTar(TarStream):
                 count -= len(data)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.offset += len(data)
+        self.limits.spend("unpacked bytes", len(data))
         return data
+
+    def max_member(self) -> int:
+        return min(MAX_FILE_BYTES, member_limit(self._file.identity.size))
 
     def seek(self, offset: int) -> None:
         while self.offset < offset:
@@ -211,7 +222,9 @@ class _CompressedTar(TarStream):
         data = self.read_exactly(size) if carry and self._budget.has_room(size) else None
         return CompressedTarMember(self._file.path, start, size, self._file.identity, self._budget.carry(data))
 
-    def member_at(self, start: int, size: int) -> Member:
+    def member_at(self, start: int, size: int, carry: bool) -> Member:
+        if carry:
+            self.limits.spend("bytes that its hard links unpack again", start + size)
         return CompressedTarMember(self._file.path, start, size, self._file.identity, self._budget.carry(None))
 
 
@@ -238,7 +251,7 @@ class _XzStream:
     """Decompresses xz, also several streams behind one another, in bounded memory, unlike `lzma.LZMAFile`."""
 
     def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
+        self._source = source  # read in small pieces, since what follows a stream is copied for the next one
         self._packed = b""
         self._decoder: lzma.LZMADecompressor | None = None
 
@@ -250,7 +263,7 @@ class _XzStream:
             if self._decoder is None:
                 self._packed = self._packed.lstrip(b"\0")  # streams may be padded
             if not self._packed and (self._decoder is None or self._decoder.needs_input):
-                self._packed = self._source.read(_CHUNK)
+                self._packed = self._source.read(_CHUNK >> 4)
                 if not self._packed and self._decoder is not None:
                     raise EOFError("the compressed data ends early")
                 if not self._packed:

@@ -8,14 +8,18 @@ read.
 from __future__ import annotations
 
 import bz2
+import io
 import stat
 import struct
 import zlib
+from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import MAX_FILE_BYTES
+from xcli.sources.archives.limits import check_name, member_limit
 from xcli.sources.archives.members import DIRECTORY, FILE, LINK, SPECIAL, Entry, Kind, Member, too_large
 from xcli.storage.readers import Reader, open_reader
 
@@ -30,6 +34,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = (1 << 16) - 1
 _MAX_LOCAL_EXTRA = 1024  # bytes that are requested for the name and the extensions of a local header
 _MAX_OVERHEAD = 1 << 20
+_PIECE = 16 << 20
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
@@ -66,9 +71,17 @@ class ZipMember(Member):
         # Compression does not make data much longer; the limit keeps a false header from filling the memory.
         packed = file.read_at(start, min(self.packed, 2 * self.size + _MAX_OVERHEAD))
         try:
-            if self.method == _DEFLATED:
-                return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self.size + 1)
-            return bz2.BZ2Decompressor().decompress(packed, self.size + 1)
+            deflated = self.method == _DEFLATED
+            decoder = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else bz2.BZ2Decompressor()
+            # In pieces: at the end of a single call everything would be there twice.
+            data = io.BytesIO()
+            while not decoder.eof and (room := self.size + 1 - data.tell()) > 0:
+                piece = decoder.decompress(packed, min(room, _PIECE))
+                if not piece:
+                    break
+                data.write(piece)
+                packed = getattr(decoder, "unconsumed_tail", b"")
+            return data.getvalue()
         except (zlib.error, OSError) as error:
             raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
         except MemoryError as error:
@@ -92,6 +105,18 @@ def zip_entries(file: Reader) -> Iterator[Entry]:
         ImageError: it is damaged, cut off, or not a zip; raised after the members before the damage.
     """
     directory = _find_directory(file)
+    overlapping = _overlapping(file, directory)
+    count = 0
+    for count, (fields, tail) in enumerate(_records(file, directory), start=1):
+        yield _entry(file, directory, fields, tail, overlaps=count in overlapping)
+    # Some archives without Zip64 have more members than 16 bits can count.
+    if directory.members != (count if directory.wide else count & 0xFFFF):
+        counts = f"lists {count:,} members, the archive announces {directory.members:,}"
+        raise _damage("corrupt", f"the central directory {counts}")
+
+
+def _records(file: Reader, directory: _Directory) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Reads the central directory: of each member the fields, and the name with what follows it."""
     count = 0
     try:
         with file.stream() as stream:
@@ -108,13 +133,39 @@ def zip_entries(file: Reader) -> Iterator[Entry]:
                 if len(tail) < length or position > directory.end:
                     raise _damage("corrupt", f"the central directory is cut off after {count:,} members")
                 count += 1
-                yield _entry(file, directory, fields, tail)
+                yield fields, tail
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
-    # Some archives without Zip64 have more members than 16 bits can count.
-    if directory.members != (count if directory.wide else count & 0xFFFF):
-        counts = f"lists {count:,} members, the archive announces {directory.members:,}"
-        raise _damage("corrupt", f"the central directory {counts}")
+
+
+def _overlapping(file: Reader, directory: _Directory) -> set[int]:
+    """Returns the numbers, from 1, of the files whose data overlap those of one that begins before, or with, them.
+
+    Without this a few bytes could be the data of any number of members.
+    """
+    numbers, starts, ends = array("L"), array("Q"), array("Q")
+    in_order = True
+    with suppress(ImageError):  # which the listing meets again
+        for number, (fields, tail) in enumerate(_records(file, directory), start=1):
+            sizes = _sizes(directory, fields, tail)
+            if sizes is None or _kind_of(fields, tail) != FILE:
+                continue
+            _, packed, offset = sizes
+            end = offset + _LOCAL.size + fields[10] + packed
+            if end <= file.identity.size:
+                in_order = in_order and (not ends or offset >= ends[-1])
+                numbers.append(number)
+                starts.append(offset)
+                ends.append(end)
+    if in_order:
+        return set()
+    found, reached = set(), 0
+    for index in sorted(range(len(starts)), key=starts.__getitem__):
+        if starts[index] < reached:
+            found.add(numbers[index])
+        else:
+            reached = ends[index]
+    return found
 
 
 def _damage(reason: str, what: str) -> ImageError:
@@ -162,25 +213,26 @@ def _comment_end(tail: bytes, place: int) -> int:
     return place + _END.size + int.from_bytes(tail[place + _END.size - 2 : place + _END.size], "little")
 
 
-def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: bytes) -> Entry:
-    _, made_by, _, flags, method, _, _, crc, packed, size, name_length, extra_length, _, _, _, mode, offset = fields
+def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: bytes, *, overlaps: bool) -> Entry:
+    flags, method, crc = fields[3], fields[4], fields[7]
     # The encoding of a name without the UTF-8 flag is unknown, so names are bytes, as in a directory.
-    name = tail[:name_length]
-    kind = _kind(name, mode >> 16 if made_by >> 8 == 3 else 0)
+    name = check_name(tail[: fields[10]])
+    kind = _kind_of(fields, tail)
     if kind != FILE:
         return Entry(name, kind)
-    wide = _wide(tail[name_length : name_length + extra_length], size, packed, offset)
-    if wide is None:
+    sizes = _sizes(directory, fields, tail)
+    if sizes is None:
         return Entry(name, FILE, error=ImageError("corrupt", "the archive does not say how large it is"))
-    size, packed, offset = wide
-    offset += directory.shift
+    size, packed, offset = sizes
     error = None
     if flags & 1:
         error = ImageError("unreadable", "it is encrypted")
     elif method not in (_STORED, _DEFLATED, _BZIP2):
         error = ImageError("unsupported", f"it is packed with {_METHODS.get(method, f'method {method}')}")
-    elif size > MAX_FILE_BYTES:
-        error = too_large(size)
+    elif overlaps:
+        error = ImageError("corrupt", "its data overlap those of another member")
+    elif size > (limit := min(MAX_FILE_BYTES, member_limit(packed))):
+        error = too_large(size, limit)
     elif method == _STORED and packed != size:
         error = ImageError("corrupt", f"it is stored as it is, in {packed:,} bytes for {size:,}")
     elif offset + _LOCAL.size + packed > file.identity.size:
@@ -191,7 +243,8 @@ def _entry(file: Reader, directory: _Directory, fields: tuple[int, ...], tail: b
     return Entry(name, FILE, lambda carry: member)
 
 
-def _kind(name: bytes, mode: int) -> Kind:
+def _kind_of(fields: tuple[int, ...], tail: bytes) -> Kind:
+    name, mode = tail[: fields[10]], fields[15] >> 16 if fields[1] >> 8 == 3 else 0
     if name.endswith(b"/") or stat.S_ISDIR(mode):
         return DIRECTORY
     if stat.S_ISLNK(mode):
@@ -199,20 +252,22 @@ def _kind(name: bytes, mode: int) -> Kind:
     return FILE if stat.S_ISREG(mode) or not stat.S_IFMT(mode) else SPECIAL
 
 
-def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int] | None:
-    """Returns size, packed size and offset; Zip64 stores those in `extra` that exceed 32 bits. None means damage."""
-    values = [size, packed, offset]
-    if max(values) < 0xFFFFFFFF:
-        return size, packed, offset
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+def _sizes(directory: _Directory, fields: tuple[int, ...], tail: bytes) -> tuple[int, int, int] | None:
+    """Returns size, packed size and offset; Zip64 stores those behind the name that exceed 32 bits. None is damage."""
+    values = [fields[9], fields[8], fields[16]]
+    position, end = fields[10], fields[10] + fields[11]
+    while max(values) >= 0xFFFFFFFF:
+        if position + 4 > end:
+            return None
+        kind, length = struct.unpack_from("<2H", tail, position)
+        position += 4
         if kind == 1:
-            body = extra[4 : 4 + length]
+            body = tail[position : min(position + length, end)]
             for index, value in enumerate(values):
                 if value == 0xFFFFFFFF:
                     if len(body) < 8:
                         return None
                     values[index], body = int.from_bytes(body[:8], "little"), body[8:]
-            return values[0], values[1], values[2]
-        extra = extra[4 + length :]
-    return None
+            break
+        position += length
+    return values[0], values[1], values[2] + directory.shift
