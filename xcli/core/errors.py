@@ -113,6 +113,7 @@ class ImageError(Exception):
         "unsupported",  # an image of a kind that has no defined conversion to 8-bit RGB
         "too-large",  # more pixels than --max-pixels
         "timeout",  # slower than --image-timeout
+        "crashed",  # its decoder was ended by a signal, twice
         "not-finite",  # the network's numbers for it are NaN or infinite, or too large for --dtype
     )
 

@@ -18,6 +18,8 @@ from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH, to_rgb
 from xcli.images.warnings import DAMAGED_DATA, warn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
@@ -93,6 +95,11 @@ def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.u
         ImageError: anything is wrong with the file; no input raises another exception.
     """
     return decode_image(location.read(MAX_FILE_BYTES), preprocessing)
+
+
+def image_decoder() -> Callable[[Readable, Preprocessing], NDArray[np.uint8]]:
+    """Returns `load_image`, for the processes that decode."""
+    return load_image
 
 
 def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

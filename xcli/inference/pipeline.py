@@ -1,53 +1,55 @@
-"""The tf.data pipeline from image references to batches of pixels: ordered, parallel, bounded.
+"""The pipeline from image references to batches of pixels: ordered, parallel, bounded.
 
-    refs --(generator)--> number --(map: decode, in parallel, in order)--> number, pixels --> batch --> prefetch
+    refs --(a thread)--> chunks --> DecoderPool --> batches in shared memory --> tf.data --> ImageBatch
 
-References and errors stay in Python; only numbers and pixels pass through TensorFlow. Beyond the batch that the
-consumer holds, at most four batches are ready, and twice as many images as `workers` are being decoded.
+References and errors stay in Python, pixels in memory that is shared with the processes that decode. tf.data takes
+whole batches on to the engine. Beyond the batch that the consumer holds, three are under way, and as many more as hold
+two chunks for each worker.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ImageError
-from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
-from xcli.core.records import FileState, ImageBatch, ImageRef
+from xcli.core.shortage import raise_shortage
 from xcli.core.tensorflow import load_tensorflow
-from xcli.images.decoders import load_decoders
-from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.images.warnings import listen
-from xcli.inference.decoder_pool import Decoder, DecoderPool
+from xcli.inference.decoder_pool import Chunk, DecoderPool, PixelBatch
+from xcli.inference.decoder_server import DecoderSpec
 from xcli.inference.options import DEFAULT_TIMEOUT
+from xcli.inference.pixel_slots import PixelSlots, SlotLayout
 from xcli.inference.prefetch import ObjectPrefetcher, PrefetchedObject
-from xcli.inference.profiler import Profile, timed
+from xcli.inference.profiler import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from xcli.core.records import ImageBatch, ImageRef
+    from xcli.images.preprocessing import Preprocessing
 
-log = logging.getLogger("xcli")
+CHUNK = 8
+"""Images that travel to a decoder together, at most."""
+
+MIN_AHEAD = 3
+"""Batches that are under way at the same time, besides those that keep the workers busy."""
 
 
 class PixelPipeline:
     """Batches of decoded images, in the order of the references; to be iterated once.
 
     Args:
-        refs: the references; consumed lazily, in a thread of tf.data.
+        refs: the references; consumed lazily, in a thread of this object.
         batch_size: images in a batch; the last one may have fewer.
-        workers: number of images decoded at a time.
+        workers: number of processes that decode.
         timeout: seconds for one image.
-        decode: reads and decodes one image with the `preprocessing`.
+        decoder: reads and decodes an image with the `preprocessing`.
         profile: counts the time of listing and decoding.
 
-    Iterating raises what the iteration of `refs` raised, after the batches before; what `decode` raised other than
-    ImageError; and XcliError when too many images hang. Every reference is in exactly one batch.
+    Iterating raises what the iteration of `refs` raised, after the batches before; MachineError when the storage of
+    many images does not answer, or the machine has no room for the processes. Every reference is in exactly one batch.
     """
 
     def __init__(
@@ -58,140 +60,139 @@ class PixelPipeline:
         batch_size: int,
         workers: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        decode: Decoder = load_image,
+        decoder: DecoderSpec | None = None,
         profile: Profile | None = None,
     ) -> None:
         self._preprocessing, self._batch_size = preprocessing, batch_size
         self._workers = workers or processor_count()
+        self._timeout = timeout
+        self._decoder = decoder or DecoderSpec()
         self._profile = profile or Profile()
         self._profile.workers = self._workers
-        self._refs = ObjectPrefetcher(timed(refs, self._profile, "listing"))
-        self._pool = DecoderPool(decode, timeout)
-        self._pending: dict[int, tuple[ImageRef, PrefetchedObject | None]] = {}
-        self._errors: dict[int, ImageError] = {}
-        self._states: dict[int, FileState] = {}
-        self._warnings: dict[int, tuple[str, ...]] = {}
+        self._refs = ObjectPrefetcher(refs)
+        self._pending = iter(self._refs)
+        self._slots = PixelSlots(SlotLayout(batch_size, preprocessing.size))
+        self._pool: DecoderPool | None = None
+        self._ordered: queue.SimpleQueue[PixelBatch | None] = queue.SimpleQueue()
+        """The batches in the order of the run, complete or not, and None at the end."""
+        self._complete: dict[int, PixelBatch] = {}
         self._failure: BaseException | None = None
-        self._listing_failure: Exception | None = None
+        self._listing_failure: BaseException | None = None
         self._stopped = threading.Event()
-        self._room = threading.Semaphore(1)
-        """Acquired before a batch is computed for the consumer, released when the consumer takes it."""
+        self._room = threading.Semaphore(MIN_AHEAD + -(-2 * CHUNK * self._workers // batch_size))
+        """Acquired before a batch is begun, released when the consumer takes one."""
 
-    def _numbers(self) -> Iterator[int]:
+    def _list(self, pool: DecoderPool) -> None:
+        """Takes the references, and hands them to the decoders."""
+        listed = 0
+        batch: PixelBatch | None = None
         try:
-            for number, pending in enumerate(self._refs):
-                if self._stopped.is_set():
-                    return
-                self._pending[number] = pending
-                yield number
-        except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
+            while self._listing_failure is None:
+                if batch is None:
+                    self._room.acquire()
+                    if self._stopped.is_set():
+                        break
+                    batch = PixelBatch(listed // self._batch_size, self._slots.take())
+                # The first chunks are small, so that all workers have something to do when there are few images.
+                room = self._batch_size - len(batch.refs)
+                found = self._next(min(CHUNK, room, 1 + listed // (2 * self._workers)))
+                if found:
+                    begin = len(batch.refs)
+                    batch.refs += found
+                    if begin == 0:
+                        self._ordered.put(batch)
+                    pool.submit(Chunk(batch, range(begin, len(batch.refs))))
+                    listed += len(found)
+                elif self._listing_failure is None:
+                    break
+                if len(batch.refs) == self._batch_size:
+                    batch.end()
+                    batch = None
+        except BaseException as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
             self._listing_failure = error
+        if batch is not None:
+            batch.end()
+        self._ordered.put(None)
 
-    def _load(self, number: Any) -> NDArray[np.uint8]:
-        import numpy as np
+    def _next(self, count: int) -> list[tuple[ImageRef, PrefetchedObject | None]]:
+        """Returns the next references, as many as there are; keeps what their iteration raises."""
+        found: list[tuple[ImageRef, PrefetchedObject | None]] = []
+        with self._profile.stage("listing", 0):
+            try:
+                found.extend(islice(self._pending, count))
+            except Exception as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
+                self._listing_failure = error
+        self._profile.count("listing", len(found))
+        return found
 
-        number = int(number)
-        ref, prefetched = self._pending[number]
-        try:
-            with self._profile.stage("decode"):
-                if prefetched is not None:
-                    outcome = self._load_prefetched(number, prefetched)
-                else:
-                    outcome = ref.error or self._pool.run(
-                        ref.location, self._preprocessing, lambda: self._begin(number, ref.location.state())
-                    )
-        except BaseException as error:
-            # TensorFlow passes on only its text.
-            self._failure = self._failure or error
-            raise
-        if isinstance(outcome, ImageError):
-            self._errors[number] = outcome
-            return np.zeros((self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
-        return outcome
-
-    def _load_prefetched(self, number: int, prefetched: PrefetchedObject) -> NDArray[np.uint8] | ImageError:
-        try:
-            return self._pool.run(prefetched, self._preprocessing, lambda: self._begin(number, None))
-        finally:
-            prefetched.drop()
-            # A store sends the state with the bytes; that of a file is looked up just before it is read.
-            self._note_state(number, prefetched.state)
-
-    def _begin(self, number: int, state: FileState | None) -> None:
-        """Called in the thread that is about to read and decode an image."""
-        self._note_state(number, state)
-        listen(lambda kind: self._note_warning(number, kind))
-
-    def _note_warning(self, number: int, kind: str) -> None:
-        self._warnings[number] = (*self._warnings.get(number, ()), kind)
-        pending = self._pending.get(number)
-        if pending is not None:  # None: the image took too long, and its batch has gone on
-            log.log(DETAIL, "%s: warning: %s", pending[0].path, kind)
-
-    def _note_state(self, number: int, state: FileState | None) -> None:
-        if state is not None:
-            self._states[number] = state
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        """Yields the number and the pixels of each batch, as soon as it and all before it are complete."""
+        while (batch := self._ordered.get()) is not None:
+            batch.done.wait()
+            if batch.failure is not None:
+                self._failure = batch.failure
+                return
+            self._complete[batch.number] = batch
+            yield batch.number, batch.pixels
+            del batch
+        self._failure = self._listing_failure
 
     def dataset(self) -> Any:
-        """Returns the `tf.data.Dataset` of (number int64[b], pixels uint8[b, size, size, 3])."""
+        """Returns the `tf.data.Dataset` of (number int64, pixels uint8[b, size, size, 3]), one element a batch."""
         tf = load_tensorflow()
-        load_decoders()
         size = self._preprocessing.size
-
-        def load(number: Any) -> tuple[Any, Any]:
-            pixels = tf.numpy_function(self._load, [number], tf.uint8)
-            return number, tf.ensure_shape(pixels, (size, size, 3))
-
         options = tf.data.Options()
-        options.deterministic = True
         options.autotune.enabled = False
-        # The threads of `map` only wait for decoders; a pool of their own leaves TensorFlow's to the engine.
-        options.threading.private_threadpool_size = self._workers + 2
-        numbers = tf.data.Dataset.from_generator(self._numbers, output_signature=tf.TensorSpec((), tf.int64))
-        # AutoGraph would leave a generated file in the temporary directory.
-        load = tf.autograph.experimental.do_not_convert(load)
-        decoded = numbers.map(load, num_parallel_calls=self._workers, deterministic=True)
-        return decoded.batch(self._batch_size).prefetch(1).with_options(options)
+        # Its threads only wait for decoders; a pool of their own leaves TensorFlow's to the engine.
+        options.threading.private_threadpool_size = 1
+        signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None, size, size, 3), tf.uint8))
+        dataset = tf.data.Dataset.from_generator(self._batches, output_signature=signature)
+        return dataset.prefetch(1).with_options(options)
 
     def __iter__(self) -> Iterator[ImageBatch]:
         # A thread of its own feeds the caller: waiting in TensorFlow cannot be interrupted, waiting on a queue can.
         ready: queue.SimpleQueue[ImageBatch | BaseException | None] = queue.SimpleQueue()
-        threading.Thread(target=self._feed, args=(ready,), name="xception-feed", daemon=True).start()
         try:
+            self._start()
+            threading.Thread(target=self._feed, args=(ready,), name="xception-feed", daemon=True).start()
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 self._room.release()
                 yield item
-            failure = self._pool.failure or self._listing_failure
-            if failure is not None:
-                raise failure
         finally:
             self.stop()
+
+    def _start(self) -> None:
+        """Starts the processes that decode, and the listing."""
+        self._pool = DecoderPool(
+            self._preprocessing,
+            self._decoder,
+            self._slots,
+            workers=self._workers,
+            timeout=self._timeout,
+            profile=self._profile,
+        )
+        try:
+            threading.Thread(target=self._list, args=(self._pool,), name="xception-listing", daemon=True).start()
+        except RuntimeError as error:
+            raise_shortage(error)
+            raise
 
     def stop(self) -> None:
         """Ends the iteration early, from any thread."""
         self._stopped.set()
         self._refs.stop()
-        self._pool.close()
         self._room.release()
+        if self._pool is not None:
+            self._pool.close()
+            self._slots.close()
 
     def _feed(self, ready: queue.SimpleQueue[ImageBatch | BaseException | None]) -> None:
         try:
             with load_tensorflow().device("/CPU:0"):
-                batches = iter(self.dataset())
-                while self._room.acquire() and not self._stopped.is_set():
-                    item = next(batches, None)
-                    if item is None:
-                        break
-                    ready.put(self._batch(item[0].numpy().tolist(), item[1].numpy()))
-                ready.put(None)
+                for number, pixels in self.dataset():
+                    ready.put(self._complete.pop(int(number)).finished(pixels.numpy()))
+            ready.put(self._failure)
         except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
             ready.put(self._failure or error)
-
-    def _batch(self, numbers: list[int], pixels: NDArray[np.uint8]) -> ImageBatch:
-        refs = tuple(self._pending.pop(number)[0] for number in numbers)
-        errors = tuple(self._errors.pop(number, None) for number in numbers)
-        states = tuple(self._states.pop(number, None) for number in numbers)
-        warnings = tuple(kind for number in numbers for kind in self._warnings.pop(number, ()))
-        return ImageBatch(refs, pixels, errors, states, warnings)

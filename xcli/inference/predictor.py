@@ -17,6 +17,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
+from xcli.inference.decoder_server import start_early
 from xcli.inference.engine import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
@@ -74,6 +75,7 @@ class Predictor:
             ModelError: the model cannot do this task.
         """
         self._forward = self.task.forward(self.model)
+        start_early()
         self.devices = choose_devices(self.options.device)
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
@@ -110,7 +112,7 @@ class Predictor:
             turn: entered while the engines are used; the first images are decoded before that.
 
         Raises:
-            XcliError: too many images hang.
+            MachineError: the storage of many images does not answer, or the machine has no room for more processes.
         """
         assert self._engines is not None, "start() comes first"
         profile = profile or Profile()

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xcli.core.errors import ImageError, XcliError
-from xcli.core.shortage import shortage
+from xcli.core.shortage import patiently, shortage
 from xcli.core.text import one_line
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.sources.locations import RemoteObject
@@ -102,23 +102,42 @@ class PrefetchedObject:
         self._budget.give_back(self._reserved - size)
         self._reserved = size
 
-    def read(self, max_bytes: int) -> bytes:
-        """Waits for the bytes and returns them, once.
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Waits for the bytes, at most `timeout` seconds, and returns them, once.
 
         Raises:
-            ImageError: the object cannot be read, or has more bytes.
+            ImageError: the object cannot be read, has more bytes, or does not come in time.
             XcliError: the run has been stopped, or the bytes have been returned already.
         """
-        self._done.wait()
+        if not self._done.wait(timeout):
+            raise _late(timeout)
         if self._on_demand:
-            data, self._state = self._location.fetch(max_bytes)
-            return data
+            return self._fetch_now(max_bytes, timeout)
         with self._lock:
             taken, self._data = self._data, None
             self._reserve_only(0)
         if taken is None:
             raise self._error or XcliError("the run has been stopped")
         return taken
+
+    def _fetch_now(self, max_bytes: int, timeout: float | None) -> bytes:
+        answer: Future[tuple[bytes, FileState | None]] = Future()
+
+        def fetch() -> None:
+            try:
+                answer.set_result(patiently(lambda: self._location.fetch(max_bytes)))
+            except BaseException as error:  # noqa: BLE001 - raised again by result()
+                answer.set_exception(error)
+
+        # In a thread that can be left behind, should the store not answer.
+        threading.Thread(target=fetch, name="xception-fetch", daemon=True).start()
+        try:
+            data, self._state = answer.result(timeout)
+        except TimeoutError as error:
+            if answer.done():
+                raise
+            raise _late(timeout) from error
+        return data
 
     @property
     def state(self) -> FileState | None:
@@ -137,6 +156,10 @@ class PrefetchedObject:
     def cancel(self) -> None:
         """Lets `read` fail instead of waiting."""
         self._finish()
+
+
+def _late(timeout: float | None) -> ImageError:
+    return ImageError("timeout", f"not read and decoded within {timeout:g} s")
 
 
 class ByteBudget:

@@ -29,7 +29,7 @@ from xcli.models.network import LAST_MAP, LoadedModel
 from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.training.activation_cache import ActivationCache, entry_key
-from xcli.training.augmentation import view_decoder
+from xcli.training.augmentation import view_spec
 from xcli.training.freezing import PIXELS, Cut, cut_below
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class ActivationExtractor:
             batch_size=engines.batch_size,
             workers=self.options.workers or processor_count(),
             timeout=self.options.image_timeout,
-            decode=view_decoder(self.recipe.augmentation, view, self.recipe.seed),
+            decoder=view_spec(self.recipe.augmentation, view, self.recipe.seed),
         )
         computes = [lambda batch, engine=engine: engine(batch.pixels) for engine in engines.streams]
         for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):

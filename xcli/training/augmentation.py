@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import ImageError, UsageError
 from xcli.images.formats import MAX_FILE_BYTES
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, Preprocessing, decode_image
+from xcli.inference.decoder_server import DecoderSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from xcli.core.records import Readable
-    from xcli.inference.decoder_pool import Decoder
+    from xcli.inference.decoder_process import Decoder
 
 MAX_VIEWS = 100
 
@@ -61,11 +62,18 @@ class Augmentation:
         return {"view": view, "seed": seed, **asdict(self)}
 
 
-def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
-    """Returns a function that decodes a view; its random numbers follow from the seed, the view and the image's bytes.
+def view_spec(augmentation: Augmentation, view: int, seed: int) -> DecoderSpec:
+    """Names `view_decoder` with these arguments, for the processes that decode."""
+    arguments = {"augmentation": asdict(augmentation), "view": view, "seed": seed}
+    return DecoderSpec("training.augmentation", "view_decoder", arguments)
 
-    It is a function of a location and a `Preprocessing` that returns uint8[size, size, 3] and raises ImageError.
+
+def view_decoder(augmentation: dict[str, Any], view: int, seed: int) -> Decoder:
+    """Returns a decoder of a view; its random numbers follow from the seed, the view and the image's bytes.
+
+    `augmentation` holds the attributes of an `Augmentation`.
     """
+    settings = Augmentation(**augmentation)
 
     def decode(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         import numpy as np
@@ -73,10 +81,10 @@ def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
         data = location.read(MAX_FILE_BYTES)
         if view == 0:
             return decode_image(data, preprocessing)
-        if view == 1 and augmentation.flip:
+        if view == 1 and settings.flip:
             return np.ascontiguousarray(decode_image(data, preprocessing)[:, ::-1])
         words = np.frombuffer(sha256(data).digest()[:16], np.uint32).tolist()
-        return _random_view(data, preprocessing, augmentation, np.random.default_rng([seed, view, *words]))
+        return _random_view(data, preprocessing, settings, np.random.default_rng([seed, view, *words]))
 
     return decode
 

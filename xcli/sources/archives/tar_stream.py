@@ -111,7 +111,7 @@ class TarMember(Member):
 class CompressedTarMember(Member):
     """A member of a compressed tar: `size` bytes at `offset` of the decompressed archive."""
 
-    carried: _Carried = field(repr=False, compare=False)
+    carried: _Carried = field(default_factory=_Carried, repr=False, compare=False)
 
     @property
     def remote(self) -> bool:
