@@ -1,4 +1,4 @@
-"""From references to batches: order, bounds, errors, hanging decodes, and how it ends."""
+"""From references to batches: order, bounds, errors, and how it ends."""
 
 from __future__ import annotations
 
@@ -16,44 +16,38 @@ import numpy as np
 import pytest
 
 from tests.imagefiles import encode, gradient, make_hostile_directory
+from tests.inference.conftest import threads, until
+from tests.inference.decoders import TEXTS, decoder, square
 from xcli.cli.display import summary
-from xcli.core.errors import ImageError, MachineError
+from xcli.core.errors import ImageError
 from xcli.core.process import processor_count
 from xcli.core.records import FileState, ImageBatch, ImageRef, RunCounts
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images import decoders
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.images.warnings import DAMAGED_DATA
-from xcli.inference.decoder_pool import MAX_ABANDONED
-from xcli.inference.pipeline import PixelPipeline
+from xcli.inference.decoder_server import DecoderSpec
+from xcli.inference.pipeline import CHUNK, MIN_AHEAD, PixelPipeline
 from xcli.sources.archives.members import Member
 from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 P = Preprocessing(size=4)
 ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.usefixtures("own_decoders", "nothing_is_left")
 
 
 def ref(number: int, error: ImageError | None = None) -> ImageRef:
     return ImageRef(f"{number}.jpg", LocalFile(str(number)), b"", error)
 
 
-def square(number: int) -> np.ndarray:
-    return np.full((4, 4, 3), number % 251, np.uint8)
-
-
-def decode(location: LocalFile, _: Preprocessing) -> np.ndarray:
-    """An image that shows its number, after a time that differs from one to the next."""
-    time.sleep(int(location.path) * 7 % 5 / 2000)
-    return square(int(location.path))
-
-
 def pipeline(
-    refs: Iterable[ImageRef], decode: Callable[..., Any] = decode, *, batch_size: int = 4, **options: Any
+    refs: Iterable[ImageRef], spec: DecoderSpec | None = None, *, batch_size: int = 4, **options: Any
 ) -> PixelPipeline:
-    return PixelPipeline(iter(refs), P, batch_size=batch_size, decode=decode, **options)
+    return PixelPipeline(iter(refs), P, batch_size=batch_size, decoder=spec or decoder(), **options)
 
 
 def drain(batches: Iterable[ImageBatch]) -> tuple[list[ImageBatch], BaseException | None]:
@@ -71,30 +65,9 @@ def numbers(batches: Iterable[ImageBatch]) -> list[int]:
     return [int(ref.location.path) for batch in batches for ref in batch.refs]
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> bool:
-    """Waits for something to become true; whether it did."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("xception")]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = len(threads())
-    yield
-    assert until(lambda: len(threads()) <= before), threads()
-
-
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What hanging decodes wait for; opened at the end."""
+    """What requests that never end wait for; opened at the end."""
     event = threading.Event()
     yield event
     event.set()
@@ -103,8 +76,9 @@ def gate() -> Iterator[threading.Event]:
 # ---- order and completeness ----
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
-@pytest.mark.parametrize(("count", "batch_size"), [(9, 1), (45, 7), (45, 32), (14, 7), (3, 32)])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "workers"), [(9, 1, 3), (145, 7, 3), (45, 32, 1), (14, 7, 8), (3, 32, 8)]
+)
 def test_order_is_that_of_the_references(workers: int, count: int, batch_size: int) -> None:
     refs = [ref(number) for number in range(count)]
     batches = list(pipeline(refs, batch_size=batch_size, workers=workers))
@@ -124,14 +98,15 @@ def test_no_references() -> None:
     assert list(pipeline([])) == []
 
 
-def test_decodes_run_in_parallel() -> None:
-    meeting = threading.Barrier(4, timeout=20)
+def test_decodes_run_in_parallel(tmp_path: Path) -> None:
+    spec = decoder("meeting", folder=str(tmp_path), count=4)
+    assert numbers(pipeline(map(ref, range(16)), spec, workers=4)) == list(range(16))
 
-    def together(location: LocalFile, _: Preprocessing) -> np.ndarray:
-        meeting.wait()  # raises if the others do not come
-        return square(int(location.path))
 
-    assert numbers(pipeline(map(ref, range(16)), together, workers=4)) == list(range(16))
+def test_batches_that_are_kept_keep_their_pixels() -> None:
+    """Slots are used again, but never while anything refers to them."""
+    kept = list(pipeline(map(ref, range(200)), workers=2))
+    assert [int(pixels[0, 0, 0]) for batch in kept for pixels in batch.pixels] == list(range(200))
 
 
 def test_the_middle_is_a_tf_data_dataset() -> None:
@@ -139,8 +114,9 @@ def test_the_middle_is_a_tf_data_dataset() -> None:
     one = pipeline(map(ref, range(5)), workers=2)
     dataset = one.dataset()
     assert isinstance(dataset, tf.data.Dataset)
-    assert [batch.tolist() for batch, _ in dataset.as_numpy_iterator()] == [[0, 1, 2, 3], [4]]
-    one._pool.close()
+    one._start()
+    assert [(number, len(pixels)) for number, pixels in dataset.as_numpy_iterator()] == [(0, 4), (1, 1)]
+    one.stop()
 
 
 def test_default_workers() -> None:
@@ -163,17 +139,9 @@ def test_real_files(tmp_path: Path) -> None:
 
 # ---- errors of images ----
 
-TEXTS = ("plain", "Ünïcödé 🐈", "surrogate \udcff", "two\nlines", "nul \0 within", "", "x" * 10_000)
-
 
 def test_errors_arrive_as_they_were() -> None:
-    def fail(location: LocalFile, _: Preprocessing) -> np.ndarray:
-        number = int(location.path)
-        if number % 2:
-            return square(number)
-        raise ImageError("corrupt", TEXTS[number // 2])
-
-    (batch,) = pipeline(map(ref, range(2 * len(TEXTS))), fail, batch_size=32)
+    (batch,) = pipeline(map(ref, range(2 * len(TEXTS))), decoder("failing"), batch_size=32)
     for number, (pixels, error) in enumerate(zip(batch.pixels, batch.errors, strict=True)):
         if number % 2:
             assert error is None
@@ -184,17 +152,11 @@ def test_errors_arrive_as_they_were() -> None:
             assert not pixels.any()
 
 
-def test_references_with_an_error_are_not_opened() -> None:
-    opened = []
-
-    def note(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        opened.append(int(location.path))
-        return decode(location, p)
-
+def test_references_with_an_error_are_not_opened(tmp_path: Path) -> None:
     errors = [ImageError("missing", text) for text in TEXTS]
     refs = [ref(2 * number, error) for number, error in enumerate(errors)] + [ref(2 * len(TEXTS) + 1)]
-    (batch,) = pipeline(refs, note, batch_size=32)
-    assert opened == [2 * len(TEXTS) + 1]
+    (batch,) = pipeline(refs, decoder("noting", folder=str(tmp_path)), batch_size=32)
+    assert [name.partition("-")[0] for name in os.listdir(tmp_path)] == [str(2 * len(TEXTS) + 1)]
     assert batch.errors[:-1] == tuple(errors)
     assert batch.errors[-1] is None
     assert not batch.pixels[:-1].any()
@@ -203,13 +165,13 @@ def test_references_with_an_error_are_not_opened() -> None:
 # ---- bounds ----
 
 
-@pytest.mark.parametrize(("workers", "batch_size"), [(1, 4), (2, 8), (6, 1), (6, 5)])
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 4), (6, 1)])
 def test_a_slow_consumer_holds_the_source_back(workers: int, batch_size: int) -> None:
     taken = given = 0
 
     def refs() -> Iterator[ImageRef]:
         nonlocal taken
-        for number in range(100_000):
+        for number in range(1_000_000):
             taken += 1
             yield ref(number)
 
@@ -217,7 +179,7 @@ def test_a_slow_consumer_holds_the_source_back(workers: int, batch_size: int) ->
         given += len(batch.refs)
         assert until(lambda given=given: taken - given >= 2 * batch_size), "it works ahead"
         time.sleep(0.1)
-        assert taken - given <= 2 * workers + 4 * batch_size
+        assert taken - given <= (MIN_AHEAD + 1) * batch_size + 2 * CHUNK * workers
         if given >= 4 * batch_size:
             break
 
@@ -242,84 +204,23 @@ def test_an_exception_of_the_source_comes_after_what_it_gave(count: int) -> None
     assert raised is error
 
 
-@pytest.mark.parametrize("kind", [Unlucky, SystemExit])
-def test_a_bug_in_decoding_surfaces_as_it_is(kind: type[BaseException]) -> None:
-    error = kind("a bug")
-
-    def fail(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        if location.path == "13":
-            raise error
-        return decode(location, p)
-
-    batches, raised = drain(pipeline(map(ref, range(1000)), fail, workers=3))
-    assert raised is error
+def test_a_bug_in_decoding_surfaces_with_its_traceback() -> None:
+    batches, raised = drain(pipeline(map(ref, range(1000)), decoder("buggy", at=[13]), workers=3))
+    assert type(raised) is RuntimeError
+    assert "ValueError: a bug" in str(raised)
     assert numbers(batches) == list(range(12)), "the batches before its own, whole"
 
 
-@pytest.mark.parametrize("wrong", [None, np.zeros((5, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32)])
-def test_pixels_of_another_kind_are_a_bug(wrong: Any) -> None:
-    _, raised = drain(pipeline(map(ref, range(3)), lambda *_: wrong))
-    assert isinstance(raised, Exception)
-    assert not isinstance(raised, ImageError)
-
-
-# ---- decodes that hang ----
-
-
-def test_a_decode_that_hangs_is_a_row_and_the_others_go_on(gate: threading.Event) -> None:
-    def hang(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        if int(location.path) in (2, 3, 17):
-            gate.wait()
-        return decode(location, p)
-
-    batches = list(pipeline(map(ref, range(22)), hang, workers=2, timeout=0.5))
-    assert numbers(batches) == list(range(22))
-    errors = [error for batch in batches for error in batch.errors]
-    late = {number: error for number, error in enumerate(errors) if error}
-    assert set(late) == {2, 3, 17}
-    assert {str(error) for error in late.values()} == {"timeout: not read and decoded within 0.5 s"}
-    assert not batches[0].pixels[2:].any()
-    assert (batches[1].pixels[0] == square(4)).all()
-
-
-def test_too_many_that_hang_stop_the_run(gate: threading.Event) -> None:
-    def hang(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        if int(location.path) >= 40:
-            gate.wait()
-        return decode(location, p)
-
-    batches, raised = drain(pipeline(map(ref, range(1000)), hang, batch_size=8, workers=4, timeout=0.3))
-    assert type(raised) is MachineError
-    assert "--image-timeout 0.3 s" in str(raised)
-    # The 17th stands in the eighth batch, with some that were not tried. No row may say anything of those.
-    assert MAX_ABANDONED == 16
-    assert numbers(batches) == list(range(56))
-    reasons = [error.reason if error else "ok" for batch in batches for error in batch.errors]
-    assert reasons == ["ok"] * 40 + ["timeout"] * 16
-
-
-def test_too_many_that_hang_at_the_very_end_are_said_too(gate: threading.Event) -> None:
-    batches, raised = drain(pipeline(map(ref, range(17)), lambda *_: gate.wait(), workers=17, timeout=0.2))
-    assert numbers(batches) == list(range(17))
-    assert type(raised) is MachineError
-
-
-def test_threads_are_used_again() -> None:
-    seen = set()
-
-    def note(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        seen.add(threading.get_ident())
-        return decode(location, p)
-
-    list(pipeline(map(ref, range(50)), note, workers=3))
-    assert 1 <= len(seen) <= 3
+@pytest.mark.parametrize("kind", ["shape", "dtype", "none"])
+def test_pixels_of_another_kind_are_a_bug(kind: str) -> None:
+    _, raised = drain(pipeline(map(ref, range(3)), decoder("wrong", kind=kind)))
+    assert type(raised) is RuntimeError
 
 
 # ---- the end ----
 
 
-def test_threads_end_when_the_consumer_leaves_early(gate: threading.Event) -> None:
-    started = threading.Event()
+def test_all_ends_when_the_consumer_leaves_early() -> None:
     last = -1
 
     def refs() -> Iterator[ImageRef]:
@@ -327,20 +228,11 @@ def test_threads_end_when_the_consumer_leaves_early(gate: threading.Event) -> No
         for last in range(100_000):
             yield ref(last)
 
-    def slow(location: LocalFile, p: Preprocessing) -> np.ndarray:
-        if int(location.path) >= 4:
-            started.set()
-            gate.wait()
-        return decode(location, p)
-
-    for batch in pipeline(refs(), slow, workers=4):
+    for batch in pipeline(refs(), decoder("hang", at=[4, 5, 6, 7]), workers=4):
         assert numbers([batch]) == [0, 1, 2, 3]
-        assert started.wait(10)
         break
-    assert "xception-decode" in threads()
-    gate.set()
     assert until(lambda: not threads(), 5)
-    assert last < 40
+    assert last < 100
 
 
 def test_threads_end_when_the_consumer_never_began() -> None:
@@ -444,15 +336,11 @@ def far(number: int, gate: threading.Event) -> ImageRef:
     return ImageRef(f"{number}.jpg", Far("a", number, gate=gate), b"")
 
 
-def decode_far(location: Any, _: Preprocessing) -> np.ndarray:
-    return square(int(location.path) if isinstance(location, LocalFile) else int(location.read(10)))
-
-
 def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event) -> None:
     refs = [ref(number) if number % 10 == 3 else far(number, gate) for number in range(100)]
     drain(pipeline([ref(0)]))  # TensorFlow takes its time when it is first used
     begin = time.monotonic()
-    batches, error = drain(pipeline(refs, decode_far, workers=1))
+    batches, error = drain(pipeline(refs, workers=1))
     assert time.monotonic() - begin < 100 * 0.05 / 3
     assert error is None
     assert [ref.path for batch in batches for ref in batch.refs] == [ref.path for ref in refs]
@@ -469,14 +357,14 @@ def test_what_lies_far_away_is_fetched_ahead_of_one_worker(gate: threading.Event
 
 def test_what_never_comes_is_a_row_after_the_timeout(gate: threading.Event) -> None:
     refs = [far(number, gate) for number in (0, 1, -2, 3, 4)]
-    batches, error = drain(pipeline(refs, decode_far, batch_size=5, timeout=0.5))
+    batches, error = drain(pipeline(refs, batch_size=5, timeout=0.5))
     assert error is None
     assert [error and error.reason for error in batches[0].errors] == [None, None, "timeout", None, None]
     gate.set()
 
 
 def test_leaving_early_lets_go_of_what_is_on_its_way(gate: threading.Event) -> None:
-    batches = iter(pipeline((far(number, gate) for number in range(1000)), decode_far))
+    batches = iter(pipeline(far(number, gate) for number in range(1000)))
     assert next(batches).refs[0].path == "0.jpg"
     batches.close()  # type: ignore[attr-defined]
 
@@ -489,10 +377,10 @@ def test_warnings_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptur
     refs = [ImageRef(str(name), LocalFile(str(name)), b"") for name in names]
     report = RunCounts(listed=6)
     with caplog.at_level("DETAIL", "xcli"):
-        for batch in pipeline(refs, load_image):
+        for batch in pipeline(refs, DecoderSpec()):
             report.count(batch.errors, batch.warnings)
     assert report.ok == 6
     assert report.as_dict()["warnings"] == {DAMAGED_DATA: 2}
-    assert caplog.messages == [f"{names[number]}: warning: damaged-data" for number in (1, 4)]
+    assert sorted(caplog.messages) == [f"{names[number]}: warning: damaged-data" for number in (1, 4)]
     assert "2 warnings (2 damaged-data)" in summary(report, 1.0)
     assert "warnings" not in RunCounts(ok=6).as_dict()

@@ -148,10 +148,9 @@ class DecoderPool:
         server = take_server()
         try:
             server.start(*self._settings)
-        except ServerGone:
+        except ServerGone as error:
             server.close()
-            server = DecoderServer()
-            server.start(*self._settings)
+            raise MachineError("the processes that decode do not start; -vv shows what they say") from error
         return server
 
     def server(self, gone: DecoderServer | None = None) -> DecoderServer:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
-_MODULE = "xcli.inference.decoder_process"
+MODULE = "xcli.inference.decoder_process"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A library with threads of its own could not be forked, and the decoders are many already."""
 
@@ -75,7 +75,7 @@ class DecoderServer:
                         sys.executable,
                         "-P",
                         "-c",
-                        _START.format(module=_MODULE),
+                        _START.format(module=MODULE),
                         json.dumps(_module_path()),
                         str(theirs.fileno()),
                     ],
@@ -154,7 +154,7 @@ def _module_path() -> list[str]:
     with suppress(OSError):
         here.add(os.getcwd())
     home = os.path.dirname(os.path.dirname(os.path.abspath(xcli.__file__)))
-    return [*(entry for entry in sys.path if entry not in here and entry != home), home]
+    return [home, *(entry for entry in sys.path if entry not in here)]
 
 
 _spare: list[DecoderServer] = []

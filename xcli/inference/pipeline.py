@@ -189,10 +189,13 @@ class PixelPipeline:
             self._slots.close()
 
     def _feed(self, ready: queue.SimpleQueue[ImageBatch | BaseException | None]) -> None:
+        import numpy as np
+
         try:
             with load_tensorflow().device("/CPU:0"):
                 for number, pixels in self.dataset():
-                    ready.put(self._complete.pop(int(number)).finished(pixels.numpy()))
+                    # An array that shares the tensor's memory, where `numpy()` makes a copy.
+                    ready.put(self._complete.pop(int(number)).finished(np.asarray(pixels)))
             ready.put(self._failure)
         except BaseException as error:  # noqa: BLE001 - raised again, as it is, in the caller's thread
             ready.put(self._failure or error)
