@@ -68,7 +68,7 @@ class StubRun:
 
 
 def _read(ref: ImageRef) -> ImageError | None:
-    """Reads an image, as `DecoderPool` does."""
+    """Reads an image, as a decoder does."""
     try:
         patiently(lambda: ref.location.read(1 << 20))
     except ImageError as error:

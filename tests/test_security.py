@@ -66,9 +66,14 @@ def uses(tree: ast.AST) -> Iterator[str]:
         yield from (f"{name}:{node.lineno}" for name in names)  # type: ignore[attr-defined]
 
 
+ALLOWED = {"decoder_server": {"subprocess"}, "decoder_process": {"os.fork"}}
+"""What the processes that decode need; they run nothing but this program, and take no name from data."""
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "xcli").rglob("*.py")), ids=lambda path: path.stem)
 def test_no_shell_no_pickle_no_eval(path: Path) -> None:
-    assert not list(uses(ast.parse(path.read_text(encoding="utf-8"))))
+    found = {use.partition(":")[0] for use in uses(ast.parse(path.read_text(encoding="utf-8")))}
+    assert found == ALLOWED.get(path.stem, set())
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,16 @@ def main() -> None:
     import xcli.inference.engine
     import xcli.inference.predictor
     import xcli.outputs.save
+    from tests.inference.decoders import decoder
+    from xcli.inference import decoder_server
     from xcli.inference.pipeline import PixelPipeline
 
     arguments = sys.argv[1:]
     if arguments[0] == "--no-decode":
         del arguments[0]
-        pixels = np.full((299, 299, 3), 7, np.uint8)
+        decoder_server.MODULE = "tests.inference.decoders"
         xcli.inference.predictor.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
-            PixelPipeline, decode=lambda location, preprocessing: pixels
+            PixelPipeline, decoder=decoder("constant", value=7)
         )
     xcli.inference.engine.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 WARNING_BITS = {kind: 1 << bit for bit, kind in enumerate(HINTS)}
 NO_MEMORY = "not enough memory to decode it"
 
+_UNKNOWN = (-1, 0)
 _PR_SET_PDEATHSIG = 1
 _KILL_SECONDS = 2.0
 
@@ -219,8 +220,8 @@ class _Worker:
         self, location: Location | SentBytes, pixels: NDArray[np.uint8], note: Any, *, alone: bool
     ) -> _Problem | None:
         note[STAGE] = READING
-        state = None if isinstance(location, SentBytes) else location.state()
-        note[SIZE], note[MTIME] = (-1, 0) if state is None else state
+        if not isinstance(location, SentBytes):  # whose state came with the bytes
+            note[SIZE], note[MTIME] = location.state() or _UNKNOWN
         note[WARNINGS] = 0
 
         def warned(kind: str) -> None:

@@ -65,15 +65,16 @@ class Augmentation:
 def view_spec(augmentation: Augmentation, view: int, seed: int) -> DecoderSpec:
     """Names `view_decoder` with these arguments, for the processes that decode."""
     arguments = {"augmentation": asdict(augmentation), "view": view, "seed": seed}
-    return DecoderSpec("training.augmentation", "view_decoder", arguments)
+    return DecoderSpec("training.augmentation", "view_decoder_of", arguments)
 
 
-def view_decoder(augmentation: dict[str, Any], view: int, seed: int) -> Decoder:
-    """Returns a decoder of a view; its random numbers follow from the seed, the view and the image's bytes.
+def view_decoder_of(augmentation: dict[str, Any], view: int, seed: int) -> Decoder:
+    """Returns a `view_decoder`, for an `Augmentation` with these attributes."""
+    return view_decoder(Augmentation(**augmentation), view, seed)
 
-    `augmentation` holds the attributes of an `Augmentation`.
-    """
-    settings = Augmentation(**augmentation)
+
+def view_decoder(augmentation: Augmentation, view: int, seed: int) -> Decoder:
+    """Returns a decoder of a view; its random numbers follow from the seed, the view and the image's bytes."""
 
     def decode(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         import numpy as np
@@ -81,10 +82,10 @@ def view_decoder(augmentation: dict[str, Any], view: int, seed: int) -> Decoder:
         data = location.read(MAX_FILE_BYTES)
         if view == 0:
             return decode_image(data, preprocessing)
-        if view == 1 and settings.flip:
+        if view == 1 and augmentation.flip:
             return np.ascontiguousarray(decode_image(data, preprocessing)[:, ::-1])
         words = np.frombuffer(sha256(data).digest()[:16], np.uint32).tolist()
-        return _random_view(data, preprocessing, settings, np.random.default_rng([seed, view, *words]))
+        return _random_view(data, preprocessing, augmentation, np.random.default_rng([seed, view, *words]))
 
     return decode
 
