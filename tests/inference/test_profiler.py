@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from xcli.inference.profiler import STAGES, Profile, timed
+from xcli.inference.profiler import STAGES, Profile
 
 
 class Clock:
@@ -62,24 +62,6 @@ def test_the_bottleneck_says_what_helps(stage: str, advice: str) -> None:
 
 def test_a_stage_that_did_nothing_has_no_rate() -> None:
     assert by_name(Profile()) == dict.fromkeys(STAGES, (0, 0, None))
-
-
-def test_timed_items_are_counted_once_each() -> None:
-    clock = Clock()
-
-    def items():
-        for number in range(3):
-            clock.now += 2
-            yield number
-        clock.now += 1
-
-    profile = Profile(clock=clock)
-    found = []
-    for item in timed(items(), profile, "listing"):
-        clock.now += 10
-        found.append(item)
-    assert found == [0, 1, 2]
-    assert by_name(profile)["listing"] == (7, 7, pytest.approx(3 / 7))
 
 
 def test_the_clock_stops_with_the_run() -> None:

@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -121,14 +120,3 @@ class Profile:
             }
             for one in self.times()
         }
-
-
-def timed(items: Iterator[Any], profile: Profile, name: str) -> Iterator[Any]:
-    """Yields the same items, and counts the time that each takes for a stage."""
-    while True:
-        with profile.stage(name, 0):
-            found = list(islice(items, 1))
-        if not found:
-            return
-        profile.count(name, 1)
-        yield found.pop()
