@@ -183,7 +183,7 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-OTHERS = {"rows": "benchmarks.rows"}
+OTHERS = {"rows": "benchmarks.rows", "host": "benchmarks.host"}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 
 if __name__ == "__main__":

@@ -43,11 +43,9 @@ def children(pid: int | None = None) -> set[int]:
 def own_decoders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Has `tests.inference.decoders` run in the processes that decode."""
     monkeypatch.setattr(decoder_server, "MODULE", "tests.inference.decoders")
-    while decoder_server._spare:
-        decoder_server._spare.pop().close()
+    decoder_server.close_spare()
     yield
-    while decoder_server._spare:
-        decoder_server._spare.pop().close()
+    decoder_server.close_spare()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -164,6 +165,13 @@ def start_early() -> None:
     """Starts a server for the next run, so that it imports its libraries while this process imports TensorFlow."""
     if not _spare:
         _spare.append(DecoderServer())
+
+
+@atexit.register
+def close_spare() -> None:
+    """Ends the server that was started early, if no run has taken it."""
+    while _spare:
+        _spare.pop().close()
 
 
 def take_server() -> DecoderServer:
