@@ -12,9 +12,9 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import xcli
 from xcli.core.errors import MachineError
 from xcli.core.process import free_memory
 from xcli.core.shortage import raise_shortage
@@ -154,8 +154,7 @@ def _module_path() -> list[str]:
     here = {"", os.curdir}
     with suppress(OSError):
         here.add(os.getcwd())
-    home = os.path.dirname(os.path.dirname(os.path.abspath(xcli.__file__)))
-    return [home, *(entry for entry in sys.path if entry not in here)]
+    return [str(Path(__file__).resolve().parents[2]), *(entry for entry in sys.path if entry not in here)]
 
 
 _spare: list[DecoderServer] = []
