@@ -66,6 +66,7 @@ def classify(
     options: RunOptions | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    no_follow: bool = False,
     allow_private_hosts: bool = False,
 ) -> pa.Table | RunCounts:
     """Classifies images.
@@ -84,6 +85,7 @@ def classify(
         output: a `.csv`, `.parquet` or `.jsonl` file to stream the rows to, or a directory, whose name ends in `/` or
             which exists, for Parquet parts. The same call continues an interrupted one.
         overwrite: whether an existing output may be replaced.
+        no_follow: whether symbolic links in directories and globs are passed over, which may lead anywhere.
         allow_private_hosts: whether http and https URLs may lead to addresses of this machine and of private networks.
 
     Returns:
@@ -102,7 +104,7 @@ def classify(
         names = None if labels is None else os.fspath(labels)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), labels=names))
         request = _Request(
-            "classify", loaded, task(loaded), preprocessing, options or RunOptions(), allow_private_hosts
+            "classify", loaded, task(loaded), preprocessing, options or RunOptions(), no_follow, allow_private_hosts
         )
         if _are_pixels(source):
             rows = request.rows_of(source)
@@ -123,12 +125,13 @@ def features(
     options: RunOptions | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    no_follow: bool = False,
     allow_private_hosts: bool = False,
 ) -> pa.Table | RunCounts | NDArray[Any]:
     """Computes an embedding of each image.
 
     Args:
-        source, weights, model, preprocessing, options, overwrite, allow_private_hosts: as for `classify`.
+        source, weights, model, preprocessing, options, overwrite, no_follow, allow_private_hosts: as for `classify`.
         pooling: `avg`, `max` or None (the map itself).
         layer: name of the layer whose output to take; None is the last map.
         dtype: `float32` or `float16`.
@@ -146,7 +149,9 @@ def features(
     with _python_errors():
         task = FeaturesTask(pooling, layer, dtype, normalize)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), include_top=False))
-        request = _Request("features", loaded, task, preprocessing, options or RunOptions(), allow_private_hosts)
+        request = _Request(
+            "features", loaded, task, preprocessing, options or RunOptions(), no_follow, allow_private_hosts
+        )
         if _are_pixels(source):
             column = request.rows_of(source)["features"].combine_chunks()
             return _array(column)
@@ -181,6 +186,7 @@ class _Request:
     task: Task
     preprocessing: Preprocessing | None
     options: RunOptions
+    no_follow: bool = False
     allow_private_hosts: bool = False
 
     def _pixels(self) -> Preprocessing:
@@ -202,7 +208,9 @@ class _Request:
             raise UsageError("no sources: give a file, a directory or a glob, or several")
         target = None if output is None else _output(self.command, os.fspath(output), formats, overwrite)
         paths = tuple(map(os.fspath, names))
-        chosen = SourceOptions(paths, missing_ok=True, allow_private_hosts=self.allow_private_hosts)
+        chosen = SourceOptions(
+            paths, missing_ok=True, no_follow=self.no_follow, allow_private_hosts=self.allow_private_hosts
+        )
         with list_images(chosen) as listing:
             run = Run(listing, self.model, self.task, self._pixels(), self.options)
             if target is not None:

@@ -73,8 +73,11 @@ _MISSING = "A SOURCE that does not exist is an error row. Without it, the comman
 _PRIVATE = "Let http and https URLs lead to addresses of this machine and of private networks."
 _SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
 
+_FOLLOW = "Pass over symbolic links in directories and globs, which may lead anywhere: for directories of strangers."
+
 manifest_base = path("--manifest-base", INPUT, "DIR", _BASE)
 include_system = flag("--include-system", INPUT, _SYSTEM)
+no_follow = flag("--no-follow", INPUT, _FOLLOW)
 private_hosts = flag("--allow-private-hosts", INPUT, _PRIVATE)
 
 source_filters = options(
@@ -87,6 +90,7 @@ source_filters = options(
     option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
     option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
     include_system,
+    no_follow,
     flag("--missing-ok", INPUT, _MISSING),
     private_hosts,
     number("--limit", INPUT, "N", click.IntRange(0, sys.maxsize), "Take only the first N images."),

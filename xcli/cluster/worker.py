@@ -291,7 +291,7 @@ class Worker:
         assert archive is not None
         path_filter = PathFilter(sources.include, sources.exclude, system=sources.include_system)
         archives = Archives(path_filter, skipped)
-        for ref in archives.members(os.fsencode(archive.archive), archive.key):
+        for ref in archives.members(os.fsencode(archive.archive), archive.key, archive.trusted):
             if sources.shard is not None and shard_of(ref.key, sources.shard[1]) != sources.shard[0]:
                 skipped[OTHER_SHARD] += 1
             else:

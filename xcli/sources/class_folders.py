@@ -11,6 +11,7 @@ from xcli.core.errors import SourceError
 from xcli.core.shortage import patiently
 from xcli.core.text import escape_path, join_names
 from xcli.images.formats import has_image_extension
+from xcli.sources.archives.members import LINK
 from xcli.sources.directories import look_at
 from xcli.sources.patterns import not_image_reason
 from xcli.sources.splits import split_of_name
@@ -50,7 +51,9 @@ class Shape:
         return bool(self.folders) and not self.has_images
 
 
-def list_folders(top: str, skipped: Counter[str], *, include_system: bool = False) -> list[str]:
+def list_folders(
+    top: str, skipped: Counter[str], *, include_system: bool = False, no_follow: bool = False
+) -> list[str]:
     """Returns the folders in a directory, by the bytes of their names; counts the other entries.
 
     Raises:
@@ -65,7 +68,11 @@ def list_folders(top: str, skipped: Counter[str], *, include_system: bool = Fals
         if name.startswith(b"."):
             skipped["hidden"] += 1
             continue
-        is_directory, problem = look_at(os.path.join(os.fsencode(top), name))
+        path = os.path.join(os.fsencode(top), name)
+        if no_follow and os.path.islink(path):
+            skipped[LINK] += 1
+            continue
+        is_directory, problem = look_at(path)
         if is_directory and is_system_folder(name) and not include_system:
             skipped[SYSTEM_FOLDER] += 1
         elif is_directory:

@@ -12,14 +12,15 @@ import os
 import stat
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ImageError
 from xcli.core.shortage import patiently
+from xcli.sources.archives.members import LINK
 from xcli.sources.locations import file_ref
 from xcli.sources.patterns import split_glob, with_slash
 from xcli.storage import disk
-from xcli.storage.local import file_kind
+from xcli.storage.local import file_kind, open_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,11 +36,12 @@ _FILE, _DIRECTORY, _OTHER = range(3)  # _OTHER is whatever needs a stat: links, 
 def directory_images(selection: Selection, top: bytes) -> Iterator[ImageRef]:
     """Lists the images below a directory.
 
-    Entries whose name begins with a dot are passed over, links are followed, and a directory that is its own ancestor
-    through a link is not entered again. What cannot be listed, and FIFOs, devices and dangling links with an image's
-    name, become references with an error, so that every loss is a row. An empty `top` is the current directory, which
-    then is no part of the paths.
+    Entries whose name begins with a dot are passed over. Links are followed if the selection says so; a directory that
+    is its own ancestor through a link is not entered again. What cannot be listed, and FIFOs, devices and dangling
+    links with an image's name, become references with an error, so that every loss is a row. An empty `top` is the
+    current directory, which then is no part of the paths.
     """
+    selection = selection.beginning_in(top)
     return (ref for ref in _Walk(selection).run(_Level(top, b"", selection.start)) if ref is not None)
 
 
@@ -54,7 +56,7 @@ def glob_images(selection: Selection, pattern: str) -> Iterator[ImageRef | None]
     """
     text, components = split_glob(pattern)
     base = os.fsencode(text)
-    selection = selection.narrowed(components, directories_only=pattern.endswith("/"))
+    selection = selection.beginning_in(base).narrowed(components, directories_only=pattern.endswith("/"))
     if not os.path.isdir(base or b"."):
         return
     if selection.start.whole:
@@ -78,7 +80,7 @@ def look_at(path: bytes) -> tuple[bool, ImageError | None]:
     return False, ImageError("not-a-file", f"it is {file_kind(mode)}, not a regular file")
 
 
-def _kind(entry: os.DirEntry[bytes]) -> int:
+def _kind(entry: os.DirEntry[Any]) -> int:
     try:
         if entry.is_file(follow_symlinks=False):
             return _FILE
@@ -127,24 +129,37 @@ class _Level:
     names: Iterator[bytes] = field(default_factory=lambda: iter(()))  # not yet visited
     kinds: dict[bytes, int] = field(default_factory=dict)  # of the entries that are not regular files
 
-    def read(self, only: str | None) -> ImageError | None:
-        """Lists the directory, or looks for the only name that can matter; returns what went wrong."""
+    def read(self, only: str | None, trusted: int | None) -> ImageError | None:
+        """Lists the directory, or looks for the only name that can matter; returns what went wrong.
+
+        `trusted` is as in `LocalFile`.
+        """
         if only is not None:
             self._read_one(os.fsencode(only))
             return None
         names = _Names()
         try:
-            with patiently(lambda: disk.system.scandir(self.path or b".")) as entries:
+            with patiently(lambda: self._scan(trusted)) as entries:
                 for entry in entries:
-                    names.add(entry.name)
+                    name = entry.name if trusted is None else os.fsencode(entry.name)
+                    names.add(name)
                     if (kind := _kind(entry)) != _FILE:
-                        self.kinds[entry.name] = kind
+                        self.kinds[name] = kind
         except FileNotFoundError:
             return ImageError("missing", "cannot list the directory: it is gone since it was found")
         except OSError as error:
             return ImageError("unreadable", f"cannot list the directory: {error.strerror}")
         self.names = names.sorted()
         return None
+
+    def _scan(self, trusted: int | None) -> Any:
+        if trusted is None:
+            return disk.system.scandir(self.path or b".")
+        descriptor = open_below(os.fsdecode(self.path), trusted, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return disk.system.scandir(descriptor)
+        finally:
+            disk.close(descriptor)
 
     def _read_one(self, name: bytes) -> None:
         try:
@@ -191,7 +206,7 @@ class _Walk:
                 yield from self._visit(level, name)
 
     def _open(self, level: _Level) -> ImageError | None:
-        error = level.read(self._selection.only_name(level.scope))
+        error = level.read(self._selection.only_name(level.scope), self._selection.trusted)
         if error is None:
             self._levels.append(level)
         return error
@@ -206,6 +221,9 @@ class _Walk:
         kind, problem = level.kinds.get(name, _FILE), None
         linked = level.linked or kind == _OTHER
         if kind == _OTHER:
+            if not self._selection.follow and os.path.islink(path):
+                self._selection.skipped[LINK] += 1
+                return (None,) if scope.matched else ()
             is_directory, problem = look_at(path)
             kind = _DIRECTORY if is_directory else _FILE
         if kind == _FILE:

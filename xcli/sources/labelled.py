@@ -19,9 +19,10 @@ from xcli.core.text import escape_path, valid_text
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.class_folders import LAYOUT, NO_CLASS, check_classes, find_splits, list_folders, quoted
 from xcli.sources.directories import look_at
-from xcli.sources.listing import list_images
+from xcli.sources.listing import Listing, list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.splits import SPLITS, TEST, TRAIN, VALIDATION, split_of_name
+from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def read_labelled(
     label_column: str = LABEL,
     manifest_base: str | None = None,
     include_system: bool = False,
+    no_follow: bool = False,
     allow_private_hosts: bool = False,
 ) -> LabelledImages:
     """Lists labelled images; there may be only one class, or none if all class folders are empty.
@@ -93,7 +95,7 @@ def read_labelled(
             a column of labels and perhaps one of splits, named `split`.
         path_column: the manifest's column of paths.
         label_column: the manifest's column of labels: text or integers.
-        manifest_base, include_system, allow_private_hosts: as in `SourceOptions`.
+        manifest_base, include_system, no_follow, allow_private_hosts: as in `SourceOptions`.
 
     Raises:
         SourceError: the source is none of these; a row has no label, or an unknown split; a split has a class that
@@ -107,6 +109,7 @@ def read_labelled(
         manifest=source,
         path_column=path_column,
         manifest_base=manifest_base,
+        no_follow=no_follow,
         allow_private_hosts=allow_private_hosts,
     )
     if is_url(source):
@@ -117,7 +120,7 @@ def read_labelled(
     if is_directory:
         if manifest_base is not None:
             raise UsageError(f"--manifest-base was given, but {shown} is a directory, not a manifest")
-        return _read_directory(source, include_system)
+        return _read_directory(source, include_system, no_follow)
     if problem is not None:
         raise SourceError(f"cannot read {shown}: {problem.message}; {LAYOUT}")
     if is_archive_name(os.fsencode(source)):
@@ -131,14 +134,27 @@ class _Found:
     skipped: Counter[str] = field(default_factory=Counter)
     folders: list[tuple[str | None, str]] = field(default_factory=list)  # (split, class)
     include_system: bool = False
+    no_follow: bool = False
+    trusted: int | None = None  # as in `LocalFile`
 
-    def folders_in(self, top: str) -> list[str]:
+    def folders_in(self, top: str, skipped: Counter[str] | None = None) -> list[str]:
         """Returns the folders in a directory; counts the other entries."""
-        return list_folders(top, self.skipped, include_system=self.include_system)
+        skipped = self.skipped if skipped is None else skipped
+        return list_folders(top, skipped, include_system=self.include_system, no_follow=self.no_follow)
+
+    def guarded(self, ref: ImageRef) -> ImageRef:
+        """Returns a reference to a file in which no link below the data set is followed, if that is asked for."""
+        if self.trusted is None or not isinstance(ref.location, LocalFile):
+            return ref
+        return replace(ref, location=replace(ref.location, trusted=self.trusted))
+
+    def images_in(self, top: str) -> Listing:
+        """Lists the images in a folder."""
+        return list_images(SourceOptions((top,), include_system=self.include_system, no_follow=self.no_follow))
 
 
-def _read_directory(source: str, include_system: bool) -> LabelledImages:
-    found = _Found(include_system=include_system)
+def _read_directory(source: str, include_system: bool, no_follow: bool) -> LabelledImages:
+    found = _Found(include_system=include_system, no_follow=no_follow, trusted=len(source) if no_follow else None)
     folders = found.folders_in(source)
     splits = find_splits(source, folders)
     if not splits:
@@ -158,10 +174,10 @@ def _read_directory(source: str, include_system: bool) -> LabelledImages:
 def _is_unlabelled(top: str, found: _Found) -> bool:
     """Says whether a test part has images without classes, as in competitions; they are counted and named."""
     labels = {label for _, label in found.folders}
-    folders = list_folders(top, Counter(), include_system=found.include_system)
+    folders = found.folders_in(top, Counter())
     if len(folders) > 1 or any(_class_name(folder) in labels for folder in folders):
         return False
-    count = sum(1 for _ in list_images(SourceOptions((top,), include_system=found.include_system)))
+    count = sum(1 for _ in found.images_in(top))
     found.skipped[UNLABELLED_TEST] += count
     log.warning("'%s' has no class folders: its images have no class, and are left out: %d", escape_path(top), count)
     return True
@@ -186,13 +202,11 @@ def _read_classes(top: str, folders: Sequence[str], split: str | None, found: _F
             )
         classes[label] = folder
         found.folders.append((split, label))
-        listing = list_images(SourceOptions((os.path.join(top, folder),), include_system=found.include_system))
+        listing = found.images_in(os.path.join(top, folder))
         prefix = os.fsencode(folder)
         # The keys are relative to the folder above, because classes may have files of the same name.
-        found.samples += [
-            Sample(replace(ref, key=prefix + b"/" + ref.key if ref.error is None else ref.key), label, split)
-            for ref in listing
-        ]
+        keyed = (replace(ref, key=prefix + b"/" + ref.key) if ref.error is None else ref for ref in listing)
+        found.samples += [Sample(found.guarded(ref), label, split) for ref in keyed]
         found.skipped.update(listing.skipped)
     _check_case(classes, f"in '{escape_path(top)}', the folders")
 

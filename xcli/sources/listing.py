@@ -122,7 +122,7 @@ def list_images(
         if stream is None:
             raise SourceError("'-' reads standard input, but it is closed; give a file or directory")
     path_filter, skipped = PathFilter(options.include, options.exclude, system=options.include_system), Counter[str]()
-    selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives)
+    selection = Selection(path_filter, skipped, archives(path_filter, skipped), options.archives, not options.no_follow)
     if options.manifest is None:
         if not options.sources:
             log.info("no SOURCE given: taking the current directory")

@@ -65,11 +65,19 @@ class RemoteObject:
 
 
 def file_ref(
-    path: bytes, key: bytes | None = None, error: ImageError | None = None, extra: tuple[Any, ...] = ()
+    path: bytes,
+    key: bytes | None = None,
+    error: ImageError | None = None,
+    extra: tuple[Any, ...] = (),
+    trusted: int | None = None,
 ) -> ImageRef:
-    """Makes the reference to a local file, or to anything that has an error; `key` is the path where it is None."""
+    """Makes the reference to a local file, or to anything that has an error; `key` is the path where it is None.
+
+    Links are followed in the first `trusted` characters of the path only, unless that is None.
+    """
     text = os.fsdecode(path)
-    return ImageRef(escape_path(public_url(text)), LocalFile(text), path if key is None else key, error, extra)
+    location = LocalFile(text, trusted=trusted)
+    return ImageRef(escape_path(public_url(text)), location, path if key is None else key, error, extra)
 
 
 def object_ref(url: str, state: FileState | None, key: bytes | None = None) -> ImageRef:

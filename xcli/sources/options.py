@@ -15,7 +15,7 @@ from xcli.core.text import escape_path
 LIST_ON_STDIN = "-"
 """The source that stands for a list of paths on standard input."""
 
-_NEWER = ("manifest_base", "include_system")
+_NEWER = ("manifest_base", "include_system", "no_follow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class SourceOptions:
         limit: the largest number of images to list.
         shard: `(I, N)`: of these, only the I-th of N parts, I from 1.
         missing_ok: one of `sources` that does not exist is a reference with an error. It changes no row of the others.
+        no_follow: symbolic links in directories, and in what a glob matches, are passed over, also if they appear after
+            the listing. What leads to the directory, and files that are named one by one, may be links.
         allow_private_hosts: http and https URLs may lead to addresses that are not public. It is not part of what is
             computed either, and holds for the whole process until the next listing begins.
 
@@ -59,6 +61,7 @@ class SourceOptions:
     manifest_base: str | None = None
     include_system: bool = False
     missing_ok: bool = False
+    no_follow: bool = False
     allow_private_hosts: bool = False
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.locations import file_ref
-from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE, PathFilter, PathPattern, Positions
+from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE, PathFilter, PathPattern, Positions, with_slash
 from xcli.sources.system_folders import SYSTEM_FOLDER
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Selection:
     Attributes:
         skipped: counts, by reason, of the entries that were passed over; a directory counts once.
         into_archives: whether archives that are found in directories are listed, not only those that match a glob.
+        follow: whether symbolic links below the directory in which a walk begins are followed.
+        trusted: as in `LocalFile`: how much of each path leads to that directory; None if links are followed.
         pattern: the glob, if there is one.
         directories_only: whether a match of the glob must be a directory.
         start: the scope of the directory in which a walk begins.
@@ -58,6 +61,8 @@ class Selection:
     skipped: Counter[str]
     archives: Archives
     into_archives: bool = False
+    follow: bool = True
+    trusted: int | None = None
     pattern: PathPattern | None = None
     directories_only: bool = False
     start: Scope = _INHERITED
@@ -67,6 +72,10 @@ class Selection:
         pattern = PathPattern(components, hidden=False)
         start = Scope(pattern.matched(pattern.start()), positions=pattern.start())
         return replace(self, pattern=pattern, directories_only=directories_only, start=start)
+
+    def beginning_in(self, top: bytes) -> Selection:
+        """Returns a selection for the walk of this directory, with the same filter and counters."""
+        return self if self.follow else replace(self, trusted=len(os.fsdecode(with_slash(top))))
 
     def step(self, above: Scope, name: bytes) -> Scope | None:
         """Returns the scope of an entry in `above`, or None if it is not listed; counts hidden entries."""
@@ -114,19 +123,20 @@ class Selection:
         path: bytes,
         key: bytes,
         problem: ImageError | None = None,
-        make_ref: Callable[[bytes, bytes, ImageError | None], ImageRef] = file_ref,
+        make_ref: Callable[[bytes, bytes, ImageError | None], ImageRef] | None = None,
     ) -> Iterable[ImageRef | None]:
         """Lists a file, or the images in an archive; `problem` is what is known to be wrong with it.
 
         Returns references, made from path, key and problem; None stands for a match of the glob that gives none itself.
         """
+        make_ref = make_ref or partial(file_ref, trusted=self.trusted)
         matched = scope.matched and not self.directories_only
         nothing = (None,) if matched else ()
         if (matched or (scope.inherited and self.into_archives)) and is_archive_name(path):
             if self._refuses_directory(key):
                 return nothing
             if problem is None:
-                return chain(nothing, self.archives.members(path, key))
+                return chain(nothing, self.archives.members(path, key, self.trusted))
             return (make_ref(path, key, problem),)
         # A link that cannot be followed may lead to a directory that the glob goes through: it must not be lost.
         blocked = problem is not None and problem.reason == "unreadable" and bool(scope.positions)

@@ -28,6 +28,9 @@ class System:
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
+    def open_in(self, folder: int, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
+
     def read(self, descriptor: int, size: int) -> bytes:
         return os.read(descriptor, size)
 

@@ -71,13 +71,13 @@ class Reader(ABC):
         self.close()
 
 
-def open_reader(path: str, identity: FileIdentity | None = None) -> Reader:
-    """Opens a local file or an object for reading at any position.
+def open_reader(path: str, identity: FileIdentity | None = None, trusted: int | None = None) -> Reader:
+    """Opens a local file or an object for reading at any position; `trusted` is as in `LocalFile`.
 
     Raises:
         ImageError: it does not exist, cannot be read, is no regular file, or differs from the listed `identity`.
     """
-    return RemoteReader(path, identity) if is_url(path) else LocalReader(path, identity)
+    return RemoteReader(path, identity) if is_url(path) else LocalReader(path, identity, trusted)
 
 
 def open_object(url: str) -> io.BufferedReader:
@@ -95,9 +95,9 @@ def open_object(url: str) -> io.BufferedReader:
 class LocalReader(Reader):
     """A local file."""
 
-    def __init__(self, path: str, identity: FileIdentity | None = None) -> None:
+    def __init__(self, path: str, identity: FileIdentity | None = None, trusted: int | None = None) -> None:
         self.path = path
-        self._descriptor, status = open_file(path)
+        self._descriptor, status = open_file(path, trusted)
         self.identity = FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         same = identity is None or identity[-2:] == self.identity[-2:]
         if not same or (identity is not None and identity.device != UNKNOWN_DEVICE and identity != self.identity):

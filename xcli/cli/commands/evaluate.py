@@ -17,6 +17,7 @@ from xcli.cli.options import (
     manifest_base,
     model_arguments,
     model_spec,
+    no_follow,
     pixel_arguments,
     pixel_options,
     private_hosts,
@@ -57,6 +58,7 @@ label_columns = options(
     option("--label-column", INPUT, _LABELS, metavar="NAME", default=LABEL, show_default=True),
     manifest_base,
     include_system,
+    no_follow,
     private_hosts,
 )
 """How labelled images are read; `labelled_images(values)` reads them."""
@@ -64,7 +66,7 @@ label_columns = options(
 
 def labelled_images(values: dict[str, Any]) -> LabelledImages:
     """Lists the labelled images that a command was given."""
-    names = ("path_column", "label_column", "manifest_base", "include_system", "allow_private_hosts")
+    names = ("path_column", "label_column", "manifest_base", "include_system", "no_follow", "allow_private_hosts")
     return read_labelled(values["data"], **{name: values[name] for name in names})
 
 

@@ -52,15 +52,16 @@ class Archives:
         self._budget = CarryBudget()
         self._indexes: dict[bytes, _Index] = {}
 
-    def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+    def members(self, archive: bytes, key: bytes, trusted: int | None = None) -> Iterator[ImageRef]:
         """Lists the images in an archive; at the end the archive itself if it is damaged or cannot be read.
 
-        The key is the archive's path relative to the source; empty if it is the source itself.
+        The key is the archive's path relative to the source; empty if it is the source itself. `trusted` is as in
+        `LocalFile`.
         """
         shown = escape_path(public_url(os.fsdecode(archive))) + SEPARATOR
         names, repeated = set[int](), list[str]()
         try:
-            with patiently(partial(open_reader, os.fsdecode(archive))) as file:
+            with patiently(partial(open_reader, os.fsdecode(archive), trusted=trusted)) as file:
                 limits = Limits(file.identity.size)
                 for entry in _entries(file, self._budget):
                     ref = self._ref(shown, key, entry)
@@ -146,9 +147,9 @@ def _describe_repeated(paths: list[str]) -> str:
 class WholeArchives(Archives):
     """Lists each archive as one reference; its members are listed where they are read."""
 
-    def members(self, archive: bytes, key: bytes) -> Iterator[ImageRef]:
+    def members(self, archive: bytes, key: bytes, trusted: int | None = None) -> Iterator[ImageRef]:
         path = os.fsdecode(archive)
-        yield ImageRef(escape_path(path), WholeArchive(path, key=key), key or archive)
+        yield ImageRef(escape_path(path), WholeArchive(path, key=key, trusted=trusted), key or archive)
 
 
 class _Index:

@@ -89,12 +89,16 @@ class Member(ABC):
 
 @dataclass(frozen=True, slots=True)
 class WholeArchive(Member):
-    """Stands for all the images in an archive, which are listed where they are read; `key` as in `Archives.members`."""
+    """Stands for all the images in an archive, which are listed where they are read.
+
+    `key` and `trusted` are as in `Archives.members`.
+    """
 
     offset: int = 0
     size: int = 0
     identity: FileIdentity | None = None
     key: bytes = b""
+    trusted: int | None = None
 
     def _read(self) -> bytes:
         raise NotImplementedError("an archive is read by its members")
