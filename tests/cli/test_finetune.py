@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,7 @@ def test_from_a_bundle_with_other_classes_and_without_validation(
     assert json.loads((scratch / "RUN" / "labels.json").read_text())["labels"] == ["blue", "green", "rouge"]
     (events,) = board.iterdir()
     assert b"head/loss" in events.read_bytes()
+    assert re.search(r"\.[0-9a-f]{16}\.v2$", events.name), "in a shared directory nobody can plant a link of its name"
 
 
 FAST = ("--weights", "none", "--image-size", "71")

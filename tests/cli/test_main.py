@@ -284,6 +284,24 @@ def test_log_file(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("--log-file", tmp_path / "no" / "log", "features", tmp_path).code == 2
 
 
+def test_a_log_file_is_not_written_through_the_link_of_another_user(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    precious, log = tmp_path / "precious", tmp_path / "run.log"
+    precious.write_text("content\n")
+    log.symlink_to(precious)
+    command = ("verify", tmp_path / "none.csv", "--log-file", log)
+    assert "cannot open" in invoke(*command).err
+    assert "none.csv" in precious.read_text(), "a link of one's own is followed"
+    precious.write_text("content\n")
+    monkeypatch.setattr("xcli.storage.directories.is_of_another_user", lambda path: path == str(log))
+    result = invoke(*command)
+    assert result.code == 2
+    assert "run.log: it is a symbolic link of another user" in result.err
+    assert precious.read_text() == "content\n"
+
+
 def test_what_is_said_at_each_level(invoke: Invoke, tmp_path: Path) -> None:
     save_photos(tmp_path / "photos", ["a.jpg", "b.jpg"])
     (tmp_path / "photos" / "c.jpg").write_bytes(b"no image")

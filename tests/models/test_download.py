@@ -199,6 +199,13 @@ def test_a_link_in_place_of_the_unfinished_file_is_not_followed(server: Server, 
     assert precious.read_bytes() == b"content"
 
 
+def test_the_directory_is_made_for_this_user_alone(server: Server, target: Path) -> None:
+    server.script = [give()]
+    target = target.parent / "new" / "weights" / target.name
+    assert fetch(server.url, target, size=SIZE, sha256=SHA256).read_bytes() == BODY
+    assert target.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_good_file(server: Server, target: Path, capfd: pytest.CaptureFixture[str]) -> None:
     server.script = [give()]
     assert get(server, target) == target

@@ -249,6 +249,14 @@ class TestShard:
         assert [shard_of(key, 8) for key in keys] == [2, 7, 8, 2, 5]
         assert [shard_of(key, 1000) for key in keys] == [450, 775, 432, 898, 877]
 
+    def test_a_new_signature_of_a_url_does_not_change_its_shard(self):
+        plain = [b"https://host/bucket/%d.jpg?width=9" % number for number in range(20)]
+        assert [shard_of(key, 8) for key in plain[:6]] == [1, 8, 4, 1, 2, 5]
+        for secret in (b"X-Amz-Signature=abc&X-Amz-Expires=9", b"sig=1&se=2030", b"token=x"):
+            signed = [key.replace(b"host/", b"me:word@host/") + b"&" + secret for key in plain]
+            assert [shard_of(key, 1000) for key in signed] == [shard_of(key, 1000) for key in plain]
+        assert shard_of(b"s3://bucket/a?token=1", 1000) != shard_of(b"s3://bucket/a?token=2", 1000)
+
     @given(
         st.lists(st.binary(min_size=1, max_size=8).map(lambda name: name.replace(b"\0", b"_")), max_size=30),
         st.integers(1, 6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from xcli.training.callbacks import Callbacks, EpochMetrics
@@ -167,7 +168,8 @@ class TrainingDisplay(Callbacks):
 
         tf = load_tensorflow()
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._tensorboard)
+            # Nobody can plant a link to another file under a name that cannot be guessed.
+            self._writer = tf.summary.create_file_writer(self._tensorboard, filename_suffix=f".{token_hex(8)}.v2")
         # tf.summary.scalar needs the package tensorboard, which TensorFlow does not install; tf.summary.write does not.
         proto = tf.compat.v1.SummaryMetadata
         metadata = proto(plugin_data=proto.PluginData(plugin_name="scalars"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -42,7 +44,7 @@ class Messages:
         logger.setLevel(shown)
         if self.log_file is not None:
             try:
-                file = logging.FileHandler(self.log_file, encoding="utf-8", errors="backslashreplace")
+                file = _LogFile(self.log_file, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 raise click.UsageError(f"cannot write --log-file {self.log_file}: {error.strerror}") from error
             file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -51,6 +53,17 @@ class Messages:
         logger.propagate = False
         # Nobody reads a complaint that standard error was closed.
         logging.raiseExceptions = False
+
+
+class _LogFile(logging.FileHandler):
+    """Appends to a file, but not through a symbolic link that another user has planted in a shared directory."""
+
+    def _open(self) -> TextIOWrapper:
+        from xcli.storage.directories import open_own
+
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        binary = os.fdopen(open_own(self.baseFilename, flags), "ab")
+        return TextIOWrapper(binary, encoding=self.encoding, errors=self.errors)
 
 
 class _OneLine(logging.Formatter):

@@ -56,7 +56,8 @@ def fetch(url: str, target: Path, *, size: int, sha256: str, progress: bool = Fa
         return target
     part, lock = target.with_name(target.name + ".part"), FileLock(target.with_name(target.name + ".lock"))
     try:
-        disk.make_directories(target.parent)
+        disk.make_directories(target.parent.parent)
+        disk.make_directory(target.parent, 0o700)
         if not lock.acquire():
             log.info("waiting for another process to finish downloading %s", target)
         with lock:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from xcli.core.public_urls import public_url
 from xcli.images.formats import has_image_extension
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.locations import file_ref
@@ -166,5 +167,10 @@ class Selection:
 
 
 def shard_of(key: bytes, count: int) -> int:
-    """Says which of `count` shards, from 1, an image belongs to by its `ImageRef.key`. The rule is fixed for ever."""
+    """Says which of `count` shards, from 1, an image belongs to by its `ImageRef.key`. The rule is fixed for ever.
+
+    Of a URL what `public_url` leaves counts, so that a new signature does not change the shard.
+    """
+    if b"://" in key:
+        key = os.fsencode(public_url(os.fsdecode(key)))
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % count + 1

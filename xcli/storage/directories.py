@@ -138,6 +138,18 @@ def is_of_another_user(path: str) -> bool:
     return False
 
 
+def open_own(path: str, flags: int) -> int:
+    """Opens a file as the system does, but not through the symbolic link of another user; raises OSError."""
+    try:
+        return disk.system.open(path, flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    if is_of_another_user(path):
+        raise OSError(errno.EPERM, "it is a symbolic link of another user", path)
+    return disk.system.open(path, flags)
+
+
 class LocalFolder(Folder):
     """A local directory."""
 
