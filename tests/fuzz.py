@@ -243,7 +243,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, help="how many files at most")
     parser.add_argument("--seed", type=int, default=0, help="the same seed damages alike (default: 0)")
     parser.add_argument(
-        "--formats", default="", help="extensions, as jpg,png,gif,bmp,webp,tif,avif,heic (default: all)"
+        "--formats", default="", help="extensions, as jpg,png,gif,bmp,webp,tif,avif,heic,ppm,tga,ico,jp2 (default: all)"
     )
     parser.add_argument("--keep", default=str(ROOT / "build" / "fuzz"), help="where files that fail are kept")
     parser.add_argument("--replay", metavar="FILE", help="try one file again, in this process")

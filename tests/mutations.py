@@ -45,6 +45,23 @@ def corpus() -> dict[str, bytes]:
         "alpha.bmp": encode(see_through, "BMP"),
         "large-grey16.png": encode(Image.fromarray(np.arange(90_000, dtype=np.uint16).reshape(300, 300)), "PNG"),
     }
+    files |= {
+        "rgb.ppm": encode(picture, "PPM"),
+        "grey.pgm": encode(picture.convert("L"), "PPM"),
+        "bilevel.pbm": encode(picture.convert("1"), "PPM"),
+        "wide.pgm": encode(Image.fromarray(np.arange(12_000, dtype=np.uint16).reshape(100, 120) * 5), "PPM"),
+        "plain.ppm": b"P3\n# a comment\n2 2 255\n" + b"255 0 0 0 255 0\n0 0 255 9 9 9\n",
+        "rgb.tga": encode(picture, "TGA"),
+        "alpha.tga": encode(see_through, "TGA", compression="tga_rle"),
+        "palette.tga": encode(picture.quantize(200), "TGA"),
+        "png.ico": encode(see_through, "ICO", sizes=[(16, 16), (48, 40)]),
+        "bitmap.ico": encode(see_through, "ICO", sizes=[(32, 32)], bitmap_format="bmp"),
+    }
+    if features.check("jpg_2000"):
+        files["rgb.jp2"] = encode(picture, "JPEG2000")
+        files["alpha.jp2"] = encode(see_through, "JPEG2000")
+        files["lossy.j2k"] = encode(detail, "JPEG2000", no_jp2=True, irreversible=True, quality_layers=[30])
+        files["tiles.jp2"] = encode(detail.convert("L"), "JPEG2000", tile_size=(64, 64))
     if features.check("webp"):
         files["alpha.webp"] = encode(see_through, "WEBP", quality=50)
         files["animated-alpha.webp"] = encode(see_through, "WEBP", save_all=True, append_images=[see_through.rotate(9)])

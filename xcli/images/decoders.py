@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from xcli.core.errors import ImageError
 from xcli.images.formats import HEAD_BYTES, announced_length, describe_other, sniff
+from xcli.images.icons import PNG_SIGNATURE, largest_picture
 from xcli.images.jpeg import JpegStream, check_jpeg
 from xcli.images.metadata import without_metadata
 
@@ -35,7 +36,17 @@ def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
 
     Call it before threads are started, so that they need not race for the import.
     """
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, features
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        IcoImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TgaImagePlugin,
+        TiffImagePlugin,
+        features,
+    )
 
     # These classes are used instead of Image.open so that no other decoder ever sees a file, the cause of damage in a
     # header is not lost, and the second picture that phones append to a JPEG is never looked at.
@@ -45,7 +56,14 @@ def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
         "GIF": GifImagePlugin.GifImageFile,
         "BMP": BmpImagePlugin.BmpImageFile,
         "TIFF": TiffImagePlugin.TiffImageFile,
+        "PPM": PpmImagePlugin.PpmImageFile,
+        "TGA": TgaImagePlugin.TgaImageFile,
+        "ICO": IcoImagePlugin.IcoImageFile,
     }
+    if features.check("jpg_2000"):
+        from PIL import Jpeg2KImagePlugin
+
+        decoders["JPEG2000"] = Jpeg2KImagePlugin.Jpeg2KImageFile
     if features.check("webp"):
         from PIL import WebPImagePlugin
 
@@ -95,6 +113,10 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
     if kind not in decoders:
         how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
         raise ImageError("unsupported", f"{kind} files need {how}")
+    if kind == "ICO":
+        data = largest_picture(data, max_pixels)
+        if data.startswith(PNG_SIGNATURE):
+            return open_image(data, max_pixels)
     from PIL import Image
     from PIL.TiffImagePlugin import TiffImageFile
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 MAX_FILE_BYTES = 1 << 30
 """Image files and members of archives with more bytes are refused, unread."""
 
-IMAGE_EXTENSIONS = frozenset(b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif".split())
+IMAGE_EXTENSIONS = frozenset(
+    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif "
+    b".jp2 .j2k .j2c .jpc .jpx .jpf .ppm .pgm .pbm .pnm .tga .ico".split()
+)
 """Extensions, in lower case, by which a file found in a directory counts as an image."""
 
 HEAD_BYTES = 64
 """Number of bytes from the beginning of a file that `sniff` needs."""
 
 _HEIF_BRANDS = frozenset(b"heic heix hevc hevx heim heis mif1 msf1".split())
+
+_NETPBM = re.compile(rb"P[1-6]\s+[#0-9]")
+_TARGA_BYTES = 18
 
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 """Valid sizes of the second header of a BMP; the letters "BM" alone also begin ordinary text."""
@@ -43,9 +50,28 @@ def sniff(head: bytes) -> str | None:
             return "AVIF"
         if brands & _HEIF_BRANDS:
             return "HEIF"
+    if head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
+        return "JPEG2000"
+    if _NETPBM.match(head):
+        return "PPM"
+    if head.startswith(b"\0\0\1\0") and head[4:6] != b"\0\0" and head[9:10] == b"\0":
+        return "ICO"
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
-    return None
+    return "TGA" if _is_targa(head) else None
+
+
+def _is_targa(head: bytes) -> bool:
+    """Says whether a file may begin with the header of a Targa image, which has no signature."""
+    if len(head) < _TARGA_BYTES or 0 in (int.from_bytes(head[12:14], "little"), int.from_bytes(head[14:16], "little")):
+        return False
+    has_map, kind, map_depth, depth, flags = head[1], head[2], head[7], head[16], head[17]
+    # The two highest bits are reserved; the lowest four count the bits of alpha.
+    if flags & 0xC0 or flags & 0x0F > 8:
+        return False
+    if has_map:
+        return has_map == 1 and kind in (1, 9) and map_depth in (15, 16, 24, 32) and depth == 8
+    return head[3:8] == bytes(5) and depth in {2: (16, 24, 32), 3: (8, 16)}.get(kind & ~8, ())
 
 
 _OTHER_KINDS = (
@@ -63,7 +89,6 @@ _OTHER_KINDS = (
     (b"8BPS", "a Photoshop document; export it as PNG or JPEG"),
     (b"\xff\x0a", "a JPEG XL image, which cannot be decoded here; convert it"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image, which cannot be decoded here; convert it"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image, which cannot be decoded here; convert it"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch that (git lfs pull)"),
     (b"<!doctype html", "a web page, perhaps what a server sent in place of the image"),
     (b"<html", "a web page, perhaps what a server sent in place of the image"),

@@ -41,9 +41,12 @@ def to_rgb(file: ImageFile, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
     """
     from PIL import Image
 
+    if file.format == "PPM" and file.mode == "I":
+        return _wide_grey(file)
     if file.mode in ("I", "F"):
         raise ImageError("unsupported", f"signed or 32-bit samples (mode {file.mode}); convert the image to 8 bits")
     # These must be read before decoding, which discards where and how the samples lie in the file.
+    has_false_alpha = file.format == "TGA" and not _targa_alpha_bits(file)
     frame = file.tile[0][1] if file.tile else None
     layout = _layout(file)
     wide = ";16" in layout and not file.mode.startswith("I;16")
@@ -58,6 +61,8 @@ def to_rgb(file: ImageFile, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
         image = _lower_bits(file, low, bit_depth)
     elif wide and max(high for _, high in _extrema(file)) < 1 << _FEW - 8:
         warn(FEW_BITS)
+    if has_false_alpha:
+        image = _without_alpha(image)
     try:
         if image.has_transparency_data:
             rgb = _over_white(image)
@@ -72,6 +77,34 @@ def to_rgb(file: ImageFile, bit_depth: int = MAX_BIT_DEPTH) -> Image.Image:
         canvas.paste(rgb.crop(frame), frame)
         return canvas
     return rgb
+
+
+def _wide_grey(file: ImageFile) -> Image.Image:
+    """Decodes a PGM of more than 8 bits, which Pillow has scaled to 16."""
+    import numpy as np
+    from PIL import Image
+
+    file.load()
+    rgb = Image.new("RGB", file.size)
+    for box in _tiles(file.size):
+        eight = (np.asarray(file.crop(box)) >> 8).astype(np.uint8)
+        rgb.paste(Image.fromarray(eight).convert("RGB"), box)
+    return rgb
+
+
+def _targa_alpha_bits(file: ImageFile) -> int:
+    """Returns how many bits of each sample of a Targa image are alpha; 0 if its fourth band means nothing."""
+    stream = file.fp
+    return stream.getvalue()[17] & 15 if isinstance(stream, io.BytesIO) else 0
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """Returns an image without its fourth band, whatever that holds."""
+    if image.mode == "RGBA":
+        from PIL import Image
+
+        return Image.merge("RGB", image.split()[:3])
+    return image.getchannel("L") if image.mode == "LA" else image
 
 
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
