@@ -219,6 +219,11 @@ class RowOrder:
                 "can be read, or use --restart to go on without them"
             )
 
+    @property
+    def range_count(self) -> int:
+        """Number of ranges of consecutive rows."""
+        return len(self._firsts)
+
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yields the numbers of the rows in order, as ranges (first, last + 1)."""
         return ((first, first + count) for first, count in zip(self._firsts, self._counts, strict=True))
