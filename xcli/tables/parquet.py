@@ -95,6 +95,8 @@ class ParquetWriter(TableWriter):
         self._rows = 0
         table = table.replace_schema_metadata(self._file_schema.metadata)
         self._writer.write_table(table, row_group_size=self._group_rows)
+        del table
+        pa.default_memory_pool().release_unused()  # a group is large, and Arrow would keep twice as much
 
     def close(self) -> None:
         if self._pending:
