@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xcli.storage.directories import Folder
     from xcli.storage.streams import ByteStream
 
-_GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
+GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
 _GROUP_ROWS = 65536  # enough for readers, which take a group at a time
 _SLICE_VALUES = 2**20
 
@@ -178,7 +178,7 @@ class TableReader(ABC):
 def rows_per_group(schema: pa.Schema) -> int:
     """Returns the rows of a Parquet row group, by the schema alone: about 32 MiB, and 1 to 65,536."""
     row = sum(_width(field.type) for field in schema)
-    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(row, 1)))
+    return max(1, min(_GROUP_ROWS, GROUP_BYTES // max(row, 1)))
 
 
 def _width(data_type: pa.DataType) -> int:

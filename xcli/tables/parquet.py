@@ -6,12 +6,13 @@ import json
 import os
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
 from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.tables.base import Format, TableReader, TableWriter, rows_per_group
+from xcli.storage.parquet_file import CheckedParquet
+from xcli.tables.base import GROUP_BYTES, Format, TableReader, TableWriter, rows_per_group
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, METADATA_KEY, SUCCESS, parse_meta, read_meta
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
@@ -126,9 +127,9 @@ class ParquetReader(TableReader):
     def _read_schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        with self._parquet() as file:
-            schema = file.schema_arrow.remove_metadata()
-            text = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
+        with open(self.path, "rb") as file:
+            parquet = CheckedParquet(file)
+            schema, text = parquet.schema.remove_metadata(), parquet.metadata.get(METADATA_KEY.encode())
         self.provenance = None if text is None else parse_meta(text, self.name)
         self._check_names(schema.names, FEATURES)
         for name in STATUS_COLUMNS:
@@ -143,18 +144,12 @@ class ParquetReader(TableReader):
         # Parquet has another name for the elements of a list, which a merged file would show.
         return schema.set(FIRST_RESULT, pa.field(FEATURES, pa.list_(column.value_type, column.list_size)))
 
-    def _parquet(self) -> Any:
-        import pyarrow.parquet as pq
-
-        # Buffered, so that a column of a row group is never in memory as a whole.
-        return pq.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
-
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        with self._parquet() as file:
-            names = None if columns is None else list(columns)
-            for batch in file.iter_batches(self.batch_rows, columns=names, use_threads=False):
+        # Buffered, so that a column of a row group is never in memory as a whole.
+        with open(self.path, "rb") as file:
+            for batch in CheckedParquet(file, _BUFFER).batches(self.batch_rows, columns, most=GROUP_BYTES):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
 
