@@ -50,14 +50,14 @@ class ParquetRows:
         """
         names = [name for number, name in enumerate(self.schema.names) if number != index]
         for batch in self._parquet.batches(_BATCH_ROWS, most=_BATCH_BYTES, row=MAX_ROW, each=EACH):
-            sizes = [decoded_size(column, EACH) for column in batch.columns]
-            if batch.num_rows == 1 and sum(sizes) > MAX_ROW:
+            if batch.num_rows == 1 and self._parquet.size > MAX_ROW:
+                sizes = [decoded_size(column, EACH) for column in batch.columns]
                 longest = max(range(len(sizes)), key=sizes.__getitem__)
                 text = f"the row takes {sum(sizes):,} bytes, most of them in the column '{self.schema.names[longest]}'"
                 path = None if sizes[index] > MAX_ROW else _texts(_plain(batch.column(index)), "surrogateescape")[0]
                 yield path, (None,) * len(names), f"{text}; at most {MAX_ROW:,} are carried into the output"
                 continue
-            carried.total += sum(sizes)
+            carried.total += self._parquet.size
             problems: dict[int, str] = {}
             columns = list(map(_plain, batch.columns))
             paths = _texts(columns.pop(index), "surrogateescape")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FREE, _RATIO = 128 << 20, 64
-_DECODED = 8  # times the allowance, of all batches of a file together
+_DECODED = 4  # times the allowance, of all batches of a file together
 _MAX_ROWS, _ROWS_PER_BYTE = 1 << 20, 256
-_MAX_COLUMNS, _MAX_DEPTH = 1 << 17, 64
+_MAX_COLUMNS, _MAX_DEPTH = 1 << 16, 64
 _BATCH_BYTES = 64 << 20
 _HEADER = 1 << 12  # of a page; longer ones hold statistics of long texts
 _MAX_HEADER = 1 << 24  # as in Arrow
@@ -43,6 +43,7 @@ class CheckedParquet:
     Attributes:
         schema: of its batches.
         metadata: of the file, as bytes.
+        size: bytes of the batch that was read last, with `each` of `batches`.
         allowance: bytes that one row, or what is read at a time, may take: 128 MiB and 64 times the size of the file.
 
     Raises:
@@ -64,6 +65,7 @@ class CheckedParquet:
             raise ValueError(f"it promises {self._facts.num_rows:,} rows in {self._size:,} bytes")
         self.schema: pa.Schema = parquet.schema_arrow
         self.metadata: dict[bytes, bytes] = self._facts.metadata or {}
+        self.size = 0
         self._opened: tuple[tuple[str, ...], Any] | None = None
         self._width = sum(_fixed_width(field.type) for field in self.schema)
         if self._width > self.allowance:
@@ -84,18 +86,38 @@ class CheckedParquet:
         import pyarrow as pa
 
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        layout, decoded = _Layout(self, columns), 0
-        for group in range(self._facts.num_row_groups):
-            most_rows, dictionaries = layout.check(group)
-            parquet = self._open(tuple(dictionaries))
-            for batch in parquet.iter_batches(min(rows, most_rows), [group], columns, use_threads=False):
-                for piece in _pieces(batch, most, row, each):
-                    size = _bytes_of(piece, 0)
-                    decoded += size
-                    if size > self.allowance or decoded > _DECODED * self.allowance:
-                        raise ValueError(f"its {self._size:,} bytes become {max(size, decoded):,}")
+        decoded = 0
+        for groups, most_rows, dictionaries in self._groups(columns, rows):
+            parquet = self._open(dictionaries)
+            for batch in parquet.iter_batches(most_rows, groups, columns, use_threads=False):
+                for piece, self.size in _pieces(batch, most, row, each):
+                    plain = self.size - each * piece.num_rows * piece.num_columns
+                    decoded += plain
+                    if plain > self.allowance or decoded > _DECODED * self.allowance:
+                        raise ValueError(f"its {self._size:,} bytes become {max(plain, decoded):,}")
                     arrays = [_decoded(array, field.type) for array, field in zip(piece.columns, schema, strict=True)]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _groups(self, columns: Sequence[str] | None, rows: int) -> Iterator[tuple[list[int], int, tuple[str, ...]]]:
+        """Yields groups of rows that are read together, how many rows at a time, and what `_Layout.check` found."""
+        layout = _Layout(self, columns, rows)
+        groups: list[int] = []
+        found: tuple[int, tuple[str, ...]] = (0, ())
+        waiting = 0
+        try:
+            for group in range(self._facts.num_row_groups):
+                own = layout.check(group)
+                if groups and (own != found or waiting >= rows):
+                    yield groups, *found
+                    groups, waiting = [], 0
+                groups.append(group)
+                found, waiting = own, waiting + self._facts.row_group(group).num_rows
+        except Exception:  # of this group; those before it can be read
+            if groups:
+                yield groups, *found
+            raise
+        if groups:
+            yield groups, *found
 
     def _open(self, dictionaries: tuple[str, ...]) -> Any:
         import pyarrow.parquet as pq
@@ -110,21 +132,23 @@ class CheckedParquet:
 class _Layout:
     """What the pages of some columns are; `check` is to be called for each group of rows, in their order."""
 
-    def __init__(self, parquet: CheckedParquet, columns: Sequence[str] | None) -> None:
+    def __init__(self, parquet: CheckedParquet, columns: Sequence[str] | None, rows: int) -> None:
         self._file, self._size, self._most = parquet._file, parquet._size, parquet.allowance
         self._facts = parquet._facts
         self._width = parquet._width if columns is None else 1
-        self._stored = 0
+        self._rows, self._stored = rows, 0
         leaves = map(self._facts.schema.column, range(self._facts.num_columns))
         self._columns = [
             (number, leaf, _WIDTHS.get(leaf.physical_type, leaf.length))
             for number, leaf in enumerate(leaves)
             if columns is None or leaf.path in columns
         ]
+        self._most_shared = _BATCH_BYTES // max(16, len(self._columns))
 
-    def check(self, group: int) -> tuple[int, list[str]]:
-        """Returns how many rows may be read at a time, and the columns of texts of which a page is a dictionary."""
-        facts, dictionaries = self._facts.row_group(group), []
+    def check(self, group: int) -> tuple[int, tuple[str, ...]]:
+        """Returns how many rows may be read at a time, and the columns whose texts stay in dictionaries meanwhile."""
+        facts = self._facts.row_group(group)
+        dictionaries: list[str] = []
         unpacked = in_row = 0
         for number, column, width in self._columns:
             chunk = facts.column(number)
@@ -133,27 +157,27 @@ class _Layout:
                 raise ValueError("parts of it lie upon one another")
             pages = list(self._pages(chunk))
             unpacked += sum(page.size for page in pages)
-            if column.physical_type == "BYTE_ARRAY" and any(page.kind == _DICTIONARY_PAGE for page in pages):
+            values, in_lists, in_one = self._check_values(column, width, pages, facts.num_rows)
+            shared = sum(page.size for page in pages if page.kind == _DICTIONARY_PAGE)
+            if column.physical_type == "BYTE_ARRAY" and shared * values > self._most_shared:
                 dictionaries.append(column.path)
-            in_lists, in_one = self._check_values(column, width, pages, facts.num_rows)
             unpacked += in_lists
             in_row += in_one
             if unpacked > self._most:
                 raise ValueError(f"a group of its rows takes {unpacked:,} bytes")
-        return max(1, _BATCH_BYTES // max(in_row, self._width)), dictionaries
+        return max(1, min(self._rows, _BATCH_BYTES // max(in_row, self._width))), tuple(dictionaries)
 
-    @staticmethod
-    def _check_values(column: Any, width: int, pages: list[_Page], rows: int) -> tuple[int, int]:
-        """Returns the bytes that all values of a column in a list take, and those of a value in none."""
+    def _check_values(self, column: Any, width: int, pages: list[_Page], rows: int) -> tuple[int, int, int]:
+        """Returns how many values are read at a time, the bytes of all those in lists, and of one that is in none."""
         data = [page for page in pages if page.kind != _DICTIONARY_PAGE]
         values = sum(page.values for page in data)
         # A text that begins like the one before is stored as the difference.
         deltas = [page for page in data if page.encoding == _DELTA_BYTE_ARRAY]
         if column.max_repetition_level:
-            return values * (width + _LEVELS) + sum(page.values * page.size for page in deltas), 0
+            return values, values * (width + _LEVELS) + sum(page.values * page.size for page in deltas), 0
         if values > rows:
             raise ValueError(f"a column has {values:,} values in {rows:,} rows")
-        return 0, width + max((page.size for page in deltas), default=0)
+        return min(values, self._rows), 0, width + max((page.size for page in deltas), default=0)
 
     def _pages(self, chunk: Any) -> Iterator[_Page]:
         begin = chunk.data_page_offset
@@ -261,21 +285,18 @@ def _decoded(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.dictionary_decode().cast(kind) if is_flat else pa.array(column.to_pylist(), kind)
 
 
-def _pieces(batch: pa.RecordBatch, most: int, row: int | None, each: int) -> Iterator[pa.RecordBatch]:
-    """Cuts a batch into halves until each is as small as `CheckedParquet.batches` says."""
-    small = _bytes_of(batch, each) <= most
+def _pieces(batch: pa.RecordBatch, most: int, row: int | None, each: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Halves a batch until each piece is as small as `CheckedParquet.batches` says; yields them with their sizes."""
+    size = sum(decoded_size(column, each) for column in batch.columns)
+    small = size <= most
     if small and row is not None:
         small = sum(_longest(column, each) for column in batch.columns) <= row
     if small or batch.num_rows <= 1:
-        yield batch
+        yield batch, size
         return
     half = batch.num_rows // 2
     yield from _pieces(batch.slice(0, half), most, row, each)
     yield from _pieces(batch.slice(half), most, row, each)
-
-
-def _bytes_of(batch: pa.RecordBatch, each: int) -> int:
-    return sum(decoded_size(column, each) for column in batch.columns)
 
 
 def _longest(column: pa.Array, each: int) -> int:
@@ -286,7 +307,7 @@ def _longest(column: pa.Array, each: int) -> int:
     if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
         return decoded_size(column, each)
     lengths = _text_lengths(column)
-    return each + (8 if lengths is None else pc.max(lengths).as_py() or 0)
+    return each + (_width(column.type) if lengths is None else pc.max(lengths).as_py() or 0)
 
 
 def _text_lengths(column: pa.Array) -> pa.Array | None:
@@ -316,13 +337,21 @@ def _fixed_width(kind: pa.DataType) -> int:
     inner = sum(_fixed_width(kind.field(number).type) for number in range(kind.num_fields))
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * inner
-    if pa.types.is_struct(kind):
-        return inner
-    return int(kind.byte_width) if pa.types.is_fixed_size_binary(kind) else 8
+    return inner if pa.types.is_struct(kind) else _width(kind)
+
+
+def _width(kind: pa.DataType) -> int:
+    try:
+        return -(-int(kind.bit_width) // 8)
+    except ValueError:
+        return 0
 
 
 def decoded_size(column: pa.Array, each: int = 0) -> int:
-    """Returns the bytes of a column's values without dictionaries, and `each` more for every value, inner ones too."""
+    """Returns the bytes of a column's values without dictionaries, and `each` more for every value, inner ones too.
+
+    The sizes of slices add up to that of the whole.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -340,4 +369,4 @@ def decoded_size(column: pa.Array, each: int = 0) -> int:
         inner = (column.keys, column.items) if types.is_map(kind) else (column.values,)
         return own + sum(decoded_size(one.slice(start, stop - start), each) for one in inner)
     lengths = _text_lengths(column)
-    return own + int(column.nbytes if lengths is None else pc.sum(lengths).as_py() or 0)
+    return own + int(len(column) * _width(kind) if lengths is None else pc.sum(lengths).as_py() or 0)
