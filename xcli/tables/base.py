@@ -134,7 +134,7 @@ class TableReader(ABC):
 
         try:
             yield
-        except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError, csv.Error, RecursionError) as error:
             raise_shortage(error)
             reason = one_line(str(error))[:500]
             if "invalid UTF8" in reason or isinstance(error, UnicodeDecodeError):
