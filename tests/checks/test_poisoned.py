@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.budget import check_cost
 from tests.memory import frugality
 from tests.writtentables import make_files, write_shards
 from xcli.checks.findings import Findings
@@ -200,3 +201,34 @@ def test_the_trailer_of_a_part_with_the_right_digest(wrong: bytes) -> None:
 def test_a_record_of_too_many_bytes() -> None:
     with pytest.raises(CheckError, match="more than 67,108,864 bytes"):
         parse_meta(b"{}".ljust(MAX_BYTES + 1), "x.csv")
+
+
+READ = """
+import sys
+from xcli.core.checked_json import parse_object
+
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        content = file.read()
+    try:
+        parse_object(content, {"argv": [str]})
+        print("read")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_no_record_takes_more_than_a_gibibyte_and_ten_seconds(tmp_path: Path) -> None:
+    texts = {
+        "honest": b'{"argv": ["a"]}',
+        "many": b'{"x": [%s{}]}' % (b"[{}]," * 1_000_000),
+        "names": b'{"x": {%s"x": 1}}' % b"".join(b'"%s%06d": 1,' % (b"n" * 250, n) for n in range(100_001)),
+        "text": b'{"x": "%s"}' % (b"\\ud83d\\ude00" * (MAX_BYTES // 48)),
+    }
+    paths = [tmp_path / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        assert len(text) <= MAX_BYTES, path
+        path.write_bytes(text)
+    cost = check_cost(READ, paths, paths[:1])
+    assert cost.code == 0, cost
+    assert cost.text.splitlines() == ["read", "read", "it has more members than any record of a run", "read"]

@@ -16,7 +16,6 @@ from xcli.checks.row_index import RowIndex
 from xcli.checks.unmatched import match_sources, recorded_shards
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
-from xcli.core.process import raise_file_limit
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
@@ -340,7 +339,7 @@ def _in_source_order(
     import pyarrow as pa
 
     runs = _runs(shards, positions, counts)
-    raise_file_limit(2 * len(runs))  # an array of features has a table beside it
+    _raise_file_limit(len(runs))
     run_of = np.empty(len(positions), np.int16)
     run_of[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
     cursors = [_Cursor(run) for run in runs]
@@ -353,6 +352,18 @@ def _in_source_order(
         order = np.empty(len(chunk), np.int64)
         order[np.argsort(chunk, kind="stable")] = np.arange(len(chunk))
         yield pa.concat_batches(pieces).take(pa.array(order))
+
+
+def _raise_file_limit(tables: int) -> None:
+    """Raises the limit of open files, usually a thousand, to what so many tables need, if that is permitted."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * tables + 256  # an array of features has a table beside it
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Cursor:

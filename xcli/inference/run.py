@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
     from xcli.sources.listing import Listing
 
-_MAX_EARLY_BYTES = 256 << 20
-
 log = logging.getLogger("xcli")
 
 
@@ -105,8 +103,8 @@ class Run:
         return len(self._listed_early) + self.listing.skipped.get(OTHER_SHARD, 0)
 
     def _has_at_least(self, count: int) -> bool:
-        # Other shards are included; no more than `count` images are listed, and fewer where a manifest has long rows.
-        while self._listed() < count and self.listing.carried.total < _MAX_EARLY_BYTES:
+        # Other shards are included; no more than `count` images are listed.
+        while self._listed() < count:
             ref = next(self._refs, None)
             if ref is None:
                 return False
