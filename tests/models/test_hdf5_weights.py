@@ -14,9 +14,10 @@ import pytest
 
 from tests.networks import CLASSES, ordered, write_legacy
 from xcli.core.errors import ExitCode, ModelError, WeightsError
-from xcli.models import hdf5_weights as h5weights
+from xcli.models import hdf5_checks
 from xcli.models.architecture import FEATURE_WIDTH, weighted_layers
-from xcli.models.hdf5_weights import BIAS, KERNEL, assign, check_tree, random_weights, read_weights, values_problem
+from xcli.models.hdf5_checks import check_tree
+from xcli.models.hdf5_weights import BIAS, KERNEL, assign, random_weights, read_weights, values_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -392,12 +393,12 @@ def test_a_shape_that_the_file_does_not_hold_takes_no_memory(
 
 
 def test_refuses_a_huge_list_of_names(tmp_path: Path) -> None:
-    names = np.full(h5weights.MAX_NAMES + 1, b"x")
+    names = np.full(hdf5_checks.MAX_NAMES + 1, b"x")
 
     path = str(tmp_path / "names.h5")
     with h5py.File(path, "w", libver="latest") as file:
         file.attrs.create("layer_names", names)
-    refused(path, r"'layer_names' has shape \(100001,\)")
+    refused(path, r"'layer_names' has shape \(50001,\)")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +434,7 @@ def test_names_the_reason_when_a_file_may_not_be_read(tmp_path: Path, monkeypatc
     def denied(*_: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(h5weights.os, "open", denied)
+    monkeypatch.setattr(hdf5_checks.os, "open", denied)
     refused(str(path), "Permission denied")
 
 
@@ -533,9 +534,9 @@ def test_a_tree_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tree_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(h5weights, "MAX_DATA_BYTES", 64)
-    with pytest.raises(ModelError, match="would take more than"):
-        check_tree(tree(tmp_path, lambda file: None))
+    monkeypatch.setattr(hdf5_checks, "_SMALL_BYTES", 64)
+    with pytest.raises(ModelError, match="would take 72 bytes, far more than the file has"):
+        check_tree(tree(tmp_path, lambda file: None), stored=0)
 
 
 # Random weights

@@ -2,21 +2,19 @@
 
 Two layouts are understood: the older one of Keras (one group for each layer, as in the official files) and the
 `.weights.h5` of Keras 3. The Xception may be within a larger model, whose other weights are ignored. Shapes and types
-are checked before any data is read; references to other files are refused.
+are checked before any data is read; see `hdf5_checks` for what is refused.
 """
 
 from __future__ import annotations
 
-import errno
-import math
 import os
-import stat
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, WeightsError
-from xcli.core.shortage import has_memory
 from xcli.models.architecture import BN_EPSILON, FEATURE_WIDTH, weighted_layers
+from xcli.models.hdf5_checks import DAMAGE, MAX_NAMES, address, damage_reason, dataset_problem, require_file, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,11 +31,7 @@ TOP = "predictions"
 KERNEL, BIAS = f"{TOP}/kernel", f"{TOP}/bias"
 _CONTAINERS = {"conv": "conv2d", "sepconv": "separable_conv2d", "bn": "batch_normalization"}
 MAX_CLASSES = 1_000_000
-MAX_NAMES = 100_000
-MAX_DEPTH = 20
-MAX_DATA_BYTES = 8 << 30
-_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
-"""Raised by h5py for damaged or malicious files."""
+_MAX_TEXT_BYTES = 256 << 20  # that all lists of names together may take
 
 
 def read_weights(path: str | Path, *, include_top: bool, classes: int | None = None) -> Weights:
@@ -66,88 +60,8 @@ def read_weights(path: str | Path, *, include_top: bool, classes: int | None = N
     try:
         with h5py.File(path, "r") as file:
             return _read(_Source(file, str(path)), include_top, classes)
-    except _DAMAGE as error:
-        raise WeightsError(f"cannot read weights from {path}: {_reason(error)}") from error
-
-
-def require_file(path: str | Path) -> None:
-    """Raises OSError unless `path` is a regular file that can be opened; HDF5 would wait for a pipe for ever."""
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        kind = os.fstat(number).st_mode
-    finally:
-        os.close(number)
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(kind):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-
-
-def _reason(error: Exception) -> str:
-    """Returns one line for an error of h5py, whose text can have several, with addresses of memory."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    if isinstance(error, MemoryError) and not has_memory():
-        return "there is not enough memory"
-    text = " ".join(str(error).split())[:200]
-    return f"not an HDF5 file, or a damaged one ({text or type(error).__name__})"
-
-
-def check_tree(path: str | Path) -> None:
-    """Checks everything in an HDF5 file before another library reads it.
-
-    Raises:
-        ModelError: it refers to another file, declares far more data than it holds, or holds other data than numbers.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            _check_group(file)
-    except _DAMAGE as error:
-        raise ModelError(_reason(error)) from error
-
-
-def _check_group(top: Any) -> None:
-    import h5py
-
-    stack, seen, total = [top], {h5py.h5o.get_info(top.id).addr}, 0
-    while stack:
-        group = stack.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ModelError(f"{name!r} is a link, which a weights file never needs")
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:  # hard links can form circles
-                continue
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                stack.append(item)
-            elif isinstance(item, h5py.Dataset):
-                # bfloat16 is of kind V, but so is a compound of references.
-                numbers = item.dtype.kind in "fiubV" and not item.dtype.hasobject
-                problem = dataset_problem(item) or (None if numbers else "does not hold numbers")
-                if problem:
-                    raise ModelError(f"{name!r} {problem}")
-                total += item.nbytes
-    if total > MAX_DATA_BYTES:
-        raise ModelError(f"its arrays would take more than {MAX_DATA_BYTES >> 30} GiB")
-
-
-def dataset_problem(data: Any) -> str | None:
-    """Returns why a dataset must not be read, as the end of a sentence; None where it may be."""
-    if data.external or data.is_virtual:
-        return "keeps its data in another file, which is refused"
-    declared, stored = math.prod(data.shape or ()) * data.dtype.itemsize, data.id.get_storage_size()
-    if is_inflated(declared, stored):
-        return f"declares {declared:,} bytes, of which the file holds only {stored:,}"
-    return None
-
-
-def is_inflated(declared: int, stored: int) -> bool:
-    """Returns whether data would take far more bytes than are stored; real weights can hardly be compressed."""
-    return declared > max(16 << 20, 100 * stored)
+    except DAMAGE as error:
+        raise WeightsError(f"cannot read weights from {path}: {damage_reason(error)}") from error
 
 
 class _Source:
@@ -155,6 +69,7 @@ class _Source:
 
     def __init__(self, file: Any, path: str) -> None:
         self.file, self.path = file, path
+        self._names_left, self._text_bytes_left = MAX_NAMES, _MAX_TEXT_BYTES
 
     def fail(self, problem: str) -> WeightsError:
         return WeightsError(f"{self.path} does not hold the weights of an Xception: {problem}")
@@ -175,21 +90,12 @@ class _Source:
             at = at[step]
         return at
 
-    def walk(self) -> Iterator[tuple[str, Any]]:
-        """Yields the groups and datasets with their names, but for links, to the depth to which models are nested."""
-        import h5py
-
-        stack, steps = [("", self.file)], 0
-        while stack:
-            prefix, group = stack.pop()
-            for name in group:
-                steps += 1
-                if steps > MAX_NAMES:
-                    raise self.fail(f"it has more than {MAX_NAMES:,} groups and arrays")
-                if isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    yield prefix + name, group[name]
-                    if isinstance(group[name], h5py.Group) and prefix.count("/") < MAX_DEPTH:
-                        stack.append((f"{prefix}{name}/", group[name]))
+    def items(self) -> dict[str, Any]:
+        """Returns the groups and datasets by their paths, but for links."""
+        try:
+            return {name: item for name, item in walk(self.file) if item is not None}
+        except ModelError as error:
+            raise self.fail(str(error)) from error
 
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Returns the dataset at `name` as float32; its shape must be `shape`."""
@@ -213,6 +119,11 @@ class _Source:
             raise self.fail(f"{name!r} {problem}")
         return data
 
+    @cached_property
+    def _bytes_beside_data(self) -> int:
+        arrays = {address(item): item for item in self.items().values() if hasattr(item, "dtype")}
+        return max(0, os.path.getsize(self.path) - sum(int(one.id.get_storage_size()) for one in arrays.values()))
+
     def texts(self, node: Any, attribute: str) -> tuple[str, ...]:
         """Returns an attribute that is a list of names; its type is checked before it is read."""
         import h5py
@@ -224,8 +135,14 @@ class _Source:
             return ()
         if values.shape is None or len(values.shape) != 1 or values.shape[0] > MAX_NAMES:
             raise self.fail(f"attribute {attribute!r} has shape {values.shape}, expected a list of names")
-        if h5py.check_string_dtype(values.dtype) is None or values.dtype.itemsize > 1024:
+        kind = h5py.check_string_dtype(values.dtype)
+        if kind is None or values.dtype.itemsize > 1024:
             raise self.fail(f"attribute {attribute!r} has type {values.dtype}, expected names")
+        # A text without a fixed length may be all of the file that is not data, and all names may be that one text.
+        self._names_left -= values.shape[0]
+        self._text_bytes_left -= values.shape[0] * (self._bytes_beside_data if kind.length is None else kind.length)
+        if min(self._names_left, self._text_bytes_left) < 0:
+            raise self.fail(f"{attribute!r} and other lists of names could take more than {_MAX_TEXT_BYTES:,} bytes")
         read = node.attrs[attribute]
         return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in read)
 
@@ -344,7 +261,7 @@ def _keras3_names(source: _Source, include_top: bool) -> dict[str, tuple[str, ..
     import h5py
 
     last = sum(layer.kind == "sepconv" for layer in weighted_layers()) - 1
-    items = dict(source.walk())
+    items = source.items()
     holders = [name for name, item in items.items() if f"{name}/separable_conv2d_{last}" in items]
     if len(holders) > 1:
         raise source.fail(f"it holds {len(holders)} of them")

@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.text import short_text
-from xcli.models.hdf5_weights import check_tree, is_inflated, require_file
+from xcli.models.hdf5_checks import check_tree, is_inflated, require_file
 from xcli.models.keras2 import upgrade_keras2_config
-from xcli.models.keras_graph import MODELS, Graph, find_backbones, read_graph
+from xcli.models.keras_graph import MAX_STEPS, MODELS, Graph, effort_problem, find_backbones, read_graph
 from xcli.storage import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-MAX_CONFIG_BYTES = 32 << 20
+MAX_CONFIG_BYTES = 8 << 20
 MAX_MODEL_BYTES = 8 << 30
+_MAX_VALUES, _MAX_DEPTH, _MAX_NAME = 1 << 20, 100, 512
+"""Of a configuration. Names of models stand in those of all their variables."""
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -79,8 +81,8 @@ class Archive:
     graph: Graph
     _config: Mapping[str, Any]
 
-    def unpack(self, folder: str) -> None:
-        """Writes what Keras may load into an empty directory, in Keras' own layout.
+    def unpack(self, folder: str) -> int:
+        """Writes what Keras may load into an empty directory, in Keras' own layout; returns how many numbers it holds.
 
         Raises:
             ModelError: the weights refer to other files, declare more than they hold, or cannot be written.
@@ -96,7 +98,7 @@ class Archive:
         except _DAMAGE as error:
             raise ModelError(f"{self.path} is damaged: {short_text(error)}") from error
         try:
-            check_tree(weights)
+            return check_tree(weights, os.path.getsize(self.path))
         except ModelError as error:
             raise ModelError(f"the weights in {self.path} are refused: {error}") from error
 
@@ -114,8 +116,10 @@ def open_archive(path: str) -> Archive:
     config = _safe(_read_config(path), path)
     try:
         upgrade_keras2_config(config)
-        graph = read_graph(config)
-        backbones = [(one, names) for one in graph.walk() for names in find_backbones(one)]
+        graph, steps = read_graph(config), [MAX_STEPS]
+        if problem := effort_problem(graph):
+            raise ModelError(f"{path} {problem}")
+        backbones = [(one, names) for one in graph.walk() for names in find_backbones(one, steps)]
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{path} has a configuration that Keras does not write ({short_text(error)})") from error
     found = len(backbones)
@@ -150,7 +154,10 @@ def _read_config(path: str) -> Any:
         with zipfile.ZipFile(path) as archive:
             _check_sizes(archive, path)
             archive.getinfo(WEIGHTS)
-            return json.loads(archive.read(CONFIG))
+            content = archive.read(CONFIG)
+            if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+                raise ModelError(f"{path} has a configuration of more than {_MAX_VALUES:,} values and is not loaded")
+            return json.loads(content)
     except FileNotFoundError as error:
         raise ModelError(f"no such model: {path}") from error
     except OSError as error:
@@ -183,22 +190,28 @@ def _safe(config: Any, path: str) -> dict[str, Any]:
     kind = config.get("class_name")
     if not isinstance(kind, str) or kind not in MODELS:
         raise ModelError(f"{path} holds {short_text(kind)!r}, which is neither a functional nor a sequential model")
-    stack: list[Any] = [config]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            if "class_name" in item:
-                item.pop("compile_config", None)
-                _check_object(item, path)
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
+    level: list[Any] = [config]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                if "class_name" in item:
+                    item.pop("compile_config", None)
+                    _check_object(item, path)
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = inner
+    if level:
+        raise ModelError(f"{path} has a configuration that Keras does not write (more than {_MAX_DEPTH} levels)")
     return config
 
 
 def _check_object(item: dict[str, Any], path: str) -> None:
     name, module, config = item["class_name"], item.get("module"), item.get("config")
     known = False
+    if isinstance(config, dict) and len(str(config.get("name"))) > _MAX_NAME:
+        raise ModelError(f"{path} has a layer with a name of more than {_MAX_NAME} characters and is not loaded")
     if not isinstance(name, str) or not isinstance(module, (str, type(None))):
         pass
     elif name in _VALUES:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MODELS = ("Functional", "Model", "Sequential")
-MAX_STEPS = 100_000  # limit to the layers visited by one search, for malicious graphs that are ambiguous or circular
+MAX_STEPS = 100_000  # limit to the layers visited by a search, for malicious graphs that are ambiguous or circular
+MAX_LAYERS, MAX_CALLS = 2_000, 4_000
+"""Most layers in a file, and most calls of them by one image; each costs milliseconds to build and to trace. Twice the
+largest network of Keras Applications has less than half as many."""
+_MAX_SWEEPS = 32  # over layers that are listed after those that read them, as some shared layers are
 
 _KERNELS = """
     Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
@@ -68,6 +72,7 @@ class Graph:
     Attributes:
         nodes: its layers, roughly in the order of computation (a shared layer has the place of its first call).
         backbone: maps our names of the Xception's layers to those in the file, if this graph contains them.
+        by_name: the nodes.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Graph:
     inputs: tuple[Key, ...]
     outputs: tuple[Key, ...]
     backbone: dict[str, str] = field(default_factory=dict)
+    by_name: dict[str, Node] = field(default_factory=dict)
 
     def walk(self) -> Iterator[Graph]:
         """Yields this graph and those nested in it."""
@@ -85,7 +91,12 @@ class Graph:
 
     def node(self, name: str) -> Node:
         """Returns the layer of that name; raises KeyError where there is none."""
-        return {node.name: node for node in self.nodes}[name]
+        return self.by_name[name]
+
+    def calls(self) -> int:
+        """Returns how many layers one image calls, counting their inputs, with those of nested models at each call."""
+        each = ((node.graph.calls() if node.graph else 1, node.calls) for node in self.nodes)
+        return sum(inner * len(calls) + sum(len(call.inputs) // 8 for call in calls) for inner, calls in each)
 
 
 def read_graph(item: Mapping[str, Any]) -> Graph:
@@ -99,9 +110,10 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
     if not sequential and "input_layers" not in config:
         raise ValueError(f"a {item['class_name']} that is neither functional nor sequential")
     nodes: list[Node] = []
+    by_name: dict[str, Node] = {}
     for layer in config["layers"]:
         name = str(layer["config"]["name"])
-        if layer.get("name", name) != name or any(node.name == name for node in nodes):
+        if layer.get("name", name) != name or name in by_name:
             raise ValueError(f"the layer name {name!r} stands for two layers")
         nested = read_graph(layer) if layer["class_name"] in MODELS else None
         if not sequential:
@@ -112,15 +124,45 @@ def read_graph(item: Mapping[str, Any]) -> Graph:
             calls = (Call([_tensor(source)], {}, (source,)),)
         else:
             calls = (Call([], {}, ()),)
-        nodes.append(Node(name, str(layer["class_name"]), layer["config"], calls, nested))
+        by_name[name] = Node(name, str(layer["class_name"]), layer["config"], calls, nested)
+        nodes.append(by_name[name])
     title = str(config["name"])
     if sequential:
         start = nodes[0].name if nodes[0].kind == "InputLayer" else ""
-        return Graph(title, tuple(nodes), ((start, 0, 0),), ((nodes[-1].name, 0, 0),))
+        return Graph(title, tuple(nodes), ((start, 0, 0),), ((nodes[-1].name, 0, 0),), by_name=by_name)
     functional = {node.name for node in nodes if node.graph is not None and node.kind != "Sequential"}
     # Here, and only here, Keras counts the construction of a functional model as its first call.
     outputs = ((name, call - (name in functional), output) for name, call, output in _keys(config["output_layers"]))
-    return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs))
+    return Graph(title, tuple(nodes), _keys(config["input_layers"]), tuple(outputs), by_name=by_name)
+
+
+def effort_problem(graph: Graph) -> str | None:
+    """Returns why it would take too long to build a model and to trace it; None where it would not."""
+    layers, calls = sum(len(one.nodes) for one in graph.walk()), graph.calls()
+    if layers > MAX_LAYERS:
+        return f"has {layers:,} layers; at most {MAX_LAYERS:,} are loaded"
+    if calls > MAX_CALLS:
+        return f"calls {calls:,} layers for an image; at most {MAX_CALLS:,} are loaded"
+    if not all(map(_in_order, graph.walk())):
+        return "does not list its layers in the order of their calls, so it is not loaded"
+    return None
+
+
+def _in_order(graph: Graph) -> bool:
+    """Returns whether a few sweeps over the layers, by Keras or by us, can call all of them."""
+    done = {key[:2] for key in graph.inputs}
+    pending = [((node.name, number), call) for node in graph.nodes for number, call in enumerate(node.calls)]
+    for _ in range(_MAX_SWEEPS):
+        blocked = []
+        for made, call in pending:
+            if all(key[:2] in done for key in call.inputs):
+                done.add(made)
+            else:
+                blocked.append((made, call))
+        if len(blocked) in (0, len(pending)):  # those that wait for one another are told when they are called
+            return True
+        pending = blocked
+    return False
 
 
 def _tensor(key: Key) -> dict[str, Any]:
@@ -168,8 +210,14 @@ def _keys(value: Any) -> tuple[Key, ...]:
     return tuple(key for item in value for key in _keys(item))
 
 
-def find_backbones(graph: Graph) -> list[dict[str, str]]:
-    """Finds every Xception among the layers of one graph, without nested ones; maps our names to those in the file."""
+def find_backbones(graph: Graph, steps: list[int] | None = None) -> list[dict[str, str]]:
+    """Finds every Xception among the layers of one graph, without nested ones; maps our names to those in the file.
+
+    Args:
+        graph: where to look.
+        steps: how many layers may still be visited, counted down over the graphs of a file; None is `[MAX_STEPS]`.
+    """
+    steps = [MAX_STEPS] if steps is None else steps
     readers: dict[Key, list[Node]] = {}
     for node in graph.nodes:
         if len(node.calls) == 1:
@@ -178,7 +226,7 @@ def find_backbones(graph: Graph) -> list[dict[str, str]]:
     found = []
     for start in graph.nodes:
         names = {layers()[0].name: start.name}
-        if len(start.calls) == 1 and _same(layers()[0], start) and _match(names, 1, readers, [MAX_STEPS]):
+        if len(start.calls) == 1 and _same(layers()[0], start) and _match(names, 1, readers, steps):
             found.append(names)
     return found
 
@@ -193,7 +241,8 @@ def _match(names: dict[str, str], index: int, readers: Mapping[Key, list[Node]],
         steps[0] -= 1
         if steps[0] < 0:
             raise ValueError("too many layers look like those of an Xception")
-        if sorted(node.calls[0].inputs) == inputs and _same(layer, node):
+        given = node.calls[0].inputs
+        if len(given) == len(inputs) and sorted(given) == inputs and _same(layer, node):
             names[layer.name] = node.name
             if _match(names, index + 1, readers, steps):
                 return True

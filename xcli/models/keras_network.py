@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import math
 import warnings
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
@@ -14,16 +17,19 @@ from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import Weights, values_problem
-from xcli.models.keras_file import open_archive
+from xcli.models.keras_file import CONFIG, open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
 from xcli.storage.temporary import TemporaryDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
 _RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
+
+_UNSAVED_NUMBERS = 1 << 20
+"""Numbers that a model may have beside those in its file, which older versions of Keras did not save, as of seeds."""
 
 _FINITE = "/finite"
 """Among outputs by name: whether the Xception's output is finite, bool[b]. No layer has a name with a slash."""
@@ -47,7 +53,8 @@ class KerasNetwork:
         self.path, self.graph = path, archive.graph
         scratch = TemporaryDirectory(path)  # Keras reads the parts of a model from files
         try:
-            archive.unpack(scratch.path)
+            numbers = archive.unpack(scratch.path)
+            _check_declared(scratch.path, path, numbers)
             self._model = _load(scratch.path, path)
         finally:
             scratch.close()
@@ -193,17 +200,60 @@ class KerasNetwork:
         return {(self._holder.backbone[name], 0, 0): x for name, x in floats.items()}
 
 
-def _load(folder: str, path: str) -> Any:
-    """Loads the unpacked model; warnings go to the log, except the one about missing weights."""
-    keras, tf = load_keras(), load_tensorflow()
+@contextmanager
+def _keras_errors(path: str) -> Iterator[None]:
+    """Turns whatever Keras raises for a model into a ModelError."""
     try:
-        with warnings.catch_warnings(record=True) as said, tf.device("/CPU:0"), default_keras_settings():
-            warnings.simplefilter("always")
-            model = keras.models.load_model(folder, compile=False, safe_mode=True)
+        yield
     except Exception as error:
         # Keras puts the configurations of all surrounding layers before the actual error.
         cause = str(error).rpartition("Exception encountered: ")[2]
         raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {short_text(cause)}") from error
+
+
+def _check_declared(folder: str, path: str, numbers: int) -> None:
+    """Refuses a configuration that declares more than its file holds, before any of it takes memory.
+
+    The model is built as a graph of TensorFlow that nothing runs, and so makes no arrays.
+
+    Args:
+        folder: the unpacked model.
+        path: of its file, for messages.
+        numbers: how many the arrays in the file hold.
+    """
+    keras, tf = load_keras(), load_tensorflow()
+    file = Path(folder, CONFIG)
+    config = json.loads(file.read_bytes(), object_hook=_start_at_zero)
+    file.write_text(json.dumps(config))
+    with warnings.catch_warnings(), _keras_errors(path), default_keras_settings(), tf.Graph().as_default() as graph:
+        warnings.simplefilter("ignore")
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        declared = sum(math.prod(one.shape) for one in model.variables)
+    if declared > numbers + _UNSAVED_NUMBERS:
+        raise ModelError(f"{path} declares layers with {declared:,} weights, but holds only {numbers:,}; not loaded")
+    made = sum(output.shape.num_elements() or 0 for one in graph.get_operations() for output in one.outputs)
+    if made > 8 * (numbers + _UNSAVED_NUMBERS):  # a variable and what initialises it are counted too
+        raise ModelError(f"{path} has layers that make far larger arrays than it holds, so not loaded")
+
+
+def _start_at_zero(item: dict[str, Any]) -> dict[str, Any]:
+    """Replaces initializers: all values come from the file, and some initializers take minutes for large arrays."""
+    if item.get("module") != "keras.initializers":
+        return item
+    return {"module": item["module"], "class_name": "Zeros", "config": {}, "registered_name": None}
+
+
+def _load(folder: str, path: str) -> Any:
+    """Loads the unpacked model; warnings go to the log, except the one about missing weights."""
+    keras, tf = load_keras(), load_tensorflow()
+    with (
+        warnings.catch_warnings(record=True) as said,
+        _keras_errors(path),
+        tf.device("/CPU:0"),
+        default_keras_settings(),
+    ):
+        warnings.simplefilter("always")
+        model = keras.models.load_model(folder, compile=False, safe_mode=True)
     for warning in said:
         log.debug("Keras on %s: %s", path, short_text(warning.message))
         if "freshly-initialized" in str(warning.message):
