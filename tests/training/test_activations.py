@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.sources.labelled import read_labelled
 from xcli.training.activation_cache import MARKER, ActivationCache
-from xcli.training.activations import PROGRESS, ActivationExtractor
+from xcli.training.activations import PROGRESS, ActivationExtractor, _read_progress
 from xcli.training.recipe import Recipe
 from xcli.training.split import Example, split_images
 
@@ -174,6 +175,23 @@ def test_a_view_that_was_interrupted_goes_on_where_it_was(
     assert not (folder / PROGRESS).exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"done": 7, "errors": {}}',
+        '{"done": -1, "errors": {}}',
+        '{"done": 1e999, "errors": {}}',
+        '{"done": 4, "errors": [1]}',
+        '{"done": 4, "errors": {"4": "later"}}',
+        '{"done": 4, "errors": {"x": "y"}}',
+        '{"done": ' + "[" * 99_999,
+    ],
+)
+def test_progress_that_no_run_has_made_counts_for_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / PROGRESS).write_text(text)
+    assert _read_progress(tmp_path, 6) == (0, {})
+
+
 def test_progress_without_its_array_counts_for_nothing(
     model: LoadedModel, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
@@ -187,17 +205,26 @@ def test_progress_without_its_array_counts_for_nothing(
     assert sum(computed) == 6
 
 
-@pytest.mark.parametrize("damage", ["missing", "short"])
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda folder: (folder / "pooled.npy").unlink(),
+    "short": lambda folder: (folder / "pooled.npy").write_bytes((folder / "pooled.npy").read_bytes()[:1000]),
+    "another shape": lambda folder: np.save(folder / "pooled.npy", np.zeros((5, 2048), np.float32)),
+    "another type": lambda folder: np.save(folder / "pooled.npy", np.zeros((6, 2048), np.float64)),
+    "objects": lambda folder: np.save(folder / "pooled.npy", np.array([{}] * 6, object)),
+    "errors in a list": lambda folder: (folder / "entry.json").write_text('{"images": 6, "errors": ["a"]}'),
+    "errors of no image": lambda folder: (folder / "entry.json").write_text('{"images": 6, "errors": {"6": "a"}}'),
+    "nested": lambda folder: (folder / "entry.json").write_text('{"images": 6, "errors": ' + "[" * 99_999),
+    "no description": lambda folder: (folder / "entry.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_an_entry_that_is_damaged_is_computed_again(
     model: LoadedModel, examples: tuple[Example, ...], tmp_path: Path, damage: str
 ) -> None:
     before = np.array(extractor(model, tmp_path).view(examples, 0).pooled)
     again = extractor(model, tmp_path)
-    file = again.cache.folder / again.key(examples, 0) / "pooled.npy"
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:1000])
+    DAMAGE[damage](again.cache.folder / again.key(examples, 0))
     found = again.view(examples, 0)
     assert not found.reused
     assert np.array_equal(found.pooled, before)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
-from typing import TYPE_CHECKING
+import zipfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.memory import frugality
 from xcli.core.errors import OutputError, UsageError
 from xcli.training.checkpoints import Checkpoints
 
@@ -104,3 +107,52 @@ def test_arrays_without_a_state_are_said(tmp_path: Path, caplog: pytest.LogCaptu
     Checkpoints(tmp_path, SETTINGS).write("head-last-0001.npz", {"x": np.zeros(1)})
     assert Checkpoints(tmp_path, SETTINGS).load() is None
     assert "has no state.json: the training begins again" in caplog.text
+
+
+def saved(arrays: dict[str, Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays, **options)
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """An array of the right name that says it has 8 GiB, and unpacks to 1 GiB."""
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (1 << 31,)})
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as target:
+        target.write(member.getvalue())
+        for _ in range(64):
+            target.write(bytes(1 << 20))
+    return file.getvalue()
+
+
+LIKE = {"x": np.zeros((2, 3), np.float32), "steps": np.asarray(7)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved({"x": LIKE["x"]}),
+        saved({**LIKE, "y": LIKE["x"]}),
+        saved({**LIKE, "x": np.zeros((3, 2), np.float32)}),
+        saved({**LIKE, "x": np.zeros((2, 3), np.float64)}),
+        saved({**LIKE, "x": np.full((2, 3), "weight")}),
+        saved({**LIKE, "x": np.array([[None] * 3] * 2, object)}),
+        bomb(),
+        bytes(4 << 20),
+        b"",
+    ],
+)
+def test_other_arrays_than_those_of_the_training_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with frugality(), pytest.raises(OutputError, match=r"x\.npz cannot be read.*--restart"):
+        Checkpoints(tmp_path, SETTINGS).arrays("x.npz", LIKE)
+
+
+def test_some_of_the_arrays_may_be_absent(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, SETTINGS)
+    kept.write("x.npz", {"x": LIKE["x"]})
+    assert list(kept.arrays("x.npz", LIKE, ["x"])) == ["x"]
+    with pytest.raises(OutputError, match="cannot be read"):
+        kept.arrays("x.npz", LIKE, ["steps"])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.blocks import PROBE, Block, BlockResult
+from xcli.core.checked_json import parse_object
 from xcli.core.errors import CheckError, ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, ImageRef, RunCounts
 from xcli.core.text import one_line
@@ -185,6 +186,10 @@ class Worker:
         if shared is None or found is None:
             return None
         sidecar, note, part = found
+        try:
+            skipped = parse_object(note.get("skipped", ""), {str: int})
+        except ValueError:
+            return None
         if (note.get("block"), note.get("run")) != (block.digest, digest(shared)):
             return None
         kept = FinishedRows([sidecar], self._job.request.save.retry_errors)
@@ -199,7 +204,7 @@ class Worker:
             block.number,
             ok=len(kept) - errors.total(),
             errors=dict(errors),
-            skipped=json.loads(note["skipped"]),
+            skipped=skipped,
             resumed=True,
             fingerprint=digest(shared),
             part=part,

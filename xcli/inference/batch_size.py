@@ -12,7 +12,7 @@ CPU_BATCH, GPU_BATCH = 16, 128
 STREAMS = 2
 """Batches computed at a time on a device: while one waits (for memory, a copy, its last thread), the other computes."""
 
-_IMAGE_BYTES = 48 << 20
+IMAGE_BYTES = 48 << 20
 """Peak memory of the activations of one 299 x 299 image in float32: input and output of the widest layers."""
 
 _SHARE = 0.5
@@ -28,7 +28,7 @@ def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Pre
     if free is None:
         return batch
     dtype = load_tensorflow().dtypes.as_dtype(arithmetic_dtype(precision))
-    image = _IMAGE_BYTES * dtype.size / 4 * (image_size / IMAGE_SIZE) ** 2
+    image = IMAGE_BYTES * dtype.size / 4 * (image_size / IMAGE_SIZE) ** 2
     while batch > 1 and batch * STREAMS * image > free * _SHARE:
         batch //= 2
     return batch

@@ -6,9 +6,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.core.errors import UsageError
+from xcli.core.errors import ModelError, UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.batch_size import STREAMS
+from xcli.inference.graph_memory import HEAD_BYTES, fitting_batch, peak_bytes
 from xcli.models.folded import Forward, embedding
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Engine:
 
     The batch shape never changes (a short batch is padded with zeros and cut), so an image's result does not depend
     on its place in the run, nor on its neighbours. The one exception: when the device runs out of memory, the shape is
-    halved for the rest of the run, and the current batch is computed again in pieces.
+    halved for the rest of the run, and the current batch is computed again in pieces. Where the layers around an
+    Xception would take too much memory for a batch, by their shapes, it is computed in pieces from the start.
 
     Args:
         forward: maps uint8[batch_size, size, size, 3] to one float32 tensor for each output.
@@ -34,6 +36,9 @@ class Engine:
         device: name of a TensorFlow device.
         embedded: put the constants into the graph, which delays the start and gives about 3 % more speed on a CPU; the
             results are the same.
+
+    Raises:
+        ModelError: not even one image is within what a model may take.
     """
 
     def __init__(
@@ -44,7 +49,21 @@ class Engine:
         self.batch_size, self.size, self.device = batch_size, size, device
         self._forward, self._embedded = forward, embedded
         self._lock = threading.Lock()
-        self._traced = _Traced(self._trace(batch_size), batch_size)
+        self._traced = self._fitting(batch_size)
+
+    def _fitting(self, batch_size: int) -> _Traced:
+        traced = _Traced(self._trace(batch_size), batch_size)
+        needed = peak_bytes(traced.function.graph)
+        fitting = fitting_batch(needed, batch_size, self.size, self.device)
+        if fitting == batch_size:
+            return traced
+        if batch_size == 1:
+            raise ModelError(
+                f"the model would take {needed / (1 << 30):.1f} GiB for one image of {self.size} pixels, of which the "
+                f"layers around an Xception may take {HEAD_BYTES / (1 << 30)}; it is not run"
+            )
+        log.info("the layers around the Xception take much memory: %d images are computed at a time", fitting)
+        return self._fitting(fitting)
 
     def _trace(self, batch_size: int) -> Any:
         tf = load_tensorflow()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.checked_json import MAX_BYTES
+from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
 """The files of a bundle; `finetune` writes more files beside them, which are not read."""
+
+_RECIPE: Schema = {
+    "preprocessing": {
+        **dict.fromkeys(("resize", "interpolation", "input_range"), str),
+        "size": range(1, 100_000),
+        "crop_pct": float | int | None,
+        "bit_depth": int,
+    }
+}
+
+_MIN_CROP_PCT = 0.01  # images are resized to a hundred times the size at most
 
 DROPOUT = "dropout"
 
@@ -96,7 +107,7 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
             f"{path} is in TensorFlow's SavedModel format, which carries code and is not loaded; convert it where you "
             "trust it: keras.models.load_model(DIRECTORY).save('model.keras'), with the Keras that saved it"
         )
-    if not Path(path, BUNDLE_MODEL).is_file():
+    if not os.path.lexists(Path(path, BUNDLE_MODEL)):
         raise ModelError(f"{path} is not a model directory: it has no {BUNDLE_MODEL}")
     for name in (BUNDLE_LABELS, BUNDLE_RECIPE):
         _check_file(Path(path, name))
@@ -108,11 +119,10 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
     if not recipe.is_file():
         return {}, labels
     try:
-        value = json.loads(recipe.read_text(encoding="utf-8"))["preprocessing"]
-        return _checked_recipe(value), labels
+        return _checked_recipe(parse_object(recipe.read_bytes(), _RECIPE)["preprocessing"]), labels
     except OSError as error:
         raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise ModelError(f"{recipe} is damaged: {short_text(error)}") from error
 
 
@@ -147,10 +157,8 @@ def _checked_recipe(value: Any) -> dict[str, Any]:
     from xcli.images.rgb import MAX_BIT_DEPTH
 
     size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"size must be a number of pixels; received {size!r}")
-    if crop_pct is not None and (not isinstance(crop_pct, (int, float)) or isinstance(crop_pct, bool)):
-        raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
+    if crop_pct is not None and not crop_pct >= _MIN_CROP_PCT:
+        raise ValueError(f"crop_pct must be at least {_MIN_CROP_PCT}; received {crop_pct}")
     if input_range not in INPUT_RANGES:
         raise ValueError(f"input_range must be one of {', '.join(INPUT_RANGES)}; received {input_range!r}")
     # This checks the rest; its UsageError is a ValueError.
@@ -159,6 +167,6 @@ def _checked_recipe(value: Any) -> dict[str, Any]:
         value["resize"],
         value["interpolation"],
         DEFAULT_CROP_PCT if crop_pct is None else crop_pct,
-        bit_depth=int(value.get("bit_depth", MAX_BIT_DEPTH)),
+        bit_depth=value.get("bit_depth", MAX_BIT_DEPTH),
     )
     return dict(value)

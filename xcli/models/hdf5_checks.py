@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+MAX_FILE_BYTES = 8 << 30
 MAX_NAMES = 50_000
 MAX_DEPTH = 20
 _MAX_PATH = 2_048  # characters of the names of nested groups together
@@ -36,16 +37,18 @@ def is_inflated(declared: int, stored: int) -> bool:
 
 
 def require_file(path: str | Path) -> None:
-    """Raises OSError unless `path` is a regular file that can be opened; HDF5 would wait for a pipe for ever."""
+    """Raises OSError unless `path` is a regular file of at most 8 GiB; HDF5 would wait for a pipe for ever."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        kind = os.fstat(number).st_mode
+        kind, size = os.fstat(number).st_mode, os.fstat(number).st_size
     finally:
         os.close(number)
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(kind):
         raise OSError(errno.EINVAL, "it is not a regular file")
+    if size > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES >> 30} GiB")
 
 
 def damage_reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
 from xcli.core.text import short_text
-from xcli.models.hdf5_checks import check_tree, is_inflated, require_file
+from xcli.models.hdf5_checks import MAX_FILE_BYTES, check_tree, is_inflated, require_file
 from xcli.models.keras2 import upgrade_keras2_config
 from xcli.models.keras_graph import MAX_STEPS, MODELS, Graph, effort_problem, find_backbones, read_graph
 from xcli.storage import disk
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 8 << 20
-MAX_MODEL_BYTES = 8 << 30
+MAX_MODEL_BYTES = MAX_FILE_BYTES
 _MAX_VALUES, _MAX_DEPTH, _MAX_NAME = 1 << 20, 100, 512
 """Of a configuration. Names of models stand in those of all their variables."""
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 MODELS = ("Functional", "Model", "Sequential")
 MAX_STEPS = 100_000  # limit to the layers visited by a search, for malicious graphs that are ambiguous or circular
-MAX_LAYERS, MAX_CALLS = 2_000, 4_000
-"""Most layers in a file, and most calls of them by one image; each costs milliseconds to build and to trace. Twice the
-largest network of Keras Applications has less than half as many."""
+MAX_LAYERS, MAX_CALLS = 1_500, 2_500
+"""Most layers in a file, and most calls of them for an image; each takes milliseconds to build and to trace. The
+largest network of Keras Applications has 1,039 layers."""
+_EFFORT = {"MultiHeadAttention": 16}  # calls that one of it is worth; 1 otherwise
 _MAX_SWEEPS = 32  # over layers that are listed after those that read them, as some shared layers are
 
 _KERNELS = """
@@ -94,9 +95,12 @@ class Graph:
         return self.by_name[name]
 
     def calls(self) -> int:
-        """Returns how many layers one image calls, counting their inputs, with those of nested models at each call."""
-        each = ((node.graph.calls() if node.graph else 1, node.calls) for node in self.nodes)
-        return sum(inner * len(calls) + sum(len(call.inputs) // 8 for call in calls) for inner, calls in each)
+        """Returns how many calls of layers an image takes, with those of nested models; many inputs count as calls."""
+        total = 0
+        for node in self.nodes:
+            inner = node.graph.calls() if node.graph else _EFFORT.get(node.kind, 1)
+            total += inner * len(node.calls) + sum(len(call.inputs) // 4 for call in node.calls)
+        return total
 
 
 def read_graph(item: Mapping[str, Any]) -> Graph:

@@ -16,7 +16,7 @@ from xcli.core.tensorflow import Precision, default_keras_settings, load_keras, 
 from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.folded import Backbone, constant
-from xcli.models.hdf5_weights import Weights, values_problem
+from xcli.models.hdf5_weights import MAX_CLASSES, Weights, values_problem
 from xcli.models.keras_file import CONFIG, open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
 from xcli.storage.temporary import TemporaryDirectory
@@ -76,6 +76,8 @@ class KerasNetwork:
         problem = values_problem(self.weights) or values_problem(others, epsilon=math.inf)
         if problem:
             raise ModelError(f"{path}: {problem}")
+        if (self.units or 0) > MAX_CLASSES:
+            raise ModelError(f"{path} has {self.units:,} classes; at most {MAX_CLASSES:,} are possible")
         if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
             raise ModelError(f"{path}: its output {self.output_name!r} has the name of another layer of the Xception")
 
@@ -173,7 +175,8 @@ class KerasNetwork:
                     nested = [values[key] for key in call.inputs]
                     results = self._run(node.graph, operations[node.name], nested, taps, found)
                 else:
-                    result = _apply(operations[node.name], call, values)
+                    with _keras_errors(self.path, "run"):
+                        result = _apply(operations[node.name], call, values)
                     results = list(result) if isinstance(result, (list, tuple)) else [result]
                 values.update({(node.name, number, index): result for index, result in enumerate(results)})
                 if node.name in taps:
@@ -201,14 +204,14 @@ class KerasNetwork:
 
 
 @contextmanager
-def _keras_errors(path: str) -> Iterator[None]:
+def _keras_errors(path: str, what: str = "load") -> Iterator[None]:
     """Turns whatever Keras raises for a model into a ModelError."""
     try:
         yield
     except Exception as error:
         # Keras puts the configurations of all surrounding layers before the actual error.
         cause = str(error).rpartition("Exception encountered: ")[2]
-        raise ModelError(f"Keras cannot load {path}: {type(error).__name__}: {short_text(cause)}") from error
+        raise ModelError(f"Keras cannot {what} {path}: {type(error).__name__}: {short_text(cause)}") from error
 
 
 def _check_declared(folder: str, path: str, numbers: int) -> None:

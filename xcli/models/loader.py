@@ -21,6 +21,9 @@ from xcli.models.spec import ModelSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LARGE_SIZE = 2_048
+"""Images above this many pixels a side are computed only where the user says so, and not where a file does."""
+
 log = logging.getLogger("xcli")
 
 
@@ -129,6 +132,11 @@ def _input_size(spec: ModelSpec, fixed: int | None, recipe: Mapping[str, Any], n
         raise ModelError(f"{name} takes images of {fixed} pixels, but its {BUNDLE_RECIPE} says {trained}")
     if fixed and asked not in (None, fixed):
         raise UsageError(f"{name} takes images of {fixed} pixels; received --image-size {asked}")
+    if (fixed or trained or 0) > LARGE_SIZE and asked is None:
+        raise ModelError(
+            f"{name} takes images of {fixed or trained} pixels, which is far more than usual and takes much memory; if "
+            f"that is right, give --image-size {fixed or trained}"
+        )
     if asked is not None and asked < MIN_SIZE and not fixed:
         raise UsageError(f"the image size must be at least {MIN_SIZE}; received {asked}")
     return int(fixed or asked or trained or IMAGE_SIZE)

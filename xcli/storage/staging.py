@@ -373,7 +373,7 @@ def pending(path: str) -> list[Staged]:
         return []
     except OSError as error:
         raise OutputError(f"cannot read {one_line(os.path.join(path, PUBLISH))}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # It appears whole, so it was damaged later. The rows are still there, and are assembled again.
         return []
 

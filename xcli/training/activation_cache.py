@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.checked_json import Schema, parse_object
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
@@ -35,6 +36,7 @@ ENTRY, MARKER, LOCK_SUFFIX = "entry.json", ".xception-cache-entry", ".lock"
 
 log = logging.getLogger("xcli")
 
+_DESCRIPTION: Schema = {"images": range(1 << 40), "errors": {str: str}}
 _KEY = re.compile(r"[0-9a-f]{32}")
 _CACHE_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -86,10 +88,9 @@ class ActivationCache:
     def description(self, key: str) -> dict[str, Any] | None:
         """Returns the description of a complete entry, or None if there is none."""
         try:
-            value = json.loads((self.folder / key / ENTRY).read_text(encoding="utf-8"))
+            return parse_object((self.folder / key / ENTRY).read_bytes(), _DESCRIPTION, free="errors")
         except (OSError, ValueError):
             return None
-        return value if isinstance(value, dict) else None
 
     def touch(self, key: str) -> None:
         """Marks an entry as used now, and as needed by this run, which therefore does not evict it."""

@@ -15,6 +15,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.checked_json import parse_object
 from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
@@ -24,6 +25,7 @@ from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
+from xcli.models.architecture import layers
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP, LoadedModel
 from xcli.storage import disk
@@ -33,7 +35,7 @@ from xcli.training.augmentation import view_spec
 from xcli.training.freezing import PIXELS, Cut, cut_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -156,22 +158,24 @@ class ActivationExtractor:
         means to use engines that take longer to start and run faster.
         """
         key = self.key(examples, view)
-        found = self._stored(key, reused=True)
+        found = self._stored(key, len(examples), reused=True)
         if found is None:
             with self.cache.exclusive(key) as folder:
-                found = self._stored(key, reused=True)  # another process may have completed it in the meantime
+                found = self._stored(
+                    key, len(examples), reused=True
+                )  # another process may have completed it in the meantime
                 if found is None:
                     engines = self._start_engines(optimize_for_throughput)
                     errors = self._compute(engines, folder, examples, view, on_images)
                     self.cache.mark_complete(key, {"images": len(examples), "errors": errors})
                     disk.unlink(folder / PROGRESS)
-                    found = self._stored(key, reused=False)
+                    found = self._stored(key, len(examples), reused=False)
         assert found is not None, "the entry was marked complete"
         self.cache.touch(key)
         return found
 
-    def _stored(self, key: str, reused: bool) -> ViewActivations | None:
-        """Returns a complete entry, or None if there is none, or if files of it are missing or too short."""
+    def _stored(self, key: str, count: int, reused: bool) -> ViewActivations | None:
+        """Returns a complete entry of `count` images, or None if there is none, or its files are not as it was made."""
         import numpy as np
 
         folder, description = self.cache.folder / key, self.cache.description(key)
@@ -179,8 +183,10 @@ class ActivationExtractor:
             if description is None:
                 return None
             pooled, *maps = (np.load(folder / name, mmap_mode="r") for name in self._arrays())
-            errors = {int(index): str(text) for index, text in description["errors"].items()}
+            errors = _errors_by_index(description["errors"], count)
             size = sum(entry.stat().st_size for entry in folder.iterdir())
+            if [(array.shape, array.dtype) for array in (pooled, *maps)] != self._shapes(count):
+                return None
         except (OSError, ValueError, KeyError, EOFError):
             return None
         return ViewActivations(pooled, maps[0] if maps else None, errors, reused, size)
@@ -190,7 +196,9 @@ class ActivationExtractor:
     ) -> dict[str, str]:
         """Fills the arrays of an entry, from where an earlier process stopped; returns the errors by index."""
         files = self._arrays()
-        done, errors = _read_progress(folder) if all((folder / name).exists() for name in files) else (0, {})
+        done, errors = (
+            _read_progress(folder, len(examples)) if all((folder / name).exists() for name in files) else (0, {})
+        )
         arrays = [
             _open_array(folder / name, (len(examples), *shape), dtype)
             for (name, dtype), shape in zip(files.items(), engines.output_shapes, strict=True)
@@ -224,6 +232,13 @@ class ActivationExtractor:
         """Returns the dtype of each array of an entry, by the name of its file."""
         maps = {} if self.cut.tap is None else {MAPS: "uint8" if self.cut.tap == PIXELS else "float16"}
         return {POOLED: "float32", **maps}
+
+    def _shapes(self, count: int) -> list[tuple[tuple[int, ...], Any]]:
+        """Returns the shape and the dtype of each array of an entry of `count` images."""
+        import numpy as np
+
+        shapes = ((count, layers()[-1].filters), (count, *self.cut.shape(self.preprocessing.size)))
+        return [(shape, np.dtype(dtype)) for shape, dtype in zip(shapes, self._arrays().values(), strict=False)]
 
     def _start_engines(self, optimize_for_throughput: bool = False) -> Engines:
         """Returns the engines, which are made at the first call: a run that finds all in the cache needs none."""
@@ -264,12 +279,22 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
-def _read_progress(folder: Path) -> tuple[int, dict[str, str]]:
+def _read_progress(folder: Path, count: int) -> tuple[int, dict[str, str]]:
     try:
-        value = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        return int(value["done"]), dict(value["errors"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = (folder / PROGRESS).read_bytes()
+        value = parse_object(content, {"done": range(count + 1), "errors": {str: str}}, free="errors")
+        _errors_by_index(value["errors"], value["done"])
+        return value["done"], value["errors"]
+    except (OSError, ValueError, KeyError):
         return 0, {}
+
+
+def _errors_by_index(errors: Mapping[str, str], count: int) -> dict[int, str]:
+    """Returns errors by the indices of `count` images; raises ValueError where one is not among them."""
+    found = {int(index): text for index, text in errors.items()}
+    if not all(0 <= index < count for index in found):
+        raise ValueError("there are no such images")
+    return found
 
 
 def _write_progress(folder: Path, arrays: Sequence[Any], done: int, errors: dict[str, str]) -> None:

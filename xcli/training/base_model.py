@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ModelError
-from xcli.models.hdf5_weights import Weights, random_weights, read_weights
+from xcli.models.architecture import FEATURE_WIDTH
+from xcli.models.hdf5_weights import BIAS, KERNEL, Weights, random_weights, read_weights
 
 if TYPE_CHECKING:
     from xcli.models.keras_graph import Graph
@@ -31,6 +32,14 @@ class BaseModel:
     weights: Weights
     scaling: tuple[float, float]
     labels: Labels | None
+
+    def with_head(self, classes: int) -> Weights:
+        """Returns the weights, and arrays of zeros of the shapes of a head with a number of classes."""
+        import numpy as np
+
+        zero = np.float32(0)
+        head = {KERNEL: np.broadcast_to(zero, (FEATURE_WIDTH, classes)), BIAS: np.broadcast_to(zero, (classes,))}
+        return {**self.weights, **head}
 
 
 def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:

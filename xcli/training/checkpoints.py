@@ -27,7 +27,7 @@ from xcli.tables.provenance import differences, digest
 from xcli.training.callbacks import EpochMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -44,6 +44,8 @@ _SCHEMA: Schema = {
         "temperature": _NUMBER,
     },
 }
+
+_SPARE_BYTES = 1 << 20  # of headers and tables of contents
 
 log = logging.getLogger("xcli")
 
@@ -113,10 +115,13 @@ class Checkpoints:
     Args:
         folder: the directory; it must exist.
         settings: everything that the result depends on, in JSON's types; only a run with the same settings continues.
+        start: arrays of the shapes and dtypes that the files of weights may have; None accepts any.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, settings: Mapping[str, Any], start: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        self.folder, self.start = Path(folder), start
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
 
     def load(self) -> dict[str, Any] | None:
@@ -157,16 +162,25 @@ class Checkpoints:
         except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(self.folder / STATE, error) from error
 
-    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+    def arrays(
+        self, name: str, like: Mapping[str, NDArray[Any]] | None = None, needed: Collection[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Reads arrays by name from a file that the state needs.
 
+        Args:
+            name: of the file.
+            like: arrays of the shapes and dtypes that the file may have, by name; None accepts any numbers.
+            needed: the names among them that it must have; None stands for all.
+
         Raises:
-            OutputError: it is damaged, or missing.
+            OutputError: it is damaged, missing, or holds something else.
         """
         import numpy as np
 
         path = self.folder / name
         try:
+            if like is not None:
+                _check_arrays(path, like, like if needed is None else needed)
             with np.load(io.BytesIO(disk.read_file(path)), allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         except FileNotFoundError as error:
@@ -208,3 +222,24 @@ class Checkpoints:
         return OutputError(
             f"{one_line(str(path))} cannot be read ({type(error).__name__}); --restart starts the training again"
         )
+
+
+def _check_arrays(path: Path, like: Mapping[str, NDArray[Any]], needed: Collection[str]) -> None:
+    """Raises ValueError unless a file holds such arrays, by its size, its table of contents and their headers."""
+    import numpy as np
+
+    if path.stat().st_size > sum(array.nbytes for array in like.values()) + _SPARE_BYTES:
+        raise ValueError("it is larger than its arrays")
+    with zipfile.ZipFile(path) as file:
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
+        if not set(needed) <= members.keys() <= like.keys() or len(members) != len(file.infolist()):
+            raise ValueError("it holds other arrays than those of this training")
+        for name, member in members.items():
+            if member.file_size > like[name].nbytes + _SPARE_BYTES:
+                raise ValueError(f"{name} is larger than its array")
+            with file.open(member) as content:
+                version = np.lib.format.read_magic(content)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(content)
+            if (shape, dtype) != (like[name].shape, like[name].dtype):
+                raise ValueError(f"{name} is {dtype}{list(shape)}")

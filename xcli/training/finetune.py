@@ -130,7 +130,7 @@ class FineTuning:
             cache = ActivationCache(self.paths.cache_dir, self.paths.cache_bytes)
             model, preprocessing = self.model, self.preprocessing
             extractor = ActivationExtractor(model, self.recipe, preprocessing, cache, devices, precision, self.options)
-            checkpoints = Checkpoints(folder, settings)
+            checkpoints = Checkpoints(folder, settings, base.with_head(len(self.split.labels)))
             state = checkpoints.training_state()
             data = extract_activations(self.split, self.recipe.view_count, extractor, self.callbacks)
             dtype, replicas = trained_dtype(precision), Replicas(devices)

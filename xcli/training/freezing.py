@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xcli.core.errors import UsageError
@@ -39,13 +40,17 @@ class Cut:
 
         The side of the input is `size` pixels.
         """
-        pooled = layers()[-1].filters * 4
+        shape = self.shape(size)
+        return layers()[-1].filters * 4 + (math.prod(shape) * (1 if self.tap == PIXELS else 2) if shape else 0)
+
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Returns the shape of one image's maps, or pixels, of `size` pixels; an empty one for pooled features."""
         if self.tap is None:
-            return pooled
+            return ()
         if self.tap == PIXELS:
-            return pooled + size * size * 3
-        layer = next(one for one in layers() if one.name == self.tap)
-        return pooled + output_sizes(size)[self.tap] ** 2 * layer.filters * 2
+            return (size, size, 3)
+        side = output_sizes(size)[self.tap]
+        return (side, side, next(one.filters for one in layers() if one.name == self.tap))
 
 
 def cut_below(unfreeze: str) -> Cut:

@@ -58,7 +58,8 @@ class TrainingSession:
         """
         state = state or TrainingState()
         # An earlier version did not keep the weights that the phase had started from.
-        weights = checkpoints.arrays(state.start) if state.phase and (state.kept or not state.epoch) else {}
+        begun = state.phase and (state.kept or not state.epoch)
+        weights = checkpoints.arrays(state.start, checkpoints.start, (KERNEL, BIAS)) if begun else {}
         phases = self.recipe.phases()
         while state.phase < len(phases):
             phase = phases[state.phase]

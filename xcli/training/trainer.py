@@ -104,8 +104,10 @@ class Trainer:
             UsageError: the loss is no longer finite.
         """
         if state.epoch and self._checkpoints is not None:
-            self.train_step.restore(self._checkpoints.arrays(self._name("last", state.epoch)))
-            self._best = self._checkpoints.arrays(self._name("best", state.best_epoch))
+            last = self._checkpoints.arrays(self._name("last", state.epoch), self.train_step.state())
+            self.train_step.restore(last)
+            best = self._name("best", state.best_epoch)
+            self._best = self._checkpoints.arrays(best, self.train_step.averaged())
         patience = self.phase.patience if self.validator is not None else self.phase.epochs
         while state.epoch < self.phase.epochs and state.epoch - state.best_epoch < patience:
             metrics = self._epoch(state.epoch)

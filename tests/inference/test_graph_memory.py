@@ -1,0 +1,80 @@
+"""What a traced graph takes is computed before it runs, and bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xcli.core.errors import ModelError
+from xcli.core.tensorflow import load_tensorflow
+from xcli.inference.engine import Engine
+from xcli.inference.graph_memory import HEAD_BYTES, fitting_batch, peak_bytes
+from xcli.models.loader import load_model
+
+MIB = 1 << 20
+
+
+def graph_of(function: Any, *shape: int) -> Any:
+    tf = load_tensorflow()
+    return tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
+
+
+def test_tensors_count_as_long_as_they_are_read() -> None:
+    tf = load_tensorflow()
+    number = 256 * 256 * 4
+
+    def chain(x: Any) -> Any:
+        for _ in range(8):
+            x = tf.nn.relu(x)
+        return tf.reduce_sum(x)
+
+    def fan(x: Any) -> Any:
+        return tf.add_n([tf.nn.relu(x) for _ in range(8)])
+
+    assert peak_bytes(graph_of(chain, 256, 256)) == 2 * number
+    assert peak_bytes(graph_of(fan, 256, 256)) == pytest.approx(9 * number, rel=0.3)
+    scores = graph_of(lambda x: tf.reduce_sum(tf.nn.softmax(tf.linalg.matmul(x, x, transpose_b=True))), 4096, 2)
+    assert peak_bytes(scores) >= 2 * 4096 * 4096 * 4, "what is within a layer counts too"
+
+
+def enlarge(factor: int) -> Any:
+    tf = load_tensorflow()
+
+    def forward(pixels: Any) -> tuple[Any]:
+        larger = tf.image.resize(tf.cast(pixels, tf.float32), (factor * 71, factor * 71), "nearest")
+        return (tf.reduce_mean(larger, (1, 2)),)
+
+    return forward
+
+
+def test_an_image_that_is_too_large_inside_the_model_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"would take [0-9.]+ GiB for one image of 71 pixels"):
+        Engine(enlarge(200), size=71, batch_size=2)
+
+
+def test_a_batch_that_is_too_large_is_computed_in_pieces() -> None:
+    engine = Engine(enlarge(30), size=71, batch_size=64)
+    assert 1 < engine.computed_batch_size < 64
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 71, 71, 3), np.uint8)
+    assert np.allclose(engine(pixels)[0], pixels.mean((1, 2)), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(299, 16), (1_024, 1)])
+def test_a_plain_network_is_far_from_the_limit(size: int, batch: int) -> None:
+    model = load_model(weights="none", include_top=False, image_size=size)
+    model.network.prepare("float32")
+    engine = Engine(model.features("avg"), size=size, batch_size=batch)
+    needed = peak_bytes(engine._traced.function.graph)
+    assert needed < HEAD_BYTES
+    assert fitting_batch(needed + 400 * MIB, batch, size, "/CPU:0") == batch
+
+
+def test_the_batch_that_fits() -> None:
+    plain = 48 * MIB
+    assert fitting_batch(16 * (plain + 32 * MIB), 16, 299, "/CPU:0") == 16
+    assert fitting_batch(16 * (plain + 64 * MIB), 16, 299, "/CPU:0") == 8
+    assert fitting_batch(16 * (plain + 64 * MIB), 16, 299, "/GPU:0") == 16
+    assert fitting_batch(16 * (plain + 900 * MIB), 16, 299, "/CPU:0") == 1
+    assert fitting_batch(plain + 900 * MIB, 1, 299, "/CPU:0") == 0
