@@ -51,18 +51,26 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> str:
 # HDF5: names, paths, chunks
 
 
-def one_text_for_all_names(path: str) -> None:
-    """50,000 names are references to one text of a million letters."""
-    count, long = 50_000, struct.pack("<I", 1_000_000)
-    with h5py.File(path, "w", libver="latest") as file:
-        file.attrs.create("layer_names", np.array(["x" * 1_000_000, *["y"] * (count - 1)], h5py.string_dtype()))
+def repeat_first_text(path: str, count: int) -> None:
+    """Makes each of `count` texts of an attribute a reference to the first, which has a million letters."""
+    long, short = struct.pack("<I", 1_000_000), struct.pack("<I", 1)
     with open(path, "r+b") as file:
         data = file.read()
         first = data.index(long)
-        while data[first + 16 : first + 20] != struct.pack("<I", 1):
+        while data[first + 16 : first + 20] != short:
             first = data.index(long, first + 1)
         file.seek(first)
         file.write(data[first : first + 16] * count)
+
+
+def texts(count: int) -> Any:
+    return np.array(["x" * 1_000_000, *["y"] * (count - 1)], h5py.string_dtype())
+
+
+def one_text_for_all_names(path: str) -> None:
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs.create("layer_names", texts(50_000))
+    repeat_first_text(path, 50_000)
 
 
 def one_group_for_all_layers(path: str) -> None:
@@ -80,20 +88,28 @@ def groups_in_circles(path: str) -> None:
             group[letter * 60_000] = group
 
 
-def a_chunk_that_inflates(path: str) -> None:
-    """A chunk of 16 MiB inflates to 4 GiB; HDF5 has no limit to that."""
+def compressed_zeros(blocks: int) -> bytes:
+    """What zlib would make of so many blocks of 16 MiB."""
     block = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = block.compress(bytes(16 << 20)) + block.flush(zlib.Z_FULL_FLUSH)
-    end = zlib.compressobj(1, zlib.DEFLATED, -15).flush()
-    checksum = ((4 << 30) % 65521 << 16 | 1).to_bytes(4, "big")
+    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+    checksum = (((blocks << 24) % 65521) << 16 | 1).to_bytes(4, "big")
+    return b"\x78\x01" + zeros * blocks + end + checksum
+
+
+def a_chunk_that_inflates(path: str) -> None:
+    """A chunk of 16 MiB inflates to 4 GiB; HDF5 has no limit to that."""
     with h5py.File(path, "w") as file:
         data = file.create_dataset("vars/0", (4 << 20,), "f4", chunks=(4 << 20,), compression="gzip")
-        data.id.write_direct_chunk((0,), b"\x78\x01" + zeros * 256 + end + checksum)
+        data.id.write_direct_chunk((0,), compressed_zeros(256))
 
 
 def a_chunk_beyond_the_shape(path: str) -> None:
+    """16 numbers are in a chunk of 2 GiB."""
+    sides = (1 << 14, 1 << 15)
     with h5py.File(path, "w") as file:
-        file.create_dataset("vars/0", (4, 4), "f4", chunks=(20_000, 20_000), maxshape=(None, None), compression="gzip")
+        data = file.create_dataset("vars/0", (4, 4), "f4", chunks=sides, maxshape=(None, None), compression="gzip")
+        data.id.write_direct_chunk((0, 0), compressed_zeros(128))
 
 
 def a_chunk_for_each_number(path: str) -> None:
@@ -102,9 +118,10 @@ def a_chunk_for_each_number(path: str) -> None:
 
 
 def one_text_for_all_types(path: str) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver="latest") as file:
         file["vars/0"] = np.zeros(4, np.float32)
-        file["vars/0"].attrs["dtype"] = np.full(4_000, "bfloat16", h5py.string_dtype())
+        file["vars/0"].attrs.create("dtype", texts(20_000))
+    repeat_first_text(path, 20_000)
 
 
 HDF5: list[tuple[Callable[[str], None], str]] = [
@@ -112,7 +129,7 @@ HDF5: list[tuple[Callable[[str], None], str]] = [
     (one_group_for_all_layers, "other lists of names could take more than"),
     (groups_in_circles, "names of more than 2,048 characters"),
     (a_chunk_that_inflates, "chunks that inflate to more than their shape"),
-    (a_chunk_beyond_the_shape, "declares 1,600,000,000 bytes, of which the file holds only"),
+    (a_chunk_beyond_the_shape, "declares 2,147,483,648 bytes, of which the file holds only"),
     (a_chunk_for_each_number, "is in 4,000,000 chunks, far more than its size needs"),
     (one_text_for_all_types, "attribute 'dtype' that is not the name of a type"),
 ]
