@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import time
+import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -207,13 +208,30 @@ def test_a_configuration_is_refused_in_a_moment(config: Any, match: str, tmp_pat
     assert time.process_time() - begin < 3
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_long_table_of_contents_is_not_read(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million members; in a file of more than 4 GiB the size stands elsewhere."""
+    path, size = tmp_path / "model.keras", 46 * 1_000_000
+    count, short = (0xFFFF, 0xFFFFFFFF) if large else (16_960, size)
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 1_000_000, 1_000_000, size, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, size, 1)
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, short, 0, 0)
+    path.write_bytes(bytes(1_000) + (record + locator if large else b"") + end)
+    with open(path, "r+b") as file:
+        content = file.read()
+        file.truncate(size)
+        file.seek(size)
+        file.write(content[1_000:])
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ModelError, match="a table of contents above 1 MiB"):
+        open_archive(str(path))
+
+
 # What a configuration declares, beside what its file holds
 
 
 def altered(source: str, path: Path, change: Callable[[Any], None]) -> str:
     """A copy of a `.keras` file with another configuration."""
-    import zipfile
-
     config = copy.deepcopy(config_of(source))
     change(config)
     with zipfile.ZipFile(source) as file, zipfile.ZipFile(path, "w") as target:

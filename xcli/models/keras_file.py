@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 8 << 20
 MAX_MODEL_BYTES = MAX_FILE_BYTES
+_MAX_CONTENTS_BYTES, _ZIP_END_BYTES = 1 << 20, (64 << 10) + 22 + 76
 _MAX_VALUES, _MAX_DEPTH, _MAX_NAME = 1 << 20, 100, 512
 """Of a configuration. Names of models stand in those of all their variables."""
 
@@ -151,6 +153,7 @@ def _read_config(path: str) -> Any:
                     "model in that format can carry code and is not loaded, so convert it where you trust it: "
                     "keras.models.load_model(FILE).save('model.keras')"
                 )
+        _check_contents(path)
         with zipfile.ZipFile(path) as archive:
             _check_sizes(archive, path)
             archive.getinfo(WEIGHTS)
@@ -166,6 +169,22 @@ def _read_config(path: str) -> Any:
         raise ModelError(
             f"{path} is not a .keras model (a zip of {CONFIG} and {WEIGHTS}): {short_text(error)}"
         ) from error
+
+
+def _check_contents(path: str) -> None:
+    """Refuses a long table of contents, which zipfile would read whole."""
+    with open(path, "rb") as file:
+        file.seek(-min(os.path.getsize(path), _ZIP_END_BYTES), os.SEEK_END)
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 22:
+        return  # zipfile says that it is no zip
+    (size,) = struct.unpack_from("<I", tail, end + 12)
+    large = end - 76  # with more than 4 GiB
+    if large >= 0 and tail[large : large + 4] == b"PK\x06\x06":
+        size = struct.unpack_from("<Q", tail, large + 40)[0]
+    if size > _MAX_CONTENTS_BYTES:
+        raise ModelError(f"{path} has a table of contents above {_MAX_CONTENTS_BYTES >> 20} MiB and is not loaded")
 
 
 def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
