@@ -10,7 +10,7 @@ import pytest
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.engine import Engine
-from xcli.inference.graph_memory import HEAD_BYTES, fitting_batch, peak_bytes
+from xcli.inference.graph_memory import HEAD_BYTES, effort, fitting_batch, peak_bytes
 from xcli.models.loader import load_model
 
 MIB = 1 << 20
@@ -78,3 +78,32 @@ def test_the_batch_that_fits() -> None:
     assert fitting_batch(16 * (plain + 64 * MIB), 16, 299, "/GPU:0") == 16
     assert fitting_batch(16 * (plain + 900 * MIB), 16, 299, "/CPU:0") == 1
     assert fitting_batch(plain + 900 * MIB, 1, 299, "/CPU:0") == 0
+
+
+def test_work_is_counted_from_shapes() -> None:
+    tf = load_tensorflow()
+    kernel = np.zeros((3, 3, 4, 8), np.float32)
+
+    def layers(x: Any) -> Any:
+        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+        x = tf.nn.depthwise_conv2d(x, np.zeros((5, 5, 8, 1), np.float32), (1, 1, 1, 1), "SAME")
+        return tf.einsum("bhwc,cd->bhwd", x, np.zeros((8, 6), np.float32))
+
+    pixels = 100 * 100
+    exact = pixels * (9 * 4 * 8 + 25 * 8 + 8 * 6)
+    found = effort(graph_of(layers, 1, 100, 100, 4))
+    assert exact <= found <= exact + 32 * pixels * 4 * (8 + 8 + 8 + 6)
+
+
+def test_a_model_that_takes_too_long_for_an_image_is_refused() -> None:
+    tf = load_tensorflow()
+    kernel = np.zeros((31, 31, 256, 256), np.float32)
+
+    def forward(pixels: Any) -> tuple[Any]:
+        x = tf.tile(tf.cast(pixels, tf.float32), [1, 1, 1, 86])[..., :256]
+        for _ in range(2):
+            x = tf.nn.conv2d(x, kernel, 1, "SAME")
+        return (tf.reduce_mean(x, (1, 2)),)
+
+    with pytest.raises(ModelError, match=r"would take 6[0-9][0-9] billion operations for one image of 71 pixels"):
+        Engine(forward, size=71, batch_size=1)

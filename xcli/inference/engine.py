@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.batch_size import STREAMS
-from xcli.inference.graph_memory import HEAD_BYTES, fitting_batch, peak_bytes
+from xcli.inference.graph_memory import HEAD_BYTES, effort, fitting_batch, is_too_slow, peak_bytes
 from xcli.models.folded import Forward, embedding
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ class Engine:
         needed = peak_bytes(traced.function.graph)
         fitting = fitting_batch(needed, batch_size, self.size, self.device)
         if fitting == batch_size:
+            work = effort(traced.function.graph)
+            if is_too_slow(work, batch_size, self.size):
+                raise ModelError(
+                    f"the model would take {work / batch_size / 1e9:,.0f} billion operations for one image of "
+                    f"{self.size} pixels, far more than an Xception and usual layers around it; it is not run"
+                )
             return traced
         if batch_size == 1:
             raise ModelError(

@@ -26,15 +26,8 @@ if TYPE_CHECKING:
 BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.json"
 """The files of a bundle; `finetune` writes more files beside them, which are not read."""
 
-_RECIPE: Schema = {
-    "preprocessing": {
-        **dict.fromkeys(("resize", "interpolation", "input_range"), str),
-        "size": range(1, 100_000),
-        "crop_pct": float | int | None,
-        "bit_depth": int,
-    }
-}
-
+_RECIPE: Schema = {"preprocessing": {"bit_depth": int}}
+_MAX_SIZE = 100_000  # pixels
 _MIN_CROP_PCT = 0.01  # images are resized to a hundred times the size at most
 
 DROPOUT = "dropout"
@@ -157,6 +150,10 @@ def _checked_recipe(value: Any) -> dict[str, Any]:
     from xcli.images.rgb import MAX_BIT_DEPTH
 
     size, crop_pct, input_range = value["size"], value["crop_pct"], value["input_range"]
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MAX_SIZE:
+        raise ValueError(f"size must be a number of pixels; received {size!r}")
+    if crop_pct is not None and (not isinstance(crop_pct, (int, float)) or isinstance(crop_pct, bool)):
+        raise ValueError(f"crop_pct must be a number or null; received {crop_pct!r}")
     if crop_pct is not None and not crop_pct >= _MIN_CROP_PCT:
         raise ValueError(f"crop_pct must be at least {_MIN_CROP_PCT}; received {crop_pct}")
     if input_range not in INPUT_RANGES:
