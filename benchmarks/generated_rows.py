@@ -24,7 +24,7 @@ from xcli.tables.rows import classify_batch, features_batch
 from xcli.tables.schema import classify_schema, features_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
 
@@ -64,11 +64,13 @@ class GeneratedListing:
         rows: number of images.
         changed: share of them, chosen at random, that have changed.
         shard: (i, n), every n-th image from the i-th on.
+        reordered: whether they come in another order.
     """
 
     rows: int
     changed: float = 0
     shard: tuple[int, int] = (0, 1)
+    reordered: bool = False
     listed: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -80,7 +82,11 @@ class GeneratedListing:
     def __iter__(self) -> Iterator[ImageRef]:
         first, step = self.shard
         limit = self.changed * 2**32
-        for number in range(first, self.rows, step):
+        numbers: Iterable[int] = range(first, self.rows, step)
+        if self.reordered:
+            power = 1 << self.rows.bit_length()
+            numbers = (number for at in range(power) if (number := at * _SPREAD % power) < self.rows)
+        for number in numbers:
             path = f"photographs/{number // 1000:05}/{number:09}.jpg"
             self.listed += 1
             yield ImageRef(path, GeneratedLocation(number, path, int(_hash(number) < limit)), path.encode())  # type: ignore[arg-type]
@@ -185,6 +191,7 @@ def save_rows(
     width: int,
     changed: float = 0,
     shard: tuple[int, int] = (0, 1),
+    reordered: bool = False,
     keep: str | None = None,
     **options: Any,
 ) -> dict[str, float]:
@@ -192,7 +199,7 @@ def save_rows(
 
     Args:
         target: the file; the format is that of its extension. With a slash at the end, a directory of parts.
-        rows, batch, width, changed, shard: see `GeneratedRun` and `GeneratedListing`.
+        rows, batch, width, changed, shard, reordered: see `GeneratedRun` and `GeneratedListing`.
         keep: a directory that gets a copy of what an interrupted run would leave.
         options: of `SaveOptions`.
     """
@@ -211,7 +218,8 @@ def save_rows(
         memory.reset()
         found["end"] = time.process_time()
 
-    run = GeneratedRun(GeneratedListing(rows, changed, tuple(shard)), batch, width, at_end)  # type: ignore[arg-type]
+    listing = GeneratedListing(rows, changed, (shard[0], shard[1]), reordered)
+    run = GeneratedRun(listing, batch, width, at_end)
     command = "features" if width else "classify"
     output = Output(command, parse_target(target), Path(target).suffix[1:] or "parquet")
     started: list[float] = []

@@ -3,10 +3,10 @@
     python -m benchmarks rows [--rows 10000,100000,1000000] [--formats csv,parquet,features] [--batch-size 16]
 
 For each number of rows: the end of an undisturbed run (its parts become the file), the same with --errors-out, a
-continuation with a tenth of the rows computed again at random places, one with --retry-errors (a hundredth), `verify`
-and `merge` of four shards, both against the sources. Listing, keys, parts, digests and files are real; images, files of
-images and the network are not there. Counted are processor seconds of the process, so that other work on the machine
-matters little, and the peak of its resident memory.
+continuation with a tenth of the rows computed again at random places, one of sources in another order, one with
+--retry-errors (a hundredth), `verify`, and `merge` of four shards, both against the sources. Listing, keys, parts,
+digests and files are real; images, their files and the network are not there. Counted are processor seconds of the
+process, so that other work on the machine matters little, and the peak of its resident memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMATS = {"csv": (".csv", 0), "parquet": (".parquet", 0), "features": (".parque
 """For each what the name of the output ends with, and whether it has features rather than predictions."""
 
 SHARDS = 4
-STEPS = ("finish", "errors", "continue", "retry", "verify", "merge")
+STEPS = ("finish", "errors", "continue", "reorder", "retry", "verify", "merge")
 
 
 def child(step: str, target: str, **arguments: Any) -> dict[str, float]:
@@ -67,6 +67,8 @@ def measure_once(folder: Path, form: str, rows: int, batch: int, width: int, ste
         found["errors"] = resumed(errors_out=f"{folder}/errors")
     if "continue" in steps:
         found["continue"] = resumed(changed=0.1)
+    if "reorder" in steps:
+        found["reorder"] = resumed(reordered=True)
     if "retry" in steps:
         found["retry"] = resumed(retry_errors=True)
     if "verify" in steps:

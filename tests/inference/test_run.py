@@ -84,6 +84,17 @@ def test_a_long_run_embeds_its_constants(
     assert asked == [expected]
 
 
+def test_manifest_rows_that_take_much_memory_are_not_listed_early(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xcli.inference.run._MAX_EARLY_BYTES", 10_000)
+    (tmp_path / "m.csv").write_text("path,note\n" + f"a.jpg,{'x' * 1000}\n" * 3000)
+    listing = list_images(SourceOptions(manifest=str(tmp_path / "m.csv")))
+    run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))
+    assert run._is_long()
+    assert listing.listed < 20
+
+
 def test_a_list_on_standard_input_is_not_waited_for(model: LoadedModel) -> None:
     listing = list_images(SourceOptions(sources=("-",)), stdin=io.BytesIO(b"x.jpg\n" * 5000))
     run = Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(batch_size=1, device="cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import tracemalloc
@@ -14,14 +15,16 @@ import pytest
 from benchmarks.generated_rows import GeneratedListing, GeneratedRun, save_rows
 from tests.outputs.test_partial_file import FINGERPRINT, ref_of
 from tests.outputs.test_resume import SCHEMA
-from xcli.outputs.checked_file import CheckedReader, CheckedWriter
+from xcli.core.errors import OutputError
+from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
+from xcli.outputs.ordered_rows import _write_run
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of, state_fields
 from xcli.tables.formats import create_table
 from xcli.tables.provenance import provenance_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -97,8 +100,8 @@ def test_each_part_is_read_a_few_times_wherever_rows_were_redone(
         reads = Reads(monkeypatch)
         found = [path for batch in parts.read(order, SCHEMA) for path in batch.column("path").to_pylist()]
         assert found == renamed
-        # The worst case reads each part once for each of the ten batches.
-        assert reads.frames <= (1100 if redone == "in another order" else 250)
+        assert reads.frames <= 250
+    assert not temporary_files(parts)
 
 
 def test_a_row_order_keeps_few_bytes_and_gives_numbers_in_pieces() -> None:
@@ -156,3 +159,69 @@ def test_a_file_has_the_bytes_of_a_table_that_was_written_at_once(tmp_path: Path
             assert one.read_bytes() == (tmp_path / one.name.replace("b.", f"{other.stem}.", 1)).read_bytes()
     failed = [row["path"] for row in whole.select(["path", "status"]).to_pylist() if row["status"] == "error"]
     assert os.fsencode("\0".join([*failed, ""])) == (tmp_path / "errors").read_bytes()
+
+
+@pytest.fixture
+def reordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PartialFile, RowOrder, list[str]]]:
+    """Parts of an earlier run, and another order of the same images, one of them twice."""
+    monkeypatch.setattr("xcli.outputs.parts.rows_per_group", lambda schema: 400)
+    monkeypatch.setattr("xcli.outputs.ordered_rows._RUN_BYTES", 1000)
+    names = [f"{number:04}" for number in range(1000)]
+    with PartialFile(str(tmp_path / "a.csv"), part_rows=10) as parts:
+        parts.begin(FINGERPRINT)
+        for first in range(0, 1000, 10):
+            append(parts, names[first : first + 10])
+    names = [*sorted(names, key=lambda name: name[::-1]), "0123"]
+    with PartialFile(str(tmp_path / "a.csv"), part_rows=10) as parts:
+        order = RowOrder(parts.finished_rows(retry_errors=False))
+        assert all(order.keep(ref_of(name)) for name in names)
+        yield parts, order, names
+
+
+def temporary_files(parts: PartialFile) -> list[str]:
+    return [os.path.join(parts._folder.name, name) for name in parts._folder.names() if name.endswith(".tmp")]
+
+
+def test_a_path_listed_twice_has_two_rows_in_another_order_too(reordered: Any) -> None:
+    parts, order, names = reordered
+    rows = parts.read(order, SCHEMA)
+    found = next(rows).column("path").to_pylist()
+    assert len(temporary_files(parts)) == 5
+    found += [path for batch in rows for path in batch.column("path").to_pylist()]
+    assert found == names
+    assert not temporary_files(parts)
+
+
+def test_a_temporary_file_that_is_damaged_is_noticed(reordered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, order, _ = reordered
+
+    def damaged(path: str, rows: pa.RecordBatch) -> Part:
+        run = _write_run(path, rows)
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) // 2)
+            file.write(b"damage")
+        return run
+
+    monkeypatch.setattr("xcli.outputs.ordered_rows._write_run", damaged)
+    with pytest.raises(
+        OutputError, match=r"arrow\.tmp was damaged during the run: .*digest.* Run the same command again"
+    ):
+        list(parts.read(order, SCHEMA))
+    assert not temporary_files(parts)
+
+
+def test_no_room_for_temporary_files_keeps_the_parts(reordered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, order, names = reordered
+    write = CheckedWriter._write_frame
+
+    def full(writer: CheckedWriter) -> None:
+        if "part-00101" in writer.path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer)
+
+    monkeypatch.setattr(CheckedWriter, "_write_frame", full)
+    with pytest.raises(OutputError, match=r"cannot write .*part-00101\.arrow\.tmp: No space left on device"):
+        list(parts.read(order, SCHEMA))
+    assert not temporary_files(parts)
+    monkeypatch.undo()
+    assert sum(batch.num_rows for batch in parts.read(order, SCHEMA)) == len(names)

@@ -106,3 +106,17 @@ def test_wide_rows_of_csv_are_read_in_small_batches(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, expected)
         start += batch.num_rows
     assert start == 600
+
+
+@pytest.mark.parametrize("place", [0, 1, 500, 999])
+def test_a_row_longer_than_a_block_is_read_and_none_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr("xcli.tables.csv._BLOCK_BYTES", (500, 50_000))
+    text = "a line\n" * 1000
+    rows = [f"{n}.jpg,ok,,cat,1,0.5\n" for n in range(1000)]
+    rows[place] = f'{place}.jpg,error,"{text}",,,\n'
+    (tmp_path / "x.csv").write_text("path,status,error,label_1,index_1,score_1\n" + "".join(rows))
+    table = pa.Table.from_batches(open_table(str(tmp_path / "x.csv")).batches())
+    assert table.column("path").to_pylist() == [f"{n}.jpg" for n in range(1000)]
+    assert table.column("error").to_pylist() == [text if n == place else None for n in range(1000)]

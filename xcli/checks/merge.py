@@ -16,6 +16,7 @@ from xcli.checks.row_index import RowIndex
 from xcli.checks.unmatched import match_sources, recorded_shards
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
+from xcli.core.process import raise_file_limit
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
@@ -339,7 +340,7 @@ def _in_source_order(
     import pyarrow as pa
 
     runs = _runs(shards, positions, counts)
-    _raise_file_limit(len(runs))
+    raise_file_limit(2 * len(runs))  # an array of features has a table beside it
     run_of = np.empty(len(positions), np.int16)
     run_of[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
     cursors = [_Cursor(run) for run in runs]
@@ -352,18 +353,6 @@ def _in_source_order(
         order = np.empty(len(chunk), np.int64)
         order[np.argsort(chunk, kind="stable")] = np.arange(len(chunk))
         yield pa.concat_batches(pieces).take(pa.array(order))
-
-
-def _raise_file_limit(tables: int) -> None:
-    """Raises the limit of open files, usually a thousand, to what so many tables need, if that is permitted."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * tables + 256  # an array of features has a table beside it
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Cursor:

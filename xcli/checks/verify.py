@@ -235,8 +235,10 @@ def count_rows(batch: pa.RecordBatch, counts: RunCounts) -> None:
 def _check_order(index: RowIndex, findings: Findings) -> None:
     import numpy as np
 
-    positions = index.positions[index.positions >= 0]
-    breaks = np.flatnonzero(np.diff(positions) < 0)
+    positions = index.positions
+    if (positions < 0).any():
+        positions = positions[positions >= 0]
+    breaks = np.flatnonzero(positions[1:] < positions[:-1])
     names = (f"after row {row + 1}" for row in breaks)
     findings.add("order", "places where rows are not in the order of the sources", names, warning=True)
 

@@ -79,6 +79,18 @@ def _cached_files(group: Path) -> int:
     return sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
 
 
+def raise_file_limit(files: int) -> None:
+    """Raises the limit of open files, usually a thousand, by what so many files need, if that is permitted."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files + 256
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def hide_library_output(*, debug: bool) -> None:
     """Hides the messages and warnings of libraries, except for debugging."""
     if not debug:

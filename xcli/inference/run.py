@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from xcli.models.network import LoadedModel
     from xcli.sources.listing import Listing
 
+_MAX_EARLY_BYTES = 256 << 20
+
 log = logging.getLogger("xcli")
 
 
@@ -103,8 +105,8 @@ class Run:
         return len(self._listed_early) + self.listing.skipped.get(OTHER_SHARD, 0)
 
     def _has_at_least(self, count: int) -> bool:
-        # Other shards are included; no more than `count` images are listed.
-        while self._listed() < count:
+        # Other shards are included; no more than `count` images are listed, and fewer where a manifest has long rows.
+        while self._listed() < count and self.listing.carried.total < _MAX_EARLY_BYTES:
             ref = next(self._refs, None)
             if ref is None:
                 return False

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import LabelsError, SourceError
@@ -20,6 +20,9 @@ from xcli.models.architecture import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MAX_BYTES, _MAX_LABELS, _MAX_NAME = 1 << 25, 1 << 20, 1 << 12
+_MAX_VALUES = 4 * _MAX_LABELS  # of JSON, and brackets
 
 LABEL_TYPES = ("name", "wnid", "both")
 
@@ -66,10 +69,11 @@ def read_labels(path: str) -> Labels:
             [wnid, name], an object of index to one of these, an object of name to index, or `{"labels": LIST}`.
 
     Raises:
-        LabelsError: the file cannot be read, or has another format.
+        LabelsError: the file cannot be read, has another format, or more than 32 MiB, a million names, or 4,096
+            characters in a name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = _read(path)
         if text.lstrip()[:1] in ("{", "["):
             entries = _entries(json.loads(text))
         else:
@@ -84,6 +88,18 @@ def read_labels(path: str) -> Labels:
         raise LabelsError(f"{path} is not a label file: {error}") from error
 
 
+def _read(path: str) -> str:
+    with open(path, "rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+    is_json = content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+    counted, most = (b",[{", _MAX_VALUES) if is_json else (b"\r\n", 2 * _MAX_LABELS)
+    if sum(content.count(one) for one in counted) > most:
+        raise ValueError(f"it has more than {_MAX_LABELS:,} labels")
+    return content.decode("utf-8-sig")
+
+
 def _labels(entries: list[Sequence[str]], source: str) -> Labels:
     if not entries:
         raise ValueError("it holds no labels")
@@ -91,6 +107,8 @@ def _labels(entries: list[Sequence[str]], source: str) -> Labels:
     for number, entry in enumerate(entries, start=1):
         if not all(entry):
             raise ValueError(f"label {number} is empty")
+        if max(map(len, entry)) > _MAX_NAME:
+            raise ValueError(f"label {number} has more than {_MAX_NAME:,} characters")
         if len(entry) != len(entries[0]):
             raise ValueError(f"label {number} is not written like the first: give all of them a wnid, or none")
     names, *wnids = zip(*entries, strict=True)

@@ -11,6 +11,7 @@ the one that its name says has changed places with another.
 from __future__ import annotations
 
 import json
+import os
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,7 +21,6 @@ from xcli.core.text import one_line
 from xcli.storage import disk
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO
 
@@ -64,10 +64,16 @@ class Part(NamedTuple):
 
 
 class CheckedWriter:
-    """Writes a new file; raises OSError."""
+    """Writes a new file; raises OSError.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = path
+    Args:
+        path: of the file.
+        frame_bytes: rows are gathered to frames of so many bytes; None is 16 MiB.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], frame_bytes: int | None = None) -> None:
+        self.path = os.fspath(path)
+        self._frame_bytes = _FRAME_BYTES if frame_bytes is None else frame_bytes
         self._frames: list[tuple[int, int, str]] = []
         self._gathered: list[pa.RecordBatch] = []
         self._bytes = 0  # of the gathered rows
@@ -84,7 +90,7 @@ class CheckedWriter:
         """Appends a batch, which must not change later; all have the same schema."""
         self._gathered.append(batch)
         self._bytes += batch.nbytes
-        if self._bytes >= _FRAME_BYTES:
+        if self._bytes >= self._frame_bytes:
             self._write_frame()
 
     def _write_frame(self) -> None:
@@ -122,7 +128,7 @@ class CheckedWriter:
         try:
             self._file.close()
         finally:
-            disk.unlink(self._path)
+            disk.unlink(self.path)
 
 
 class CheckedReader:

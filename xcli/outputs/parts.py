@@ -13,7 +13,6 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -21,9 +20,9 @@ from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.checked_file import split_by
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
+from xcli.outputs.ordered_rows import RowReader, ordered_rows
 from xcli.outputs.resume import KEY, STATE_COLUMNS, FinishedRows, RowOrder
 from xcli.storage.streams import read_errors, write_errors
 from xcli.tables.base import rows_per_group
@@ -31,11 +30,9 @@ from xcli.tables.provenance import DATASET_META, SUCCESS
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
     from xcli.core.records import FileState
     from xcli.outputs.checked_file import CheckedReader, Part
@@ -44,8 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS = 1000, 30.0
-
-_MAX_OPEN = 4  # files, each with a batch in memory; a run that was continued takes rows from several in turn
 
 
 class Parts(ABC):
@@ -323,80 +318,27 @@ class Parts(ABC):
         Raises:
             OutputError: rows are missing, or belong to other images.
         """
-        import numpy as np
         import pyarrow as pa
         from xxhash import xxh3_128
 
-        keys, columns = xxh3_128(), [*schema.names, KEY]
-        starts = np.cumsum([0, *(part.rows for part in self._opened())])
-        if starts[-1] != order.rows:
+        if self.rows != order.rows:
             raise self._other_rows()
-        with self._readers() as reader_of:
-            for numbers in order.numbers(max(1, rows_per_group(schema) // 4)):
-                rows = self._take(numbers, starts, columns, reader_of)
+        keys, columns, window = xxh3_128(), [*schema.names, KEY], max(1, rows_per_group(schema) // 4)
+        with RowReader(self._opened(), self._open, self._intact) as reader:
+            for rows in ordered_rows(order, reader, columns, window, self._new_scratch):
                 keys.update(rows.column(KEY).to_numpy().astype("<u8").tobytes())
                 yield pa.RecordBatch.from_arrays(rows.columns[:-1], schema=schema)
         if keys.digest() != order.keys.digest():
             raise self._other_rows()
 
-    def _take(
-        self,
-        numbers: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        columns: Sequence[str],
-        reader_of: Callable[[Part], CheckedReader],
-    ) -> pa.RecordBatch:
-        """Returns the rows with these numbers, in this order; of each part that has some, they are read at once.
-
-        Args:
-            numbers: of the rows.
-            starts: number of the first row of each part.
-            columns: of the rows.
-            reader_of: see `_readers`.
-        """
-        import numpy as np
-        import pyarrow as pa
-
-        by_number = np.argsort(numbers, kind="stable")
-        ascending = numbers[by_number]
-        pieces: list[pa.RecordBatch] = []
-        for index, rows_of_part in split_by(starts, ascending):
-            part = self._opened()[index]
-            with self._intact(part.name):
-                pieces += reader_of(part).take(rows_of_part, columns)
-        rows = pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
-        if (ascending == numbers).all():
-            return rows
-        places = np.empty(len(numbers), np.int64)
-        places[by_number] = np.arange(len(numbers))
-        return rows.take(pa.array(places))
+    def _new_scratch(self) -> str:
+        return self._folder.scratch(f"{self.prefix}part-{self._next_number():05d}.arrow")
 
     def _other_rows(self) -> OutputError:
         return OutputError(
             f"{one_line(self._folder.name)} was damaged during the run: it does not have the rows of the sources, each "
             "once and in order. Run the same command again to repair it"
         )
-
-    @contextmanager
-    def _readers(self) -> Iterator[Callable[[Part], CheckedReader]]:
-        """A context with a function that opens parts, of which a few stay open."""
-        opened: OrderedDict[str, CheckedReader] = OrderedDict()
-
-        def reader_of(part: Part) -> CheckedReader:
-            if part.name not in opened:
-                if len(opened) == _MAX_OPEN:
-                    opened.popitem(last=False)[1].close()
-                opened[part.name] = self._open(part.name)
-                if opened[part.name].digest != part.digest:
-                    raise CheckError("it is another file than before")
-            opened.move_to_end(part.name)
-            return opened[part.name]
-
-        try:
-            yield reader_of
-        finally:
-            for reader in opened.values():
-                reader.close()
 
     def finished_statuses(self, order: RowOrder) -> Iterator[pa.RecordBatch]:
         """Yields path, status and error of the finished rows of this order, in the order in which they were written."""

@@ -73,13 +73,18 @@ class FinishedRows:
             return np.concatenate([np.empty(0, kind), *(one.pop() for one in columns)])
 
         codes, mtime, size, keys = map(join, ("uint8", "int64", "int64", "uint64"))
+        rows = len(keys)
         # The sort is stable, so the last of several rows with one key is the newest.
-        order = np.argsort(keys, kind="stable").astype("uint32" if len(keys) < 1 << 32 else "int64")
+        order = np.argsort(keys, kind="stable").astype("uint32" if rows < 1 << 32 else "int64")
         keys = keys[order]
         # One number is read faster from a view than from an array.
         self._codes, self._mtime, self._size = codes.data, mtime.data, size.data
         self._order, self._keys = order.data, keys.data
-        self._found = bytearray(len(keys))  # by place in the order
+        self._found = bytearray(rows)  # by place in the order
+
+    def clear(self) -> None:
+        """Forgets all rows, whose memory others need."""
+        FinishedRows.__init__(self, (), self.retry_errors)
 
     def _columns(self, table: pa.Table) -> list[NDArray[Any]]:
         """Returns key, size (-1 without a state), modification time and code of the reason of each row."""
@@ -209,6 +214,8 @@ class RowOrder:
     def check_sources(self) -> None:
         """Checks that no row of an earlier run is dropped only because its source cannot be listed now.
 
+        It is the last that the index of these rows is needed for.
+
         Raises:
             OutputError: rows are of images that were not found, and a directory or an archive could not be listed.
         """
@@ -218,6 +225,12 @@ class RowOrder:
                 "rows are of images that were not found this time. They are kept: run the same command again when it "
                 "can be read, or use --restart to go on without them"
             )
+        self._kept.clear()
+
+    @property
+    def range_count(self) -> int:
+        """Number of ranges of consecutive rows."""
+        return len(self._firsts)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yields the numbers of the rows in order, as ranges (first, last + 1)."""

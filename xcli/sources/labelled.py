@@ -36,6 +36,8 @@ UNLABELLED_TEST = "test image without a class"
 
 _MANIFEST_EXTENSIONS = (".csv", ".tsv", ".tab", ".parquet")
 
+_MAX_LABEL = 1 << 12  # characters
+
 log = logging.getLogger("xcli")
 
 
@@ -265,6 +267,8 @@ def _label(value: Any, where: str, column: str) -> str:
     label = "" if value is None else _class_name(str(value))
     if not label:
         raise SourceError(f"{where}: the label is empty; give every image a class, or drop the row")
+    if len(label) > _MAX_LABEL:
+        raise SourceError(f"{where}: the label has {len(label):,} characters, more than any name of a class")
     return label
 
 

@@ -22,6 +22,7 @@ from xcli.core.text import escape_path
 from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.archives.members import WholeArchive, is_archive_name
 from xcli.sources.buckets import begin_url_source, list_url
+from xcli.sources.carried import MAX_NAME, CarriedBytes
 from xcli.sources.directories import directory_images, glob_images, look_at
 from xcli.sources.list_files import how_to_list
 from xcli.sources.locations import file_ref, unlisted_object_ref
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-_MAX_ENTRY = 1 << 16  # longer than any path; keeps a list without separators from filling the memory
+_MAX_ENTRY = 1 << 16  # bytes that are read at a time
 
 
 def _is_in_other_shard(ref: ImageRef, number: int, count: int) -> bool:
@@ -58,6 +59,7 @@ class Listing:
         skipped: number of entries that were passed over so far, by reason; a directory counts once.
         extra_columns: the manifest's other columns, whose values are each reference's `extra`; known from the start.
         close: closes the files that the listing reads from (standard input excepted); may be called twice.
+        carried: of the manifest's rows so far.
         listed: number of references that were yielded so far.
     """
 
@@ -66,6 +68,7 @@ class Listing:
     skipped: Counter[str] = field(default_factory=Counter)
     extra_columns: tuple[ExtraColumn, ...] = ()
     close: Callable[[], object] = lambda: None
+    carried: CarriedBytes = field(default_factory=CarriedBytes)
     listed: int = 0
     _begun: bool = False
 
@@ -136,7 +139,8 @@ def list_images(
         numbers=numbers,
     )
     refs = _manifest_images(manifest, selection, _check_of(options))
-    return Listing(refs, options, skipped=skipped, extra_columns=manifest.extra_columns, close=manifest.close)
+    extra, carried = manifest.extra_columns, manifest.carried
+    return Listing(refs, options, skipped=skipped, extra_columns=extra, close=manifest.close, carried=carried)
 
 
 def _check_of(options: SourceOptions) -> PathCheck:
@@ -257,6 +261,10 @@ class _Sources:
             for number, path in enumerate(read_entries(self._stdin, b"\0" if self._options.null else b"\n")):
                 if not number:
                     path = _without_mark(path)
+                if len(path) > MAX_NAME:
+                    text = f"entry {number + 1} of the list has more than {MAX_NAME:,} bytes"
+                    yield file_ref(path[:MAX_NAME], error=ImageError("missing", text))
+                    continue
                 check.see(path)
                 if is_url(url := os.fsdecode(path)):
                     # Whether it is a prefix is not known yet; a name without an extension is taken for one.
@@ -288,12 +296,18 @@ def _without_mark(path: bytes) -> bytes:
 
 
 def read_entries(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    """Reads the entries of a list that are not empty, each as soon as it arrives; raises OSError."""
+    """Reads the entries of a list that are not empty, each as soon as it arrives; raises OSError.
+
+    Of one that is longer than `MAX_NAME` only the beginning is kept, one byte more than that.
+    """
     read = getattr(stream, "read1", stream.read)  # read1 returns what a pipe has, read waits until it has enough
     pending = b""
     while chunk := read(_MAX_ENTRY):
-        *entries, pending = (pending + chunk).split(separator)
-        yield from filter(None, entries)
-        pending = pending[:_MAX_ENTRY]
+        *entries, last = chunk.split(separator)
+        for entry in entries:
+            if pending or entry:
+                yield (pending + entry)[: MAX_NAME + 1]
+            pending = b""
+        pending = (pending + last)[: MAX_NAME + 1]
     if pending:
         yield pending

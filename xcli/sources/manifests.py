@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
 from xcli.core.records import PATH, STATUS_COLUMNS, ImageRef
-from xcli.core.shortage import patiently
+from xcli.core.shortage import patiently, raise_shortage
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
+from xcli.sources.carried import EACH, MAX_COLUMNS, MAX_NAME, CarriedBytes
+from xcli.sources.csv_rows import CsvRows
 from xcli.sources.locations import file_ref
 from xcli.sources.number_columns import find_number_columns
+from xcli.sources.parquet_rows import ParquetRows
 from xcli.storage.object_store.errors import StoreError
 from xcli.storage.readers import open_object
 from xcli.storage.urls import is_url
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     Numbers = dict[int, type[int] | type[float]]
 
 PARQUET_MAGIC = b"PAR1"
-
-_BATCH_ROWS = 1024  # of a Parquet file, read at a time; carried columns may hold several kilobytes in a row
 
 
 class ExtraColumn(NamedTuple):
@@ -49,6 +50,7 @@ class Manifest:
     extra_columns: tuple[ExtraColumn, ...]  # all except that of the paths
     refs: Iterator[ImageRef]
     close: Callable[[], object]  # leaves standard input open; may be called twice
+    carried: CarriedBytes
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self.refs
@@ -138,6 +140,9 @@ def _make_ref(
     if not text:
         problem = problem or ImageError("missing", f"row {row} of the manifest has no path")
         return file_ref(b"", error=problem, extra=extra)
+    if len(text) > MAX_NAME:
+        problem = ImageError("missing", f"row {row} of the manifest has a path of {len(text):,} characters")
+        text = text[:MAX_NAME]
     location = os.fsdecode(encode_text(text))
     if escaped:
         try:
@@ -175,31 +180,40 @@ def _open_csv(
     _refuse_other_formats(head, shown)
     delimiter, has_hint = _find_delimiter(head, path_column, delimiter)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    if has_hint:
-        text.readline()
-    # Strict: a stray quote is an error of its line; otherwise cells would silently be joined.
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    rows = CsvRows(text, delimiter)
     try:
-        header = next(filter(None, reader), None)
+        if has_hint:
+            next(rows, None)
+        header = next(filter(None, rows), None)
     except (csv.Error, OSError) as error:
         raise SourceError(f"cannot read the header of the manifest {shown}: {_reason(error)}") from None
     if header is None:
         raise SourceError(f"the manifest {shown} is empty; it needs a header line with a column '{path_column}'")
     names = [valid_text(name) for name in header]
+    _check_width(len(names), shown)
     index = _find_path_column(names, path_column, shown)
     found: Numbers = {}
     if numbers and len(names) > 1:
-        found = find_number_columns(reader, len(names))
+        found = find_number_columns(rows, len(names))
         found.pop(index, None)
         text.seek(0)
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        rows = CsvRows(text, delimiter)
         for _ in range(has_hint):
-            next(reader)
-        next(filter(None, reader))
+            next(rows)
+        next(filter(None, rows))
     columns = [
         ExtraColumn(name, _arrow_type(found.get(number))) for number, name in enumerate(names) if number != index
     ]
-    return Manifest(tuple(columns), _csv_refs(reader, index, len(names), shown, make, found), text.close)
+    carried = CarriedBytes()
+    refs = _csv_refs(rows, index, len(names), shown, make, found, carried)
+    return Manifest(tuple(columns), refs, text.close, carried)
+
+
+def _check_width(columns: int, shown: str) -> None:
+    if columns > MAX_COLUMNS:
+        raise SourceError(
+            f"the manifest {shown} has {columns:,} columns; keep those that you need, at most {MAX_COLUMNS:,}"
+        )
 
 
 def _arrow_type(number: type[int] | type[float] | None) -> Any:
@@ -236,20 +250,22 @@ def _find_delimiter(head: bytes, path_column: str, default: str) -> tuple[str, b
     return default, False
 
 
-def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef, numbers: Numbers) -> Iterator[ImageRef]:
+def _csv_refs(
+    reader: CsvRows, index: int, width: int, shown: str, make: MakeRef, numbers: Numbers, carried: CarriedBytes
+) -> Iterator[ImageRef]:
     nothing = (None,) * (width - 1)
     row = 0
     while True:
         problem: ImageError | None = None
         cells: list[str | None] = []
         try:
-            cells = next(reader)
+            cells = list(next(reader))
             if not cells:
                 continue
         except StopIteration:
             return
         except csv.Error as error:
-            problem = ImageError("unreadable", f"line {reader.line_num} of {shown}: {error}")
+            problem = ImageError("unreadable", f"line {reader.line} of {shown}: {error}")
         except OSError as error:
             # The rest is lost, so it must not look like the end of the file.
             yield make(row, None, nothing, _lost(row, shown, error))
@@ -257,17 +273,18 @@ def _csv_refs(reader: Any, index: int, width: int, shown: str, make: MakeRef, nu
         row += 1
         if len(cells) > width:
             fields = f"{len(cells)} fields, expected {width}"
-            problem = ImageError("unreadable", f"line {reader.line_num} of {shown} has {fields}")
+            problem = ImageError("unreadable", f"line {reader.line} of {shown} has {fields}")
         if problem is not None:
             yield make(row, cells[index] if cells else None, nothing, problem)
             continue
+        carried.total += reader.size + EACH * len(cells) + 8 * width
         cells.extend([None] * (width - len(cells)))
         values: list[Any] = [None if cell is None else valid_text(cell) for cell in cells]
         try:
             for number, convert in numbers.items():
                 values[number] = convert(values[number]) if values[number] else None
         except ValueError as error:  # the file has changed since it was found to hold only numbers
-            problem = ImageError("unreadable", f"line {reader.line_num} of {shown}: {error}")
+            problem = ImageError("unreadable", f"line {reader.line} of {shown}: {error}")
             values = [None] * width
         del values[index]
         yield make(row, cells[index], tuple(values), problem)
@@ -284,111 +301,46 @@ def _reason(error: Exception) -> str:
 
 def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef) -> Manifest:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        parquet = pq.ParquetFile(file)
-        schema = parquet.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+        table = ParquetRows(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise_shortage(error)
         raise SourceError(f"the manifest {shown} begins like Parquet but cannot be read: {_reason(error)}") from None
-    index = _find_path_column(schema.names, path_column, shown)
-    if str(_plain_type(schema.types[index])) not in _TEXT_TYPES:
+    names = table.schema.names
+    _check_width(len(names), shown)
+    index = _find_path_column(names, path_column, shown)
+    if not table.holds_text(index):
         raise SourceError(
-            f"the column '{path_column}' of the manifest {shown} holds {schema.types[index]}, not text; "
+            f"the column '{path_column}' of the manifest {shown} holds {table.schema.types[index]}, not text; "
             "name the column of paths with --path-column"
         )
-    extra_columns = []
-    for field in schema:
-        if field.name == path_column:
-            continue
-        if any(map(_has_nanoseconds, _inner_types(field.type))):
+    columns = [ExtraColumn(name, table.type(number)) for number, name in enumerate(names) if number != index]
+    for number, column in enumerate(columns):
+        if table.has_inner_nanoseconds(number + (number >= index)):
             raise SourceError(
-                f"the column '{field.name}' of the manifest {shown} holds {field.type}; nested nanoseconds cannot be "
+                f"the column '{column.name}' of the manifest {shown} holds {column.type}; nested nanoseconds cannot be "
                 "carried exactly: drop the column or store microseconds"
             )
-        extra_columns.append(ExtraColumn(field.name, _plain_type(field.type)))
-    return Manifest(tuple(extra_columns), _parquet_refs(parquet, index, shown, make), file.close)
+    carried = CarriedBytes()
+    return Manifest(tuple(columns), _parquet_refs(table, index, shown, make, carried), file.close, carried)
 
 
-def _parquet_refs(parquet: Any, index: int, shown: str, make: MakeRef) -> Iterator[ImageRef]:
+def _parquet_refs(
+    table: ParquetRows, index: int, shown: str, make: MakeRef, carried: CarriedBytes
+) -> Iterator[ImageRef]:
     import pyarrow as pa
 
     row = 0
-    batches = parquet.iter_batches(batch_size=_BATCH_ROWS)
+    rows = table.rows(index, carried)
     while True:
         try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            nothing = (None,) * (len(parquet.schema_arrow.names) - 1)
-            yield make(row, None, nothing, _lost(row, shown, error))
+            path, values, text = next(rows)
+        except StopIteration:
             return
-        if batch is None:
+        except (pa.ArrowException, OSError, ValueError) as error:
+            yield make(row, None, (None,) * (len(table.schema.names) - 1), _lost(row, shown, error))
             return
-        problems: dict[int, str] = {}
-        columns = [column.dictionary_decode() if _is_dictionary(column.type) else column for column in batch.columns]
-        paths = _texts(columns.pop(index), "surrogateescape")
-        names = [name for number, name in enumerate(batch.schema.names) if number != index]
-        extras = [_values(column, name, problems) for column, name in zip(columns, names, strict=True)]
-        for offset, path in enumerate(paths):
-            row += 1
-            problem = None
-            if offset in problems:
-                problem = ImageError("unreadable", f"row {row} of the manifest {shown}: {problems[offset]}")
-            yield make(row, path, tuple(values[offset] for values in extras), problem)
-
-
-_STRING_TYPES = ("string", "large_string", "string_view")
-_TEXT_TYPES = (*_STRING_TYPES, "binary", "large_binary", "null")
-
-
-def _is_dictionary(arrow_type: Any) -> bool:
-    return str(arrow_type).startswith("dictionary<")
-
-
-def _plain_type(arrow_type: Any) -> Any:
-    """Returns the type of the values: a dictionary is only a way to store them, and differs from batch to batch."""
-    return arrow_type.value_type if _is_dictionary(arrow_type) else arrow_type
-
-
-def _has_nanoseconds(arrow_type: Any) -> bool:
-    return getattr(arrow_type, "unit", None) == "ns"
-
-
-def _inner_types(arrow_type: Any) -> Iterator[Any]:
-    """Yields the types within a nested type, at any depth."""
-    arrow_type = getattr(arrow_type, "storage_type", arrow_type)
-    for number in range(arrow_type.num_fields):
-        inner = arrow_type.field(number).type
-        yield inner
-        yield from _inner_types(inner)
-
-
-def _texts(column: Any, errors: str) -> list[str | None]:
-    """Decodes a column of text. Parquet promises UTF-8, but writers do not always check it."""
-    import pyarrow as pa
-
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
-    values = column.cast(pa.large_binary()).to_pylist()
-    return [None if value is None else value.decode("utf-8", errors) for value in values]
-
-
-def _values(column: Any, name: str, problems: dict[int, str]) -> list[Any]:
-    """Returns a column's values as Python objects; notes in `problems` the rows whose value Python cannot represent."""
-    import pyarrow as pa
-
-    if str(column.type) in _STRING_TYPES:
-        return _texts(column, "backslashreplace")
-    if _has_nanoseconds(column.type):
-        column = column.cast(pa.int64())
-    try:
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):  # such as a year beyond 9999, or nested text that is not UTF-8
-        values = []
-        for number, scalar in enumerate(column):
-            try:
-                values.append(scalar.as_py())
-            except (ValueError, OverflowError) as error:
-                values.append(None)
-                problems[number] = f"column '{name}': {_reason(error)}"
-    return values
+        row += 1
+        problem = None if text is None else ImageError("unreadable", f"row {row} of the manifest {shown}: {text}")
+        yield make(row, path, values, problem)

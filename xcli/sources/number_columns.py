@@ -40,7 +40,7 @@ def find_number_columns(reader: Iterator[list[str]], width: int) -> dict[int, ty
     text. It is not read further once all columns are known to be text; if the file cannot be read, all are.
 
     Args:
-        reader: a `csv.reader` after the header.
+        reader: the rows after the header, like a `csv.reader`.
         width: number of columns.
     """
     integers, decimals, seen = set(range(width)), set(range(width)), set[int]()
@@ -55,10 +55,12 @@ def find_number_columns(reader: Iterator[list[str]], width: int) -> dict[int, ty
             return {}
         if len(cells) > width:
             continue
-        for index in [index for index in integers | decimals if index < len(cells) and cells[index]]:
+        for index, cell in enumerate(cells):
+            if not cell or not (index in integers or index in decimals):
+                continue
             seen.add(index)
-            if index in integers and not is_integer(cells[index]):
+            if index in integers and not is_integer(cell):
                 integers.remove(index)
-            if index in decimals and not is_decimal(cells[index]):
+            if index in decimals and not is_decimal(cell):
                 decimals.remove(index)
     return {index: int if index in integers else float for index in (integers | decimals) & seen}

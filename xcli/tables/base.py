@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from xcli.storage.directories import Folder
     from xcli.storage.streams import ByteStream
 
-_GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
+MAX_COLUMNS = 1 << 16
+"""Columns of a table that is read: all classes of ImageNet-21k with label, index and score, and some more."""
+
+GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
 _GROUP_ROWS = 65536  # enough for readers, which take a group at a time
 _SLICE_VALUES = 2**20
 
@@ -131,7 +134,7 @@ class TableReader(ABC):
 
         try:
             yield
-        except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError, csv.Error, RecursionError) as error:
             raise_shortage(error)
             reason = one_line(str(error))[:500]
             if "invalid UTF8" in reason or isinstance(error, UnicodeDecodeError):
@@ -171,14 +174,21 @@ class TableReader(ABC):
         if tuple(names[:FIRST_RESULT]) != STATUS_COLUMNS or first not in (["label_1"], [features]):
             shown = one_line(", ".join(names[: FIRST_RESULT + 1]))
             raise CheckError(f"{one_line(self.name)} is not a table of classify or features: its columns begin {shown}")
+        check_width(len(names))
         if len(set(names)) < len(names):
             raise CheckError(f"{one_line(self.name)} has two columns of the same name")
+
+
+def check_width(columns: int) -> None:
+    """Raises ValueError for more columns than a table has."""
+    if columns > MAX_COLUMNS:
+        raise ValueError(f"it has {columns:,} columns, more than the {MAX_COLUMNS:,} that are read")
 
 
 def rows_per_group(schema: pa.Schema) -> int:
     """Returns the rows of a Parquet row group, by the schema alone: about 32 MiB, and 1 to 65,536."""
     row = sum(_width(field.type) for field in schema)
-    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(row, 1)))
+    return max(1, min(_GROUP_ROWS, GROUP_BYTES // max(row, 1)))
 
 
 def _width(data_type: pa.DataType) -> int:

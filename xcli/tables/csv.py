@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
-from xcli.tables.base import Format, TableReader, TableWriter, sliced, slices
+from xcli.tables.base import Format, TableReader, TableWriter, check_width, sliced, slices
 from xcli.tables.column_text import plain, to_text
 from xcli.tables.rows import features_array, flat_features
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, PREDICTION_COLUMNS, feature_shape, name_collision
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
 _BLOCK_BYTES = (1 << 17, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
-_MAX_LINE = 1 << 24
+_MAX_HEADER = 1 << 22
 
 
 class CsvWriter(TableWriter):
@@ -166,7 +166,7 @@ class CsvReader(TableReader):
     def _read_schema(self) -> pa.Schema:
         with open(self.path, "rb") as file:
             # Line by line: a name may hold a line end, and a header that never ends must not fill the memory.
-            lines = iter(lambda: file.readline(_MAX_LINE).decode("utf-8-sig"), "")
+            lines = iter(lambda: file.readline(max(0, _MAX_HEADER - file.tell())).decode("utf-8-sig"), "")
             names = next(csv.reader(lines, strict=True), [])
             self._check_names(names, "f0")
             # A last line without an end would be read as a row even if it was cut within a number.
@@ -174,7 +174,7 @@ class CsvReader(TableReader):
             if file.read(1) != b"\n":
                 raise ValueError("the last line has no line end; the file is truncated")
             file.seek(0)
-            header = file.readline(_MAX_LINE).removeprefix(BOM_UTF8)
+            header = file.readline(_MAX_HEADER).removeprefix(BOM_UTF8)
             self._saved_by_spreadsheet = header.startswith(b'"') or header.endswith(b"\r\n")
         return self._make_schema(names)
 
@@ -182,7 +182,10 @@ class CsvReader(TableReader):
         import pyarrow as pa
 
         self._width = 0
-        while names[FIRST_RESULT + self._width :][:1] == [f"f{self._width}"]:
+        check_width(len(names))
+        for number, name in enumerate(names[FIRST_RESULT:]):
+            if name != f"f{number}":
+                break
             self._width += 1
         fields = []
         for name in names:

@@ -6,12 +6,11 @@ Predictions that are null are left out. Numbers that JSON cannot express (NaN, i
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.records import STATUS_COLUMNS
-from xcli.tables.base import Format, TableReader, TableWriter, slices
+from xcli.tables.base import Format, TableReader, TableWriter, check_width, slices
 from xcli.tables.column_text import encode_json, plain, to_text
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, classify_schema, prediction_columns, prediction_count
 
@@ -29,6 +28,8 @@ _LITERALS = ("floating", "integer", "boolean", "nested")
 _NOT_JSON = frozenset({None, "nan", "inf", "-inf"})
 _ROW_VALUES = 128  # a row costs as much as so many values of CSV
 _MAX_LINE = 1 << 26
+_MAX_VALUES = 1 << 19  # of a line: 65,536 columns take fewer, and a value takes some hundred bytes of memory
+_BATCH_BYTES = 1 << 23  # of lines; a batch may have one more
 
 
 class JsonlWriter(TableWriter):
@@ -131,6 +132,7 @@ class JsonlReader(TableReader):
             # A quote within a text is escaped, so this never counts too few.
             self._top = max(self._top, line.count(b'"score"'))
             self._wnids = self._wnids or b'"wnid":' in line
+            check_width(len(self._carried) + 3 * self._top)
         return self._make_schema()
 
     def _make_schema(self) -> pa.Schema:
@@ -145,21 +147,26 @@ class JsonlReader(TableReader):
         with open(self.path, "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
                 if not line.endswith(b"\n"):
-                    raise ValueError(f"line {number} has no line end; the file is truncated")
+                    problem = "has no line end; the file is truncated"
+                    raise ValueError(f"line {number} {problem if len(line) < _MAX_LINE else 'is too long'}")
+                if line.count(b",") + line.count(b"[") + line.count(b"{") > _MAX_VALUES:
+                    raise ValueError(f"line {number} has more than {_MAX_VALUES:,} values")
                 yield number, line
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        lines = self._rows(columns)
-        while rows := list(islice(lines, self.batch_rows)):
-            yield self._batch(rows, columns)
-
-    def _rows(self, columns: Sequence[str] | None) -> Iterator[list[Any]]:
+        rows: list[list[Any]] = []
+        size = 0
         for number, line in self._lines():
             try:
-                row = self._row(_object(line), columns)
+                rows.append(self._row(_object(line), columns))
             except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                 raise ValueError(f"line {number}: {error}") from error
-            yield row
+            size += len(line)
+            if len(rows) == self.batch_rows or size >= _BATCH_BYTES:
+                yield self._batch(rows, columns)
+                rows, size = [], 0
+        if rows:
+            yield self._batch(rows, columns)
 
     def _row(self, members: dict[str, Any], columns: Sequence[str] | None) -> list[Any]:
         if tuple(members) != (*_MEMBERS, *(self._carried or ())):

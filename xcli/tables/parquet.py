@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from bisect import bisect_left
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
 from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.tables.base import Format, TableReader, TableWriter, rows_per_group
+from xcli.storage.parquet_file import CheckedParquet, decoded_size
+from xcli.tables.base import GROUP_BYTES, Format, TableReader, TableWriter, rows_per_group
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, METADATA_KEY, SUCCESS, parse_meta, read_meta
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from xcli.tables.rows import ErrorFeatures
 
 _BUFFER = 1 << 16  # of a column; a merge has as many open as shards times columns
+
+_GROUP_TEXT = 256 << 20  # bytes of the carried values in a row group, which has at most 65,536 rows
 
 
 class _Output:
@@ -56,7 +60,7 @@ class ParquetWriter(TableWriter):
         schema = self.schema
         self._group_rows = rows_per_group(schema)
         self._pending: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         encoded = {key: value.encode("utf-8", "backslashreplace") for key, value in self.metadata.items()}
         self._file_schema = schema.with_metadata(encoded or None)
         self._output = _Output(self.stream)
@@ -77,14 +81,26 @@ class ParquetWriter(TableWriter):
         return "null" if options.get("error_features") == "null" else "nan"
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        while self._rows + batch.num_rows >= self._group_rows:
-            cut = self._group_rows - self._rows
+        while (cut := self._cut(batch)) is not None:
             self._pending.append(batch.slice(0, cut))
             self._write_group()
             batch = batch.slice(cut)
         if batch.num_rows:
             self._pending.append(batch)
             self._rows += batch.num_rows
+            self._bytes += _carried_size(batch)
+
+    def _cut(self, batch: pa.RecordBatch) -> int | None:
+        """Returns how many rows of a batch belong to the row group that is being filled; None if it has room for all.
+
+        A group ends where its texts reach a limit, so that long ones do not fill the memory.
+        """
+        rows = self._group_rows - self._rows
+        room = _GROUP_TEXT - self._bytes
+        if _carried_size(batch) >= room:
+            sizes = range(1, batch.num_rows + 1)
+            rows = min(rows, 1 + bisect_left(sizes, room, key=lambda count: _carried_size(batch.slice(0, count))))
+        return rows if rows <= batch.num_rows else None
 
     def _write_group(self) -> None:
         import pyarrow as pa
@@ -92,9 +108,11 @@ class ParquetWriter(TableWriter):
         # One chunk: pages end where chunks end, and the bytes must not depend on the batches.
         table = pa.Table.from_batches(self._pending).combine_chunks()
         self._pending = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         table = table.replace_schema_metadata(self._file_schema.metadata)
         self._writer.write_table(table, row_group_size=self._group_rows)
+        del table
+        pa.default_memory_pool().release_unused()  # a group is large, and Arrow would keep twice as much
 
     def close(self) -> None:
         if self._pending:
@@ -105,6 +123,10 @@ class ParquetWriter(TableWriter):
         self._output.abandoned = True
         self._pending = []
         self._writer.close()
+
+
+def _carried_size(batch: pa.RecordBatch) -> int:
+    return sum(decoded_size(column) for column in batch.columns[FIRST_RESULT + 1 :])
 
 
 def _repeats(field: pa.Field) -> bool:
@@ -124,9 +146,9 @@ class ParquetReader(TableReader):
     def _read_schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        with self._parquet() as file:
-            schema = file.schema_arrow.remove_metadata()
-            text = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
+        with open(self.path, "rb") as file:
+            parquet = CheckedParquet(file)
+            schema, text = parquet.schema.remove_metadata(), parquet.metadata.get(METADATA_KEY.encode())
         self.provenance = None if text is None else parse_meta(text, self.name)
         self._check_names(schema.names, FEATURES)
         for name in STATUS_COLUMNS:
@@ -141,18 +163,12 @@ class ParquetReader(TableReader):
         # Parquet has another name for the elements of a list, which a merged file would show.
         return schema.set(FIRST_RESULT, pa.field(FEATURES, pa.list_(column.value_type, column.list_size)))
 
-    def _parquet(self) -> Any:
-        import pyarrow.parquet as pq
-
-        # Buffered, so that a column of a row group is never in memory as a whole.
-        return pq.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
-
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        with self._parquet() as file:
-            names = None if columns is None else list(columns)
-            for batch in file.iter_batches(self.batch_rows, columns=names, use_threads=False):
+        # Buffered, so that a column of a row group is never in memory as a whole.
+        with open(self.path, "rb") as file:
+            for batch in CheckedParquet(file, _BUFFER).batches(self.batch_rows, columns, most=GROUP_BYTES):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
 
