@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -518,6 +519,17 @@ def test_refuses_a_real_bomb_unopened(config: Any, tmp_path: Path) -> None:
         file.writestr("model.weights.h5", bytes(40 << 20))
     assert os.path.getsize(path) < 1 << 20
     refused(path, "'model.weights.h5' would unpack to far more")
+
+
+def test_refuses_members_that_overlap(config: Any, tmp_path: Path) -> None:
+    path = write_archive(str(tmp_path / "model.keras"), config)
+    with zipfile.ZipFile(path) as file:
+        (_, first), (name, _), *_ = sorted((one.filename, one.header_offset) for one in file.infolist())[::-1]
+    data = bytearray(Path(path).read_bytes())
+    entry = data.rindex(name.encode())
+    struct.pack_into("<I", data, entry - 46 + 42, first + 1)
+    Path(path).write_bytes(data)
+    refused(path, "members whose data overlap")
 
 
 def test_refuses_more_than_a_machine_should_unpack(

@@ -14,6 +14,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
@@ -198,6 +199,10 @@ def _check_sizes(archive: zipfile.ZipFile, path: str) -> None:
             )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ModelError(f"{path}: {short_text(member.filename)!r} is compressed in a way that Keras does not use")
+    # As zipfile itself says from Python 3.11.8 on.
+    spans = sorted((one.header_offset, one.header_offset + 30 + one.compress_size) for one in members)
+    if any(start < end for (_, end), (start, _) in pairwise(spans)):
+        raise ModelError(f"{path} has members whose data overlap and is not loaded")
     if archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{path} has a configuration above {MAX_CONFIG_BYTES >> 20} MiB and is not loaded")
 
