@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +128,9 @@ def speed(given: Given) -> None:
     """Images a second of the network: pixels on the device; from host memory and back; with two batches at a time."""
     import tensorflow as tf
 
+    from xcli.core.process import reuse_freed_memory
+
+    reuse_freed_memory()  # as the command line does
     for batch in given.batches:
         pixels = _noise(given, batch)
         begin = time.perf_counter()
@@ -148,19 +153,19 @@ def keras_predict(given: Given) -> None:
     from xcli.core.tensorflow import load_keras
 
     keras = load_keras()
-    for policy in ("mixed_float16", "float32") if given.device == "gpu" else ("float32",):
+    shape = (given.size, given.size, 3)
+    policies = ("mixed_float16", "float32") if given.device == "gpu" else ("float32",)
+    for batch, policy in product(given.batches, policies):
         keras.mixed_precision.set_dtype_policy(policy)
-        shape = (given.size, given.size, 3)
         model = keras.applications.Xception(include_top=False, weights=None, pooling="avg", input_shape=shape)
-        for batch in given.batches:
-            few = max(2, 1024 // batch) if given.device == "gpu" else 2
-            scaled = np.zeros((few * batch, *shape), np.float16 if policy == "mixed_float16" else np.float32)
-            scaled[:] = np.random.default_rng(0).random(shape, np.float32) * 2 - 1
-            predict = partial(model.predict, scaled, batch_size=batch, verbose=0)
-            predict()
-            begin = time.perf_counter()
-            predict()
-            tell(f"{policy}, batches of {batch}", len(scaled) / (time.perf_counter() - begin), "images/s")
+        few = max(2, 1024 // batch) if given.device == "gpu" else 2
+        scaled = np.zeros((few * batch, *shape), np.float16 if policy == "mixed_float16" else np.float32)
+        scaled[:] = np.random.default_rng(0).random(shape, np.float32) * 2 - 1
+        predict = partial(model.predict, scaled, batch_size=batch, verbose=0)
+        predict()
+        begin = time.perf_counter()
+        predict()
+        tell(f"{policy}, batches of {batch}", len(scaled) / (time.perf_counter() - begin), "images/s")
 
 
 def timm(given: Given) -> None:
@@ -218,7 +223,7 @@ def _run(given: Given, model: Any, layer: str | None) -> float:
         times.append((time.perf_counter(), len(batch.refs)))
 
     with list_images(SourceOptions(sources=(given.photographs,))) as listing:
-        options = RunOptions(device=given.device, precision=given.precision, batch_size=min(128, max(given.batches)))
+        options = RunOptions(device=given.device, precision=given.precision, batch_size=min(given.batches))
         run = Run(listing, model, FeaturesTask(layer=layer), preprocessing_for(model), options)
         target = File(str(Path(given.scratch, "features.parquet")))
         save(run, Output("features", target, "parquet", overwrite=True), on_batch=on_batch)
@@ -229,35 +234,43 @@ def _run(given: Given, model: Any, layer: str | None) -> float:
 
 
 def memory(given: Given) -> None:
-    """Fills the memory of the GPU, so that a batch no longer fits, and compares what comes out."""
+    """Fills the memory of the GPU, so that a batch no longer fits, and compares what comes out with the processor's."""
     import numpy as np
     import tensorflow as tf
+    from tensorflow.python.client import device_lib
 
     if given.device == "cpu":
         tell("back-off", None, note="only the memory of a GPU can be filled")
         return
-    batch = max(given.batches)
+    batch = min(given.batches)
     pixels = _noise(given, batch)
-    # Of its own process's, since what an engine has used stays with the allocator.
-    expected = _engine(given, given.precision, 8)(pixels[:8])[0]
-    from tensorflow.python.client import device_lib
-
+    (expected,) = _engine(given, "float32", 4, device="/CPU:0")(pixels[:4])
     limit = next(one.memory_limit for one in device_lib.list_local_devices() if one.name.endswith("GPU:0"))
-    room = batch * _BYTES[given.precision] // 6
+    room = batch * _ROOM
     with tf.device(given.tf_device):
         used = tf.config.experimental.get_memory_info("GPU:0")["current"]
-        ballast = [tf.zeros((1 << 28,), tf.float32) for _ in range((limit - used - room) // (1 << 30))]
-    engine = _engine(given, given.precision, batch)
+        ballast = [tf.zeros((1 << 26,), tf.float32) for _ in range((limit - used - room) // (1 << 28))]
+    tell("memory filled", len(ballast) / 4, "GiB", left=room)
+    # What is compiled anew for half a batch takes as long as the first time, so each step is told.
+    logging.getLogger("xcli").addHandler(_Told())
     begin = time.perf_counter()
+    engine = _engine(given, given.precision, batch)
     (found,) = engine(pixels)
-    tell("first batch with the memory filled", time.perf_counter() - begin, "s", ballast_gib=len(ballast))
-    tell(f"images at a time, of {batch}", engine.computed_batch_size, "")
-    tell("lowest cosine to a small batch", float(_cosines(expected, found[:8]).min()), "")
-    tell("finite", float(np.isfinite(found).all()), "")
+    tell("first batch, all attempts together", time.perf_counter() - begin, "s")
+    tell(f"images at a time, of {batch}", engine.computed_batch_size)
+    tell("lowest cosine to the processor's float32", float(_cosines(expected, found[:4]).min()))
+    tell("finite", float(np.isfinite(found).all()))
 
 
-_BYTES = {"float32": 48 << 20, "float16": 24 << 20}
-"""Memory that an image takes at the peak."""
+class _Told(logging.Handler):
+    """Tells each back-off of an engine."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage(), 1.0)
+
+
+_ROOM = 4 << 20
+"""Bytes of free memory for each image of a batch, which is less than it takes in float16."""
 
 
 def finetune(given: Given) -> None:
@@ -347,9 +360,9 @@ SECTIONS: dict[str, Callable[[Given], None]] = {
     "speed": speed,
     "timm": timm,
     "end-to-end": end_to_end,
-    "keras": keras_predict,
-    "memory": memory,
     "finetune": finetune,
+    "memory": memory,
+    "keras": keras_predict,
 }
 """Most valuable first."""
 

@@ -39,7 +39,7 @@ def test_memory_of_a_gpu_counts_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(memory, "free_memory", lambda: 0)
     asked = []
     monkeypatch.setattr(memory, "_free_gpu_memory", lambda device: asked.append(device) or 4 * GIB)
-    assert default_batch_size("/GPU:1", 299, "float16") == GPU_BATCH // 4
+    assert default_batch_size("/GPU:1", 299, "float16") == GPU_BATCH // 2
     assert asked == ["/GPU:1"]
 
 
