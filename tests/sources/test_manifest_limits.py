@@ -85,13 +85,13 @@ class TestParquet:
         names = [
             write("path.parquet", {"path": shared("x" * MIB, 100)}),
             write("note.parquet", {"path": PATHS, "note": shared("x" * MIB)}),
-            write("long.parquet", {"path": PATHS[:3], "note": shared("x" * 100 * MIB, 3)}),
+            write("long.parquet", {"path": PATHS[:3], "note": shared("x" * 40 * MIB, 3)}),
             write("list.parquet", {"path": PATHS, "note": pa.array([["x" * MIB] * 3] * 9 + [[]] * 4087)}),
         ]
         assert [Path(name).stat().st_size < 10_000 for name in names] == [True] * 4
         path, note, long, inner = read(names)
         assert "has a path of 1,048,576 characters" in path
-        assert re.match(r"5\d\d rows, 5\d\d times None", note)
+        assert re.match(r"1\d\d rows, 1\d\d times None", note)
         assert long.startswith("3 rows, 3 times")
         assert long.endswith("at most 2,097,152 are carried into the output")
         assert inner.startswith("4096 rows, 4087 times None")
@@ -99,7 +99,7 @@ class TestParquet:
     def test_the_end_says_why_the_rest_is_not_read(self, tmp_path: Path) -> None:
         name = write(str(tmp_path / "m.parquet"), {"path": shared("x" * 2 * MIB)})
         *_, last = open_manifest(name)
-        assert re.search(r"cannot read the manifest '.*' beyond row \d+: its \d+ bytes become 5\d\d,", str(last.error))
+        assert re.search(r"cannot read the manifest '.*' beyond row \d+: its \d+ bytes become 1\d\d,", str(last.error))
 
     def test_values_in_lists(self, read: Read) -> None:
         many = pa.ListArray.from_arrays(pa.array([0, 30_000_000]), pa.nulls(30_000_000, pa.int8()))
@@ -125,8 +125,8 @@ class TestParquet:
             ]
         )
         assert "beyond row 0: a group of its rows takes 136," in packed
-        assert equal.startswith("130 rows, 130 times None")
-        assert wide.startswith("130 rows, 130 times None")
+        assert re.match(r"1\d\d rows, 1\d\d times None", equal)
+        assert re.match(r"1\d\d rows, 1\d\d times None", wide)
 
     def test_rows_groups_and_columns(self, read: Read) -> None:
         columns = {"path": ["a.jpg"]} | {f"c{n}": [1] for n in range(MAX_COLUMNS)}

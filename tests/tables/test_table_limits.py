@@ -88,7 +88,7 @@ class TestParquet:
         (line,) = read(write("t.parquet", path=text, label_1=text, note=text))
         assert Path("t.parquet").stat().st_size < 2000
         assert line.startswith("6 ")
-        assert " bytes become 5" in line
+        assert " bytes become 1" in line
 
     def test_lists_of_a_fixed_size(self, read: Read) -> None:
         for name, width in (("wide", 10_000_000), ("wider", 40_000_000)):
@@ -106,8 +106,8 @@ class TestParquet:
             open_table(write(str(tmp_path / "t.parquet"), 1, note=["x"]))
 
     def test_what_runs_write_is_read(self, tmp_path: Path) -> None:
-        """Maps with large rows, wide features, long texts, and all rows an error."""
-        for shape, rows in (((147, 147, 128), 2), ((2048,), 3000)):
+        """Maps with large rows, wide features, and all rows an error: 300 MB in a small file."""
+        for shape, rows in (((147, 147, 128), 2), ((2048,), 40_000)):
             schema = features_schema(shape, "float32", [("note", None)])
             values = np.full((rows, *shape), np.nan, np.float32)
             features = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(shape)))
@@ -115,12 +115,14 @@ class TestParquet:
                 features = pa.ExtensionArray.from_storage(schema.field("features").type, features)
             columns = [["a.jpg"] * rows, ["error"] * rows, ["missing: gone"] * rows]
             texts = [pa.array(column, pa.string()) for column in columns]
-            batch = pa.RecordBatch.from_arrays([*texts, features, pa.array(["x" * 9000] * rows)], schema=schema)
+            batch = pa.RecordBatch.from_arrays([*texts, features, pa.array(["x" * 90] * rows)], schema=schema)
             with create_table("parquet", str(tmp_path / "t.parquet"), schema, {}, overwrite=True) as table:
                 table.write(batch)
-            found = pa.Table.from_batches(open_table(str(tmp_path / "t.parquet")).batches())
-            assert found.num_rows == rows
-            assert found.column("note").equals(pa.chunked_array([batch.column("note")]))
+            found = 0
+            for piece in open_table(str(tmp_path / "t.parquet")).batches():
+                assert piece.schema == schema
+                found += piece.num_rows
+            assert found == rows
 
     def test_long_texts_end_a_group_of_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parquet, "_GROUP_TEXT", 1000)

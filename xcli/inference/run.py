@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,7 +120,8 @@ class Run:
         Raises:
             XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.
         """
-        refs = chain(self._listed_early, self._refs)
+        early, self._listed_early = deque(self._listed_early), []
+        refs = chain((early.popleft() for _ in range(len(early))), self._refs)
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
             log.debug("%d images computed", len(batch.refs))

@@ -79,6 +79,12 @@ class RowReader:
         self._opened.move_to_end(index)
         return self._opened[index]
 
+    def pieces(self, ascending: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows with these ascending numbers, as they are in the parts; keeps one piece in memory."""
+        for index, rows_of_part in split_by(self.starts, ascending):
+            with self._intact(self._parts[index].name):
+                yield from self._reader(index).take(rows_of_part, columns)
+
     def take(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.RecordBatch:
         """Returns the rows with these numbers, at least one, in this order; from each part they are read at once."""
         import numpy as np
@@ -86,10 +92,7 @@ class RowReader:
 
         by_number = np.argsort(numbers, kind="stable")
         ascending = numbers[by_number]
-        pieces: list[pa.RecordBatch] = []
-        for index, rows_of_part in split_by(self.starts, ascending):
-            with self._intact(self._parts[index].name):
-                pieces += self._reader(index).take(rows_of_part, columns)
+        pieces = list(self.pieces(ascending, columns))
         rows = pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
         if (ascending == numbers).all():
             return rows
@@ -115,7 +118,10 @@ def ordered_rows(
     """
     if not _is_scattered(order, reader.starts, window):
         for numbers in order.numbers(window):
-            yield reader.take(numbers, columns)
+            if (numbers[1:] > numbers[:-1]).all():  # long rows that are in order already are not gathered
+                yield from reader.pieces(numbers, columns)
+            else:
+                yield reader.take(numbers, columns)
         return
     runs: list[Part] = []
     try:

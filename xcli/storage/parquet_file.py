@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FREE, _RATIO = 128 << 20, 64
-_DECODED = 4  # times the allowance, of all batches of a file together
+_TEXT_RATIO = 1024  # of the texts and lists of all rows together
 _MAX_ROWS, _ROWS_PER_BYTE = 1 << 20, 256
 _MAX_COLUMNS, _MAX_DEPTH = 1 << 16, 64
 _BATCH_BYTES = 64 << 20
@@ -86,14 +86,15 @@ class CheckedParquet:
         import pyarrow as pa
 
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        decoded = 0
+        width = sum(_fixed_width(field.type, numbers=True) for field in schema)
+        decoded, most_decoded = 0, _FREE + _TEXT_RATIO * self._size
         for groups, most_rows, dictionaries in self._groups(columns, rows):
             parquet = self._open(dictionaries)
             for batch in parquet.iter_batches(most_rows, groups, columns, use_threads=False):
                 for piece, self.size in _pieces(batch, most, row, each):
                     plain = self.size - each * piece.num_rows * piece.num_columns
-                    decoded += plain
-                    if plain > self.allowance or decoded > _DECODED * self.allowance:
+                    decoded += plain - width * piece.num_rows
+                    if plain > self.allowance or decoded > most_decoded:
                         raise ValueError(f"its {self._size:,} bytes become {max(plain, decoded):,}")
                     arrays = [_decoded(array, field.type) for array, field in zip(piece.columns, schema, strict=True)]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -285,6 +286,11 @@ def _decoded(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.dictionary_decode().cast(kind) if is_flat else pa.array(column.to_pylist(), kind)
 
 
+def cut(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """Cuts a batch into pieces of at most so many bytes, or of one row."""
+    return (piece for piece, _ in _pieces(batch, most, None, 0))
+
+
 def _pieces(batch: pa.RecordBatch, most: int, row: int | None, each: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Halves a batch until each piece is as small as `CheckedParquet.batches` says; yields them with their sizes."""
     size = sum(decoded_size(column, each) for column in batch.columns)
@@ -328,16 +334,21 @@ def _text_lengths(column: pa.Array) -> pa.Array | None:
     return pc.binary_length(column).cast(pa.int64())
 
 
-def _fixed_width(kind: pa.DataType) -> int:
-    """Returns the bytes that a value of a type takes even if it is null; lists of fixed size may have any size."""
+def _fixed_width(kind: pa.DataType, *, numbers: bool = False) -> int:
+    """Returns the bytes that a value of a type takes even if it is null; of lists of a fixed size, which may be any.
+
+    With `numbers`, bytes of a fixed length count nothing.
+    """
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
-        return _fixed_width(kind.storage_type)
-    inner = sum(_fixed_width(kind.field(number).type) for number in range(kind.num_fields))
+        return _fixed_width(kind.storage_type, numbers=numbers)
+    inner = sum(_fixed_width(kind.field(number).type, numbers=numbers) for number in range(kind.num_fields))
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * inner
-    return inner if pa.types.is_struct(kind) else _width(kind)
+    if pa.types.is_struct(kind):
+        return inner
+    return 0 if numbers and pa.types.is_fixed_size_binary(kind) else _width(kind)
 
 
 def _width(kind: pa.DataType) -> int:

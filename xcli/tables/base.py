@@ -16,6 +16,7 @@ from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.shortage import raise_shortage
 from xcli.core.text import one_line
+from xcli.storage.parquet_file import cut
 from xcli.tables.provenance import META_SUFFIX, read_meta
 from xcli.tables.rows import ErrorFeatures, fill_error_features
 from xcli.tables.schema import FIRST_RESULT, feature_shape
@@ -81,7 +82,10 @@ class TableWriter(ABC):
             raise ValueError(f"a batch of the schema\n{batch.schema}\nin a table of the schema\n{self.schema}")
         if batch.num_rows:
             has_features = feature_shape(self.schema) is not None
-            self._write(fill_error_features(batch, self.error_features) if has_features else batch)
+            batch = fill_error_features(batch, self.error_features) if has_features else batch
+            # As text a value is in memory several times.
+            for piece in cut(batch, GROUP_BYTES):
+                self._write(piece)
 
     @abstractmethod
     def _write(self, batch: pa.RecordBatch) -> None: ...
