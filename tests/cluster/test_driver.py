@@ -25,6 +25,7 @@ from xcli.inference.options import RunOptions
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output, SaveOptions, TableRequest
+from xcli.outputs.part_files import read_sidecar
 from xcli.outputs.target import Directory
 from xcli.sources.archives.listing import WholeArchives
 from xcli.sources.archives.tar_stream import TarMember
@@ -292,6 +293,26 @@ def test_a_part_of_another_run_is_not_taken(fake: Fake, photos: Path, tmp_path: 
     run.run()
     assert fake.computed == [3, 2, 1, 0]
     assert rows(target) == local_rows(photos, tmp_path)
+
+
+@pytest.mark.parametrize("skipped", ["[", '{"a": "b"}'])
+def test_a_note_that_no_worker_has_written_counts_for_nothing(
+    fake: Fake, photos: Path, tmp_path: Path, skipped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    fake.dies_after = 2
+    with pytest.raises(XcliError):
+        make(target, photos).run()
+
+    def poisoned(folder: Any, number: int) -> Any:
+        found = read_sidecar(folder, number)
+        return found and (found[0], {**found[1], "skipped": skipped}, found[2])
+
+    monkeypatch.setattr("xcli.cluster.worker.read_sidecar", poisoned)
+    fake.dies_after = None
+    make(target, photos).run()
+    assert sorted(fake.computed) == [0, 1, 2, 2, 3, 3]
+    assert len(rows(target)) == 7
 
 
 def test_a_part_that_is_damaged_after_it_was_written_is_noticed(fake: Fake, photos: Path, tmp_path: Path) -> None:

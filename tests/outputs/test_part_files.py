@@ -105,6 +105,17 @@ def test_another_part_than_the_sidecar_describes(folder: Folder) -> None:
         read_sidecar(folder, 0)
 
 
+@pytest.mark.parametrize("trailer", [{}, {"table": []}, {"table": 7}, {"table": [1, "x"], "note": ["x"]}])
+def test_a_sidecar_that_no_run_has_written_is_damage(
+    folder: Folder, trailer: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = PartWriter._write_sidecar
+    monkeypatch.setattr(PartWriter, "_write_sidecar", lambda writer, _: write(writer, trailer))
+    writer_of(folder, 12, "a").finish()
+    with pytest.raises(CheckError, match="trailer"):
+        read_sidecar(folder, 12, check=False)
+
+
 def test_a_part_without_rows(folder: Folder) -> None:
     writer_of(folder, 0).finish()
     assert folder.names() == []

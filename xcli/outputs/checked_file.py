@@ -15,7 +15,7 @@ import os
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from xcli.core.checked_json import parse_object
+from xcli.core.checked_json import Schema, parse_object
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
 from xcli.storage import disk
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xcli.storage.checksums import Checksum
 
 _MAGIC = b"XCPART1\n"
+_TRAILER: Schema = {"number": int, "frames": [[int | str]], "table": [int | str], "note": {str: str}}
 _END = 8 + 16 + len(_MAGIC)
 _FRAME_BYTES = 16 << 20  # of rows that are gathered before they are written; what reads a part holds a frame
 
@@ -178,7 +179,7 @@ class CheckedReader:
         if self.digest != end[8:24].hex():
             raise CheckError("its trailer has another digest than when it was written")
         try:
-            self.trailer: dict[str, Any] = parse_object(trailer, {"number": int, "frames": [[int | str]]})
+            self.trailer: dict[str, Any] = parse_object(trailer, _TRAILER)
             found = self.trailer["number"]
             lengths, rows, digests = zip(*self.trailer["frames"], strict=True)
             if not all(isinstance(one, int) and one >= 0 for one in (*lengths, *rows)):

@@ -191,8 +191,12 @@ def open_sidecar(folder: Folder, number: int, name: str | None = None, *, copy: 
 
 
 def part_of(number: int, sidecar: CheckedReader) -> Part:
-    """Returns the part that a sidecar describes."""
-    return Part(part_name(number), sidecar.rows, sidecar.digest, Checksum(*sidecar.trailer["table"]))
+    """Returns the part that a sidecar describes; raises CheckError where its trailer does not."""
+    try:
+        checksum = Checksum(*sidecar.trailer["table"])
+    except (KeyError, TypeError):
+        raise CheckError("its trailer does not describe a part") from None
+    return Part(part_name(number), sidecar.rows, sidecar.digest, checksum)
 
 
 def check_part(folder: Folder, part: Part) -> None:
@@ -251,7 +255,7 @@ def read_sidecar(folder: Folder, number: int, *, check: bool = True) -> tuple[pa
 
     with read_errors(os.path.join(folder.name, part_name(number))), suppress(FileNotFoundError):
         with open_sidecar(folder, number) as sidecar:
-            part, note = part_of(number, sidecar), sidecar.trailer["note"]
+            part, note = part_of(number, sidecar), sidecar.trailer.get("note", {})
             table = pa.Table.from_batches(sidecar.batches())
         if check:
             check_part(folder, part)
