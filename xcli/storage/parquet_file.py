@@ -39,6 +39,7 @@ class CheckedParquet:
     Args:
         file: seekable.
         buffer: bytes to read at a time of a column; 0 reads all that a group of rows has of it.
+        share: factor of the limit of all texts, 128 MiB and 1,024 times the size of the file.
 
     Attributes:
         schema: of its batches.
@@ -51,7 +52,7 @@ class CheckedParquet:
         pyarrow.ArrowException, OSError: it is damaged or cannot be read. From `batches` too.
     """
 
-    def __init__(self, file: BinaryIO, buffer: int = 0) -> None:
+    def __init__(self, file: BinaryIO, buffer: int = 0, *, share: int = 1) -> None:
         import pyarrow.parquet as pq
 
         self._file, self._buffer = file, buffer
@@ -66,6 +67,7 @@ class CheckedParquet:
         self.schema: pa.Schema = parquet.schema_arrow
         self.metadata: dict[bytes, bytes] = self._facts.metadata or {}
         self.size = 0
+        self._most_text = share * (_FREE + _TEXT_RATIO * self._size)
         self._opened: tuple[tuple[str, ...], Any] | None = None
         self._width = sum(_fixed_width(field.type) for field in self.schema)
         if self._width > self.allowance:
@@ -87,14 +89,14 @@ class CheckedParquet:
 
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         width = sum(_fixed_width(field.type, numbers=True) for field in schema)
-        decoded, most_decoded = 0, _FREE + _TEXT_RATIO * self._size
+        decoded = 0
         for groups, most_rows, dictionaries in self._groups(columns, rows):
             parquet = self._open(dictionaries)
             for batch in parquet.iter_batches(most_rows, groups, columns, use_threads=False):
                 for piece, self.size in _pieces(batch, most, row, each):
                     plain = self.size - each * piece.num_rows * piece.num_columns
                     decoded += plain - width * piece.num_rows
-                    if plain > self.allowance or decoded > most_decoded:
+                    if plain > self.allowance or decoded > self._most_text:
                         raise ValueError(f"its {self._size:,} bytes become {max(plain, decoded):,}")
                     arrays = [_decoded(array, field.type) for array, field in zip(piece.columns, schema, strict=True)]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -168,7 +168,8 @@ class ParquetReader(TableReader):
 
         # Buffered, so that a column of a row group is never in memory as a whole.
         with open(self.path, "rb") as file:
-            for batch in CheckedParquet(file, _BUFFER).batches(self.batch_rows, columns, most=GROUP_BYTES):
+            # Twice what a manifest may carry, so that what a run writes can be read.
+            for batch in CheckedParquet(file, _BUFFER, share=2).batches(self.batch_rows, columns, most=GROUP_BYTES):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
 
