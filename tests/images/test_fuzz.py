@@ -27,8 +27,9 @@ from xcli.images import rgb as colours
 from xcli.images.decoders import load_decoders, open_image
 from xcli.images.jpeg import MAX_SCANS
 from xcli.images.preprocessing import Preprocessing, decode_image, load_image
-from xcli.inference.decoder_pool import Chunk, DecoderPool, PixelBatch
+from xcli.inference.decoder_pool import DecoderPool
 from xcli.inference.decoder_server import DecoderSpec
+from xcli.inference.pixel_batch import Chunk, PixelBatch
 from xcli.inference.pixel_slots import PixelSlots, SlotLayout
 from xcli.inference.profiler import Profile
 from xcli.sources.locations import file_ref

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.process import processor_count
 from xcli.core.shortage import raise_shortage
 from xcli.core.tensorflow import load_tensorflow
-from xcli.inference.decoder_pool import Chunk, DecoderPool, PixelBatch
+from xcli.inference.decoder_pool import DecoderPool
 from xcli.inference.decoder_server import DecoderSpec
 from xcli.inference.options import DEFAULT_TIMEOUT
+from xcli.inference.pixel_batch import Chunk, PixelBatch
 from xcli.inference.pixel_slots import PixelSlots, SlotLayout
 from xcli.inference.prefetch import ObjectPrefetcher, PrefetchedObject
 from xcli.inference.profiler import Profile
