@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.imagefiles import encode, gradient
 from tests.inference.conftest import children, until
 from tests.inference.decoders import decoder, square
 from tests.inference.test_pipeline import ROOT, drain, numbers, pipeline, ref
 from xcli.core.errors import ExitCode, ImageError, MachineError
+from xcli.images.preprocessing import Preprocessing
 from xcli.inference import decoder_server
 from xcli.inference.decoder_pool import MAX_SILENT
 from xcli.inference.decoder_server import DecoderServer
+from xcli.inference.pipeline import PixelPipeline
+from xcli.sources.locations import file_ref
 
 if TYPE_CHECKING:
     from xcli.core.records import ImageBatch
@@ -220,6 +224,22 @@ def test_signals_to_the_whole_job_do_not_end_decoders() -> None:
     rest, raised = drain(batches)
     assert raised is None
     check(found + rest, 400, {})
+
+
+def test_relative_paths_are_those_of_the_directory_in_which_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of that in which the server was started early."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.png").write_bytes(encode(gradient(), "PNG"))
+    monkeypatch.chdir(tmp_path)
+    decoder_server.start_early()
+    monkeypatch.chdir(tmp_path / "here")
+    run = PixelPipeline(iter([file_ref(b"a.png")]), Preprocessing(size=8), batch_size=1)
+    batches = iter(run)
+    (error,) = next(batches).errors
+    assert error is None
+    assert list(batches) == []
 
 
 def test_decoders_import_neither_tensorflow_nor_what_lies_in_the_current_directory(

@@ -110,8 +110,9 @@ def _serve(control: socket.socket) -> int:
     while (message := receive(control)) is not None:
         request = message.value
         if "start" in request:
-            _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-            settings = Settings.of(request["start"], descriptors[0])
+            _, (memory, here), _, _ = socket.recv_fds(control, 1, 2)
+            os.fchdir(here)
+            settings = Settings.of(request["start"], memory)
             send(control, {})
         elif "end" in request:
             send(control, {"status": _end(request["end"])})

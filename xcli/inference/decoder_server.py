@@ -21,6 +21,8 @@ from xcli.core.shortage import raise_shortage
 from xcli.inference.decoder_messages import Message, receive, send
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.pixel_slots import PixelSlots
 
@@ -100,8 +102,13 @@ class DecoderServer:
             "layout": [slots.layout.batch_size, slots.layout.size],
             "limits": [int(free * _SHARE / workers), int(free * _MOST)],
         }
-        with self._lock:
-            self._ask({"start": settings}, slots.descriptor)
+        # Relative paths begin at the directory that is current now; it may be another than when the server was made.
+        here = os.open(os.curdir, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        try:
+            with self._lock:
+                self._ask({"start": settings}, [slots.descriptor, here])
+        finally:
+            os.close(here)
 
     def spawn(self) -> Worker:
         """Starts one more worker.
@@ -125,12 +132,12 @@ class DecoderServer:
             status = self._ask({"end": worker.pid}).value["status"]
         return None if status is None else int(status)
 
-    def _ask(self, request: dict[str, Any], descriptor: int | None = None) -> Message:
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> Message:
         answer = None
         with suppress(OSError):
             send(self._control, request)
-            if descriptor is not None:
-                socket.send_fds(self._control, [b"x"], [descriptor])
+            if descriptors:
+                socket.send_fds(self._control, [b"x"], descriptors)
             answer = receive(self._control)
         if answer is None:
             raise ServerGone

@@ -19,6 +19,7 @@ from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import MAX_CLASSES, Weights, values_problem
 from xcli.models.keras_file import CONFIG, open_archive
 from xcli.models.keras_graph import Call, Graph, Key, Node, final_activation, has_classifier, tensor_key
+from xcli.storage import disk
 from xcli.storage.temporary import TemporaryDirectory
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _check_declared(folder: str, path: str, numbers: int) -> None:
     keras, tf = load_keras(), load_tensorflow()
     file = Path(folder, CONFIG)
     config = json.loads(file.read_bytes(), object_hook=_start_at_zero)
-    file.write_text(json.dumps(config))
+    disk.replace_file(file, json.dumps(config).encode())
     with warnings.catch_warnings(), _keras_errors(path), default_keras_settings(), tf.Graph().as_default() as graph:
         warnings.simplefilter("ignore")
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
