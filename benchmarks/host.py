@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,8 +29,6 @@ from benchmarks.children import environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
     from rich.table import Table
 
     from benchmarks.timing import Data
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
 SLEEPERS = (1, 2, 4, 8, 16)
 SLEEP = 0.002
-WIDTH = 2048
 
 
 def refs(names: Sequence[str]) -> Iterator[ImageRef]:
@@ -63,24 +60,10 @@ def rate(names: Sequence[str], workers: int, batch_size: int, seconds: float | N
     return count / (time.perf_counter() - begin)
 
 
-class StubEngine:
-    """What a run uses of `xcli.inference.engine.Engine`, at no cost."""
-
-    def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
-        self.batch_size = batch_size
-        self.output_shapes = ((WIDTH,),)
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
-        import numpy as np
-
-        result = np.zeros((len(pixels), WIDTH), np.float32)
-        result[:, 0] = pixels[:, 0, 0, 0]
-        return (result,)
-
-
 def main_process(folder: Path, target: Path, batch_size: int) -> float:
     """Processor seconds of this process for `features` of all files of a directory, into a Parquet file."""
     import xcli.inference.engine
+    from benchmarks.stub_engine import StubEngine
     from xcli.api import features, load_model
     from xcli.inference import decoder_server
     from xcli.inference.options import RunOptions

@@ -8,27 +8,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-WIDTH = 2048
-
-
-class StubEngine:
-    """What `xcli.inference.engine` uses of `Engine`."""
-
-    def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
-        self.batch_size = batch_size
-        self.output_shapes = ((WIDTH,),)
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
-        result = np.zeros((len(pixels), WIDTH), np.float32)
-        result[:, 0] = pixels[:, 0].mean((1, 2))
-        return (result,)
+from benchmarks.stub_engine import StubEngine
 
 
 def resident() -> float:

@@ -21,7 +21,7 @@ from xcli.images.formats import MAX_FILE_BYTES
 from xcli.inference.decoder_messages import pack_location, receive, send
 from xcli.inference.decoder_process import WARNING_BITS
 from xcli.inference.decoder_server import DecoderServer, DecoderSpec, ServerGone, Worker, take_server
-from xcli.inference.pixel_slots import DECODING, DONE, MTIME, READING, SIZE, STAGE, WAITING, PixelSlots
+from xcli.inference.pixel_slots import DECODING, DONE, READING, STAGE, WAITING, PixelSlots, note_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,7 +180,7 @@ class _Lane:
         error = ref.error
         source: list[Any] | bytes | None = None
         note = batch.slot.notes[index]
-        note[SIZE] = -1
+        note_state(note, None)
         if prefetched is not None:
             try:
                 source = prefetched.read(MAX_FILE_BYTES, self.pool.timeout)
@@ -193,15 +193,14 @@ class _Lane:
         elif error is None:
             source = pack_location(ref.location)
             if source is None:
-                state = ref.location.state()
-                note[SIZE], note[MTIME] = (-1, 0) if state is None else state
+                note_state(note, ref.location.state())
                 try:
                     source = ref.location.read(MAX_FILE_BYTES)
                 except ImageError as caught:
                     error = ImageError(caught.reason, caught.message)
-        if prefetched is not None and prefetched.state is not None:
+        if prefetched is not None:
             # A store sends the state with the bytes; that of a file is looked up just before it is read.
-            note[SIZE], note[MTIME] = prefetched.state
+            note_state(note, prefetched.state)
         if error is not None:
             batch.errors[index] = error
         return source

@@ -32,7 +32,7 @@ from xcli.images.decoders import load_decoders
 from xcli.images.preprocessing import Preprocessing
 from xcli.images.warnings import HINTS, listen
 from xcli.inference.decoder_messages import SentBytes, receive, send, unpack_location
-from xcli.inference.pixel_slots import DECODING, DONE, FAILED, MTIME, READING, SIZE, STAGE, WARNINGS, SlotLayout
+from xcli.inference.pixel_slots import DECODING, DONE, FAILED, READING, STAGE, WARNINGS, SlotLayout, note_state
 
 if TYPE_CHECKING:
     import mmap
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 WARNING_BITS = {kind: 1 << bit for bit, kind in enumerate(HINTS)}
 NO_MEMORY = "not enough memory to decode it"
 
-_UNKNOWN = (-1, 0)
 _PR_SET_PDEATHSIG = 1
 _KILL_SECONDS = 2.0
 
@@ -222,7 +221,7 @@ class _Worker:
     ) -> _Problem | None:
         note[STAGE] = READING
         if not isinstance(location, SentBytes):  # whose state came with the bytes
-            note[SIZE], note[MTIME] = location.state() or _UNKNOWN
+            note_state(note, location.state())
         note[WARNINGS] = 0
 
         def warned(kind: str) -> None:
@@ -246,8 +245,9 @@ class _Worker:
         except MemoryError:
             return _Problem("too-large", NO_MEMORY, of_memory=True)
         except ImageError as error:
-            of_memory = error.reason == "too-large" and shortage(error) is not None
-            if of_memory or shortage(error) is None:
+            is_short = shortage(error) is not None
+            of_memory = is_short and error.reason == "too-large"
+            if of_memory or not is_short:
                 return _Problem(error.reason, error.message, of_memory)
             raise
         if found.dtype != pixels.dtype or found.shape != pixels.shape:

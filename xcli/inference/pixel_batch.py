@@ -6,8 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from xcli.core.records import FileState, ImageBatch
-from xcli.inference.pixel_slots import MTIME, SIZE, Slot
+from xcli.core.records import ImageBatch
+from xcli.inference.pixel_slots import Slot, states_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,12 +61,9 @@ class PixelBatch:
 
     def finished(self, pixels: NDArray[np.uint8]) -> ImageBatch:
         """Returns the batch with these copies of its pixels."""
-        states = [
-            FileState(size, mtime) if size >= 0 else None
-            for size, mtime in self.slot.notes[: len(self.refs), SIZE : MTIME + 1].tolist()
-        ]
+        states = tuple(states_of(self.slot.notes[: len(self.refs)]))
         errors = tuple(map(self.errors.get, range(len(self.refs))))
-        return ImageBatch(tuple(ref for ref, _ in self.refs), pixels, errors, tuple(states), tuple(self.warnings))
+        return ImageBatch(tuple(ref for ref, _ in self.refs), pixels, errors, states, tuple(self.warnings))
 
 
 class Chunk(NamedTuple):

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xcli.core.records import FileState
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -26,6 +28,16 @@ STAGE, SIZE, MTIME, WARNINGS = range(4)
 
 _CHANNELS = 3
 _NOTE_BYTES = 8 * (WARNINGS + 1)
+
+
+def note_state(note: NDArray[np.int64], state: FileState | None) -> None:
+    """Writes the state of a file into the notes of its image; None is an unknown state."""
+    note[SIZE], note[MTIME] = (-1, 0) if state is None else state
+
+
+def states_of(notes: NDArray[np.int64]) -> list[FileState | None]:
+    """Returns the states in the notes of images."""
+    return [FileState(size, mtime) if size >= 0 else None for size, mtime in notes[:, SIZE : MTIME + 1].tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
-from xcli.models.architecture import layers
+from xcli.models.architecture import FEATURE_WIDTH
 from xcli.models.folded import pool, scale_pixels
 from xcli.models.network import LAST_MAP, LoadedModel
 from xcli.storage import disk
@@ -237,7 +237,7 @@ class ActivationExtractor:
         """Returns the shape and the dtype of each array of an entry of `count` images."""
         import numpy as np
 
-        shapes = ((count, layers()[-1].filters), (count, *self.cut.shape(self.preprocessing.size)))
+        shapes = ((count, FEATURE_WIDTH), (count, *self.cut.shape(self.preprocessing.size)))
         return [(shape, np.dtype(dtype)) for shape, dtype in zip(shapes, self._arrays().values(), strict=False)]
 
     def _start_engines(self, optimize_for_throughput: bool = False) -> Engines:

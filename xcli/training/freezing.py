@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from xcli.core.errors import UsageError
-from xcli.models.architecture import Layer, layers, output_sizes
+from xcli.models.architecture import FEATURE_WIDTH, Layer, layers, output_sizes
 
 BLOCK_COUNT = 14
 
@@ -41,7 +41,7 @@ class Cut:
         The side of the input is `size` pixels.
         """
         shape = self.shape(size)
-        return layers()[-1].filters * 4 + (math.prod(shape) * (1 if self.tap == PIXELS else 2) if shape else 0)
+        return FEATURE_WIDTH * 4 + (math.prod(shape) * (1 if self.tap == PIXELS else 2) if shape else 0)
 
     def shape(self, size: int) -> tuple[int, ...]:
         """Returns the shape of one image's maps, or pixels, of `size` pixels; an empty one for pooled features."""
