@@ -30,6 +30,7 @@ from xcli.core.public_urls import without_secrets
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
+from xcli.images.resampling import RESAMPLERS
 from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH
 from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.inference.tasks import ERROR_FEATURES
@@ -143,6 +144,7 @@ def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> Mode
 
 _RESIZE = "Crop the centre, squash to a square, or pad to a square [default: crop, or the model's own]."
 _INTERPOLATION = "Resampling filter [default: bicubic, or the model's own]."
+_RESAMPLER = "What resizes. simd is faster and changes pixels slightly [default: simd, where it has the filter]."
 _CROP = f"Share of the resized image's shorter side that crop keeps [default: {DEFAULT_CROP_PCT}]."
 _SHRINK = "auto decodes large JPEGs at reduced size, which is faster and changes pixels slightly."
 _BITS = "Bits that are used in samples of 16 bits, such as 12 [default: 16, or the model's own]."
@@ -152,6 +154,7 @@ _LARGEST = "Refuse images with more than N pixels."
 pixel_arguments = options(
     choice("--resize", PIXELS, RESIZE_MODES, _RESIZE),
     choice("--interpolation", PIXELS, INTERPOLATIONS, _INTERPOLATION),
+    choice("--resampler", PIXELS, RESAMPLERS, _RESAMPLER),
     number("--crop-pct", PIXELS, "SHARE", float, _CROP),
     choice("--jpeg-shrink", PIXELS, ["auto", "off"], _SHRINK, default="auto", show_default=True),
     number("--bit-depth", PIXELS, "N", click.IntRange(MIN_BIT_DEPTH, MAX_BIT_DEPTH), _BITS),
@@ -163,7 +166,7 @@ pixel_arguments = options(
 
 def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
     """Returns what `pixel_arguments` declared, as arguments of `preprocessing_for`."""
-    names = ("resize", "interpolation", "crop_pct", "max_pixels", "bit_depth", "strict")
+    names = ("resize", "interpolation", "crop_pct", "max_pixels", "bit_depth", "strict", "resampler")
     return {"jpeg_shrink": values["jpeg_shrink"] == "auto", **{name: values[name] for name in names}}
 
 

@@ -24,9 +24,9 @@ def environment() -> dict[str, dict[str, str]]:
     return {"environment": found} if found else {}
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that results depend on, without importing them."""
+def versions(*more: str) -> dict[str, str]:
+    """Returns the versions of Python and of the packages that results depend on, and `more`, without importing them."""
     from importlib.metadata import version
 
-    names = ("tensorflow", "keras", "numpy", "pillow", "pyarrow")
+    names = ("tensorflow", "keras", "numpy", "pillow", "pyarrow", *more)
     return {"python": sys.version.split()[0], **{name: version(name) for name in names}}

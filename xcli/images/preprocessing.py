@@ -14,6 +14,7 @@ from xcli.images.decoders import DEFAULT_MAX_PIXELS, explain_decode_error, open_
 from xcli.images.formats import HEAD_BYTES, MAX_FILE_BYTES, sniff
 from xcli.images.jpeg import JpegStream, PrematureEnd
 from xcli.images.metadata import without_metadata
+from xcli.images.resampling import PACKAGE, PILLOW, best_resampler, check_resampler, resample
 from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH, to_rgb
 from xcli.images.warnings import DAMAGED_DATA, warn
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
     from PIL.ImageFile import ImageFile
 
     from xcli.core.records import Readable
@@ -52,6 +52,8 @@ class Preprocessing:
         max_pixels: images with more pixels are refused, unread.
         bit_depth: number of bits used in samples of 16 bits, 8 to 16; a camera's 12 bits would else be nearly black.
         strict: refuse JPEGs whose data are damaged, instead of warning of them.
+        resampler: what resizes: `pillow`, or `simd`, which is much faster, and differs by a grey level here and there;
+            None becomes `simd` where that is installed and has the filter.
     """
 
     size: int = 299
@@ -62,6 +64,7 @@ class Preprocessing:
     max_pixels: int = DEFAULT_MAX_PIXELS
     bit_depth: int = MAX_BIT_DEPTH
     strict: bool = False
+    resampler: str | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -78,14 +81,25 @@ class Preprocessing:
             raise UsageError(f"max_pixels must be positive; received {self.max_pixels}")
         if not MIN_BIT_DEPTH <= self.bit_depth <= MAX_BIT_DEPTH:
             raise UsageError(f"bit_depth must be from {MIN_BIT_DEPTH} to {MAX_BIT_DEPTH}; received {self.bit_depth}")
+        if self.resampler is None:
+            object.__setattr__(self, "resampler", best_resampler(self.interpolation))
+        check_resampler(self.resampler, self.interpolation)
 
     @property
     def shrinks(self) -> bool:
         return self.jpeg_shrink and not (self.resize == "squash" and self.interpolation == "nearest")
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages, besides those that every run needs, on which the pixels depend."""
+        return () if self.resampler == PILLOW else (PACKAGE,)
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the settings by name, for provenance."""
-        return settings_as_dict(self, ("bit_depth", "strict"))
+        settings = settings_as_dict(self, ("bit_depth", "strict"))
+        if self.resampler == PILLOW:
+            del settings["resampler"]  # so it was before there was another
+        return settings
 
 
 def load_image(location: Readable, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -116,13 +130,11 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
 
 
 def _decode(data: bytes, p: Preprocessing, *, watched: bool = True) -> NDArray[np.uint8]:
-    import numpy as np
-
     with open_image(data, p.max_pixels) as image:
         stream = image.fp if watched and isinstance(image.fp, JpegStream) and image.fp.watch(image) else None
         pixels = None
         try:
-            pixels = np.asarray(_square(image, p))
+            pixels = _square(image, p)
             if stream is None or not stream.has_extraneous_data:
                 return pixels
             damage = "goes on behind the last pixel"
@@ -139,7 +151,8 @@ _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """For each EXIF orientation the member of Pillow's `Transpose` that undoes it."""
 
 
-def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
+def _square(image: ImageFile, p: Preprocessing) -> NDArray[np.uint8]:
+    import numpy as np
     from PIL import Image
 
     width, height = image.size
@@ -162,21 +175,16 @@ def _square(image: ImageFile, p: Preprocessing) -> Image.Image:
             width, height, spare_x, spare_y = height, width, spare_y, spare_x
         x = spare_x if orientation in (2, 3, 6, 7) else 0.0
         y = spare_y if orientation in (3, 4, 7, 8) else 0.0
-    method = Image.Resampling[p.interpolation.upper()]
-
-    def resample(size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
-        left, top, right, bottom = (edge / shrink for edge in box)
-        return rgb.resize(size, method, (left + x, top + y, min(right + x, rgb.width), min(bottom + y, rgb.height)))
-
-    whole = (0.0, 0.0, float(width), float(height))
-    if p.resize == "squash":
-        return resample((p.size, p.size), whole)
-    if p.resize == "crop":
-        return resample((p.size, p.size), crop_box(width, height, p))
+    box = crop_box(width, height, p) if p.resize == "crop" else (0.0, 0.0, float(width), float(height))
+    left, top, right, bottom = (edge / shrink for edge in box)
+    box = (left + x, top + y, min(right + x, rgb.width), min(bottom + y, rgb.height))
+    if p.resize != "pad":
+        return resample(rgb, (p.size, p.size), box, p.interpolation, p.resampler)
     scale = p.size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Image.new("RGB", (p.size, p.size), PAD_COLOUR)
-    canvas.paste(resample(inner, whole), ((p.size - inner[0]) // 2, (p.size - inner[1]) // 2))
+    column, row = (p.size - inner[0]) // 2, (p.size - inner[1]) // 2
+    canvas = np.full((p.size, p.size, 3), PAD_COLOUR, np.uint8)
+    canvas[row : row + inner[1], column : column + inner[0]] = resample(rgb, inner, box, p.interpolation, p.resampler)
     return canvas
 
 

@@ -30,6 +30,7 @@ from xcli.core.process import reuse_freed_memory
 from xcli.core.shortage import has_memory, patiently, raise_shortage, shortage
 from xcli.images.decoders import load_decoders
 from xcli.images.preprocessing import Preprocessing
+from xcli.images.resampling import load_resampler
 from xcli.images.warnings import HINTS, listen
 from xcli.inference.decoder_messages import SentBytes, receive, send, unpack_location
 from xcli.inference.pixel_slots import DECODING, DONE, FAILED, READING, STAGE, WARNINGS, SlotLayout, note_state
@@ -96,6 +97,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     reuse_freed_memory()
     load_decoders()
+    load_resampler()
     import numpy as np  # noqa: F401 - forked workers have it already
 
     gc.collect()

@@ -148,7 +148,7 @@ class Predictor:
         assert self._engines is not None, "start() comes first"
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
-            "versions": versions(),
+            "versions": versions(*self.preprocessing.packages),
             "model": {"name": self.model.name, "sha256": self.model.digest, "input_range": self.model.input_range},
             "preprocessing": self.preprocessing.as_dict(),
             "precision": self.precision,

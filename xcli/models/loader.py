@@ -172,11 +172,12 @@ def preprocessing_for(
     max_pixels: int | None = None,
     bit_depth: int | None = None,
     strict: bool = False,
+    resampler: str | None = None,
 ) -> Preprocessing:
     """Returns the preprocessing for a model: the user's choice, else that of the model, else the default.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or the resampler is not installed.
     """
     defaults = Preprocessing()
     return Preprocessing(
@@ -188,4 +189,5 @@ def preprocessing_for(
         max_pixels=max_pixels if max_pixels is not None else defaults.max_pixels,
         bit_depth=bit_depth or model.bit_depth or defaults.bit_depth,
         strict=strict,
+        resampler=resampler,
     )

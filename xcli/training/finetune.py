@@ -151,7 +151,7 @@ class FineTuning:
         model = self.model
         return {
             "version": __version__,
-            "versions": versions(),
+            "versions": versions(*self.preprocessing.packages),
             "data": content.hexdigest(),
             "labels": list(self.split.labels),
             "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
