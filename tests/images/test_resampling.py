@@ -106,7 +106,7 @@ import itertools
 from PIL import Image
 from xcli.images.preprocessing import Preprocessing, crop_box
 from xcli.images.resampling import resample
-for width, height in itertools.product([*range(1, 40), 299, 333, 334, 500], repeat=2):
+for width, height in itertools.product((1, 2, 3, 5, 8, 13, 20, 24, 39, 299, 333, 334, 500), repeat=2):
     image = Image.new("RGB", (width, height), "red")
     for size, share in ((16, 0.3), (16, 1.0), (299, 0.897)):
         box = crop_box(width, height, Preprocessing(size=size, crop_pct=share))
