@@ -2,10 +2,10 @@
 
     python -m benchmarks host [DIRECTORY] [--images N] [--repeats N] [--json FILE]
 
-Photographs through the pipeline with 1, 2, ... workers, up to the processors; the same with decoders that sleep for two
-milliseconds in place of decoding, up to 16 workers, so that the limit of the main process shows; and the processor time
-of the main process for one image of `features` into Parquet, with decoders that do nothing: listing, pipeline, tf.data,
-journal, digests and file.
+Photographs through the pipeline with 1, 2, ... workers, up to the processors, with each resampler; the same with
+decoders that sleep for two milliseconds in place of decoding, up to 16 workers, so that the limit of the main process
+shows; and the processor time of the main process for one image of `features` into Parquet, with decoders that do
+nothing: listing, pipeline, tf.data, journal, digests and file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import click
 
 from benchmarks import machine, photographs
 from benchmarks.children import environment
+from xcli.images.resampling import PILLOW, RESAMPLERS, has_simd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +45,9 @@ def refs(names: Sequence[str]) -> Iterator[ImageRef]:
     return (file_ref(os.fsencode(name)) for name in names)
 
 
-def rate(names: Sequence[str], workers: int, batch_size: int, seconds: float | None = None) -> float:
+def rate(
+    names: Sequence[str], workers: int, batch_size: int, seconds: float | None = None, resampler: str | None = None
+) -> float:
     """Images a second through the pipeline; with `seconds` its decoders sleep so long for each."""
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference import decoder_server
@@ -52,7 +55,8 @@ def rate(names: Sequence[str], workers: int, batch_size: int, seconds: float | N
 
     spec = None if seconds is None else decoder_server.DecoderSpec("", "", {"seconds": seconds})
     decoder_server.MODULE = "xcli.inference.decoder_process" if spec is None else "benchmarks.sleeping_decoders"
-    pipeline = PixelPipeline(refs(names), Preprocessing(), batch_size=batch_size, workers=workers, decoder=spec)
+    pixels = Preprocessing(resampler=resampler)
+    pipeline = PixelPipeline(refs(names), pixels, batch_size=batch_size, workers=workers, decoder=spec)
     batches = iter(pipeline)
     next(batches)  # processes, imports and tf.data have been started
     begin = time.perf_counter()
@@ -97,18 +101,14 @@ def tables(data: Data) -> Iterator[Table]:
     """Yields the tables of what was measured."""
     from rich.table import Table
 
-    photos = Table("workers", "images/s", "of n times one", title="Photographs, no network")
-    for workers, samples in data["photographs"].items():
-        one = statistics.median(data["photographs"]["1"])
-        found = statistics.median(samples)
-        photos.add_row(workers, f"{found:,.0f}", f"{found / one / int(workers):.2f}")
-    yield photos
-    sleepers = Table("workers", "images/s", "of n times one", title=f"Decoders that sleep {SLEEP * 1000:g} ms")
-    for workers, samples in data["sleeping"].items():
-        one = statistics.median(data["sleeping"]["1"])
-        found = statistics.median(samples)
-        sleepers.add_row(workers, f"{found:,.0f}", f"{found / one / int(workers):.2f}")
-    yield sleepers
+    titles = {name: f"Photographs, no network, resampler {name}" for name in RESAMPLERS}
+    for part, title in (titles | {"sleeping": f"Decoders that sleep {SLEEP * 1000:g} ms"}).items():
+        table = Table("workers", "images/s", "of n times one", title=title)
+        for workers, samples in data.get(part, {}).items():
+            one = statistics.median(data[part]["1"])
+            found = statistics.median(samples)
+            table.add_row(workers, f"{found:,.0f}", f"{found / one / int(workers):.2f}")
+        yield table
     work = Table("batch size", "µs an image", title="The main process's work: features into Parquet")
     for size, samples in data["main process"].items():
         work.add_row(size, f"{statistics.median(samples):.0f}")
@@ -125,7 +125,9 @@ def main(directory: str | None, images: int, tiny: int, repeats: int, target: st
     """Measure what the host can feed: decoding, and the main process's own work."""
     from rich.console import Console
 
-    data: Data = {"machine": machine.machine(), "photographs": {}, "sleeping": {}, "main process": {}}
+    data: Data = {"machine": machine.machine(), "sleeping": {}, "main process": {}}
+    resamplers = [name for name in RESAMPLERS if name == PILLOW or has_simd()]
+    data |= {name: {} for name in resamplers}
     output = Path(target)
     output.parent.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0))
@@ -138,10 +140,11 @@ def main(directory: str | None, images: int, tiny: int, repeats: int, target: st
         few, many = (tiny_images(Path(scratch, str(count)), count) for count in (tiny // 5, tiny + tiny // 5))
         for _ in range(repeats):
             for workers in (count for count in (1, 2, 4, 8, 16, 32, 64) if count <= cores):
-                data["photographs"].setdefault(str(workers), []).append(rate(names, workers, 128))
+                for name in resamplers:
+                    data[name].setdefault(str(workers), []).append(rate(names, workers, 128, resampler=name))
             for workers in SLEEPERS:
                 data["sleeping"].setdefault(str(workers), []).append(rate(names, workers, 128, SLEEP))
-            for size in (16, 128):
+            for size in (16, 64, 128):
                 costs = [main_process_alone(folder, Path(scratch), size) for folder in (few, many)]
                 data["main process"].setdefault(str(size), []).append((costs[1] - costs[0]) / tiny * 1e6)
             output.write_text(json.dumps(data, indent=1), encoding="utf-8")
