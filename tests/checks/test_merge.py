@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from tests.thorough import WHOLE, thorough
 from tests.writtentables import HOSTILE, make_files, provenance, rows_of, write, write_shards
 from xcli.checks.findings import Findings
 from xcli.checks.merge import Merged, MergeError, Shards, merge
+from xcli.checks.source_order import in_source_order
 from xcli.checks.verify import verify
 from xcli.cli.main import run_command
 from xcli.cli.verbosity import Messages
@@ -29,6 +31,11 @@ from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.storage import disk
 from xcli.tables.formats import open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
 
 FORMATS = [("classify", "csv"), ("classify", "parquet"), ("classify", "jsonl")]
 FORMATS += [("features", "csv"), ("features", "parquet"), ("features", "npy")]
@@ -164,6 +171,26 @@ def test_columns_of_a_manifest(tmp_path: Path, command: str, extension: str) -> 
     whole, shards = write_shards(tmp_path, extension, command, sources, 5)
     join(shards, str(tmp_path / f"merged.{extension}"), sources)
     assert same(str(tmp_path / f"merged.{extension}"), whole)
+
+
+def test_long_rows_are_put_in_order_a_few_at_a_time(
+    tmp_path: Path, photos: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, shards = write_shards(tmp_path, "csv", "classify", photos, 3)
+    sizes = list[int]()
+
+    def small(*args: Any) -> Iterator[pa.RecordBatch]:
+        for batch in in_source_order(*args):
+            sizes.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr("xcli.checks.source_order.GATHERED_BYTES", 1000)
+    monkeypatch.setattr("xcli.checks.merge.in_source_order", small)
+    target = str(tmp_path / "merged.csv")
+    join(shards, target, photos)
+    assert same(target, whole)
+    assert len(sizes) > 10
+    assert max(sizes) <= 1000
 
 
 def test_typed_columns_of_a_manifest(tmp_path: Path) -> None:

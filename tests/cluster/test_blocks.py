@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 
-from xcli.cluster.blocks import PROBE, Block, BlockResult, blocks_of
+from xcli.cluster.blocks import BLOCK_BYTES, PROBE, Block, BlockResult, blocks_of
 from xcli.core.errors import ImageError, ModelError
 from xcli.core.records import ImageRef
 from xcli.sources.archives.members import WholeArchive
@@ -36,6 +37,16 @@ def test_blocks_have_so_many_images_and_archives_are_blocks_of_their_own() -> No
     assert [block.number for block in blocks] == list(range(6))
     assert list(chain.from_iterable(block.refs for block in blocks)) == listing
     assert [block.archive is not None for block in blocks] == [False, False, False, True, True, False]
+
+
+def test_a_block_carries_no_more_than_so_many_bytes() -> None:
+    long = 1 << 20
+    values = [("x" * long,), (["x" * long], 1.5), ({"key": b"x" * long},), ("x" * 2 * BLOCK_BYTES,), ("short",)]
+    listing = [replace(ref(str(number)), extra=values[number % 3]) for number in range(200)]
+    listing += [replace(ref(str(number)), extra=values[number % 5]) for number in range(3, 6)]
+    blocks = list(blocks_of(iter(listing), 1000))
+    assert list(chain.from_iterable(block.refs for block in blocks)) == listing
+    assert [len(block.refs) for block in blocks] == [63, 63, 63, 11, 1, 2]
 
 
 def test_no_images_are_one_empty_block() -> None:

@@ -192,10 +192,24 @@ def test_a_path_listed_twice_has_two_rows_in_another_order_too(reordered: Any) -
     assert not temporary_files(parts)
 
 
+@pytest.mark.parametrize("window", [400, 4_000])
+def test_long_rows_are_put_in_order_a_few_at_a_time(
+    reordered: Any, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """With the larger window the parts are read in place, otherwise through temporary files."""
+    parts, order, names = reordered
+    monkeypatch.setattr("xcli.outputs.parts.rows_per_group", lambda schema: window)
+    monkeypatch.setattr("xcli.outputs.ordered_rows.GATHERED_BYTES", 500)
+    batches = list(parts.read(order, SCHEMA))
+    assert [path for batch in batches for path in batch.column("path").to_pylist()] == names
+    assert len(batches) >= 1000 // 32
+    assert max(batch.nbytes for batch in batches) <= 500
+
+
 def test_a_temporary_file_that_is_damaged_is_noticed(reordered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, order, _ = reordered
 
-    def damaged(path: str, rows: pa.RecordBatch) -> Part:
+    def damaged(path: str, rows: Iterator[pa.RecordBatch]) -> Part:
         run = _write_run(path, rows)
         with open(path, "r+b") as file:
             file.seek(os.path.getsize(path) // 2)

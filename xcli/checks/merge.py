@@ -9,21 +9,19 @@ import json
 import os
 from collections import Counter
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.checks.row_index import RowIndex
+from xcli.checks.source_order import in_source_order
 from xcli.checks.unmatched import match_sources, recorded_shards
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
-from xcli.core.process import raise_file_limit
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
 from xcli.storage.staging import complete
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
-from xcli.tables.base import TableReader, rows_per_group
 from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import (
     MACHINE_KEYS,
@@ -44,9 +42,7 @@ if TYPE_CHECKING:
 
     from xcli.checks.findings import Finding, Findings
     from xcli.sources.listing import Listing
-
-MAX_RUNS = 256
-"""How often the rows of shards may break the order of the sources; the rows after each break are read on their own."""
+    from xcli.tables.base import TableReader
 
 
 class MergeError(CheckError):
@@ -204,7 +200,7 @@ def merge(
             raise CheckError(f"{problem}; give every shard of the run once")
         batches = _appended(shards, counts, findings)
     else:
-        batches = _in_source_order(shards, _positions(shards, counts, listing, findings), counts)
+        batches = in_source_order(shards.readers, _positions(shards, counts, listing, findings), counts)
     with create_table(format, target, shards.schema, provenance_metadata(shards.provenance), overwrite) as output:
         for batch in batches:
             output.write(batch)
@@ -304,73 +300,3 @@ def _total(readers: Sequence[TableReader], counts: Sequence[RunCounts], listing:
     found = skipped if listing is None else listing.skipped
     total.skipped = {reason: count for reason, count in found.items() if reason != OTHER_SHARD}
     return total
-
-
-class _Run(NamedTuple):
-    """Consecutive rows of a table that are in the order of the sources: `rows` of them from number `begin` on."""
-
-    reader: TableReader
-    begin: int
-    rows: int
-
-
-def _runs(shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCounts]) -> list[_Run]:
-    """Returns one run per shard; more for a table that was merged before without the sources."""
-    import numpy as np
-
-    runs: list[_Run] = []
-    first = 0
-    for reader, one in zip(shards.readers, counts, strict=True):
-        own = positions[first : first + one.rows]
-        first += one.rows
-        breaks = [0, *(np.flatnonzero(np.diff(own) < 0) + 1).tolist(), one.rows]
-        runs += [_Run(reader, begin, end - begin) for begin, end in pairwise(breaks)]
-    if len(runs) > len(shards.readers) + MAX_RUNS:
-        raise CheckError(
-            f"the rows break the order of the sources in {len(runs) - len(shards.readers):,} places; "
-            "give the sources in the order in which the runs had them"
-        )
-    return runs
-
-
-def _in_source_order(
-    shards: Shards, positions: NDArray[np.int64], counts: Sequence[RunCounts]
-) -> Iterator[pa.RecordBatch]:
-    import numpy as np
-    import pyarrow as pa
-
-    runs = _runs(shards, positions, counts)
-    raise_file_limit(2 * len(runs))  # an array of features has a table beside it
-    run_of = np.empty(len(positions), np.int16)
-    run_of[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
-    cursors = [_Cursor(run) for run in runs]
-    step = max(1, rows_per_group(shards.schema) // 4)
-    for start in range(0, len(run_of), step):
-        chunk = run_of[start : start + step]
-        numbers = np.bincount(chunk, minlength=len(cursors))
-        pieces = [piece for number in np.flatnonzero(numbers) for piece in cursors[number].take(int(numbers[number]))]
-        # The pieces are grouped by run; within a run, rows are in the order of the sources.
-        order = np.empty(len(chunk), np.int64)
-        order[np.argsort(chunk, kind="stable")] = np.arange(len(chunk))
-        yield pa.concat_batches(pieces).take(pa.array(order))
-
-
-class _Cursor:
-    def __init__(self, run: _Run) -> None:
-        self._name = run.reader.name
-        self._stream = run.reader.batches()
-        self._rest: pa.RecordBatch | None = None
-        for _ in self.take(run.begin):
-            pass
-
-    def take(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yields the next rows of the run, in batches that together have exactly so many."""
-        while rows:
-            if self._rest is None or not self._rest.num_rows:
-                self._rest = next(self._stream, None)
-                if self._rest is None:
-                    raise CheckError(f"{one_line(self._name)} has changed while it was read")
-            piece = self._rest.slice(0, rows)
-            self._rest = self._rest.slice(piece.num_rows)
-            rows -= piece.num_rows
-            yield piece

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.outputs.resume import key_of
 from xcli.sources.archives.members import WholeArchive
+from xcli.sources.carried import carried_size
 from xcli.storage.readers import UNKNOWN_DEVICE, FileIdentity
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from xcli.core.errors import XcliError
     from xcli.core.records import ImageRef
     from xcli.outputs.checked_file import Part
+
+BLOCK_BYTES = 64 << 20
+"""Bytes that the images of a block carry from a manifest, at most; a single row may have any number."""
 
 PROBE = -1
 """Number of a block without images, which asks only for the fingerprint of the run."""
@@ -66,17 +70,19 @@ def blocks_of(refs: Iterable[ImageRef], rows: int) -> Iterator[Block]:
 
     Args:
         refs: the listing, with archives as single references.
-        rows: images in a block; the last before an archive, and the very last, may have fewer.
+        rows: images in a block; the last before an archive, and the very last, may have fewer, and those that carry
+            much more than others too.
 
     Yields:
         At least one block, which may be empty.
     """
-    number, pending = 0, list[Any]()
+    number, pending, carried = 0, list[Any](), 0
     for ref in refs:
-        whole = isinstance(ref.location, WholeArchive)
-        if pending and (whole or len(pending) == rows):
+        whole, own = isinstance(ref.location, WholeArchive), carried_size(ref.extra)
+        if pending and (whole or len(pending) == rows or carried + own > BLOCK_BYTES):
             yield Block(number, tuple(pending))
-            number, pending = number + 1, []
+            number, pending, carried = number + 1, [], 0
+        carried += own
         if whole:
             yield Block(number, (ref,))
             number += 1

@@ -18,7 +18,7 @@ from xcli.core.text import one_line
 from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part, split_by
 from xcli.storage import disk
 from xcli.storage.streams import read_errors, write_errors
-from xcli.tables.base import sliced
+from xcli.tables.base import GATHERED_BYTES, sliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -85,20 +85,33 @@ class RowReader:
             with self._intact(self._parts[index].name):
                 yield from self._reader(index).take(rows_of_part, columns)
 
-    def take(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.RecordBatch:
-        """Returns the rows with these numbers, at least one, in this order; from each part they are read at once."""
+    def take(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows with these numbers, at least one, in this order; from each part they are read at once.
+
+        Rows of more than `GATHERED_BYTES` together are read in halves, which are read in halves again.
+        """
         import numpy as np
         import pyarrow as pa
 
         by_number = np.argsort(numbers, kind="stable")
         ascending = numbers[by_number]
-        pieces = list(self.pieces(ascending, columns))
+        pieces: list[pa.RecordBatch] = []
+        gathered = 0
+        for piece in self.pieces(ascending, columns):
+            pieces.append(piece)
+            gathered += piece.nbytes
+            if gathered > GATHERED_BYTES and len(numbers) > 1:
+                del pieces, piece
+                for half in np.array_split(numbers, 2):
+                    yield from self.take(half, columns)
+                return
         rows = pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
-        if (ascending == numbers).all():
-            return rows
-        places = np.empty(len(numbers), np.int64)
-        places[by_number] = np.arange(len(numbers))
-        return rows.take(pa.array(places))
+        if not (ascending == numbers).all():
+            places = np.empty(len(numbers), np.int64)
+            places[by_number] = np.arange(len(numbers))
+            rows = rows.take(pa.array(places))
+        del pieces
+        yield rows
 
 
 def ordered_rows(
@@ -110,7 +123,7 @@ def ordered_rows(
         order: the order.
         reader: of the parts.
         columns: of the rows.
-        window: rows that may be in memory a few times.
+        window: rows that may be in memory a few times; fewer where they are long.
         scratch: returns the path of a new temporary file.
 
     Raises:
@@ -121,7 +134,7 @@ def ordered_rows(
             if (numbers[1:] > numbers[:-1]).all():  # long rows that are in order already are not gathered
                 yield from reader.pieces(numbers, columns)
             else:
-                yield reader.take(numbers, columns)
+                yield from reader.take(numbers, columns)
         return
     runs: list[Part] = []
     try:
@@ -129,7 +142,7 @@ def ordered_rows(
         raise_file_limit(len(runs))
         with RowReader(runs, _open_run, _intact_run, len(runs)) as sorted_rows:
             for start in range(0, len(places), window):
-                yield sorted_rows.take(places[start : start + window], columns)
+                yield from sorted_rows.take(places[start : start + window], columns)
     finally:
         for run in runs:
             with suppress(OSError):  # otherwise it goes with all other files of the run
@@ -181,12 +194,14 @@ def _write_runs(
     return np.invert(numbers, out=numbers)
 
 
-def _write_run(path: str, rows: pa.RecordBatch) -> Part:
-    writer = CheckedWriter(path, frame_bytes=0)
+def _write_run(path: str, batches: Iterator[pa.RecordBatch]) -> Part:
+    writer, written = CheckedWriter(path, frame_bytes=0), 0
     try:
-        for piece in sliced(rows, max(1, _RUN_BYTES * rows.num_rows // rows.nbytes)):
-            writer.write(piece)
-        return Part(path, rows.num_rows, writer.close(0))
+        for rows in batches:
+            for piece in sliced(rows, max(1, _RUN_BYTES * rows.num_rows // rows.nbytes)):
+                writer.write(piece)
+            written += rows.num_rows
+        return Part(path, written, writer.close(0))
     except BaseException:
         with suppress(OSError):
             writer.abandon()

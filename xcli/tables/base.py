@@ -33,6 +33,7 @@ MAX_COLUMNS = 1 << 16
 """Columns of a table that is read: all classes of ImageNet-21k with label, index and score, and some more."""
 
 GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
+GATHERED_BYTES = 2 * GROUP_BYTES  # of rows that are put in order; that takes three times as much
 _GROUP_ROWS = 65536  # enough for readers, which take a group at a time
 _SLICE_VALUES = 2**20
 
