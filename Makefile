@@ -90,7 +90,7 @@ test-oldest: RESOLUTION = lowest-direct
 test-newest: RESOLUTION = highest
 test-oldest test-newest: $(VENV)/.installed
 	$(PYTHON) -m venv --clear --without-pip build/$@
-	VIRTUAL_ENV=build/$@ $(BIN)/uv --quiet pip install --resolution $(RESOLUTION) --editable '.[heif,test]'
+	VIRTUAL_ENV=build/$@ $(BIN)/uv --quiet pip install --resolution $(RESOLUTION) --editable '.[heif,jxl,test]'
 	ACROSS_VERSIONS=1 build/$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ACROSS_VERSIONS)
 
 check: $(VENV)/.installed

@@ -24,6 +24,12 @@ except ImportError:
 else:
     HAVE_HEIF = True
     pillow_heif.register_heif_opener()
+try:
+    import imagecodecs
+except ImportError:
+    HAVE_JPEGXL = False
+else:
+    HAVE_JPEGXL = True
 
 # ---- pictures ----
 
@@ -172,6 +178,12 @@ def heic(image: Image.Image, **options: Any) -> bytes:
     return encode(image, "HEIF", **options)
 
 
+def jpegxl(samples: Any, *, lossless: bool = True, **options: Any) -> bytes:
+    """A JPEG XL of an image, of uint8 or uint16[height, width, bands], or of frames; needs imagecodecs."""
+    data: bytes = imagecodecs.jpegxl_encode(np.asarray(samples), lossless=lossless, effort=3, numthreads=1, **options)
+    return data
+
+
 def small_files() -> dict[str, bytes]:
     """A sound small file of every format and of every way in which its pixels may be stored."""
     picture = gradient(48, 40)
@@ -206,6 +218,8 @@ def small_files() -> dict[str, bytes]:
         files["still.avif"] = encode(picture, "AVIF", speed=10)
     if HAVE_HEIF:
         files["still.heic"] = heic(picture)
+    if HAVE_JPEGXL:
+        files["rgb.jxl"] = jpegxl(picture)
     return files
 
 

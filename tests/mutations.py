@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, features
 
-from tests.imagefiles import HAVE_AVIF, HAVE_HEIF, encode, exif, gradient, heic, png, small_files, texture, ycck_jpeg
+from tests.imagefiles import (
+    HAVE_AVIF,
+    HAVE_HEIF,
+    HAVE_JPEGXL,
+    encode,
+    exif,
+    gradient,
+    heic,
+    jpegxl,
+    png,
+    small_files,
+    texture,
+    ycck_jpeg,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +87,10 @@ def corpus() -> dict[str, bytes]:
         files["alpha.heic"] = heic(see_through)
         files["detail.heic"] = heic(detail, chroma=444)
         files["two.heic"] = heic(picture, save_all=True, append_images=[detail])
+    if HAVE_JPEGXL:
+        files["alpha.jxl"] = jpegxl(see_through)
+        files["detail.jxl"] = jpegxl(detail, lossless=False, usecontainer=True)
+        files["animated.jxl"] = jpegxl([np.asarray(one) for one in (picture, picture.rotate(9))])
     return files
 
 

@@ -18,6 +18,7 @@ FIRST_SAFE = {
     "aiohttp": ("3.14.3", "CVE-2026-69243, CVE-2026-69244"),
     "click": ("8.4.2", "prints control characters of unknown options as they are"),
     "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701"),
+    "imagecodecs": ("2026.3.6", "CVE-2026-1837 in the libjxl that it bundles"),
     "keras": ("3.15.0", "code and file access through model files"),
     "pillow": ("12.3", "CVE-2026-25990, CVE-2026-40192, CVE-2026-55379"),
     "pillow-heif": ("1.8", "holes in the libheif that it bundles"),

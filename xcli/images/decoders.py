@@ -11,6 +11,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING
 
 from xcli.core.errors import ImageError
+from xcli.images import jpegxl
 from xcli.images.formats import HEAD_BYTES, announced_length, describe_other, sniff
 from xcli.images.icons import PNG_SIGNATURE, largest_picture
 from xcli.images.jpeg import JpegStream, check_jpeg
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_PIXELS = 178_000_000
 
 _ORIENTATION_TAG = 0x0112
+_EXTRAS = {"HEIF": "pip install pillow-heif", "JPEGXL": "pip install imagecodecs"}
 _NEW_SUBFILE_TYPE_TAG, _REDUCED_OR_MASK = 254, 0b101
 _SUBFILE_TYPE_TAG, _REDUCED = 255, 2
 
@@ -81,6 +83,8 @@ def load_decoders() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
     else:
         pillow_heif.options.DECODE_THREADS = 1
         decoders["HEIF"] = pillow_heif.HeifImageFile
+    if jpegxl.is_supported():
+        decoders["JPEGXL"] = jpegxl.opener()
     # The default is one megabyte, which colour profiles and editing histories of undamaged files can exceed.
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     # A file ends as pixels or as an error; warnings about its metadata are neither. The filters belong to the whole
@@ -111,8 +115,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
         raise ImageError("not-an-image", unknown if other is None else f"it is {other}")
     decoders = load_decoders()
     if kind not in decoders:
-        how = "pip install pillow-heif" if kind == "HEIF" else "a Pillow built with it"
-        raise ImageError("unsupported", f"{kind} files need {how}")
+        raise ImageError("unsupported", f"{kind} files need {_EXTRAS.get(kind, 'a Pillow built with it')}")
     if kind == "ICO":
         data = largest_picture(data, max_pixels)
         if data.startswith(PNG_SIGNATURE):
@@ -128,6 +131,8 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFile:
         image = decoders[kind](JpegStream(data) if kind == "JPEG" else io.BytesIO(data))
         if isinstance(image, TiffImageFile):
             _to_full_page(image)
+    except ImageError:
+        raise
     except Exception as error:
         rest = without_metadata(data, kind)
         if rest is not None:

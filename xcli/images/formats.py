@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from xcli.images.jpegxl import CODESTREAM_SIGNATURE, CONTAINER_SIGNATURE
+
 MAX_FILE_BYTES = 1 << 30
 """Image files and members of archives with more bytes are refused, unread."""
 
 IMAGE_EXTENSIONS = frozenset(
     b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif "
-    b".jp2 .j2k .j2c .jpc .jpx .jpf .ppm .pgm .pbm .pnm .tga .ico".split()
+    b".jp2 .j2k .j2c .jpc .jpx .jpf .jxl .ppm .pgm .pbm .pnm .tga .ico".split()
 )
 """Extensions, in lower case, by which a file found in a directory counts as an image."""
 
@@ -52,6 +54,8 @@ def sniff(head: bytes) -> str | None:
             return "HEIF"
     if head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
         return "JPEG2000"
+    if head.startswith((CODESTREAM_SIGNATURE, CONTAINER_SIGNATURE)):
+        return "JPEGXL"
     if _NETPBM.match(head):
         return "PPM"
     if head.startswith(b"\0\0\1\0") and head[4:6] != b"\0\0" and head[9:10] == b"\0":
@@ -87,8 +91,6 @@ _OTHER_KINDS = (
     (b"SQLite format 3\0", "an SQLite database"),
     (b"%PDF-", "a PDF document; extract its images first"),
     (b"8BPS", "a Photoshop document; export it as PNG or JPEG"),
-    (b"\xff\x0a", "a JPEG XL image, which cannot be decoded here; convert it"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL image, which cannot be decoded here; convert it"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch that (git lfs pull)"),
     (b"<!doctype html", "a web page, perhaps what a server sent in place of the image"),
     (b"<html", "a web page, perhaps what a server sent in place of the image"),
