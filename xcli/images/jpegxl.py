@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import ImageError
 
@@ -142,11 +142,11 @@ def opener() -> Callable[[IO[bytes]], ImageFile]:
         format = "JPEGXL"
 
         def _open(self) -> None:
-            self._data = self.fp.read()
+            self._data = b"" if self.fp is None else self.fp.read()
             header = read_header(self._data)
             self._size, self._mode = (header.width, header.height), "RGB"
 
-        def load(self) -> Image.core.PixelAccess | None:
+        def load(self) -> Any:
             if self._data:
                 image, self._data = _decode(self._data), b""
                 self.im, self._size, self._mode = image.im, image.size, image.mode
