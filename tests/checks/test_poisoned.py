@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -196,6 +197,57 @@ def test_the_trailer_of_a_part_with_the_right_digest(wrong: bytes) -> None:
     content = b"x" * 64 + wrong + len(wrong).to_bytes(8, "little") + bytes.fromhex(_digest(wrong)) + _MAGIC
     with pytest.raises(CheckError, match="its trailer is damaged"):
         CheckedReader(io.BytesIO(content), 0)
+
+
+def frame_of(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def part_of(frame: bytes, rows: int) -> io.BytesIO:
+    """A part with all the right digests."""
+    trailer = json.dumps({"number": 0, "frames": [[len(frame), rows, _digest(frame)]]}).encode()
+    end = len(trailer).to_bytes(8, "little") + bytes.fromhex(_digest(trailer)) + _MAGIC
+    return io.BytesIO(_MAGIC + frame + trailer + end)
+
+
+LONG = pa.array(["x" * (1 << 20)] * 80)
+RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([1 << 30], pa.int32()), ["x"])
+
+
+@pytest.mark.parametrize(
+    ("column", "compression", "match"),
+    [
+        (LONG, "zstd", "its buffers are compressed"),
+        (LONG, "lz4", "its buffers are compressed"),
+        (LONG.dictionary_encode(), "zstd", "its buffers are compressed"),
+        (LONG.dictionary_encode(), None, "other rows"),
+        (pa.nulls(1 << 30), None, "other rows"),
+        (RUNS, None, "damaged: no row has such a column"),
+    ],
+)
+def test_a_frame_with_the_right_digest(column: pa.Array, compression: str | None, match: str) -> None:
+    frame = frame_of(pa.record_batch({"path": column}), compression)
+    assert len(frame) < 2 << 20
+    with pytest.raises(CheckError, match=f"its batch 0 .*{match}"):
+        list(CheckedReader(part_of(frame, len(column)), 0).batches())
+
+
+def test_offsets_and_rows_of_a_frame_are_checked() -> None:
+    batch = pa.record_batch({"path": ["ab" * 50, "cd" * 50]})
+    frame = frame_of(batch)
+    assert list(CheckedReader(part_of(frame, 2), 0).batches()) == [batch]
+    at = frame.index(struct.pack("<3i", 0, 100, 200))
+    outside = frame[:at] + struct.pack("<3i", 0, 1 << 30, 200) + frame[at + 12 :]
+    for wrong, rows in ((outside, 2), (frame, 3), (frame[:-300], 2), (b"", 2), (b"\xff" * 400, 2)):
+        with pytest.raises(CheckError, match="its batch 0"):
+            list(CheckedReader(part_of(wrong, rows), 0).batches())
+    inner = part_of(frame, 2).getvalue()
+    longer = inner.replace(frame, frame + b"hidden", 1)
+    with pytest.raises(CheckError, match="its frames have another length"):
+        CheckedReader(io.BytesIO(longer), 0)
 
 
 def test_a_record_of_too_many_bytes() -> None:

@@ -95,6 +95,42 @@ def test_work_is_counted_from_shapes() -> None:
     assert exact <= found <= exact + 32 * pixels * 4 * (8 + 8 + 8 + 6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "target", "padded"),
+    [((1, 30, 30, 3), (50, 50), (30, 30)), ((1, 5, 60, 3), (99, 50), (118, 60)), ((2, 60, 5, 3), (50, 99), (60, 118))],
+)
+def test_what_a_layer_pads_counts_at_least(
+    keras: Any, shape: tuple[int, ...], target: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    layer = keras.layers.Resizing(*target, pad_to_aspect_ratio=True)
+    graph = graph_of(lambda x: layer(x), *shape)
+    assert any(not tensor.shape.is_fully_defined() for one in graph.get_operations() for tensor in one.outputs)
+    bytes_padded = 4 * shape[0] * padded[0] * padded[1] * 3
+    assert bytes_padded <= peak_bytes(graph) <= 40 * 4 * shape[0] * max(shape) ** 2 * 3
+    assert effort(graph) >= 32 * bytes_padded / 4
+
+
+def test_an_image_that_is_padded_is_computed(keras: Any) -> None:
+    layer = keras.layers.Resizing(71, 71, pad_to_aspect_ratio=True)
+    engine = Engine(lambda pixels: (layer(pixels[:, :40]),), size=71, batch_size=16)
+    assert engine.computed_batch_size == 16
+    assert engine(np.full((2, 71, 71, 3), 7, np.uint8))[0].max() == 7
+
+
+def test_a_size_that_cannot_be_told_is_refused() -> None:
+    tf = load_tensorflow()
+
+    def some(pixels: Any) -> tuple[Any]:
+        return (tf.boolean_mask(pixels, pixels > 0),)
+
+    def hidden(pixels: Any) -> tuple[Any]:
+        return (tf.map_fn(lambda x: tf.tile(x, (1, 1, 1_000))[..., :3], pixels),)
+
+    for function in (some, hidden):
+        with pytest.raises(ModelError, match=r"an operation '[A-Za-z]+' whose size cannot be told before it runs"):
+            Engine(function, size=71, batch_size=1)
+
+
 def test_a_model_that_takes_too_long_for_an_image_is_refused() -> None:
     tf = load_tensorflow()
     kernel = np.zeros((31, 31, 256, 256), np.float32)

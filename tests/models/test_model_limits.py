@@ -283,6 +283,15 @@ def test_more_than_the_file_holds_is_refused_before_it_is_built(
         KerasNetwork(altered(nested_file, scratch / "x.keras", change))
 
 
+@pytest.mark.parametrize("sides", [{"height": 1, "width": 3}, {"height": 96, "width": 0}, {"height": "96"}])
+def test_images_are_not_padded_without_end(sides: dict[str, Any], nested_file: str, scratch: Path) -> None:
+    def change(config: Any) -> None:
+        inserted(config, "Resizing", "xception", pad_to_aspect_ratio=True, **sides)
+
+    with pytest.raises(ModelError, match=r"pads images to .*; one side may be 2 times the other at most"):
+        open_archive(altered(nested_file, scratch / "x.keras", change))
+
+
 def test_more_classes_than_there_can_be_names_for(nested_file: str, scratch: Path) -> None:
     def change(config: Any) -> None:
         repeated = layer("RepeatVector", "repeated", "kinds", n=1_000_000, dtype="float32", trainable=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
 from xcli.storage.directories import is_of_another_user
 from xcli.storage.locks import FileLock
-from xcli.storage.staging import Staging, check_ownership, pending, recover, staging_path
+from xcli.storage.ownership import check_ownership
+from xcli.storage.staging import Staging, pending, recover, staging_path
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +131,8 @@ def test_a_signal_waits_until_all_have_their_names(tmp_path: Path, monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             write_one(tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == b"x"
-    assert pending(staging_path(str(tmp_path / "out.csv")))  # so that the same command knows its own output
+    target = str(tmp_path / "out.csv")
+    assert pending(staging_path(target), target)  # so that the same command knows its own output
     Staging(str(tmp_path / "out.csv")).close()
     assert contents(tmp_path) == {"out.csv": b"x"}
 
@@ -238,6 +242,61 @@ def test_a_damaged_note_publishes_nothing(tmp_path: Path, note: bytes) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("staged", "final"),
+    [
+        ("staged-0-0", "../../home/.profile"),
+        ("../../home/thesis", "../a.csv"),
+        ("../../home/thesis", "../../home/thesis"),
+        ("../../home/staged-0-0", "../../home/.profile"),
+        ("../../home/b.csv.partial/staged-0-0", "../../home/.profile"),
+        ("staged-0-0/../../../home/thesis", "../a.csv"),
+        ("staged-0-0", "../link/.profile"),
+        (["staged-0-0"], "../a.csv"),
+    ],
+)
+def test_a_note_of_a_stranger_moves_and_removes_nothing(tmp_path: Path, staged: Any, final: str) -> None:
+    """In a directory that was unpacked from somewhere, beside the results."""
+    home, results = tmp_path / "home", tmp_path / "results"
+    home.mkdir()
+    results.mkdir()
+    (results / "link").symlink_to(home)
+    mine = {".profile", "thesis", "staged-0-0", "b.csv.partial"}
+    for name in mine - {"b.csv.partial"}:
+        (home / name).write_bytes(b"mine")
+    (home / "b.csv.partial").mkdir()
+    (home / "b.csv.partial" / "staged-0-0").write_bytes(b"mine")
+    planted = Staging(str(results / "a.csv"))
+    Path(planted.path, "staged-0-0").write_bytes(b"evil")
+    note = [{"staged": staged, "final": final, "replace": True}]
+    Path(planted.path, "publish.json").write_text(json.dumps(note))
+    planted._folder.unlock()
+    assert pending(planted.path, str(results / "a.csv")) == []
+    write_one(results / "a.csv")
+    assert (results / "a.csv").read_bytes() == b"x"
+    assert set(os.listdir(home)) == mine
+    assert all((home / name).read_bytes() == b"mine" for name in mine - {"b.csv.partial"})
+    assert (home / "b.csv.partial" / "staged-0-0").read_bytes() == b"mine"
+    assert sorted(os.listdir(results)) == ["a.csv", "link"]
+
+
+def test_a_note_beside_a_link_to_the_output_is_believed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.csv").symlink_to(tmp_path / "disk" / "real.csv")
+    target = str(tmp_path / "a.csv")
+    staging = Staging(target)
+    notes = []
+    for number, final in enumerate(("../../a.csv.meta.json", "../real.csv")):
+        Path(staging.path, f"staged-0-{number}").write_bytes(b"new")
+        notes.append({"staged": f"staged-0-{number}", "final": final, "replace": False})
+    Path(staging.path, "publish.json").write_text(json.dumps(notes))
+    staging._folder.unlock()
+    assert len(pending(staging.path, target)) == 2
+    Staging(target).close()
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "a.csv.meta.json").read_bytes() == b"new"
+    assert os.listdir(tmp_path / "disk") == ["real.csv"]
+
+
 @pytest.mark.parametrize("name", ["part-00000.arrow", "run.json", "staged-0-0"])
 def test_a_directory_without_our_lock_is_not_ours_whatever_its_files_are_called(tmp_path: Path, name: str) -> None:
     (tmp_path / "out.csv.partial").mkdir()
@@ -326,4 +385,4 @@ def test_a_note_that_cannot_be_read_now_is_an_error_of_the_output(
 ) -> None:
     monkeypatch.setattr(disk, "system", FaultySystem(str(tmp_path), Fault(0, "EMFILE")))
     with pytest.raises(OutputError, match=r"cannot read .*publish\.json: Too many open files$"):
-        pending(str(tmp_path))
+        pending(str(tmp_path), "x.csv")

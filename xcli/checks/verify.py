@@ -132,7 +132,7 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
 def _check_publication(reader: TableReader, findings: Findings) -> None:
     """Reports a table whose files were about to be replaced when their process was killed."""
     if not is_url(reader.name):
-        names = [one.final for one in pending(staging_path(reader.name))]
+        names = [one.final for one in pending(staging_path(reader.name), reader.name)]
         what = "files that were being replaced when a run was killed (its command, given again, completes it)"
         findings.add("unfinished", what, names)
 

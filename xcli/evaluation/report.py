@@ -12,7 +12,8 @@ from xcli.core.text import one_line
 from xcli.evaluation.metrics import FIGURES, Metrics
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
-from xcli.storage.staging import Staging, check_ownership, pending, staging_path
+from xcli.storage.ownership import check_ownership
+from xcli.storage.staging import Staging, pending, staging_path
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
 from xcli.tables.csv import CsvWriter
@@ -60,7 +61,7 @@ def check_folder(folder: str, overwrite: bool) -> None:
         check_ownership(staging)
     # What a killed process has left there is completed, or dropped.
     others = set(os.listdir(folder)) - {os.path.basename(staging)} if exists else set()
-    if others and not overwrite and not pending(staging):
+    if others and not overwrite and not pending(staging, os.path.join(folder, _REPORT)):
         raise OutputError(f"{shown} is not empty; give another directory, or --overwrite to replace a report in it")
     if not exists and os.path.lexists(folder):
         raise OutputError(f"cannot write {shown}: it is not a directory")
@@ -96,7 +97,8 @@ def write_report(
         disk.make_directories(folder)
     files: list[AtomicFile] = []
     target = os.path.join(folder, _REPORT)
-    overwrite = overwrite or bool(pending(staging_path(target)))  # by a process that was killed as it gave the names
+    # A process that was killed as it gave the names has decided that.
+    overwrite = overwrite or bool(pending(staging_path(target), target))
     staging = Staging(target)
     try:
         for name, content in _contents(metrics, predictions, extra or {}):

@@ -15,6 +15,7 @@ from xcli.models.folded import INPUT_RANGES
 from xcli.models.hdf5_weights import TOP, Weights, assign
 from xcli.models.network import AVG_POOL
 from xcli.models.xception import Xception
+from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 
@@ -112,7 +113,7 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
     if not recipe.is_file():
         return {}, labels
     try:
-        return _checked_recipe(parse_object(recipe.read_bytes(), _RECIPE)["preprocessing"]), labels
+        return _checked_recipe(parse_object(disk.read_file(recipe, MAX_BYTES + 1), _RECIPE)["preprocessing"]), labels
     except OSError as error:
         raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
     except (ValueError, KeyError) as error:

@@ -34,6 +34,9 @@ _MAX_CONTENTS_BYTES, _ZIP_END_BYTES = 1 << 20, (64 << 10) + 22 + 76
 _MAX_VALUES, _MAX_DEPTH, _MAX_NAME = 1 << 20, 100, 512
 """Of a configuration. Names of models stand in those of all their variables."""
 
+MAX_PADDING = 2
+"""How many times as long as wide, or as wide as long, a Resizing may make images by padding them."""
+
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _LAYERS = """
@@ -236,6 +239,11 @@ def _check_object(item: dict[str, Any], path: str) -> None:
     known = False
     if isinstance(config, dict) and len(str(config.get("name"))) > _MAX_NAME:
         raise ModelError(f"{path} has a layer with a name of more than {_MAX_NAME} characters and is not loaded")
+    if name == "Resizing" and isinstance(config, dict) and config.get("pad_to_aspect_ratio"):
+        height, width = (side if isinstance(side, int) else 0 for side in (config.get("height"), config.get("width")))
+        if min(height, width) < 1 or not height <= MAX_PADDING * width <= MAX_PADDING**2 * height:
+            shown = short_text(f"{height}x{width}")
+            raise ModelError(f"{path} pads images to {shown}; one side may be {MAX_PADDING} times the other at most")
     if not isinstance(name, str) or not isinstance(module, (str, type(None))):
         pass
     elif name in _VALUES:

@@ -5,20 +5,24 @@
 A frame is an Arrow IPC stream of one batch: the rows of the whole part, unless they take more than 16 MiB. The trailer
 is JSON: the number of the part, and length, rows and XXH3-128 of each frame. Nothing is parsed before its digest has
 been checked, so that damage cannot reach Arrow, which believes the offsets that it reads. A file whose number is not
-the one that its name says has changed places with another.
+the one that its name says has changed places with another. Since a stranger can make the digests too, frames that are
+compressed, or larger once decoded, are refused, and offsets are checked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from xcli.core.checked_json import Schema, parse_object
+from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
 from xcli.storage import disk
+from xcli.storage.parquet_file import decoded_size
+from xcli.tables.base import GROUP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +43,7 @@ _FRAME_BYTES = 16 << 20  # of rows that are gathered before they are written; wh
 class _Frame(NamedTuple):
     offset: int
     length: int
+    rows: int
     digest: str
 
 
@@ -172,7 +177,7 @@ class CheckedReader:
         size = self._file.seek(0, 2)
         end = self._read(size - _END, _END) if size >= _END + len(_MAGIC) else b""
         length = int.from_bytes(end[:8], "little")
-        if not end.endswith(_MAGIC) or length > size - _END - len(_MAGIC):
+        if not end.endswith(_MAGIC) or length > min(size - _END - len(_MAGIC), MAX_BYTES):
             raise CheckError("it is no whole part")
         trailer = self._read(size - _END - length, length)
         self.digest = _digest(trailer)
@@ -184,12 +189,14 @@ class CheckedReader:
             lengths, rows, digests = zip(*self.trailer["frames"], strict=True)
             if not all(isinstance(one, int) and one >= 0 for one in (*lengths, *rows)):
                 raise ValueError("a frame of no length")
+            if sum(lengths) != size - _END - length - len(_MAGIC):
+                raise ValueError("its frames have another length")
         except (ValueError, KeyError) as error:
             raise CheckError(f"its trailer is damaged: {one_line(str(error))}") from None
         if found != number:
             raise CheckError(f"it is part {found}")
         offsets = accumulate(lengths, initial=len(_MAGIC))
-        self._frames = [_Frame(*found) for found in zip(offsets, lengths, digests, strict=False)]
+        self._frames = [_Frame(*found) for found in zip(offsets, lengths, rows, digests, strict=False)]
         self._starts = list(accumulate(rows, initial=0))
         self.rows = self._starts[-1]
 
@@ -201,14 +208,12 @@ class CheckedReader:
         return data
 
     def _batch(self, index: int) -> pa.RecordBatch:
-        import pyarrow as pa
-
         if self._last is None or self._last[0] != index:
             frame = self._frames[index]
             data = self._read(frame.offset, frame.length)
             if _digest(data) != frame.digest:
                 raise CheckError(f"its batch {index} has another digest than when it was written")
-            self._last = index, pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
+            self._last = index, _read_frame(data, frame.rows, index)
         return self._last[1]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -224,6 +229,48 @@ class CheckedReader:
             batch = self._batch(index).select(columns)
             is_range = bool((np.diff(own) == 1).all())
             yield batch.slice(own[0], len(own)) if is_range else batch.take(pa.array(own))
+
+
+def _read_frame(data: bytes, rows: int, index: int) -> pa.RecordBatch:
+    """Reads the batch of a frame; raises CheckError where it is none that a `CheckedWriter` writes."""
+    import pyarrow as pa
+
+    try:
+        for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(data)):
+            _refuse_compression(message.metadata.to_pybytes(), message.type)
+        batch = pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
+        batch.validate(full=True)
+        # A value of these may take no bytes at all, or the same ones as others.
+        if any(kind in str(batch.schema.types) for kind in ("run_end_encoded", "list_view", "union")):
+            raise ValueError("no row has such a column")
+        size = sum(map(decoded_size, batch.columns))
+    except (pa.ArrowException, OSError, ValueError, StopIteration, struct.error) as error:
+        raise CheckError(f"its batch {index} is damaged: {one_line(str(error))}") from None
+    if batch.num_rows != rows or max(rows, size) > len(data) + 2 * GROUP_BYTES:
+        raise CheckError(f"its batch {index} has other rows than when it was written")
+    return batch
+
+
+def _refuse_compression(message: bytes, kind: str) -> None:
+    """Raises ValueError for an Arrow message, a flatbuffer, whose buffers are compressed: they may be of any size."""
+
+    def member(table: int, number: int) -> int:
+        """Returns the offset of a member of a table, or 0."""
+        members = table - struct.unpack_from("<i", message, table)[0]
+        inside = 4 + 2 * number < struct.unpack_from("<H", message, members)[0]
+        offset = struct.unpack_from("<H", message, members + 4 + 2 * number)[0] if inside else 0
+        return table + int(offset) if offset else 0
+
+    def inner(table: int, number: int) -> int:
+        """Returns the offset of a table within another."""
+        offset = member(table, number)
+        return offset + int(struct.unpack_from("<I", message, offset)[0])
+
+    header = inner(struct.unpack_from("<I", message)[0], 2)
+    if kind == "dictionary":
+        header = inner(header, 1)
+    if kind != "schema" and member(header, 3):
+        raise ValueError("its buffers are compressed")
 
 
 def split_by(starts: NDArray[np.int64], ascending: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -24,7 +24,8 @@ from xcli.outputs.resume import state_columns, state_fields
 from xcli.outputs.target import File
 from xcli.storage import disk
 from xcli.storage.directories import open_folder
-from xcli.storage.staging import FILES, SUFFIX, PrivateFolder
+from xcli.storage.ownership import FILES, SUFFIX
+from xcli.storage.staging import PrivateFolder
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:

@@ -17,14 +17,8 @@ from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
 from xcli.storage.object_store import open_writable_store
-from xcli.storage.staging import (
-    PUBLISH,
-    Staged,
-    Staging,
-    exists_error,
-    final_path,
-    publish,
-)
+from xcli.storage.ownership import PUBLISH
+from xcli.storage.staging import Staged, Staging, exists_error, final_path, publish
 from xcli.storage.streams import CheckedStream, DirectFile, WritableFile, is_direct, write_error, write_errors
 from xcli.storage.temporary import TemporaryDirectory
 from xcli.storage.urls import is_url

@@ -133,10 +133,10 @@ def open_file(path: Path) -> BinaryIO:
     return cast("BinaryIO", io.BufferedReader(_File(system.open(path, os.O_RDONLY), writable=False), _BUFFER))
 
 
-def read_file(path: Path) -> bytes:
-    """Returns the content of a file."""
-    with open_file(path) as file:
-        return file.read()
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Returns the content of a file, or its first bytes; of a pipe, which would not end, what there is."""
+    with io.BufferedReader(_File(system.open(path, os.O_RDONLY | os.O_NONBLOCK), writable=False), _BUFFER) as file:
+        return file.read(most) or b""
 
 
 def read_descriptor(descriptor: int, size: int) -> bytes:

@@ -15,37 +15,24 @@ import errno
 import json
 import logging
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xcli.core.checked_json import MAX_BYTES
 from xcli.core.errors import OutputError, OutputExistsError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.directories import DAMAGED, LocalFolder, is_of_another_user
-from xcli.storage.locks import HOLDER
+from xcli.storage.directories import LocalFolder
+from xcli.storage.ownership import LEFT, LOCK, PUBLISH, STAGED, SUFFIX, check_ownership
 from xcli.storage.streams import write_error, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 log = logging.getLogger("xcli")
-
-SUFFIX = ".partial"
-LOCK = "lock"
-PUBLISH = "publish.json"
-
-_TEMPORARY = r"staged-[0-9a-f]+-[0-9]+|old-[0-9]+|publish\.json\.tmp"
-_LEFT = re.compile(_TEMPORARY)
-
-FILES = re.compile(
-    rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
-    rf"|part-[0-9]{{5,}}\.arrow{DAMAGED}"
-)
-"""Matches the names of all files that this program writes into such a directory."""
 
 _MAX_NAME = 255  # bytes, of a file name on Linux
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -164,41 +151,6 @@ def _refuse_older(path: str, target: str) -> None:
             f"{one_line(older)} has an unfinished run of an older version. Rename it to {one_line(path)} to continue "
             "that run, or remove it"
         )
-
-
-def check_ownership(path: str) -> None:
-    """Raises OutputError if something is in place of a private directory that this program has not made."""
-    if not os.path.lexists(path):
-        return
-    problem = ""
-    if os.path.islink(path):
-        problem = "is a symbolic link"
-    elif not os.path.isdir(path):
-        problem = "is a file"
-    elif is_of_another_user(path):
-        problem = "belongs to another user"
-    else:
-        with write_errors(path):
-            names = disk.names(path)
-        foreign = [name for name in names if not FILES.fullmatch(name)]
-        holder = _beginning(os.path.join(path, LOCK)) if LOCK in names else b""
-        if names and LOCK not in names:
-            foreign = names  # the lock is made first, and removed last
-        if foreign:
-            problem = f"contains {one_line(foreign[0])}"
-        elif holder and not HOLDER.startswith(holder):
-            problem = "contains a file called lock"
-    if problem:
-        raise OutputError(
-            f"{one_line(path)} {problem}, which is not from an unfinished run. Move it, or use another -o: "
-            "finished rows are kept under that name during a run"
-        )
-
-
-def _beginning(path: str) -> bytes:
-    with suppress(OSError), disk.open_file(path) as file:
-        return file.read(len(HOLDER)).rstrip(b"\0")  # after a power cut a file may hold zeros
-    return b""
 
 
 def publish(files: Sequence[Staged]) -> None:
@@ -327,7 +279,7 @@ def recover(path: str, target: str) -> None:
         OutputError: that is not possible now.
     """
     with defer_signals(), write_errors(target):
-        files = pending(path)
+        files = pending(path, target)
         try:
             for one in files:
                 if os.path.lexists(one.staged):
@@ -340,7 +292,7 @@ def recover(path: str, target: str) -> None:
         for one in files:
             disk.unlink(one.staged)
         disk.unlink(os.path.join(path, PUBLISH))
-        for name in filter(_LEFT.fullmatch, disk.names(path)):
+        for name in filter(LEFT.fullmatch, disk.names(path)):
             disk.unlink(os.path.join(path, name))
 
 
@@ -350,25 +302,21 @@ def complete(target: str) -> bool:
     Raises:
         OutputError: that is not possible now, or another process writes the output.
     """
-    if not pending(staging_path(target)):
+    if not pending(staging_path(target), target):
         return False
     Staging(target).close()
     return True
 
 
-def pending(path: str) -> list[Staged]:
-    """Returns the files of a private directory that wait for their names because a publication was cut short.
+def pending(path: str, target: str) -> list[Staged]:
+    """Returns the files of the private directory of an output that wait for their names: a publication was cut short.
 
     Raises:
         OutputError: that cannot be read now.
     """
     try:
-        notes = json.loads(disk.read_file(os.path.join(path, PUBLISH)))
-        found = []
-        for note in notes:
-            final = os.path.normpath(os.path.join(path, note["final"]))
-            found.append(Staged(os.path.join(path, note["staged"]), final, bool(note["replace"]), final))
-        return found
+        notes = json.loads(disk.read_file(os.path.join(path, PUBLISH), MAX_BYTES + 1))
+        return [_noted(path, target, note) for note in notes]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -376,6 +324,21 @@ def pending(path: str) -> list[Staged]:
     except (ValueError, KeyError, TypeError, RecursionError):
         # It appears whole, so it was damaged later. The rows are still there, and are assembled again.
         return []
+
+
+def _noted(path: str, target: str, note: dict[str, Any]) -> Staged:
+    """Returns a file that `publish` has noted; ValueError where it has not, and a stranger would move or remove it."""
+    staged, final = (os.path.normpath(os.path.join(path, note[name])) for name in ("staged", "final"))
+    folder, name = os.path.split(staged)
+    try:
+        check_ownership(folder)
+    except OutputError as error:
+        raise ValueError(str(error)) from None
+    # A file stands beside its private directory, or beside the symbolic link that leads there.
+    folders = {os.path.realpath(os.path.dirname(one)) for one in (folder, target)}
+    if not (folder.endswith(SUFFIX) and STAGED.fullmatch(name) and os.path.realpath(os.path.dirname(final)) in folders):
+        raise ValueError("no publication notes such a file")
+    return Staged(staged, final, bool(note["replace"]), final)
 
 
 def exists_error(name: str) -> OutputExistsError:

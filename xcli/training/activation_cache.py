@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.checked_json import Schema, parse_object
+from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
@@ -88,7 +88,7 @@ class ActivationCache:
     def description(self, key: str) -> dict[str, Any] | None:
         """Returns the description of a complete entry, or None if there is none."""
         try:
-            return parse_object((self.folder / key / ENTRY).read_bytes(), _DESCRIPTION, free="errors")
+            return parse_object(disk.read_file(self.folder / key / ENTRY, MAX_BYTES + 1), _DESCRIPTION, free="errors")
         except (OSError, ValueError):
             return None
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.checked_json import parse_object
+from xcli.core.checked_json import MAX_BYTES, parse_object
 from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
@@ -273,15 +273,16 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     import numpy as np
 
     with suppress(OSError, ValueError, EOFError):
-        array = np.load(path, mmap_mode="r+")
-        if array.shape == shape and array.dtype == dtype:
+        array = None if path.is_symlink() else np.load(path, mmap_mode="r+")
+        if array is not None and array.shape == shape and array.dtype == dtype:
             return array
+    path.unlink(missing_ok=True)  # which may be a link to a file of somebody
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
 def _read_progress(folder: Path, count: int) -> tuple[int, dict[str, str]]:
     try:
-        content = (folder / PROGRESS).read_bytes()
+        content = disk.read_file(folder / PROGRESS, MAX_BYTES + 1)
         value = parse_object(content, {"done": range(count + 1), "errors": {str: str}}, free="errors")
         _errors_by_index(value["errors"], value["done"])
         return value["done"], value["errors"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.checked_json import Schema, parse_object
+from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.text import one_line
 from xcli.storage import disk
@@ -133,7 +133,7 @@ class Checkpoints:
         """
         path = self.folder / STATE
         try:
-            value = parse_object(disk.read_file(path), _SCHEMA)
+            value = parse_object(disk.read_file(path, MAX_BYTES + 1), _SCHEMA)
             found, state = dict(value["settings"]), dict(value["state"])
             # An earlier version did not write the digest.
             if value.get("digest") not in (None, digest({"settings": found, "state": state})):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.checked_json import parse_object
+from xcli.core.checked_json import MAX_BYTES, parse_object
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
@@ -103,7 +103,9 @@ def check_paths(paths: RunPaths) -> None:
 def finished_fingerprint(run: str) -> str | None:
     """Returns the fingerprint of a finished run, or None if the directory is not one."""
     try:
-        found = parse_object(disk.read_file(os.path.join(run, BUNDLE_RECIPE)), {"fingerprint": str})["fingerprint"]
+        found = parse_object(disk.read_file(os.path.join(run, BUNDLE_RECIPE), MAX_BYTES + 1), {"fingerprint": str})[
+            "fingerprint"
+        ]
     except (OSError, ValueError, KeyError):
         return None
     return str(found)
