@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -25,13 +26,16 @@ from xcli.core.checked_json import MAX_BYTES
 from xcli.core.errors import CheckError, OutputError
 from xcli.outputs.checked_file import _MAGIC, CheckedReader, _digest
 from xcli.outputs.journal import decode, encode
+from xcli.outputs.part_files import sidecar_name
 from xcli.outputs.target import File
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.tables.formats import open_table
 from xcli.tables.provenance import METADATA_KEY, PARTS, meta_text, parse_meta
+from xcli.training.activation_cache import ENTRY, ActivationCache
+from xcli.training.activations import PROGRESS
 from xcli.training.callbacks import EpochMetrics
-from xcli.training.checkpoints import Checkpoints, TrainingState
+from xcli.training.checkpoints import STATE, Checkpoints, TrainingState
 
 NESTED: Any = 1
 for _ in range(200):
@@ -284,3 +288,49 @@ def test_no_record_takes_more_than_a_gibibyte_and_ten_seconds(tmp_path: Path) ->
     cost = check_cost(READ, paths, paths[:1])
     assert cost.code == 0, cost
     assert cost.text.splitlines() == ["read", "read", "it has more members than any record of a run", "read"]
+
+
+READ_PRIVATE = """
+import sys
+from xcli.core.errors import CheckError, OutputError
+from xcli.outputs.part_files import read_sidecar, sidecar_name
+from xcli.storage.directories import LocalFolder
+from xcli.training.activation_cache import ActivationCache
+from xcli.training.activations import _read_progress
+from xcli.training.checkpoints import Checkpoints
+from pathlib import Path
+
+place = Path(sys.argv[1])
+print(ActivationCache(place, 1 << 30).description("ab" * 16))
+print(_read_progress(place, 10))
+try:
+    print(read_sidecar(LocalFolder(str(place)), 0))
+except CheckError as error:
+    print(error)
+try:
+    print(Checkpoints(place, {"seed": 1}).training_state())
+except OutputError as error:
+    print("state.json" in str(error))
+"""
+
+
+def test_caches_notes_of_workers_and_states_take_no_more_than_a_gibibyte_and_ten_seconds(tmp_path: Path) -> None:
+    """Each is one hole of 8 GiB, which takes no room on a disk, and in an archive neither."""
+    places = tmp_path / "honest", tmp_path / "hostile"
+    for place, size in zip(places, (0, 8 << 30), strict=True):
+        entry = ActivationCache(place, 1 << 30).folder / ("ab" * 16)
+        entry.mkdir()
+        names = [entry / ENTRY, place / PROGRESS, place / sidecar_name(0), place / STATE]
+        for name in names if size else ():
+            name.touch()
+            os.truncate(name, size)
+        if size:
+            with open(names[2], "r+b") as file:
+                end = (size - 100).to_bytes(8, "little") + bytes(16) + _MAGIC
+                file.seek(size - len(end))
+                file.write(end)
+                file.seek(0)
+                file.write(_MAGIC)
+    cost = check_cost(READ_PRIVATE, [places[1]], [places[0]])
+    assert cost.code == 0, cost
+    assert cost.text.splitlines() == ["None", "(0, {})", "it is no whole part", "True"]

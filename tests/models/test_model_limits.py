@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 
 from tests.budget import check_cost
-from tests.networks import config_of, layer_of, write_archive, write_legacy
+from tests.networks import SIZE, config_of, layer_of, write_archive, write_legacy
 from tests.thorough import thorough
 from xcli.core.errors import ModelError
+from xcli.inference.engine import Engine
 from xcli.models import keras_network
 from xcli.models.hdf5_weights import random_weights
 from xcli.models.keras_file import open_archive
-from xcli.models.keras_graph import MAX_CALLS, MAX_LAYERS
+from xcli.models.keras_graph import MAX_CALLS, MAX_LAYERS, Graph, effort_problem, read_graph
 from xcli.models.keras_network import KerasNetwork
+from xcli.models.loader import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,6 +227,50 @@ def test_a_long_table_of_contents_is_not_read(tmp_path: Path, large: bool, monke
     monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("it was read"))
     with pytest.raises(ModelError, match="a table of contents above 1 MiB"):
         open_archive(str(path))
+
+
+def head_of(**counts: int) -> Graph:
+    """A model of so many layers of each kind, one behind the other."""
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    names = ["in", *(f"x{index}" for index in range(len(kinds) - 1)), "out"]
+    inner = [layer(kind, name, before) for kind, name, before in zip(kinds, names[1:], names, strict=False)]
+    return read_graph(functional([layer("InputLayer", "in"), *inner]))
+
+
+def test_the_largest_networks_of_keras_fit_beside_an_xception() -> None:
+    xception = {"BatchNormalization": 40, "SeparableConv2D": 34, "Conv2D": 6, "Activation": 54}
+    nasnet = {"BatchNormalization": 264, "SeparableConv2D": 220, "Conv2D": 48, "Activation": 509}
+    assert effort_problem(head_of(**{kind: count + nasnet[kind] for kind, count in xception.items()})) is None
+    transformer = {"MultiHeadAttention": 48, "LayerNormalization": 96, "Dense": 96, "Add": 96}
+    assert effort_problem(head_of(**xception, **transformer)) is None
+    for kind, count in {"MultiHeadAttention": 151, "BatchNormalization": 751, "Dense": 1_001}.items():
+        assert "calls" in str(effort_problem(head_of(**{kind: count}))), kind
+
+
+@thorough  # Keras builds and saves them
+@pytest.mark.parametrize("kind", ["a large kernel", "attention"])
+def test_an_honest_large_model_is_loaded(keras: Any, theirs: Any, scratch: Path, kind: str) -> None:
+    """Fifty million weights in a Dense layer; a transformer of thirty layers."""
+    layers = keras.layers
+    start = keras.Input((SIZE, SIZE, 3))
+    x = theirs(start, training=False)
+    if kind == "a large kernel":
+        x = layers.Dense(2_700, activation="relu")(layers.Flatten()(x))
+    else:
+        x = layers.Reshape((-1, 256))(layers.Conv2D(256, 1)(x))
+        for _ in range(30):
+            normal = layers.LayerNormalization()(x)
+            x = layers.Add()([x, layers.MultiHeadAttention(8, 32)(normal, normal)])
+            x = layers.Add()([x, layers.Dense(256)(layers.Dense(1_024, "gelu")(layers.LayerNormalization()(x)))])
+        x = layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(start, layers.Dense(5, activation="softmax")(x))
+    model.save(scratch / "large.keras")
+    loaded = load_model(model=str(scratch / "large.keras"))
+    loaded.network.prepare("float32")
+    pixels = np.random.default_rng(0).integers(0, 255, (2, SIZE, SIZE, 3), np.uint8)
+    (scores,) = Engine(loaded.scores(), size=SIZE, batch_size=2)(pixels)
+    assert scores.shape == (2, 5)
+    assert np.allclose(scores.sum(1), 1, atol=1e-3)
 
 
 # What a configuration declares, beside what its file holds

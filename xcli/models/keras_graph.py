@@ -15,10 +15,19 @@ if TYPE_CHECKING:
 
 MODELS = ("Functional", "Model", "Sequential")
 MAX_STEPS = 100_000  # limit to the layers visited by a search, for malicious graphs that are ambiguous or circular
-MAX_LAYERS, MAX_CALLS = 1_500, 2_500
-"""Most layers in a file, and most calls of them for an image; each takes milliseconds to build and to trace. The
-largest network of Keras Applications has 1,039 layers."""
-_EFFORT = {"MultiHeadAttention": 16}  # calls that one of it is worth; 1 otherwise
+MAX_LAYERS, MAX_CALLS = 1_500, 3_000
+"""Most layers in a file, and most calls of them for an image, as `_EFFORT` counts them: four milliseconds each, to
+build and to trace. The largest network of Keras Applications has 1,039 layers, which are worth 2,500 calls."""
+_EFFORT = dict.fromkeys(
+    """
+    Dense EinsumDense Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D PReLU RMSNormalization Normalization
+    AdditiveAttention RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast RandomBrightness RandomCrop
+    """.split(),
+    3,
+)
+_EFFORT |= dict.fromkeys("SeparableConv1D SeparableConv2D LayerNormalization UnitNormalization".split(), 4)
+_EFFORT |= {"BatchNormalization": 4, "GroupNormalization": 7, "MultiHeadAttention": 20}
+"""Calls that one of a kind is worth, from the times of models with 150 layers of it; 1 otherwise."""
 _MAX_SWEEPS = 32  # over layers that are listed after those that read them, as some shared layers are
 
 _KERNELS = """
