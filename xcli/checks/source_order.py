@@ -7,9 +7,9 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import CheckError
-from xcli.core.process import raise_file_limit
+from xcli.core.process import raise_file_limit, return_freed_memory
 from xcli.core.text import one_line
-from xcli.tables.base import GATHERED_BYTES, rows_per_group
+from xcli.tables.base import GATHERED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,9 +61,14 @@ def in_source_order(
     runs = _runs(readers, positions, counts)
     raise_file_limit(2 * len(runs))  # an array of features has a table beside it
     run_of = np.empty(len(positions), np.int16)
-    run_of[positions] = np.repeat(np.arange(len(runs), dtype=np.int16), [run.rows for run in runs])
+    first = 0
+    for number, run in enumerate(runs):
+        run_of[positions[first : first + run.rows]] = number
+        first += run.rows
+    del positions
+    return_freed_memory()  # the index of rows would else be beside the rows that are read now
     cursors = [_Cursor(run) for run in runs]
-    step = max(1, rows_per_group(readers[0].schema) // 4)
+    step = readers[0].batch_rows
     start = 0
     while start < len(run_of):
         chunk = run_of[start : start + step]

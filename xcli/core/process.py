@@ -37,6 +37,14 @@ def reuse_freed_memory() -> bool:
     return all(mallopt(name, value) for name, value in options)
 
 
+def return_freed_memory() -> None:
+    """Returns to the system what `reuse_freed_memory` keeps, and what Arrow does; after a phase that needs much."""
+    if (pyarrow := sys.modules.get("pyarrow")) is not None:
+        pyarrow.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # musl, macOS
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @cache
 def cpu_flags() -> frozenset[str]:
     """Returns the instruction sets of the processor as Linux names them; empty if they cannot be read."""
