@@ -16,6 +16,7 @@ from xcli.checks.source_order import in_source_order
 from xcli.checks.unmatched import match_sources, recorded_shards
 from xcli.checks.verify import check_counts, count_rows
 from xcli.core.errors import CheckError, UsageError
+from xcli.core.process import return_freed_memory
 from xcli.core.records import STATUS_COLUMNS, RunCounts
 from xcli.core.text import join_names, one_line
 from xcli.sources.selection import OTHER_SHARD
@@ -278,7 +279,10 @@ def _positions(shards: Shards, counts: Sequence[RunCounts], listing: Listing, fi
     if findings.failures:
         said = any(finding.check == "shard" for finding in findings.failures)
         raise MergeError(findings.failures, None if said else _incomplete(shards.readers))
-    return index.positions
+    positions = index.positions
+    del index
+    return_freed_memory()  # else the index would stay beside the rows that are read next
+    return positions
 
 
 def _counted_paths(reader: TableReader, counts: RunCounts) -> Iterator[list[str | None]]:

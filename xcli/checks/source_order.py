@@ -7,7 +7,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.core.errors import CheckError
-from xcli.core.process import raise_file_limit, return_freed_memory
+from xcli.core.process import raise_file_limit
 from xcli.core.text import one_line
 from xcli.tables.base import GATHERED_BYTES
 
@@ -66,7 +66,6 @@ def in_source_order(
         run_of[positions[first : first + run.rows]] = number
         first += run.rows
     del positions
-    return_freed_memory()  # the index of rows would else be beside the rows that are read now
     cursors = [_Cursor(run) for run in runs]
     step = readers[0].batch_rows
     start = 0
