@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
-_BLOCK_BYTES = (1 << 17, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
+_BLOCK_BYTES = (1 << 16, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
 _MAX_HEADER = 1 << 22
 
 
@@ -200,7 +200,9 @@ class CsvReader(TableReader):
         import pyarrow as pa
 
         done = 0
-        for size in _BLOCK_BYTES:
+        small, large = _BLOCK_BYTES
+        # The rows of features are long, and a block of few rows takes as much time as one of many.
+        for size in (2 * small if self._width else small, large):
             skip = done
             try:
                 for batch in self._blocks(columns, size):
@@ -211,7 +213,7 @@ class CsvReader(TableReader):
                     for piece in sliced(rest, self.batch_rows):
                         yield piece if columns is not None else self._assembled(piece)
             except pa.ArrowInvalid as error:
-                if "straddl" not in str(error) or size == _BLOCK_BYTES[-1]:
+                if "straddl" not in str(error) or size == large:
                     raise
             else:
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,8 @@ JOBS = (
     Job("dir", _table("features", "in", "d/"), (("out/d/",),)),
     Job("two", _table("classify", "in", "t.jsonl", *_TWO), (_group("t.jsonl"), _group("f.npy", "f.npy.csv"))),
     Job("errors", _table("features", "in", "t.csv", "--errors-out", "out/e.list"), (_group("t.csv"), ("out/e.list",))),
+    # When the sources change, the list is in the opposite order: the rows of the parts are sorted in two passes.
+    Job("reorder", ("features", "--manifest", "list.csv", *_table("", "", "t.csv")[2:]), (_group("t.csv"),)),
     Job("merge", _MERGE, (_group("m.parquet"),)),
     Job(
         "overwrite",
@@ -142,7 +144,11 @@ def base_tree() -> Tree:
         tree[name] = Entry(DIRECTORY)
     for name in ("victim/run.json", "out/other.partial/note.txt", "out/part-00000.arrow", "out/t.csv.bak"):
         tree[name] = _file("not ours")
-    return tree | {"out/link": Entry(LINK, b"../victim")}
+    return tree | {"out/link": Entry(LINK, b"../victim"), "list.csv": _list_of(NAMES)}
+
+
+def _list_of(names: Iterable[str]) -> Entry:
+    return _file("\n".join(["path", *(f"in/{name}" for name in names), ""]))
 
 
 def changed_sources(tree: Tree) -> Tree:
@@ -151,6 +157,7 @@ def changed_sources(tree: Tree) -> Tree:
     changed["in/bb.jpg"] = _file("a new image")
     changed["in/a.jpg"] = _file("another image", MTIME + 10**9)
     changed["in/d.jpg"] = _file("", MTIME + 10**9)
+    changed["list.csv"] = _list_of(reversed(NAMES))
     return changed
 
 

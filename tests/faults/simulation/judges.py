@@ -160,7 +160,9 @@ def judge_verify(place: Workplace, start: Start, found: Tree) -> list[str]:
     for group in start.job.groups:
         if (len(group) == 1 and not group[0].endswith("/")) or "run.json" in group[-1]:
             continue
-        sources = () if "merge" in start.job.name else ("in",)
+        sources = {"merge": (), "overwrite-merge": (), "reorder": ("--manifest", "list.csv")}.get(
+            start.job.name, ("in",)
+        )
         outcome = place.run(("verify", group[0], *sources))
         if outcome.code:
             wrong.append(f"verify {group[0]}: exit code {outcome.code}: {outcome.out.strip()[-300:]!r} {outcome.err!r}")

@@ -89,6 +89,7 @@ def replace_computation() -> None:
     """Puts the stubs in place, in this process."""
     import xcli.cli.commands.finetune as finetune
     import xcli.cli.table_run as table_run
+    import xcli.outputs.ordered_rows as ordered_rows
 
     labels = SimpleNamespace(names=["a", "b", "c"], wnids=None, source="stub", digest="0")
     model = SimpleNamespace(notes=(), labels=labels)
@@ -97,6 +98,7 @@ def replace_computation() -> None:
         module.preprocessing_for = lambda *_, **__: None
         module.quiet_libraries = lambda **_: None
     table_run.Run = SimulatedRun
+    ordered_rows._WORTHWHILE = 0  # so that a few rows in another order are sorted as many would be
     finetune._be_repeatable = lambda: None
     finetune.TrainingDisplay = lambda **_: nullcontext(SimpleNamespace(close=lambda: None))
     finetune.FineTuning = SimulatedFineTuning
