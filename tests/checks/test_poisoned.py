@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,9 +32,9 @@ from xcli.outputs.target import File
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.tables.formats import open_table
-from xcli.tables.provenance import METADATA_KEY, PARTS, meta_text, parse_meta
+from xcli.tables.provenance import METADATA_KEY, PARTS, meta_text, parse_meta, read_meta
 from xcli.training.activation_cache import ENTRY, ActivationCache
-from xcli.training.activations import PROGRESS
+from xcli.training.activations import PROGRESS, _open_array
 from xcli.training.callbacks import EpochMetrics
 from xcli.training.checkpoints import STATE, Checkpoints, TrainingState
 
@@ -203,6 +204,12 @@ def test_the_trailer_of_a_part_with_the_right_digest(wrong: bytes) -> None:
         CheckedReader(io.BytesIO(content), 0)
 
 
+def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.csv.meta.json")
+    with pytest.raises(CheckError, match="is damaged"):
+        read_meta(str(tmp_path / "x.csv.meta.json"))
+
+
 def frame_of(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
@@ -288,6 +295,22 @@ def test_no_record_takes_more_than_a_gibibyte_and_ten_seconds(tmp_path: Path) ->
     cost = check_cost(READ, paths, paths[:1])
     assert cost.code == 0, cost
     assert cost.text.splitlines() == ["read", "read", "it has more members than any record of a run", "read"]
+
+
+@pytest.mark.parametrize("content", ["an array", "a text"])
+def test_a_link_in_a_cache_of_a_stranger_is_neither_written_to_nor_emptied(tmp_path: Path, content: str) -> None:
+    victim, link = tmp_path / "victim.npy", tmp_path / "pooled.npy"
+    np.save(victim, np.ones((2, 3), np.float32))
+    if content == "a text":
+        victim.write_text("mine")
+    before = victim.read_bytes()
+    link.symlink_to(victim)
+    array = _open_array(link, (2, 3), "float32")
+    array[:] = 7
+    array.flush()
+    assert victim.read_bytes() == before
+    assert not link.is_symlink()
+    assert (np.load(link) == 7).all()
 
 
 READ_PRIVATE = """

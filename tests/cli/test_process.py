@@ -166,7 +166,9 @@ def test_a_file_deleted_during_the_run_is_a_row(tmp_path: Path) -> None:
     names = [f"{n:02}.jpg" for n in range(60)]
     paths = save_photos(tmp_path, names)
     args = (*COMMAND, "features", str(tmp_path), *FAST, "--batch-size", "1", "--workers", "1")
-    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+    pipe, environment = subprocess.PIPE, clean_environment()
+    # Without a buffer, as `communicate` would not see what `readline` has read of the next row.
+    with subprocess.Popen(args, bufsize=0, stdout=pipe, stderr=pipe, env=environment) as process:
         assert process.stdout is not None
         # The first row is out, so the directory has been listed; the last of it is far from being read.
         head = process.stdout.readline() + process.stdout.readline()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
+from xcli.storage import disk
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def read_meta(name: str) -> dict[str, Any] | None:
         content = open_writable_store(name).read("")
         return None if content is None else parse_meta(content, name)
     try:
-        with open(name, "rb") as file:
-            text = file.read(MAX_BYTES + 1)
+        text = disk.read_file(name, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
