@@ -67,7 +67,7 @@ def _seen(server: ThreadingHTTPServer) -> list[tuple[str, str | None]]:
 @pytest.mark.parametrize(
     "host",
     """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 ::1 :: fe80::1 fe80::1%2
-    fd00:ec2::254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1""".split(),
+    fd00:ec2::254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 ::127.0.0.1""".split(),
 )
 def test_addresses_that_are_not_public(host: str) -> None:
     assert not web_client.is_public(host)

@@ -8,7 +8,8 @@ from typing import Any
 from xcli.core.public_urls import public_url
 from xcli.storage.object_store.errors import StoreError
 
-_EMBEDDED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses behind NAT64
+# IPv4 addresses behind NAT64, and as they were written in the first years.
+_EMBEDDED = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")
 
 _allowed = False
 
@@ -24,7 +25,7 @@ def is_public(host: str) -> bool:
     address: Any = ipaddress.ip_address(host.partition("%")[0])
     if address.version == 6:
         inner = address.ipv4_mapped or address.sixtofour
-        if address in _EMBEDDED:
+        if any(address in network for network in _EMBEDDED):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         address = inner or address
     return bool(address.is_global and not address.is_multicast)
