@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from xcli.cli import display
+from xcli.cli.progress import Progress
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.tables.csv import csv_fields, escape_formula_texts
@@ -125,7 +126,7 @@ def test_names_and_labels_in_the_table_on_the_terminal(monkeypatch: pytest.Monke
     refs = [ImageRef(HOSTILE, "x", b"x"), ImageRef(HOSTILE, "y", b"y")]
     scores = np.ones((2, 1), np.float32)
     batch = classify_batch(schema, refs, [None, error], scores, [HOSTILE])
-    display.TerminalTable(schema, display.Progress(False)).write(batch)
+    display.TerminalTable(schema, Progress("none")).write(batch)
     text = written.getvalue()
     assert len(text.splitlines()) == 3, "a heading and two rows"
     assert "owned" in text

@@ -15,6 +15,7 @@ from tests.cli.conftest import save_photos
 from tests.imagefiles import encode, gradient
 from tests.test_security import HOSTILE, NOT_SHOWN
 from xcli.cli import display
+from xcli.cli.progress import Progress
 from xcli.core.errors import ImageError
 from xcli.core.records import ImageRef
 from xcli.tables.rows import classify_batch
@@ -89,9 +90,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
         refs = [ImageRef(name, "x", b"x"), ImageRef("photos/2.jpg", "y", b"y")]
         errors = [None, ImageError("truncated", "the file ends after 2,000 of 31,415 bytes, in the first scan")]
         labels = [f"{label} {number}" for number in range(7)]
-        display.TerminalTable(schema, display.Progress(False)).write(
-            classify_batch(schema, refs, errors, scores, labels)
-        )
+        display.TerminalTable(schema, Progress("none")).write(classify_batch(schema, refs, errors, scores, labels))
         return written.getvalue().splitlines()
 
     return lines

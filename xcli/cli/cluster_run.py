@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import Progress
 from xcli.cli.help import CLUSTER, COUNT, choice, number, option, options
 from xcli.cli.options import command_line, is_given
+from xcli.cli.progress import Progress
 from xcli.cli.verbosity import messages_of
 from xcli.core.errors import UsageError
 from xcli.core.process import hide_library_output
@@ -77,10 +77,11 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
     chosen = ClusterOptions(
         values["ray_address"], values["ray_workers"], values["cpus_per_worker"], values["gpus_per_worker"]
     )
-    progress = Progress(enabled=messages.level >= 0)
-    with list_images(request.sources, archives=WholeArchives, numbers=True) as listing, progress:
+    with list_images(request.sources, archives=WholeArchives, numbers=True) as listing:
+        progress = Progress(values["progress"], quiet=messages.level < 0, total=lambda: run.total)
         run = ClusterRun(listing, request, chosen, command_line(), progress.count)
-        return run.report, run.run()
+        with progress:
+            return run.report, run.run()
 
 
 def _check_request(ctx: click.Context, request: TableRequest, values: dict[str, Any]) -> None:

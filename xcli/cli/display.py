@@ -1,14 +1,13 @@
-"""Output for people: progress on standard error, tables on a terminal, the closing line."""
+"""Output for people: tables on a terminal, the closing line."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import textwrap
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, ImageBatch, RunCounts
+from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
 from xcli.core.text import one_line
 from xcli.images.formats import IMAGE_EXTENSIONS
 from xcli.images.warnings import HINTS
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from xcli.cli.progress import Progress
     from xcli.inference.profiler import Profile
 
 MIN_CELL = 24
@@ -135,43 +135,6 @@ def show_profile(profile: Profile, start: float) -> None:
     console.print(table)
     console.print(f"Start (TensorFlow, weights, tracing) and finish: {start:.2f} s.", soft_wrap=True)
     console.print(f"Most of the time went into {profile.bottleneck()}.", soft_wrap=True)
-
-
-class Progress:
-    """A tqdm bar on standard error, where that is a terminal."""
-
-    def __init__(self, enabled: bool) -> None:
-        self._bar: Any = None
-        self._failed = 0
-        self._enabled = enabled and sys.stderr.isatty()
-
-    def __enter__(self) -> Progress:
-        if self._enabled:
-            from tqdm import tqdm
-
-            # The total is not known: images are listed while others are computed.
-            self._bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False, smoothing=0.1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, batch: ImageBatch) -> None:
-        """Counts a batch."""
-        self.count(len(batch.refs), sum(error is not None for error in batch.errors))
-
-    def count(self, images: int, failed: int) -> None:
-        """Counts images, and how many of them have failed."""
-        self._failed += failed
-        if self._bar is not None:
-            if self._failed:
-                self._bar.set_postfix_str(f"{self._failed} errors", refresh=False)
-            self._bar.update(images)
-
-    def pause(self) -> Any:
-        """Returns a context in which something else may write to the terminal."""
-        return self._bar.external_write_mode(file=sys.stdout) if self._bar is not None else nullcontext()
 
 
 class TerminalTable:

@@ -138,7 +138,7 @@ def model_arguments(*, classes: bool, labels: bool = True, seed: str = "Seed of 
 
 def model_spec(ctx: click.Context, values: dict[str, Any], **fixed: Any) -> ModelSpec:
     """Folds what `model_arguments` declared; `fixed` is what the command decides itself."""
-    progress = messages_of(ctx).level >= 0 and sys.stderr.isatty()
+    progress = messages_of(ctx).level >= 0 and sys.stderr.isatty() and values.get("progress", "auto") in ("auto", "bar")
     return fold(ModelSpec, values, **{"pooling": None, "progress": progress} | fixed)
 
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.cluster_run import RAY, cluster_arguments, is_on_cluster, run_on_cluster
-from xcli.cli.display import Progress, TerminalTable, log_summary, show_profile
+from xcli.cli.display import TerminalTable, log_summary, show_profile
 from xcli.cli.environment import beats
 from xcli.cli.help import Decorator, fold, options
 from xcli.cli.options import (
@@ -23,6 +23,7 @@ from xcli.cli.options import (
     run_arguments,
     source_arguments,
 )
+from xcli.cli.progress import Progress, progress_argument
 from xcli.cli.verbosity import Messages, message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.process import hide_library_output, reuse_freed_memory
@@ -65,7 +66,15 @@ def table_arguments(formats: tuple[str, ...], *own: Decorator, classes: bool) ->
     model = model_arguments(classes=classes, labels=classes)
     output = output_arguments(formats)
     return options(
-        source_arguments, output, *own, model, pixel_arguments, run_arguments, cluster_arguments, message_arguments
+        source_arguments,
+        output,
+        *own,
+        model,
+        pixel_arguments,
+        run_arguments,
+        cluster_arguments,
+        progress_argument,
+        message_arguments,
     )
 
 
@@ -92,7 +101,7 @@ def run_table(
         report, seconds = run_on_cluster(ctx, request, values)
         return ExitCode.OK if seconds is None else _close(report, seconds)
     _check_request(request)
-    run, seconds = _run(request, messages, on_terminal=_is_on_terminal(values))
+    run, seconds = _run(request, messages, values["progress"], on_terminal=_is_on_terminal(values))
     if seconds is None:
         return ExitCode.OK
     code = _close(run.report, seconds)
@@ -101,7 +110,7 @@ def run_table(
     return code
 
 
-def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tuple[Run, float | None]:
+def _run(request: TableRequest, messages: Messages, mode: str, *, on_terminal: bool) -> tuple[Run, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
     # Only Parquet has types; in other formats a number stays as the manifest spells it.
     with list_images(request.sources, numbers=request.output.format == "parquet") as listing:
@@ -110,7 +119,8 @@ def _run(request: TableRequest, messages: Messages, *, on_terminal: bool) -> tup
         for note in model.notes:
             log.warning("%s", note)
         run = Run(listing, model, request.make_task(model), preprocessing_for(model, **request.pixels), request.run)
-        with Progress(enabled=messages.level >= 0) as progress:
+        total, kept = (lambda: listing.total), (lambda: run.report.resumed)
+        with Progress(mode, quiet=messages.level < 0, total=total, kept=kept) as progress:
             show = (lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None
             line, advance = command_line(), progress.advance
             return run, save(run, request.output, request.save, command_line=line, on_batch=advance, show=show)

@@ -83,6 +83,11 @@ class ClusterRun:
         assert isinstance(self.request.output.target, Directory)
         return self.request.output.target
 
+    @property
+    def total(self) -> int | None:
+        """Number of images; None while the listing goes on, and where archives hold some: workers list these."""
+        return None if None in list(self._images.values()) else self.listing.total
+
     def run(self) -> float | None:
         """Runs to the end.
 

@@ -61,6 +61,7 @@ class Listing:
         close: closes the files that the listing reads from (standard input excepted); may be called twice.
         carried: of the manifest's rows so far.
         listed: number of references that were yielded so far.
+        total: number of all, once the listing has ended.
     """
 
     refs: Iterator[ImageRef]
@@ -70,6 +71,7 @@ class Listing:
     close: Callable[[], object] = lambda: None
     carried: CarriedBytes = field(default_factory=CarriedBytes)
     listed: int = 0
+    total: int | None = None
     _begun: bool = False
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -86,6 +88,7 @@ class Listing:
                 continue
             self.listed += 1
             yield ref
+        self.total = self.listed
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))
         log.log(DETAIL, "listed in all: %s images; skipped: %s", f"{self.listed:,}", skipped or "nothing")
         self.close()

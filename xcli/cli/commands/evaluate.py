@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import Progress, log_summary, open_console, print_facts, show_profile
+from xcli.cli.display import log_summary, open_console, print_facts, show_profile
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
     csv_safe,
@@ -23,6 +23,7 @@ from xcli.cli.options import (
     private_hosts,
     run_arguments,
 )
+from xcli.cli.progress import Progress, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of, start_messages
 from xcli.core.errors import CheckError, ExitCode, Terminated, UsageError
@@ -92,6 +93,7 @@ def labelled_images(values: dict[str, Any]) -> LabelledImages:
 @model_arguments(classes=True)
 @pixel_arguments
 @run_arguments
+@progress_argument
 @message_arguments
 @click.pass_context
 def evaluate(ctx: click.Context, /, **values: Any) -> int:
@@ -128,7 +130,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
     split = split_of(samples)
     if images.splits and values["split"] is None:
         log.info("taking the %s split of %s; --split takes another", split, data)
-    result = _measure(ctx, samples, spec, pixels, options, images.skipped)
+    result = _measure(ctx, values["progress"], samples, spec, pixels, options, images.skipped)
     metrics = result.metrics()
     if folder is not None:
         write_report(
@@ -156,6 +158,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
 
 def _measure(
     ctx: click.Context,
+    mode: str,
     samples: Sequence[Sample],
     spec: ModelSpec,
     pixels: dict[str, Any],
@@ -169,7 +172,7 @@ def _measure(
     for note in model.notes:
         log.warning("%s", note)
     done = 0
-    with Progress(enabled=messages.level >= 0) as progress:
+    with Progress(mode, quiet=messages.level < 0, total=lambda: len(samples)) as progress:
 
         def advance(batch: ImageBatch) -> None:
             nonlocal done

@@ -1,0 +1,92 @@
+"""How far a run is, on standard error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xcli.cli import progress
+from xcli.cli.progress import Progress
+from xcli.cli.verbosity import Messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class FakeRun:
+    """A clock, and what a run knows."""
+
+    now: float = 100.0
+    total: int | None = None
+    kept: int = 0
+
+    def progress(self, mode: str, *, quiet: bool = False) -> Progress:
+        return Progress(mode, quiet=quiet, total=lambda: self.total, kept=lambda: self.kept, clock=lambda: self.now)
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    Messages().apply()
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_lines_say_the_rate_of_the_last_minute_and_the_time_left(lines: Callable[[], list[str]]) -> None:
+    run = FakeRun(kept=1000)
+    with run.progress("auto") as shown:
+        assert lines() == ["xception: started; how far the run is comes every 60 s"]
+        shown.count(600, 1)
+        run.now += 60
+        shown.tell("progress")
+        assert lines() == ["xception: 1,600 images, total not known yet, 10.0 images/s, 1 error"]
+        run.total = 100_000
+        shown.count(1200, 1)
+        run.now += 60
+        shown.tell("progress")
+        assert lines() == ["xception: 2,800 of 100,000 images (2 %), 20.0 images/s, 2 errors, 1:21:00 left"]
+    assert lines() == []
+
+
+def test_json_has_one_object_a_line_and_an_end(lines: Callable[[], list[str]]) -> None:
+    run = FakeRun(total=400)
+    shown = run.progress("json", quiet=True).__enter__()
+    shown.count(100, 0)
+    run.now += 50
+    shown.tell("progress")
+    shown.__exit__(KeyboardInterrupt)
+    first, second, last = map(json.loads, lines())
+    assert first == {
+        "event": "start",
+        "seconds": 0.0,
+        "done": 0,
+        "total": 400,
+        "errors": 0,
+        "images_per_second": 0.0,
+        "seconds_left": None,
+    }
+    assert second == first | {
+        "event": "progress",
+        "seconds": 50.0,
+        "done": 100,
+        "images_per_second": 2.0,
+        "seconds_left": 150,
+    }
+    assert last == second | {"event": "stopped"}
+
+
+def test_a_line_comes_while_nothing_is_counted(monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[str]]) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.01)
+    shown = FakeRun().progress("json")
+    with shown:
+        shown._end.wait(0.1)
+    assert [json.loads(line)["event"] for line in lines()][:2] == ["start", "progress"]
+
+
+@pytest.mark.parametrize(("mode", "quiet"), [("none", False), ("lines", True), ("bar", True)])
+def test_nothing_is_shown_where_nothing_is_wanted(mode: str, quiet: bool, lines: Callable[[], list[str]]) -> None:
+    with FakeRun().progress(mode, quiet=quiet) as shown:
+        shown.count(10, 1)
+    assert lines() == []
