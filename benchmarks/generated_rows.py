@@ -73,6 +73,7 @@ class GeneratedListing:
     reordered: bool = False
     listed: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    extra_columns: tuple[()] = ()
 
     @property
     def options(self) -> SourceOptions:

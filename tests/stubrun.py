@@ -32,8 +32,10 @@ WIDTH, CLASSES = 4, 3
 class StubRun:
     """What `xcli.outputs.save` uses of a `Run`; rows depend on paths alone, and empty files are errors."""
 
-    def __init__(self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False) -> None:
-        self.listing = list_images(SourceOptions(sources=tuple(sources)))
+    def __init__(
+        self, sources: Sequence[str], command: str, batch_size: int = 2, with_features: bool = False, **options: Any
+    ) -> None:
+        self.listing = list_images(SourceOptions(sources=tuple(sources), **options))
         self.report, self.profile = RunCounts(), Profile()
         self._command, self._batch_size, self._with_features = command, batch_size, with_features
 

@@ -28,8 +28,9 @@ def test_a_directory_of_parts(invoke: Invoke, photos: Path, tmp_path: Path) -> N
     result = invoke(*command)
     assert result.code == 0, result
     names = sorted(os.listdir(target))
-    assert names == ["_SUCCESS", "_meta.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
-    assert [pq.read_metadata(f"{target}{name}").num_rows for name in names[2:]] == [2, 2, 1]
+    parts = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert names == ["_SUCCESS", "_meta.json", "_states", *parts]
+    assert [pq.read_metadata(f"{target}{name}").num_rows for name in parts] == [2, 2, 1]
     result = invoke(*command)
     assert (result.code, "finished already" in result.err) == (0, True), result
     assert invoke("verify", target, photos).code == 0

@@ -127,7 +127,7 @@ def test_a_run_that_a_signal_ends_can_be_continued(
     assert int(kept[1]) >= 20
     assert f"{kept[1]} kept from before" in result.err.splitlines()[-1]
     assert target.read_bytes() == undisturbed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.meta.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.meta.json", "out.csv.states"]
 
 
 def test_a_second_process_on_the_same_output_is_refused(many: tuple[Path, bytes], tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_every_image_has_its_row_in_the_order_of_the_sources(fake: Fake, photos:
     run = make(target, photos, errors_out=str(tmp_path / "bad"))
     assert run.run() is not None
     assert [Path(row["path"]).name for row in rows(target)] == [f"{number}.jpg" for number in range(7)]
-    assert names(target) == ["_SUCCESS", "_meta.json", *(f"part-{number:05}.parquet" for number in range(4))]
+    assert names(target) == ["_SUCCESS", "_meta.json", "_states", *(f"part-{number:05}.parquet" for number in range(4))]
     assert run.report.as_dict() == {
         "listed": 7,
         "ok": 6,

@@ -69,7 +69,8 @@ class Job:
 
     def content(self, folder: Path) -> dict[str, bytes]:
         """Everything that the command leaves in a directory, but for times."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and "meta.json" not in path.name)
+        of_one_run = ("meta.json", ".states")  # the latter names the second table, if there is one
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(of_one_run))
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

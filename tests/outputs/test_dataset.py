@@ -78,8 +78,8 @@ def test_after_any_deaths_the_rows_are_those_of_an_undisturbed_run(
     assert report.resumed == 13 - len(recorder.computed) > 0
     assert rows_of(recorder.target) == rows_of(undisturbed.target)
     content = sorted(os.listdir(recorder.target))
-    assert content[:2] == ["_SUCCESS", "_meta.json"]
-    assert all(name.startswith("part-") for name in content[2:])
+    assert content[:3] == ["_SUCCESS", "_meta.json", "_states"]
+    assert all(name.startswith("part-") for name in content[3:])
     meta = json.loads((recorder.target / "_meta.json").read_text())
     assert meta["images"]["listed"] == 13
     assert open_table(f"{recorder.target}/").meta == meta
@@ -102,7 +102,11 @@ def test_a_finished_dataset_whose_sidecars_were_not_all_removed_is_finished(
     recorder()
     assert recorder.computed == []
     assert rows_of(recorder.target) == whole
-    assert {name for name in os.listdir(recorder.target) if name.startswith("_")} == {"_SUCCESS", "_meta.json"}
+    assert {name for name in os.listdir(recorder.target) if name.startswith("_")} == {
+        "_SUCCESS",
+        "_meta.json",
+        "_states",
+    }
     recorder.sources = (str(recorder.photos / "00.jpg"),)
     with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder()

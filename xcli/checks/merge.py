@@ -11,6 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xcli.checks.merged_states import merged_states, write_merged
 from xcli.checks.row_index import RowIndex
 from xcli.checks.source_order import in_source_order
 from xcli.checks.unmatched import match_sources, recorded_shards
@@ -196,17 +197,19 @@ def merge(
     """
     started = datetime.now(UTC)
     counts = [RunCounts() for _ in shards.readers]
+    positions = None
     if listing is None:
         if problem := _incomplete(shards.readers):
             raise CheckError(f"{problem}; give every shard of the run once")
         batches = _appended(shards, counts, findings)
     else:
-        batches = in_source_order(shards.readers, _positions(shards, counts, listing, findings), counts)
+        positions = _positions(shards, counts, listing, findings)
+        batches = in_source_order(shards.readers, positions, counts)
+    states = None if is_direct(target) else merged_states(shards.readers, format, shards.provenance)
     with create_table(format, target, shards.schema, provenance_metadata(shards.provenance), overwrite) as output:
-        for batch in batches:
-            output.write(batch)
+        member = write_merged(output, batches, states, positions)
         total = _total(shards.readers, counts, listing)
-        output.record(shards.provenance | _merge_meta(shards, counts, total, started, command_line))
+        output.record(shards.provenance | _merge_meta(shards, counts, total, started, command_line) | member)
     return Merged(total, len(shards.readers), ordered=listing is not None)
 
 

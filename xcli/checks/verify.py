@@ -36,8 +36,11 @@ from xcli.tables.schema import (
     prediction_columns,
     prediction_count,
 )
+from xcli.tables.states import PathDigest, states_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -112,7 +115,9 @@ def verify(reader: TableReader, listing: Listing | None, findings: Findings) -> 
     if isinstance(reader, DatasetReader):
         _check_parts(reader, findings)
     sound = _check_schema(reader, verdict.provenance, findings)
-    index = RowIndex([paths_of(reader)])
+    digest = PathDigest()
+    index = RowIndex([_digested(paths_of(reader), digest)])
+    _check_states(reader, digest, findings)
     _ValueChecks(reader, verdict, findings).run(only_status=not sound)
     check_counts(reader, verdict.counts, findings)
     if listing is None:
@@ -169,6 +174,24 @@ def _check_parts(reader: DatasetReader, findings: Findings) -> None:
         elif found != str(recorded[name]).rpartition(" ")[2]:
             findings.add("parts", "parts that have changed since they were written", [one_line(name)])
     findings.add("parts", "missing parts", map(one_line, sorted(recorded.keys() - set(reader.parts))))
+
+
+def _digested(paths: Iterable[list[str | None]], digest: PathDigest) -> Iterator[list[str | None]]:
+    for some in paths:
+        digest.update(some)
+        yield some
+
+
+def _check_states(reader: TableReader, paths: PathDigest, findings: Findings) -> None:
+    """Compares the states of images, if the run has recorded them, with the paths of the table."""
+    try:
+        states = states_of(reader)
+    except CheckError as error:
+        what = "files of states that are missing or damaged, without which changed images are not noticed"
+        findings.add("states", what, [str(error)], warning=True)
+        return
+    if states is not None and paths.text() != states.paths:
+        findings.add("states", "tables whose paths have changed since they were written", [one_line(reader.name)])
 
 
 def _check_schema(reader: TableReader, provenance: dict[str, Any], findings: Findings) -> bool:

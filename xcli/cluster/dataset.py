@@ -85,7 +85,13 @@ class SharedDataset(Dataset):
 
     def statuses(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
         """Yields path, status and error of the rows of these parts."""
+        for rows in self._read_sidecars(numbers):
+            yield rows.select(list(STATUS_COLUMNS))
 
+    def _sidecars(self) -> Iterator[pa.RecordBatch]:
+        return self._read_sidecars(part_number(part.name) for part in self._opened())
+
+    def _read_sidecars(self, numbers: Iterable[int]) -> Iterator[pa.RecordBatch]:
         def read(name: str) -> tuple[pa.Table, dict[str, str], Part] | None:
             with self._intact(name):
                 return read_sidecar(self._folder, part_number(name), check=False)
@@ -95,4 +101,4 @@ class SharedDataset(Dataset):
                 raise OutputError(
                     f"{one_line(self._target)} was damaged during the run. Run the same command again to repair it"
                 )
-            yield from found[0].select(list(STATUS_COLUMNS)).to_batches()
+            yield from found[0].to_batches()

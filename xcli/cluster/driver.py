@@ -28,6 +28,7 @@ from xcli.core.records import ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
 from xcli.outputs.error_list import check_errors, list_errors
+from xcli.outputs.resume import plain_key
 from xcli.outputs.save import CONTINUES, say_finished
 from xcli.outputs.target import Directory, EarlierRun, other_settings
 from xcli.sources.archives.members import WholeArchive
@@ -37,6 +38,8 @@ from xcli.tables.provenance import digest, run_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
 
     from xcli.models.spec import ModelSpec
     from xcli.outputs.checked_file import Part
@@ -128,7 +131,10 @@ class ClusterRun:
             sources, seconds = self.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.report, started, seconds, self.command_line)
             # There is at least one part, even of no images, so the schema is not needed.
-            folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]))
+            plain_keys = _keys_of_paths if self.listing.extra_columns else None
+            # Where members of archives carry values, nobody has kept the positions that their keys are made of.
+            known = plain_keys is None or None not in self._images.values()
+            folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]), plain_keys, states=known)
         return time.monotonic() - begin
 
     def _job(
@@ -251,6 +257,10 @@ class ClusterRun:
         numbers = sorted(self._done)
         self.report.check(folder.verify_parts(filter(None, map(self._done.get, numbers))))
         list_errors(self.request.save.errors_out, folder.statuses(numbers))
+
+
+def _keys_of_paths(paths: pa.Array) -> list[int]:
+    return [plain_key(path) for path in paths.to_pylist()]
 
 
 def _is_relative(ref: ImageRef) -> bool:

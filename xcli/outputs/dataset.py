@@ -4,6 +4,7 @@
     _part-00000.arrow    its sidecar: for each of its inputs status, size and modification time; during the run
     _run.json, _lock     as in `xcli.outputs.partial_file`; during the run
     _meta.json           what `FILE.meta.json` says of a file; and rows and digest of each part
+    _states              the state of the image of each row (`xcli.tables.states`)
     _SUCCESS             empty; present once every source has its row
 
 Arrow, DuckDB, Polars and Spark read such a directory as one table, and ignore names that begin with `_`. If no input
@@ -17,9 +18,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
+from xcli.core.records import ERROR, PATH
 from xcli.core.text import one_line
 from xcli.outputs.part_files import (
     PartWriter,
@@ -32,12 +36,17 @@ from xcli.outputs.part_files import (
     sidecar_name,
 )
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS, Parts
+from xcli.outputs.resume import KEY, MTIME, SIZE
+from xcli.storage import disk
 from xcli.storage.directories import DAMAGED, Folder, open_folder
+from xcli.storage.streams import CheckedStream, write_errors
+from xcli.storage.temporary import unique_name
 from xcli.tables.parquet import PART, ParquetReader, describe_part, part_number
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, meta_text, provenance_metadata
+from xcli.tables.states import DATASET_STATES, StatesWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -45,6 +54,8 @@ if TYPE_CHECKING:
     from xcli.outputs.checked_file import CheckedReader, Part
     from xcli.outputs.resume import RowOrder
     from xcli.outputs.target import Directory
+
+    PlainKeys = Callable[[pa.Array], list[int]]
 
 log = logging.getLogger("xcli")
 
@@ -110,7 +121,7 @@ class Dataset(Parts):
     own_files = re.compile(
         r"part-[0-9]{5,}\.parquet|_part(-[0-9]{5,})?\.(arrow|parquet)(\.next)?(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
         rf"|_part-[0-9]{{5,}}\.(arrow|parquet)(\.next)?{DAMAGED}"
-        r"|_(run\.json|meta\.json|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
+        r"|_(run\.json|meta\.json|states|SUCCESS)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?|_lock"
     )
     part_files = PART
 
@@ -270,14 +281,67 @@ class Dataset(Parts):
         assert written is not None
         return written
 
-    def mark_complete(self, meta: dict[str, Any], schema: pa.Schema) -> None:
-        """Writes `_meta.json` and `_SUCCESS`; a dataset without images first gets one part without rows."""
+    def mark_complete(
+        self, meta: dict[str, Any], schema: pa.Schema, plain_keys: PlainKeys | None = None, *, states: bool = True
+    ) -> None:
+        """Writes `_states`, `_meta.json` and `_SUCCESS`; a dataset without images first gets one part without rows.
+
+        Args:
+            meta: content of `_meta.json`.
+            schema: of a part without rows.
+            plain_keys: returns, for the paths of the next rows of the parts, their keys without carried values; None if
+                images carry no values.
+            states: whether the keys are known, so that `_states` can be written.
+        """
         parts = self._opened()
         if not parts:
             written = self._begin_part().finish(schema)
             assert written is not None
             parts.append(written)
         meta = meta | {PARTS: {part.name: describe_part(part.rows, part.checksum) for part in parts if part.checksum}}
+        if states:
+            meta |= self._write_states(plain_keys)
         self._folder.write(DATASET_META, meta_text(meta))
         self._folder.write(SUCCESS, b"")
         self.remove()
+
+    def _write_states(self, plain_keys: PlainKeys | None) -> dict[str, str]:
+        """Writes `_states`; returns its member of `_meta.json`."""
+        scratch = self._folder.scratch(unique_name(DATASET_STATES))
+        with write_errors(self._folder.name):
+            file = disk.create(scratch)
+        writer = StatesWriter(CheckedStream(file, scratch), self.fingerprint)
+        try:
+            for rows in self._sidecars():
+                paths, keys, carried = rows.column(PATH), rows.column(KEY), None
+                if plain_keys is not None:
+                    keys, carried = plain_keys(paths), keys
+                writer.write(paths, rows.column(ERROR), keys, [rows.column(SIZE), rows.column(MTIME)], carried)
+            member = writer.close()
+            with write_errors(self._folder.name):
+                file.close()
+        except BaseException:
+            writer.abandon()
+            with suppress(OSError):
+                file.close()
+                disk.unlink(scratch)
+            raise
+        self._folder.publish(scratch, DATASET_STATES)
+        return member
+
+    def _sidecars(self) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of all sidecars, in the order of the parts."""
+        for part in self._opened():
+            with self._intact(part.name), self._open(part.name) as sidecar:
+                yield from sidecar.batches()
+
+
+def plain_keys_of(order: RowOrder) -> PlainKeys | None:
+    """Returns what `Dataset.mark_complete` takes, for the rows of an order, which the parts have by their numbers."""
+    import numpy as np
+
+    if order.plain_keys is None:
+        return None
+    numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*one) for one in order.ranges())])
+    keys = iter(np.frombuffer(order.plain_keys, np.uint64)[np.argsort(numbers, kind="stable")].tolist())
+    return lambda paths: list(islice(keys, len(paths)))

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
-from xcli.core.records import STATUS_COLUMNS
+from xcli.core.records import ERROR, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.ordered_rows import RowReader, ordered_rows
-from xcli.outputs.resume import KEY, STATE_COLUMNS, FinishedRows, RowOrder
+from xcli.outputs.resume import KEY, MTIME, SIZE, STATE_COLUMNS, FinishedRows, RowOrder, write_states
 from xcli.storage.streams import read_errors, write_errors
 from xcli.tables.base import rows_per_group
 from xcli.tables.provenance import DATASET_META, SUCCESS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from xcli.core.records import FileState
     from xcli.outputs.checked_file import CheckedReader, Part
     from xcli.storage.directories import Folder
+    from xcli.tables.states import StatesWriter
 
 log = logging.getLogger("xcli")
 
@@ -310,10 +311,11 @@ class Parts(ABC):
 
     # The end of a run
 
-    def read(self, order: RowOrder, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def read(self, order: RowOrder, schema: pa.Schema, states: Sequence[StatesWriter] = ()) -> Iterator[pa.RecordBatch]:
         """Yields the rows in this order, a limited number at a time; `schema` has some of the parts' columns.
 
-        At the end it checks that each row was that of its image, by the keys.
+        Each of `states` gets the states of the images. At the end it checks, by the keys, that each row was that of its
+        image.
 
         Raises:
             OutputError: rows are missing, or belong to other images.
@@ -323,11 +325,16 @@ class Parts(ABC):
 
         if self.rows != order.rows:
             raise self._other_rows()
-        keys, columns, window = xxh3_128(), [*schema.names, KEY], max(1, rows_per_group(schema) // 4)
+        own = [PATH, ERROR, KEY, SIZE, MTIME] if states else [KEY]
+        columns = [*schema.names, *(name for name in own if name not in schema.names)]
+        keys, window, begin = xxh3_128(), max(1, rows_per_group(schema) // 4), 0
         with RowReader(self._opened(), self._open, self._intact) as reader:
             for rows in ordered_rows(order, reader, columns, window, self._new_scratch):
                 keys.update(rows.column(KEY).to_numpy().astype("<u8").tobytes())
-                yield pa.RecordBatch.from_arrays(rows.columns[:-1], schema=schema)
+                for one in states:
+                    write_states(one, rows, order, begin)
+                begin += rows.num_rows
+                yield pa.RecordBatch.from_arrays(rows.columns[: len(schema)], schema=schema)
         if keys.digest() != order.keys.digest():
             raise self._other_rows()
 

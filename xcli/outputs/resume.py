@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, reason_of
-from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState, ImageRef
+from xcli.core.records import ERROR, ERROR_STATUS, PATH, STATUS, FileState, ImageRef
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from xcli.tables.states import StatesWriter
 
 KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
 """Columns that a part has in addition to those of the output: of the image, `key_of`, and the state of its file."""
@@ -48,9 +50,12 @@ def state_columns(keys: Sequence[int], states: Sequence[FileState | None]) -> li
 
 def key_of(ref: ImageRef) -> int:
     """Returns a 64-bit hash of the path, the values copied from a manifest, and the offset in an archive."""
-    text = f"{ref.path}\0{ref.extra!r}" if ref.extra else ref.path + "\0"
-    if (offset := ref.location.offset) is not None:
-        text += f"\0{offset}"
+    return plain_key(ref.path, ref.location.offset, f"{ref.extra!r}" if ref.extra else "")
+
+
+def plain_key(path: str, offset: int | None = None, extra: str = "") -> int:
+    """Returns what `key_of` does, of an image without values from a manifest."""
+    text = f"{path}\0{extra}" if offset is None else f"{path}\0{extra}\0{offset}"
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
@@ -159,8 +164,10 @@ class RowOrder:
 
     Args:
         kept: rows of earlier runs, numbered from 0; the rows of this run are numbered after them.
+        carried: whether images may have values of a manifest.
 
     Attributes:
+        plain_keys: if they may, of each image `key_of` without these values; else None.
         ok: number of valid rows of earlier runs that are not errors.
         errors: number of valid error rows of earlier runs by reason.
         rows: number of all rows of earlier runs, valid or not, and of this run.
@@ -168,13 +175,14 @@ class RowOrder:
         unreadable: the first source that could not be listed: a directory or an archive.
     """
 
-    def __init__(self, kept: FinishedRows) -> None:
+    def __init__(self, kept: FinishedRows, *, carried: bool = False) -> None:
         from xxhash import xxh3_128
 
         self.keys = xxh3_128()
         self._kept = kept
         self._firsts, self._counts = array("q"), array("H")  # of the ranges
         self.rows = len(kept)
+        self.plain_keys = array("Q") if carried else None
         self.ok = 0
         self.errors: dict[str, int] = {}
         self.unreadable: ImageRef | None = None
@@ -188,6 +196,8 @@ class RowOrder:
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
         self.keys.update(key_of(ref).to_bytes(8, "little"))
+        if self.plain_keys is not None:
+            self.plain_keys.append(plain_key(ref.path, ref.location.offset))
         if ref.error is not None and ref.error.reason == "unreadable":
             self.unreadable = self.unreadable or ref
         row = self._kept.find(ref) if len(self._kept) else None
@@ -252,3 +262,11 @@ class RowOrder:
                     pieces, room = [], most
         if pieces:
             yield np.concatenate(pieces)
+
+
+def write_states(writer: StatesWriter, rows: pa.RecordBatch, order: RowOrder, begin: int) -> None:
+    """Writes the states of rows of parts, which are those of an order from number `begin` on."""
+    keys, carried = rows.column(KEY), None
+    if order.plain_keys is not None:
+        keys, carried = order.plain_keys[begin : begin + rows.num_rows], keys
+    writer.write(rows.column(PATH), rows.column(ERROR), keys, [rows.column(SIZE), rows.column(MTIME)], carried)

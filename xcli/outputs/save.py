@@ -18,7 +18,7 @@ from xcli.core.errors import OutputError, Terminated, TooManyErrors
 from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
-from xcli.outputs.dataset import Dataset
+from xcli.outputs.dataset import Dataset, plain_keys_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
@@ -223,7 +223,8 @@ class _Saver:
         return second.is_finished()
 
     def _compute(self, parts: Parts) -> RowOrder:
-        order = RowOrder(parts.finished_rows(self.options.retry_errors))
+        carried = bool(self.run.listing.extra_columns)
+        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=carried)
         try:
             for batch, rows in self.run.batches(order):
                 with defer_signals():
@@ -251,7 +252,7 @@ class _Saver:
         if isinstance(parts, Dataset):
             list_errors(self.options.errors_out, parts.read(order, status_columns))
             self.run.report.check(parts.drop_stale_rows(order))
-            parts.mark_complete(meta, schema)
+            parts.mark_complete(meta, schema, plain_keys_of(order))
         else:
             self._assemble(parts, order, schema, tables, meta)
             parts.remove()
@@ -277,14 +278,19 @@ class _Saver:
                 )
                 stack.callback(sink.discard)
                 sinks.append(sink)
+            states = [sink.open_states(parts.fingerprint) for sink in sinks]
+            for writer in states:
+                stack.callback(writer.abandon)
             rows = 0
             with error_list(self.options.errors_out) as add_errors:
-                for batch in parts.read(order, schema):
+                for batch in parts.read(order, schema, states):
                     rows += batch.num_rows
                     add_errors(batch)
                     for table, sink in zip(tables, sinks, strict=True):
                         sink.write(batch.select(table.columns))
             self.run.report.check(rows)
+            for writer in states:
+                meta |= writer.close()
             for table, sink in zip(tables, sinks, strict=True):
                 sink.record(meta | (self.options.csv_style() if table.format in CSV_SAFE_FORMATS else {}))
             TableOutput.close(sinks)

@@ -24,6 +24,7 @@ from xcli.tables.jsonl import JSONL
 from xcli.tables.npy import NPY
 from xcli.tables.parquet import PARQUET, DatasetReader, is_part
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCESS, meta_text
+from xcli.tables.states import DATASET_STATES, STATES_SUFFIX, StatesWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +99,16 @@ class TableOutput:
             else:
                 # A process that is killed in between has not finished, and is continued.
                 self.files.insert(0, file)
+
+    def open_states(self, fingerprint: Mapping[str, Any] | None) -> StatesWriter:
+        """Adds `FILE.states`, which appears with the table; call it before `record`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        file = open_output(f"{self.target}{STATES_SUFFIX}", True, self.staging)
+        self.files.insert(0, file)
+        return StatesWriter(file.stream, fingerprint)
 
     def _release(self) -> None:
         if self.staging is not None:
@@ -227,7 +238,8 @@ def open_table(name: str) -> TableReader:
 def _copy(url: str) -> tuple[Folder, str]:
     """Returns the folder with the copies of a table from an object store, and the table's path in it."""
     folder = open_folder(url)
-    names = [one for one in folder.names() if is_part(one) or one in (DATASET_META, SUCCESS, DATASET_RUN)]
+    beside = (DATASET_META, DATASET_STATES, SUCCESS, DATASET_RUN)
+    names = [one for one in folder.names() if is_part(one) or one in beside]
     if names or url.endswith("/"):
         paths = list(folder.each(folder.local, names))
         if not paths:
@@ -239,7 +251,7 @@ def _copy(url: str) -> tuple[Folder, str]:
         path = folder.local(leaf)
     except FileNotFoundError:
         raise _cannot_open(url, FileNotFoundError("no such object")) from None
-    for suffix in (META_SUFFIX, *(suffix for one in FORMATS.values() for suffix in one.suffixes[1:])):
+    for suffix in (META_SUFFIX, STATES_SUFFIX, *(suffix for one in FORMATS.values() for suffix in one.suffixes[1:])):
         with suppress(FileNotFoundError):
             folder.local(leaf + suffix)
     return folder, path

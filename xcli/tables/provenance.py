@@ -59,6 +59,7 @@ _SCHEMA: Schema = {
     "images": {"ok": int, "listed": int, "resumed": int, "errors": {str: int}, "skipped": {str: int}},
     "merged": [{"file": str, "command_line": str | None}],
     PARTS: {str: str},
+    "states": str,
 }
 """Of what is read of a provenance and a `FILE.meta.json`."""
 
