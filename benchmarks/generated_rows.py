@@ -118,6 +118,10 @@ class GeneratedRun:
         """Returns the schema of the rows."""
         return features_schema((self._width,), "float32", ()) if self._width else classify_schema(TOP, "name", ())
 
+    def references(self) -> Iterator[ImageRef]:
+        """Returns the listing."""
+        return iter(self.listing)
+
     def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """Yields the rows that are not kept from before."""
         import numpy as np

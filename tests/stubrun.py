@@ -46,6 +46,9 @@ class StubRun:
         schema = classify_schema(2, "name", ())
         return schema.append(features.field(FEATURES)) if self._with_features else schema
 
+    def references(self) -> Iterator[ImageRef]:
+        return iter(self.listing)
+
     def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         fresh = (ref for ref in iter(self.listing) if not earlier.keep(ref))
         while batch := tuple(islice(fresh, self._batch_size)):

@@ -330,7 +330,7 @@ def test_what_is_said_at_each_level(invoke: Invoke, tmp_path: Path) -> None:
     assert len(lines) == len(patterns) == len(result.err.splitlines())
     assert len(invoke(*command, target, "--overwrite").err.splitlines()) == 2
     assert "2 images computed" in invoke(*command, target, "--overwrite", "-vv", "--batch-size", "2").err
-    assert "is finished already" in invoke(*command, target).err
+    assert "is finished and up to date" in invoke(*command, target).err
     assert invoke("-q", *command, target).err == ""
 
 

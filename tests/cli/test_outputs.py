@@ -32,7 +32,7 @@ def test_a_directory_of_parts(invoke: Invoke, photos: Path, tmp_path: Path) -> N
     assert names == ["_SUCCESS", "_meta.json", "_states", *parts]
     assert [pq.read_metadata(f"{target}{name}").num_rows for name in parts] == [2, 2, 1]
     result = invoke(*command)
-    assert (result.code, "finished already" in result.err) == (0, True), result
+    assert (result.code, "finished and up to date" in result.err) == (0, True), result
     assert invoke("verify", target, photos).code == 0
     single = tmp_path / "single.parquet"
     assert invoke("features", photos, *FAST, "-o", single, "--batch-size", "1").code == 0
@@ -63,7 +63,7 @@ def test_both_tables_of_one_pass(invoke: Invoke, photos: Path, tmp_path: Path) -
     for name in (labels, features):
         assert json.loads((tmp_path / f"{name.name}.meta.json").read_text())["options"]["features"] == "avg"
         assert invoke("verify", name, photos).code == 0
-    assert "finished already" in invoke(*command).err
+    assert "finished and up to date" in invoke(*command).err
     os.unlink(features)
     result = invoke(*command)
     assert result.code == 0, result

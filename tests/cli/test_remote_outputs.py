@@ -20,9 +20,10 @@ def test_a_table_its_check_and_its_merge(invoke: Invoke, photos: Path, s3: Objec
     command = ("features", photos, *FAST, "-o", target)
     result = invoke(*command)
     assert result.code == 0, result
-    assert s3.keys(prefix) == [f"{prefix}/run.parquet", f"{prefix}/run.parquet.meta.json"]
+    names = [f"{prefix}/run.parquet{suffix}" for suffix in ("", ".meta.json", ".states")]
+    assert s3.keys(prefix) == names
     result = invoke(*command)
-    assert (result.code, "finished already" in result.err) == (0, True), result
+    assert (result.code, "finished and up to date" in result.err) == (0, True), result
     result = invoke("verify", target, photos, "--json")
     assert result.code == 0, result
     verdict = json.loads(result.out)

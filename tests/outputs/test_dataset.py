@@ -211,8 +211,8 @@ def test_a_finished_dataset_is_recognised_and_overwritten_when_asked(
 ) -> None:
     caplog.set_level("INFO", "xcli")
     recorder()
-    assert recorder().listed == 0
-    assert "finished already" in caplog.text
+    assert (recorder().listed, recorder.computed) == (13, [])
+    assert "finished and up to date" in caplog.text
     with pytest.raises(OutputError, match="exists, from a run with other settings"):
         recorder(batch_size=3)
     assert (recorder.target / "_SUCCESS").exists()

@@ -200,8 +200,8 @@ def test_a_finished_output_is_recognised(
     remote()
     before = remote.objects(meta=True)
     errors = s3.url(f"{s3.prefix()}/failed")
-    assert remote(errors_out=errors).listed == 0
-    assert "finished already" in caplog.text
+    assert remote(errors_out=errors).listed == 8
+    assert "finished and up to date" in caplog.text
     assert s3.get(errors.removeprefix(s3.url())) == os.fsencode(photos / "04x.jpg") + b"\0"
     with pytest.raises(OutputError, match="exists, from a run with other settings"):
         remote(batch_size=3)
@@ -226,7 +226,7 @@ def test_a_run_that_died_as_its_output_appeared_goes_on(remote: Remote, caplog: 
     assert remote.objects() == whole
     remote.store.put(f"{remote.prefix}/out.csv.partial/part-00000.arrow", b"of a journal whose removal was cut short")
     remote()
-    assert "finished already" in caplog.text
+    assert "finished and up to date" in caplog.text
     assert remote.objects() == whole
 
 

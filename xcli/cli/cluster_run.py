@@ -19,6 +19,7 @@ from xcli.sources.listing import list_images
 
 if TYPE_CHECKING:
     from xcli.core.records import RunCounts
+    from xcli.outputs.save import OnComparison
 
 RUNNERS = LOCAL, RAY = "local", "ray"
 
@@ -59,8 +60,12 @@ def is_on_cluster(ctx: click.Context, values: dict[str, Any]) -> bool:
     return False
 
 
-def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, Any]) -> tuple[RunCounts, float | None]:
+def run_on_cluster(
+    ctx: click.Context, request: TableRequest, values: dict[str, Any], on_comparison: OnComparison
+) -> tuple[RunCounts, float | None]:
     """Runs a command over a cluster; returns the counts, and the seconds (None: finished before).
+
+    `on_comparison` is as for `xcli.outputs.save.save`.
 
     Raises:
         UsageError: a run over a cluster cannot do this.
@@ -79,7 +84,7 @@ def run_on_cluster(ctx: click.Context, request: TableRequest, values: dict[str, 
     )
     with list_images(request.sources, archives=WholeArchives, numbers=True) as listing:
         progress = Progress(values["progress"], quiet=messages.level < 0, total=lambda: run.total)
-        run = ClusterRun(listing, request, chosen, command_line(), progress.count)
+        run = ClusterRun(listing, request, chosen, command_line(), progress.count, on_comparison)
         with progress:
             return run.report, run.run()
 

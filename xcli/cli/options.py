@@ -208,6 +208,7 @@ csv_safe = flag(
 _ERRORS_OUT = "Write the paths of the images that failed to FILE, each ended by NUL, to be read again with - -0."
 _MAX_ERRORS = "Stop once more than N images have failed. Finished rows are kept."
 _RESTART = "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)"
+_JSON = "Print what was written, or how a finished output differs from its sources, as JSON."
 _RETRY = "When an unfinished run is continued, try again the images that failed before."
 _PART_SECONDS = "Save progress every S seconds, if that comes first."
 
@@ -233,6 +234,7 @@ def output_arguments(formats: tuple[str, ...]) -> Decorator:
         path("--errors-out", OUTPUT, "FILE", _ERRORS_OUT),
         number("--max-errors", OUTPUT, "N", click.IntRange(0), _MAX_ERRORS),
         flag("--restart", OUTPUT, _RESTART),
+        flag("--json", OUTPUT, _JSON),
         flag("--retry-errors", OUTPUT, _RETRY),
         number("--part-rows", OUTPUT, "N", COUNT, "Save progress every N rows.", of=SaveOptions),
         number("--part-seconds", OUTPUT, "S", seconds, _PART_SECONDS, of=SaveOptions),

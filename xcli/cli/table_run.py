@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from xcli.cli.cluster_run import RAY, cluster_arguments, is_on_cluster, run_on_cluster
 from xcli.cli.display import TerminalTable, log_summary, show_profile
@@ -42,12 +45,12 @@ from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, format_of_ex
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import click
-
     from xcli.core.records import RunCounts
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
+    from xcli.outputs.comparison import Comparison
+    from xcli.outputs.save import OnComparison
     from xcli.outputs.target import Target
 
     MakeTask = Callable[[dict[str, Any]], Callable[[LoadedModel], Task]]
@@ -97,20 +100,24 @@ def run_table(
     _set_aside(ctx, values, target)
     on_cluster = is_on_cluster(ctx, values)
     request = _parse_request(ctx, values, spec, make_task, target, formats)
+    show = _print_comparison if values["json"] else lambda comparison: None
     if on_cluster:
-        report, seconds = run_on_cluster(ctx, request, values)
-        return ExitCode.OK if seconds is None else _close(report, seconds)
+        return _close(*run_on_cluster(ctx, request, values, show), as_json=values["json"])
     _check_request(request)
-    run, seconds = _run(request, messages, values["progress"], on_terminal=_is_on_terminal(values))
-    if seconds is None:
-        return ExitCode.OK
-    code = _close(run.report, seconds)
-    if values["profile"]:
+    run, seconds = _run(request, messages, values["progress"], show, on_terminal=_is_on_terminal(values))
+    code = _close(run.report, seconds, as_json=values["json"])
+    if values["profile"] and seconds is not None:
         show_profile(run.profile, time.monotonic() - begin - seconds)
     return code
 
 
-def _run(request: TableRequest, messages: Messages, mode: str, *, on_terminal: bool) -> tuple[Run, float | None]:
+def _print_comparison(comparison: Comparison) -> None:
+    click.echo(json.dumps(comparison.as_dict()))
+
+
+def _run(
+    request: TableRequest, messages: Messages, mode: str, on_comparison: OnComparison, *, on_terminal: bool
+) -> tuple[Run, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
     # Only Parquet has types; in other formats a number stays as the manifest spells it.
     with list_images(request.sources, numbers=request.output.format == "parquet") as listing:
@@ -123,7 +130,8 @@ def _run(request: TableRequest, messages: Messages, mode: str, *, on_terminal: b
         with Progress(mode, quiet=messages.level < 0, total=total, kept=kept) as progress:
             show = (lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None
             line, advance = command_line(), progress.advance
-            return run, save(run, request.output, request.save, command_line=line, on_batch=advance, show=show)
+            options: dict[str, Any] = {"on_batch": advance, "show": show, "on_comparison": on_comparison}
+            return run, save(run, request.output, request.save, command_line=line, **options)
 
 
 def quiet_libraries(debug: bool) -> None:
@@ -137,8 +145,13 @@ def quiet_libraries(debug: bool) -> None:
     hide_library_output(debug=debug)
 
 
-def _close(report: RunCounts, seconds: float) -> int:
-    log_summary(report, seconds)
+def _close(report: RunCounts, seconds: float | None, *, as_json: bool) -> int:
+    """Sums up a run that has written its output, and returns the exit code."""
+    if seconds is not None:
+        log_summary(report, seconds)
+        if as_json:
+            counts = {"rows": report.rows, "computed": report.rows - report.resumed, "errors": dict(report.errors)}
+            click.echo(json.dumps({"up_to_date": True, **counts}))
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
 
 
@@ -160,6 +173,8 @@ def _parse_request(
         if holding != "parquet":
             raise UsageError("--error-features null is for features in Parquet; in CSV they are empty, in NPY NaN")
     if isinstance(target, Stream):
+        if values["json"]:
+            raise UsageError("--json needs -o FILE: the rows themselves go to standard output")
         for option in ("part_rows", "part_seconds"):
             if is_given(ctx, option):
                 raise UsageError(f"--{option.replace('_', '-')} needs -o FILE: what goes elsewhere has no parts")
@@ -177,7 +192,7 @@ def _parse_request(
 def _set_aside(ctx: click.Context, values: dict[str, Any], target: Target) -> None:
     """Sets variables aside that do not go with what was typed: with the output, its format, the cluster."""
     if isinstance(target, Stream):
-        beats(ctx, values, "output", "features_out", "restart", "retry_errors")
+        beats(ctx, values, "output", "features_out", "restart", "retry_errors", "json")
     elif isinstance(target, Directory):
         beats(ctx, values, "output", "features_out", "format")
     elif format_of_extension(target.name) is not None:

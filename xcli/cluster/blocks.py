@@ -6,21 +6,27 @@ the order of their names have the rows in the order of the sources. The same lis
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from xcli.outputs.resume import key_of
+from xcli.sources.archives.listing import Archives
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.carried import carried_size
+from xcli.sources.patterns import PathFilter
+from xcli.sources.selection import OTHER_SHARD, shard_of
 from xcli.storage.readers import UNKNOWN_DEVICE, FileIdentity
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Iterator
 
     from xcli.core.errors import XcliError
     from xcli.core.records import ImageRef
     from xcli.outputs.checked_file import Part
+    from xcli.sources.options import SourceOptions
 
 BLOCK_BYTES = 64 << 20
 """Bytes that the images of a block carry from a manifest, at most; a single row may have any number."""
@@ -90,6 +96,25 @@ def blocks_of(refs: Iterable[ImageRef], rows: int) -> Iterator[Block]:
             pending.append(ref)
     if pending or not number:
         yield Block(number, tuple(pending))
+
+
+def archive_images(ref: ImageRef, sources: SourceOptions, skipped: Counter[str]) -> Iterator[ImageRef]:
+    """Yields the images of an archive that belong to a run, and counts the others in `skipped`.
+
+    Args:
+        ref: the archive; its location is a `WholeArchive`.
+        sources: of the run.
+        skipped: number of entries that are not inputs, by reason.
+    """
+    archive = ref.location
+    assert isinstance(archive, WholeArchive)
+    path_filter = PathFilter(sources.include, sources.exclude, system=sources.include_system)
+    archives = Archives(path_filter, skipped)
+    for member in archives.members(os.fsencode(archive.archive), archive.key, archive.trusted):
+        if sources.shard is not None and shard_of(member.key, sources.shard[1]) != sources.shard[0]:
+            skipped[OTHER_SHARD] += 1
+        else:
+            yield replace(member, extra=ref.extra)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import PROBE, Block, BlockResult, blocks_of, machine_independent
+from xcli.cluster.blocks import PROBE, Block, BlockResult, archive_images, blocks_of, machine_independent
 from xcli.cluster.dataset import SharedDataset
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, cluster, run_blocks, stage_blocks
 from xcli.cluster.worker import Job, Worker
@@ -27,6 +27,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.records import ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
+from xcli.outputs.comparison import compare
 from xcli.outputs.error_list import check_errors, list_errors
 from xcli.outputs.resume import plain_key
 from xcli.outputs.save import CONTINUES, say_finished
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from xcli.models.spec import ModelSpec
     from xcli.outputs.checked_file import Part
     from xcli.outputs.options import TableRequest
+    from xcli.outputs.save import OnComparison
     from xcli.sources.listing import Listing
 
 MAX_BLOCKS = 100_000
@@ -62,6 +64,7 @@ class ClusterRun:
         cluster: what may be used of the cluster.
         command_line: for `_meta.json`.
         on_images: called with the number of images and of errors of every block.
+        on_comparison: called with what a comparison of a finished output with its sources has found.
         report: counts of the rows so far.
         worker: the class that computes blocks (for tests).
     """
@@ -71,6 +74,7 @@ class ClusterRun:
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     command_line: str | None = None
     on_images: Callable[[int, int], None] = lambda images, errors: None
+    on_comparison: OnComparison = lambda comparison: None
     report: RunCounts = field(default_factory=RunCounts)
     worker: type = Worker
     _images: dict[int, int | None] = field(default_factory=dict)
@@ -188,14 +192,26 @@ class ClusterRun:
         return count, chain(ahead, refs)
 
     def _compare(self, earlier: EarlierRun, workers: WorkerResources, folder: SharedDataset) -> None:
-        """Says that the output is finished, after a worker has confirmed that it would write the same rows."""
-        count, _ = self._ahead()
+        """Compares the output with its sources, after a worker has confirmed that it would write the same columns."""
+        count, refs = self._ahead()
         job = self._job(workers, count, earlier.batch_size)
         for result in self._results(stage_blocks([Block(PROBE, ())]), job, workers, None):
             if result.fingerprint != earlier.fingerprint:
                 raise other_settings(self._target)
         folder.remove()  # removes the files of a driver that was killed just after it had finished
-        say_finished(self._target, self.request.save)
+        comparison, order = compare(self._target, self._images_of(refs), carried=bool(self.listing.extra_columns))
+        self.report.resume(order.ok, order.errors)
+        self.report.listed, self.report.skipped = order.images, dict(self._skipped + Counter(self.listing.skipped))
+        self.on_comparison(comparison)
+        say_finished(self._target, self.request.save, comparison)
+
+    def _images_of(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Yields references, and in place of each archive its members, as workers list them."""
+        for ref in refs:
+            if isinstance(ref.location, WholeArchive):
+                yield from archive_images(ref, self.listing.options, self._skipped)
+            else:
+                yield ref
 
     def _compute(self, workers: WorkerResources, earlier: dict[str, Any] | None) -> None:
         count, refs = self._ahead()

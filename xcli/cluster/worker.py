@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import PROBE, Block, BlockResult
+from xcli.cluster.blocks import PROBE, Block, BlockResult, archive_images
 from xcli.core.checked_json import parse_object
 from xcli.core.errors import CheckError, ClusterError, UsageError, XcliError
 from xcli.core.records import ERROR_STATUS, STATUS, ImageRef, RunCounts
@@ -25,15 +25,10 @@ from xcli.outputs.dataset import Dataset
 from xcli.outputs.journal import encode, refuse_other_settings
 from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, remove_part, sidecar_name
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
-from xcli.sources.archives.listing import Archives
-from xcli.sources.patterns import PathFilter
-from xcli.sources.selection import OTHER_SHARD, shard_of
 from xcli.storage.object_store.web_client import allow_private_hosts
 from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
 
     from xcli.inference.predictor import Predictor
@@ -266,7 +261,8 @@ class Worker:
             self._folder.write(DATASET_RUN, text)
         state = "" if block.archive is None else _state_of(block.refs[0])
         skipped = Counter[str]()
-        refs = iter(block.refs) if block.archive is None else self._members(block, skipped)
+        sources = self._job.request.sources
+        refs = iter(block.refs) if block.archive is None else archive_images(block.refs[0], sources, skipped)
         note = {"run": digest(self._fingerprint), "block": block.digest, "archive": state}
         metadata = provenance_metadata(self._fingerprint["provenance"])
         writer = PartWriter(self._folder, block.number, metadata, keep=False)
@@ -289,18 +285,6 @@ class Worker:
             warnings=dict(report.warnings),
             part=part,
         )
-
-    def _members(self, block: Block, skipped: Counter[str]) -> Iterator[ImageRef]:
-        """Yields the images of an archive that belong to this run, and counts the others."""
-        archive, sources = block.archive, self._job.request.sources
-        assert archive is not None
-        path_filter = PathFilter(sources.include, sources.exclude, system=sources.include_system)
-        archives = Archives(path_filter, skipped)
-        for ref in archives.members(os.fsencode(archive.archive), archive.key, archive.trusted):
-            if sources.shard is not None and shard_of(ref.key, sources.shard[1]) != sources.shard[0]:
-                skipped[OTHER_SHARD] += 1
-            else:
-                yield replace(ref, extra=block.refs[0].extra)
 
 
 def _state_of(ref: ImageRef) -> str:

@@ -2,7 +2,7 @@
 
 ERROR    what ends the command; all that -q leaves
 WARNING  what may be wrong with the data, the settings or the machine
-INFO     what is done: the summary at the end, what is continued, downloaded, finished already; shown without -v
+INFO     what is done: the summary at the end, what is continued, downloaded, finished and up to date; shown without -v
 DETAIL   -v: settings, model, sources, batches, each part that is saved, each image that fails
 DEBUG    -vv: each batch, and what libraries say
 """

@@ -120,8 +120,7 @@ class Run:
         Raises:
             XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.
         """
-        early, self._listed_early = deque(self._listed_early), []
-        refs = chain((early.popleft() for _ in range(len(early))), self._refs)
+        refs = self.references()
         wanted = refs if earlier is None else earlier.rest(refs)
         for batch, rows in self.predictor.rows(wanted, self.profile):
             log.debug("%d images computed", len(batch.refs))
@@ -136,6 +135,11 @@ class Run:
         self.report.listed = self.listing.listed
         self.report.skipped = dict(self.listing.skipped)
         self.report.check(self.report.rows)
+
+    def references(self) -> Iterator[ImageRef]:
+        """Returns all references, which can be had once: here, or as `batches`."""
+        early, self._listed_early = deque(self._listed_early), []
+        return chain((early.popleft() for _ in range(len(early))), self._refs)
 
     def provenance(self, command: str) -> dict[str, Any]:
         """See `Predictor.provenance`."""

@@ -340,8 +340,8 @@ def plain_keys_of(order: RowOrder) -> PlainKeys | None:
     """Returns what `Dataset.mark_complete` takes, for the rows of an order, which the parts have by their numbers."""
     import numpy as np
 
-    if order.plain_keys is None:
+    if order.other_keys is None:
         return None
     numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*one) for one in order.ranges())])
-    keys = iter(np.frombuffer(order.plain_keys, np.uint64)[np.argsort(numbers, kind="stable")].tolist())
+    keys = iter(np.frombuffer(order.other_keys, np.uint64)[np.argsort(numbers, kind="stable")].tolist())
     return lambda paths: list(islice(keys, len(paths)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
+from xcli.core.text import one_line
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
 from xcli.outputs.target import Directory, File, Stream, Target, parse_file
@@ -114,6 +115,7 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
     """
     check_options(output, options)
     target = output.target
+    _check_restart(output, options)
     if options.errors_out is not None and not is_direct(options.errors_out):
         open_output(options.errors_out, overwrite=True).discard()
     if isinstance(target, Directory):
@@ -127,6 +129,17 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
     if second is not None:
         replaces = output.overwrite or second.recorded_run() is not None
         check_output(second.format(FEATURES_FORMATS, "parquet"), second.name, replaces)
+
+
+def _check_restart(output: Output, options: SaveOptions) -> None:
+    target, second = output.target, options.features_file()
+    if not options.restart or output.overwrite or isinstance(target, Stream) or target.finished_run() is None:
+        return
+    if second is None or second.is_finished():
+        raise UsageError(
+            f"{one_line(target.name)} is finished, and --restart discards unfinished runs only; pass --overwrite to "
+            "compute it again"
+        )
 
 
 def check_options(output: Output, options: SaveOptions) -> None:

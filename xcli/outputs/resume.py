@@ -27,6 +27,9 @@ KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
 STATE_COLUMNS = [STATUS, ERROR, KEY, SIZE, MTIME]
 """Columns that `FinishedRows` needs."""
 
+PASSING = ("missing", "unreadable", "timeout")
+"""Reasons of errors that may have passed though the file is the same: those of its server, its disk, its name."""
+
 _MAX_RANGE = (1 << 16) - 1  # rows of a range of a `RowOrder`, in 16 bits
 
 
@@ -65,12 +68,23 @@ class FinishedRows:
     Args:
         tables: one a part, in the order of their numbers; each is needed only until the next is taken.
         retry_errors: error rows are not valid, so that they are computed again.
+        key: returns the key of an image, as the tables have it.
+
+    Attributes:
+        base_rows: number of rows that come first, those of a finished output (`xcli.outputs.comparison`).
+        carried: of these rows the keys with the values of the manifest; None if they have none.
+        trusted: whether these rows are valid whatever the state of their file.
+        retry_passing: error rows among them whose reason is one of `PASSING` are not valid.
+        retried: number of images whose error row was not valid.
     """
 
-    def __init__(self, tables: Iterable[pa.Table], retry_errors: bool) -> None:
+    base_rows, trusted, retry_passing, retried = 0, False, False, 0
+    carried: memoryview | None = None
+
+    def __init__(self, tables: Iterable[pa.Table], retry_errors: bool, key: Callable[[ImageRef], int] = key_of) -> None:
         import numpy as np
 
-        self.retry_errors = retry_errors
+        self.retry_errors, self.key = retry_errors, key
         self._reasons: dict[str, int] = {}  # code of each; 0 is that of rows without an error
         columns = [self._columns(table) for table in tables]
 
@@ -89,7 +103,7 @@ class FinishedRows:
 
     def clear(self) -> None:
         """Forgets all rows, whose memory others need."""
-        FinishedRows.__init__(self, (), self.retry_errors)
+        FinishedRows.__init__(self, (), self.retry_errors, self.key)
 
     def _columns(self, table: pa.Table) -> list[NDArray[Any]]:
         """Returns key, size (-1 without a state), modification time and code of the reason of each row."""
@@ -117,17 +131,23 @@ class FinishedRows:
             return None
         self._found[place] = True
         row = self._order[place]
-        if self._codes[row] and self.retry_errors:
+        if self._codes[row] and self._is_retried(row):
+            self.retried += 1
             return None
+        if self.trusted and row < self.base_rows:
+            return row
         state = ref.location.state()
         if self._size[row] < 0:
             # The file could not be accessed then; the row is valid as long as it still cannot be.
             return row if state is None or ref.error is not None else None
         return row if state == (self._size[row], self._mtime[row]) else None
 
+    def _is_retried(self, row: int) -> bool:
+        return self.retry_errors or (self.retry_passing and row < self.base_rows and self.reason(row) in PASSING)
+
     def _place(self, ref: ImageRef) -> int | None:
         """Returns the place of the newest row of an image in the order of the keys."""
-        key = key_of(ref)
+        key = self.key(ref)
         place = bisect_right(self._keys, key) - 1
         return place if place >= 0 and self._keys[place] == key else None
 
@@ -141,6 +161,18 @@ class FinishedRows:
 
         keys = np.asarray(self._keys)
         return len(keys[:1]) + int((keys[1:] != keys[:-1]).sum()) - self._found.count(True)
+
+    def gone(self) -> int:
+        """Returns the number of rows of the finished output whose image was never given to `find`."""
+        import numpy as np
+
+        keys = np.asarray(self._keys)
+        if not len(keys):
+            return 0
+        last = np.append(keys[1:] != keys[:-1], True)  # of the rows of an image
+        found = np.frombuffer(self._found, np.uint8)[last]
+        image = np.cumsum(last) - last
+        return int(((found[image] == 0) & (np.asarray(self._order) < self.base_rows)).sum())
 
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
@@ -167,7 +199,12 @@ class RowOrder:
         carried: whether images may have values of a manifest.
 
     Attributes:
-        plain_keys: if they may, of each image `key_of` without these values; else None.
+        other_keys: if they may, of each image `key_of` without these values, or with them if the keys of the parts are
+            without; else None.
+        images: number of images so far.
+        new: number of images without a row, valid or not.
+        changed: number of images with a row that is not valid, because their file has changed.
+        recarried: number of images whose values of the manifest are others than in the finished output.
         ok: number of valid rows of earlier runs that are not errors.
         errors: number of valid error rows of earlier runs by reason.
         rows: number of all rows of earlier runs, valid or not, and of this run.
@@ -182,7 +219,8 @@ class RowOrder:
         self._kept = kept
         self._firsts, self._counts = array("q"), array("H")  # of the ranges
         self.rows = len(kept)
-        self.plain_keys = array("Q") if carried else None
+        self.other_keys = array("Q") if carried else None
+        self.images = self.new = self.changed = self.recarried = 0
         self.ok = 0
         self.errors: dict[str, int] = {}
         self.unreadable: ImageRef | None = None
@@ -195,18 +233,28 @@ class RowOrder:
 
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
-        self.keys.update(key_of(ref).to_bytes(8, "little"))
-        if self.plain_keys is not None:
-            self.plain_keys.append(plain_key(ref.path, ref.location.offset))
+        key = self._kept.key(ref)
+        self.keys.update(key.to_bytes(8, "little"))
+        self.images += 1
+        if self.other_keys is not None:
+            self.other_keys.append(key_of(ref) if self.replaces_carried else plain_key(ref.path, ref.location.offset))
         if ref.error is not None and ref.error.reason == "unreadable":
             self.unreadable = self.unreadable or ref
-        row = self._kept.find(ref) if len(self._kept) else None
+        kept = self._kept
+        retried = kept.retried
+        row = kept.find(ref) if len(kept) else None
         if row is None:
+            if kept.retried == retried:
+                is_known = kept.has(ref) if len(kept) else False
+                self.changed += is_known
+                self.new += not is_known
             self._add(self.rows)
             self.rows += 1
             return False
         self._add(row)
-        reason = self._kept.reason(row)
+        if kept.carried is not None and row < kept.base_rows and kept.carried[row] != key_of(ref):
+            self.recarried += 1
+        reason = kept.reason(row)
         if reason is None:
             self.ok += 1
         else:
@@ -221,21 +269,46 @@ class RowOrder:
             firsts.append(row)
             counts.append(1)
 
-    def check_sources(self) -> None:
+    @property
+    def replaces_carried(self) -> bool:
+        """Whether the keys of the parts are without the values of the manifest, which are taken from the sources."""
+        return self._kept.key is not key_of
+
+    @property
+    def retried(self) -> int:
+        """Number of images whose error row is not valid, so that they are tried again."""
+        return self._kept.retried
+
+    def gone(self) -> int:
+        """Returns the number of rows of the finished output without an image; all images have been taken."""
+        return self._kept.gone()
+
+    def is_identity(self, rows: int) -> bool:
+        """Returns whether the order is that of the numbers, from 0 to `rows`."""
+        ends = [0]
+        for start, stop in self.ranges():
+            if start != ends[-1]:
+                return False
+            ends[-1] = stop
+        return ends[-1] == rows
+
+    def check_sources(self, *, keep: bool = False) -> None:
         """Checks that no row of an earlier run is dropped only because its source cannot be listed now.
 
-        It is the last that the index of these rows is needed for.
+        Unless `keep`, it is the last that the index of these rows is needed for.
 
         Raises:
             OutputError: rows are of images that were not found, and a directory or an archive could not be listed.
         """
         if self.unreadable is not None and (lost := self._kept.not_found()):
+            without = "" if self._kept.base_rows else ", or use --restart to go on without them"
             raise OutputError(
                 f"{one_line(self.unreadable.path)} could not be read ({self.unreadable.error}), and {lost:,} finished "
                 "rows are of images that were not found this time. They are kept: run the same command again when it "
-                "can be read, or use --restart to go on without them"
+                f"can be read{without}"
             )
-        self._kept.clear()
+        if not keep:
+            self._kept.clear()
 
     @property
     def range_count(self) -> int:
@@ -267,6 +340,8 @@ class RowOrder:
 def write_states(writer: StatesWriter, rows: pa.RecordBatch, order: RowOrder, begin: int) -> None:
     """Writes the states of rows of parts, which are those of an order from number `begin` on."""
     keys, carried = rows.column(KEY), None
-    if order.plain_keys is not None:
-        keys, carried = order.plain_keys[begin : begin + rows.num_rows], keys
+    if order.other_keys is not None:
+        keys, carried = order.other_keys[begin : begin + rows.num_rows], keys
+    if order.replaces_carried and carried is not None:
+        keys, carried = carried, keys
     writer.write(rows.column(PATH), rows.column(ERROR), keys, [rows.column(SIZE), rows.column(MTIME)], carried)

@@ -18,6 +18,7 @@ from xcli.core.errors import OutputError, Terminated, TooManyErrors
 from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
+from xcli.outputs.comparison import Comparison, compare, stale_output
 from xcli.outputs.dataset import Dataset, plain_keys_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from xcli.inference.run import Run
     from xcli.outputs.parts import Parts
 
+    OnComparison = Callable[[Comparison], None]
     OnBatch = Callable[[ImageBatch], None]
     Show = Callable[[pa.Schema], AbstractContextManager["RowSink"]]
 
@@ -62,6 +64,7 @@ def save(
     command_line: str | None = None,
     on_batch: OnBatch | None = None,
     show: Show | None = None,
+    on_comparison: OnComparison = lambda comparison: None,
 ) -> float | None:
     """Computes the rows of a run and writes them.
 
@@ -72,17 +75,20 @@ def save(
         command_line: for `.meta.json`.
         on_batch: called after each batch has been written.
         show: opens what shows the rows instead of writing them to standard output.
+        on_comparison: called with what a comparison of a finished output with its sources has found.
 
     Returns:
-        Seconds from the request for the first batch to the last row written; None if the output was finished before.
+        Seconds from the request for the first batch to the last row written; None if the output was finished before,
+        and is what the run would write now.
 
     Raises:
+        StaleOutputError: the output was finished before, and is not what the run would write now.
         UsageError: options that do not go together.
         XcliError: what ends the run. Then the output does not appear, and finished rows of a file are kept.
     """
     options = options or SaveOptions()
     check_options(output, options)
-    saver = _Saver(run, output, options, on_batch, command_line)
+    saver = _Saver(run, output, options, on_batch, command_line, on_comparison)
     try:
         return saver.stream(show) if isinstance(output.target, Stream) else saver.keep(output.target)
     except BaseException as error:
@@ -116,6 +122,7 @@ class _Saver:
     options: SaveOptions
     on_batch: OnBatch | None
     command_line: str | None
+    on_comparison: OnComparison
     second: File | None = field(default=None, init=False)
     failed: int = field(default=0, init=False)
     keeps_rows: bool = field(default=False, init=False)
@@ -164,7 +171,7 @@ class _Saver:
             if self._is_complete(fingerprint) and earlier is not None:
                 if parts.fingerprint is None or digest(parts.fingerprint) == digest(fingerprint):
                     parts.remove()  # an earlier run was killed after its output was finished, before it removed them
-                say_finished(target, self.options)
+                self._compare(target)
                 return None
             tables = self._tables(target, schema)
             for table in tables:
@@ -180,6 +187,15 @@ class _Saver:
             meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
             self._publish(parts, order, schema, tables, meta | {"profile": self.run.profile.as_dict()})
             return time.monotonic() - begin
+
+    def _compare(self, target: KeptTarget) -> None:
+        """Compares a finished output with its sources, and says what was found."""
+        run = self.run
+        comparison, order = compare(target, run.references(), carried=bool(run.listing.extra_columns))
+        run.report.resume(order.ok, order.errors)
+        run.report.listed, run.report.skipped = run.listing.listed, dict(run.listing.skipped)
+        self.on_comparison(comparison)
+        say_finished(target, self.options, comparison)
 
     def _open_parts(self, target: File | Directory) -> Parts:
         restart = self.options.restart
@@ -318,9 +334,23 @@ class _Saver:
         return {"escape_formulas": is_csv and options.csv_safe, "byte_order_mark": is_csv and options.csv_bom}
 
 
-def say_finished(target: KeptTarget, options: SaveOptions) -> None:
-    """Says that an earlier run has finished the output, and writes the list of its errors if that is wanted."""
+def say_finished(target: KeptTarget, options: SaveOptions, comparison: Comparison) -> None:
+    """Says what a finished output lacks, and writes the list of its errors if that is wanted.
+
+    Raises:
+        StaleOutputError: it is not what the command would write now.
+    """
     if options.errors_out is not None:
         list_errors(options.errors_out, open_table(target.name).batches([PATH, STATUS]))
-    stay = ", its errors stay as they are" if options.retry_errors else ""
-    log.info("%s is finished already; nothing to do%s (--overwrite computes it again)", one_line(target.name), stay)
+    shown = one_line(target.name)
+    if not comparison.known:
+        log.warning("%s does not record the states of its files, so that changed files are not noticed", shown)
+    if comparison.stale:
+        raise stale_output(target, comparison, "--overwrite computes it again")
+    stay = ""
+    if failed := sum(comparison.errors.values()):
+        stay = f"; {failed:,} error row{'s' if failed > 1 else ''} remain{'s' if failed == 1 else ''}"
+        if comparison.retryable:
+            stay += f", {comparison.retryable:,} of them for reasons that may have passed"
+        stay += " (--overwrite computes all again)" if options.retry_errors or comparison.retryable else ""
+    log.info("%s is finished and up to date%s", shown, stay)

@@ -18,7 +18,7 @@ _ADVICE = re.compile(
     r"same command|--overwrite|--restart|another|use |give |wait|free |move |choose|create|make sure", re.IGNORECASE
 )
 _KEPT = re.compile(r"continuing: ([0-9,]+) rows")
-_FINISHED = re.compile(r"is finished already|exists already, with the same data")
+_FINISHED = re.compile(r"is finished and up to date|exists already, with the same data")
 _DAMAGED = re.compile(r"\.damaged(-[0-9]+)?$")
 
 _OUTSIDE = ("in", "old", "data", "older", "victim", "shards")
