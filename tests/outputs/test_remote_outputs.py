@@ -87,7 +87,8 @@ class Remote(Recorder):
 
     def objects(self, *, meta: bool = False) -> dict[str, bytes]:
         """What is there, by name; what differs from run to run only when asked for."""
-        keys = [key for key in self.store.keys(self.prefix) if meta or "meta.json" not in key]
+        of_one_run = ("meta.json", ".states")  # the latter names the second table, if there is one
+        keys = [key for key in self.store.keys(self.prefix) if meta or not key.endswith(of_one_run)]
         return {key.removeprefix(f"{self.prefix}/"): self.store.get(key) for key in keys}
 
     def finals(self) -> dict[str, bytes]:
@@ -98,7 +99,7 @@ class Remote(Recorder):
 
 def files(folder: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if "meta.json" not in name}
+    return {name: data for name, data in found.items() if not name.endswith(("meta.json", ".states"))}
 
 
 @pytest.mark.parametrize("output", ["out.npy", "out/"])
@@ -262,7 +263,7 @@ def test_two_tables_of_one_pass(photos: Path, s3: ObjectStore, tmp_path: Path) -
     assert remote.finals() == {}
     remote(features_out=second)
     assert remote.objects() == files(tmp_path / "local")
-    assert remote(features_out=second).listed == 0
+    assert (remote(features_out=second).listed, remote.computed) == (8, [])
     s3.delete(f"{remote.prefix}/b.npy")
     remote(features_out=second)
     assert remote.objects() == files(tmp_path / "local")
@@ -332,5 +333,5 @@ def test_without_images(s3: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     dataset = Remote(tmp_path / "none", s3, "out/")
     dataset()
-    assert list(dataset.objects()) == ["out/_SUCCESS", "out/part-00000.parquet"]
+    assert list(dataset.objects()) == ["out/_SUCCESS", "out/_states", "out/part-00000.parquet"]
     assert names_in(dataset) == []
