@@ -209,7 +209,13 @@ _ERRORS_OUT = "Write the paths of the images that failed to FILE, each ended by 
 _MAX_ERRORS = "Stop once more than N images have failed. Finished rows are kept."
 _RESTART = "Discard an unfinished run and start again. (To replace a finished file, use --overwrite.)"
 _JSON = "Print what was written, or how a finished output differs from its sources, as JSON."
-_RETRY = "When an unfinished run is continued, try again the images that failed before."
+_RETRY = "When an unfinished run is continued, or with --update, try again the images that failed before."
+_UPDATE = (
+    "Bring a finished FILE up to date: compute new and changed images, drop the rows of images that are gone, and keep "
+    "all other rows. Without a finished FILE, this is an ordinary run."
+)
+_DROP = "Let --update drop rows even if more than 10, and more than 1% of all, are of images that are gone."
+_TRUST = "Let --update take the files as unchanged if FILE does not record their states."
 _PART_SECONDS = "Save progress every S seconds, if that comes first."
 
 
@@ -236,6 +242,9 @@ def output_arguments(formats: tuple[str, ...]) -> Decorator:
         flag("--restart", OUTPUT, _RESTART),
         flag("--json", OUTPUT, _JSON),
         flag("--retry-errors", OUTPUT, _RETRY),
+        flag("--update", OUTPUT, _UPDATE),
+        flag("--drop-missing", OUTPUT, _DROP),
+        flag("--trust-existing", OUTPUT, _TRUST),
         number("--part-rows", OUTPUT, "N", COUNT, "Save progress every N rows.", of=SaveOptions),
         number("--part-seconds", OUTPUT, "S", seconds, _PART_SECONDS, of=SaveOptions),
     )

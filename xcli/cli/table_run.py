@@ -192,7 +192,8 @@ def _parse_request(
 def _set_aside(ctx: click.Context, values: dict[str, Any], target: Target) -> None:
     """Sets variables aside that do not go with what was typed: with the output, its format, the cluster."""
     if isinstance(target, Stream):
-        beats(ctx, values, "output", "features_out", "restart", "retry_errors", "json")
+        update = ("update", "drop_missing", "trust_existing")
+        beats(ctx, values, "output", "features_out", "restart", "retry_errors", "json", *update)
     elif isinstance(target, Directory):
         beats(ctx, values, "output", "features_out", "format")
     elif format_of_extension(target.name) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, OutputExistsError, SourceError
@@ -163,7 +164,7 @@ def finished_rows(base: BaseRows, tables: Iterable[pa.Table] = (), *, retry_erro
         retry_errors: no error row is valid.
     """
     key = _path_key if base.states is None else _plain_key
-    rows = FinishedRows([base.table, *tables], retry_errors, key)
+    rows = FinishedRows(chain([base.table], tables), retry_errors, key)
     rows.base_rows, rows.trusted = len(base.table), base.states is None
     rows.carried = None if base.carried is None else base.carried.data  # one number is read faster from a view
     return rows
@@ -219,6 +220,13 @@ def comparison_of(target: KeptTarget, base: BaseRows, order: RowOrder) -> Compar
         errors=dict(order.errors),
         retryable=sum(order.errors.get(reason, 0) for reason in PASSING),
     )
+
+
+def updated(comparison: Comparison, retried: int) -> str:
+    """Returns what an update has found, for a message."""
+    found = comparison.findings() if comparison.stale else ""
+    again = _phrase(retried, "error row was tried again", "error rows were tried again")
+    return ", ".join(filter(None, [found, again])) or "the states of its files are recorded now"
 
 
 def stale_output(target: KeptTarget, comparison: Comparison, remedy: str) -> StaleOutputError:

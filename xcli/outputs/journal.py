@@ -45,7 +45,13 @@ def decode(content: bytes) -> dict[str, Any]:
 
 
 def refuse_other_settings(
-    target: str, earlier: dict[str, Any], fingerprint: dict[str, Any], run: str, this: str = "this run"
+    target: str,
+    earlier: dict[str, Any],
+    fingerprint: dict[str, Any],
+    run: str,
+    this: str = "this run",
+    *,
+    remedy: str = "another -o, or --restart to discard that run",
 ) -> None:
     """Checks that two fingerprints are the same.
 
@@ -55,6 +61,7 @@ def refuse_other_settings(
         fingerprint: that of the run that continues it.
         run: what the message calls the first.
         this: what the message calls the second.
+        remedy: what can be done besides using the same settings.
 
     Raises:
         OutputError: they are not; the message names the settings that differ.
@@ -66,10 +73,7 @@ def refuse_other_settings(
         before = ", ".join(_setting(name, value) for name, value, _ in changes)
         now = ", ".join(_setting(name, value) for name, _, value in changes)
         same = before if all(_is_option(name) for name, _, _ in changes) else "the same settings"
-        raise OutputError(
-            f"{one_line(target)} has {run} with {before}, but {this} has {now}. "
-            f"Use {same}, another -o, or --restart to discard that run"
-        )
+        raise OutputError(f"{one_line(target)} has {run} with {before}, but {this} has {now}. Use {same}, {remedy}")
 
 
 def _is_option(name: str) -> bool:

@@ -9,7 +9,7 @@ from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.outputs.dataset import check_directory
 from xcli.outputs.parts import DEFAULT_PART_ROWS, DEFAULT_PART_SECONDS
-from xcli.outputs.target import Directory, File, Stream, Target, parse_file
+from xcli.outputs.target import Directory, File, KeptTarget, Stream, Target, parse_file
 from xcli.storage.atomic import open_output
 from xcli.storage.streams import is_direct
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, check_output
@@ -55,6 +55,10 @@ class SaveOptions:
         features_out: a second file for the last column, the features; the first file gets the other columns.
         csv_safe: in CSV, put an apostrophe before texts that spreadsheets take for formulas.
         csv_bom: begin CSV with a byte-order mark.
+        update: bring a finished output up to date.
+        drop_missing: whether an update may drop more than a few rows.
+        trust_existing: in an update, take the files of now as those that the rows were made of, where that is not
+            recorded.
     """
 
     part_rows: int = DEFAULT_PART_ROWS
@@ -66,6 +70,22 @@ class SaveOptions:
     features_out: str | None = None
     csv_safe: bool = False
     csv_bom: bool = False
+    update: bool = False
+    drop_missing: bool = False
+    trust_existing: bool = False
+
+    def how_to_update(self, target: KeptTarget) -> str:
+        """Returns what a message says of bringing a finished output up to date."""
+        return "--overwrite computes it again" if self.no_update(target) else "--update brings it up to date"
+
+    def no_update(self, target: KeptTarget) -> str | None:
+        """Returns why an output cannot be updated; None if it can."""
+        second = self.features_file()
+        if isinstance(target, Directory):
+            return "it is a directory of parts"
+        if target.remote or (second is not None and second.remote):
+            return "it is in an object store"
+        return "--csv-safe changes texts irreversibly" if self.csv_safe else None
 
     def csv_style(self) -> dict[str, bool]:
         """Returns the options that change CSV, by name, those that are given."""
@@ -131,9 +151,28 @@ def check_output_options(output: Output, options: SaveOptions) -> None:
         check_output(second.format(FEATURES_FORMATS, "parquet"), second.name, replaces)
 
 
+def _check_update(output: Output, options: SaveOptions) -> None:
+    """Raises UsageError for an update that cannot be done, and for options that need one."""
+    for name in ("drop_missing", "trust_existing"):
+        if getattr(options, name) and not options.update:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --update")
+    if not options.update:
+        return
+    if output.overwrite:
+        raise UsageError("--update keeps the rows that are still right, --overwrite computes all: give one of them")
+    assert not isinstance(output.target, Stream)
+    if problem := options.no_update(output.target):
+        raise UsageError(
+            f"{output.target.name!r} cannot be updated: {problem}. Write a file of this machine, or pass --overwrite "
+            "in place of --update"
+        )
+
+
 def _check_restart(output: Output, options: SaveOptions) -> None:
     target, second = output.target, options.features_file()
-    if not options.restart or output.overwrite or isinstance(target, Stream) or target.finished_run() is None:
+    if not options.restart or options.update or output.overwrite:
+        return
+    if isinstance(target, Stream) or target.finished_run() is None:
         return
     if second is None or second.is_finished():
         raise UsageError(
@@ -149,6 +188,7 @@ def check_options(output: Output, options: SaveOptions) -> None:
         needs_file = {
             "--features-out": options.features_out is not None,
             "--restart": options.restart,
+            "--update": options.update,
             "--retry-errors": options.retry_errors,
         }
         for name in (name for name, given in needs_file.items() if given):
@@ -160,6 +200,7 @@ def check_options(output: Output, options: SaveOptions) -> None:
         if second.real_name == target.real_name:
             raise UsageError(f"{target.name!r} would be both tables; give --features-out another name")
         formats.append(second.format(FEATURES_FORMATS, "parquet"))
+    _check_update(output, options)
     for option in (f"--{name.replace('_', '-')}" for name in options.csv_style()):
         if not set(CSV_SAFE_FORMATS).intersection(formats):
             raise UsageError(f"{option} is for CSV, and the table is {output.format}")

@@ -16,10 +16,11 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from xcli.core.errors import CheckError, OutputError
+from xcli.core.errors import CheckError, OutputError, SourceError
 from xcli.core.levels import DETAIL
 from xcli.core.records import ERROR, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
+from xcli.outputs.comparison import finished_rows
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.ordered_rows import RowReader, ordered_rows
@@ -31,10 +32,12 @@ from xcli.tables.provenance import DATASET_META, SUCCESS
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
     from xcli.core.records import FileState
+    from xcli.outputs.base_table import BaseTable
     from xcli.outputs.checked_file import CheckedReader, Part
     from xcli.storage.directories import Folder
     from xcli.tables.states import StatesWriter
@@ -55,6 +58,8 @@ class Parts(ABC):
 
     Attributes:
         fingerprint: that of the run whose parts are kept; None while there is none.
+        base: the rows of the finished output that is updated, which come before those of the parts; set it before
+            anything is asked of the rows.
 
     Raises:
         OutputError: another process writes the output, the folder cannot be made, or the run in it cannot be continued.
@@ -81,6 +86,7 @@ class Parts(ABC):
         self._finished = False
         self._unusable: OutputError | None = None  # if the parts cannot be continued
         self.fingerprint: dict[str, Any] | None = None
+        self.base: BaseTable | None = None
         folder.lock(self.prefix + "lock", target)
 
     def __enter__(self) -> Self:
@@ -181,7 +187,7 @@ class Parts(ABC):
                     parts.append(found[0])
                     yield found[1]
 
-        self._kept = FinishedRows(good(), retry_errors=False)
+        self._kept = finished_rows(self.base.rows, good()) if self.base else FinishedRows(good(), retry_errors=False)
         for name, error in damaged.items():
             log.warning("%s", self._set_aside(name, error))
         return parts
@@ -266,6 +272,8 @@ class Parts(ABC):
         """Returns an index of the rows of earlier runs."""
         self._opened()
         self._kept.retry_errors = retry_errors
+        self._kept.retry_passing = self.base is not None
+        self._kept.adopts = self.base is not None and self.base.rows.states is None
         return self._kept
 
     # Writing
@@ -323,13 +331,17 @@ class Parts(ABC):
         import pyarrow as pa
         from xxhash import xxh3_128
 
-        if self.rows != order.rows:
+        if self._base_rows + self.rows != order.rows:
             raise self._other_rows()
         own = [PATH, ERROR, KEY, SIZE, MTIME] if states else [KEY]
         columns = [*schema.names, *(name for name in own if name not in schema.names)]
         keys, window, begin = xxh3_128(), max(1, rows_per_group(schema) // 4), 0
-        with RowReader(self._opened(), self._open, self._intact) as reader:
-            for rows in ordered_rows(order, reader, columns, window, self._new_scratch):
+        parts = self._opened()
+        if self.base is not None:
+            with self._base_intact(self.base):
+                parts = [*self.base.parts(order, window, self.new_scratch), *parts]
+        with RowReader(parts, self._open_any, self._intact_any) as reader:
+            for rows in ordered_rows(order, reader, columns, window, self.new_scratch):
                 keys.update(rows.column(KEY).to_numpy().astype("<u8").tobytes())
                 for one in states:
                     write_states(one, rows, order, begin)
@@ -337,8 +349,36 @@ class Parts(ABC):
                 yield pa.RecordBatch.from_arrays(rows.columns[: len(schema)], schema=schema)
         if keys.digest() != order.keys.digest():
             raise self._other_rows()
+        if self.base is not None:
+            with self._base_intact(self.base):
+                self.base.check()
 
-    def _new_scratch(self) -> str:
+    @property
+    def _base_rows(self) -> int:
+        return 0 if self.base is None else len(self.base.rows.table)
+
+    def _open_any(self, name: str) -> CheckedReader:
+        if self.base is not None and self.base.opens(name):
+            reader: CheckedReader = self.base.open(name)
+            return reader
+        return self._open(name)
+
+    def _intact_any(self, name: str) -> AbstractContextManager[None]:
+        if self.base is not None and self.base.opens(name):
+            return self._base_intact(self.base)
+        return self._intact(name)
+
+    @staticmethod
+    @contextmanager
+    def _base_intact(base: BaseTable) -> Iterator[None]:
+        try:
+            with read_errors(base.names[0]):
+                yield
+        except (CheckError, SourceError) as error:
+            raise base.changed(error) from error
+
+    def new_scratch(self) -> str:
+        """Returns the path of a new temporary file, which goes with what belongs to the run."""
         return self._folder.scratch(f"{self.prefix}part-{self._next_number():05d}.arrow")
 
     def _other_rows(self) -> OutputError:
@@ -352,15 +392,20 @@ class Parts(ABC):
         import numpy as np
         import pyarrow as pa
 
-        wanted = np.zeros(max(self.rows, order.rows), bool)
+        wanted = np.zeros(max(self._base_rows + self.rows, order.rows), bool)
         for start, stop in order.ranges():
             wanted[start:stop] = True
-        begin = 0
+        begin = self._base_rows
         for part in self._opened():
             with self._intact(part.name), self._open(part.name) as reader:
                 for batch in reader.batches():
                     yield batch.select(STATUS_COLUMNS).filter(pa.array(wanted[begin : begin + batch.num_rows]))
                     begin += batch.num_rows
+
+    def discard(self) -> None:
+        """Deletes what belongs to the unfinished run."""
+        self._delete_parts()
+        self.remove()
 
     def remove(self) -> None:
         """Declares the output finished: what belongs to the unfinished run is removed when the context ends."""

@@ -74,11 +74,12 @@ class FinishedRows:
         base_rows: number of rows that come first, those of a finished output (`xcli.outputs.comparison`).
         carried: of these rows the keys with the values of the manifest; None if they have none.
         trusted: whether these rows are valid whatever the state of their file.
+        adopts: whether a trusted row gets the state that its file has now.
         retry_passing: error rows among them whose reason is one of `PASSING` are not valid.
         retried: number of images whose error row was not valid.
     """
 
-    base_rows, trusted, retry_passing, retried = 0, False, False, 0
+    base_rows, trusted, adopts, retry_passing, retried = 0, False, False, False, 0
     carried: memoryview | None = None
 
     def __init__(self, tables: Iterable[pa.Table], retry_errors: bool, key: Callable[[ImageRef], int] = key_of) -> None:
@@ -135,12 +136,29 @@ class FinishedRows:
             self.retried += 1
             return None
         if self.trusted and row < self.base_rows:
+            if self.adopts:
+                self._adopt(row, ref)
             return row
         state = ref.location.state()
         if self._size[row] < 0:
             # The file could not be accessed then; the row is valid as long as it still cannot be.
             return row if state is None or ref.error is not None else None
         return row if state == (self._size[row], self._mtime[row]) else None
+
+    def _adopt(self, row: int, ref: ImageRef) -> None:
+        if ref.location.offset is not None:
+            raise OutputError(
+                "--trust-existing does not take over members of archives, whose positions were not recorded; "
+                "--overwrite computes the output again"
+            )
+        if (state := ref.location.state()) is not None:
+            self._size[row], self._mtime[row] = state
+
+    def states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns sizes, -1 where there is no state, and times of modification of the rows of the finished output."""
+        import numpy as np
+
+        return np.array(self._size[: self.base_rows]), np.array(self._mtime[: self.base_rows])
 
     def _is_retried(self, row: int) -> bool:
         return self.retry_errors or (self.retry_passing and row < self.base_rows and self.reason(row) in PASSING)
@@ -201,6 +219,7 @@ class RowOrder:
     Attributes:
         other_keys: if they may, of each image `key_of` without these values, or with them if the keys of the parts are
             without; else None.
+        carry: called with each image; None calls nothing.
         images: number of images so far.
         new: number of images without a row, valid or not.
         changed: number of images with a row that is not valid, because their file has changed.
@@ -220,6 +239,7 @@ class RowOrder:
         self._firsts, self._counts = array("q"), array("H")  # of the ranges
         self.rows = len(kept)
         self.other_keys = array("Q") if carried else None
+        self.carry: Callable[[ImageRef], None] | None = None
         self.images = self.new = self.changed = self.recarried = 0
         self.ok = 0
         self.errors: dict[str, int] = {}
@@ -236,6 +256,8 @@ class RowOrder:
         key = self._kept.key(ref)
         self.keys.update(key.to_bytes(8, "little"))
         self.images += 1
+        if self.carry is not None:
+            self.carry(ref)
         if self.other_keys is not None:
             self.other_keys.append(key_of(ref) if self.replaces_carried else plain_key(ref.path, ref.location.offset))
         if ref.error is not None and ref.error.reason == "unreadable":
@@ -274,10 +296,18 @@ class RowOrder:
         """Whether the keys of the parts are without the values of the manifest, which are taken from the sources."""
         return self._kept.key is not key_of
 
+    def key_of(self, ref: ImageRef) -> int:
+        """Returns the key of an image, as parts have it."""
+        return self._kept.key(ref)
+
     @property
     def retried(self) -> int:
         """Number of images whose error row is not valid, so that they are tried again."""
         return self._kept.retried
+
+    def states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See `FinishedRows.states`."""
+        return self._kept.states()
 
     def gone(self) -> int:
         """Returns the number of rows of the finished output without an image; all images have been taken."""

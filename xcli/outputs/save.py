@@ -18,13 +18,23 @@ from xcli.core.errors import OutputError, Terminated, TooManyErrors
 from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
-from xcli.outputs.comparison import Comparison, compare, stale_output
+from xcli.outputs.comparison import Comparison, compare, comparison_of, stale_output, updated
 from xcli.outputs.dataset import Dataset, plain_keys_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
-from xcli.outputs.resume import RowOrder, key_of
+from xcli.outputs.resume import RowOrder
 from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings
+from xcli.outputs.update import (
+    adopt_states,
+    carry,
+    check_gone,
+    is_update,
+    marker_of,
+    open_base,
+    refuse_settings,
+    without_marker,
+)
 from xcli.storage.staging import Staging
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
 from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.inference.run import Run
+    from xcli.outputs.base_table import BaseTable, CarriedValues
     from xcli.outputs.parts import Parts
 
     OnComparison = Callable[[Comparison], None]
@@ -167,34 +178,78 @@ class _Saver:
             schema = self.run.start(self._pinned_batch_size(parts, earlier))
             fingerprint = self._fingerprint(schema)
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
+                if self.options.update:
+                    refuse_settings(target, fingerprint)
                 raise other_settings(target)
+            marker: dict[str, str] = {}
             if self._is_complete(fingerprint) and earlier is not None:
-                if parts.fingerprint is None or digest(parts.fingerprint) == digest(fingerprint):
-                    parts.remove()  # an earlier run was killed after its output was finished, before it removed them
-                self._compare(target)
-                return None
+                marker = marker_of(target)
+                journal = parts.fingerprint or {}
+                unfinished = digest(journal) == digest(fingerprint | marker)
+                # An earlier run was killed after its output was finished, before it removed its parts.
+                left = not unfinished and digest(without_marker(journal)) == digest(fingerprint)
+                if not self.options.update:
+                    if left or not journal:
+                        parts.remove()
+                    self._compare(target, unfinished=unfinished)
+                    return None
+                if left:
+                    parts.discard()
+                parts.base = self._open_base(target, schema)
+            elif is_update(parts.fingerprint):
+                parts.discard()  # the table that it was to update is not there any more, or is to be replaced
             tables = self._tables(target, schema)
             for table in tables:
                 replaces = self._may_replace(table, digest(fingerprint))
                 check_output(table.format, table.file.name, replaces, exclusive=True)
-            parts.begin(fingerprint)
+            parts.begin(fingerprint | marker)
             self.begun = True
             if parts.rows:
                 log.info("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()
-            order = self._compute(parts)
+            order, carried = self._compute(parts, schema)
+            if parts.base is not None and not self._needs_update(target, parts, parts.base, order):
+                return None
             sources, seconds = self.run.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
-            self._publish(parts, order, schema, tables, meta | {"profile": self.run.profile.as_dict()})
+            meta |= {"profile": self.run.profile.as_dict()}
+            self._publish(parts, order, schema, tables, meta, carried)
             return time.monotonic() - begin
 
-    def _compare(self, target: KeptTarget) -> None:
+    def _open_base(self, target: File | Directory, schema: pa.Schema) -> BaseTable:
+        assert isinstance(target, File), "check_options has refused a directory"
+        columns, trust = len(self.run.listing.extra_columns), self.options.trust_existing
+        return open_base(target, self.second, schema, carried=columns, trust=trust)
+
+    def _needs_update(self, target: KeptTarget, parts: Parts, base: BaseTable, order: RowOrder) -> bool:
+        """Returns whether the table is to be written anew, now that all sources are listed and computed.
+
+        Raises:
+            OutputError: rows would be dropped that are perhaps not gone.
+        """
+        order.check_sources(keep=True)
+        comparison = comparison_of(target, base.rows, order)
+        check_gone(target, comparison, drop_missing=self.options.drop_missing)
+        if base.rows.states is None:
+            base.rows = adopt_states(base.rows, *order.states())
+        elif not (comparison.stale or order.retried):
+            parts.remove()
+            self.keeps_rows = False
+            self.on_comparison(comparison)
+            say_finished(target, self.options, comparison)
+            return False
+        log.info("%s: %s", one_line(target.name), updated(comparison, order.retried))
+        return True
+
+    def _compare(self, target: KeptTarget, *, unfinished: bool) -> None:
         """Compares a finished output with its sources, and says what was found."""
         run = self.run
         comparison, order = compare(target, run.references(), carried=bool(run.listing.extra_columns))
         run.report.resume(order.ok, order.errors)
         run.report.listed, run.report.skipped = run.listing.listed, dict(run.listing.skipped)
         self.on_comparison(comparison)
+        if unfinished:
+            log.info("%s has an unfinished update, which --update continues", one_line(target.name))
         say_finished(target, self.options, comparison)
 
     def _open_parts(self, target: File | Directory) -> Parts:
@@ -238,13 +293,14 @@ class _Saver:
             raise other_settings(second)
         return second.is_finished()
 
-    def _compute(self, parts: Parts) -> RowOrder:
-        carried = bool(self.run.listing.extra_columns)
-        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=carried)
+    def _compute(self, parts: Parts, schema: pa.Schema) -> tuple[RowOrder, CarriedValues | None]:
+        columns = len(self.run.listing.extra_columns)
+        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=columns > 0)
+        carried = None if parts.base is None else carry(order, parts, schema, columns)
         try:
             for batch, rows in self.run.batches(order):
                 with defer_signals():
-                    parts.append(rows, [key_of(ref) for ref in batch.refs], batch.states)
+                    parts.append(rows, [order.key_of(ref) for ref in batch.refs], batch.states)
                     self._count(batch)
                 check_errors(self.failed, self.options.max_errors)
             parts.finish_part()
@@ -255,10 +311,16 @@ class _Saver:
                 if isinstance(error, TooManyErrors):
                     list_errors(self.options.errors_out, parts.finished_statuses(order))
             raise
-        return order
+        return order, carried
 
     def _publish(
-        self, parts: Parts, order: RowOrder, schema: pa.Schema, tables: list[_Table], meta: dict[str, Any]
+        self,
+        parts: Parts,
+        order: RowOrder,
+        schema: pa.Schema,
+        tables: list[_Table],
+        meta: dict[str, Any],
+        carried: CarriedValues | None,
     ) -> None:
         """Makes the finished output and its `.meta.json` appear, and marks the parts as no longer needed."""
         import pyarrow as pa
@@ -270,12 +332,18 @@ class _Saver:
             self.run.report.check(parts.drop_stale_rows(order))
             parts.mark_complete(meta, schema, plain_keys_of(order))
         else:
-            self._assemble(parts, order, schema, tables, meta)
+            self._assemble(parts, order, schema, tables, meta, carried)
             parts.remove()
         self.keeps_rows = False
 
     def _assemble(
-        self, parts: Parts, order: RowOrder, schema: pa.Schema, tables: list[_Table], meta: dict[str, Any]
+        self,
+        parts: Parts,
+        order: RowOrder,
+        schema: pa.Schema,
+        tables: list[_Table],
+        meta: dict[str, Any],
+        carried: CarriedValues | None,
     ) -> None:
         """Writes the files of a run from its parts, and makes them appear together."""
         import pyarrow as pa
@@ -294,12 +362,13 @@ class _Saver:
                 )
                 stack.callback(sink.discard)
                 sinks.append(sink)
-            states = [sink.open_states(parts.fingerprint) for sink in sinks]
+            states = [sink.open_states(without_marker(parts.fingerprint or {})) for sink in sinks]
             for writer in states:
                 stack.callback(writer.abandon)
             rows = 0
             with error_list(self.options.errors_out) as add_errors:
-                for batch in parts.read(order, schema, states):
+                batches = parts.read(order, schema, states)
+                for batch in batches if carried is None else carried.replace(batches):
                     rows += batch.num_rows
                     add_errors(batch)
                     for table, sink in zip(tables, sinks, strict=True):
@@ -346,11 +415,12 @@ def say_finished(target: KeptTarget, options: SaveOptions, comparison: Compariso
     if not comparison.known:
         log.warning("%s does not record the states of its files, so that changed files are not noticed", shown)
     if comparison.stale:
-        raise stale_output(target, comparison, "--overwrite computes it again")
+        raise stale_output(target, comparison, options.how_to_update(target))
     stay = ""
     if failed := sum(comparison.errors.values()):
         stay = f"; {failed:,} error row{'s' if failed > 1 else ''} remain{'s' if failed == 1 else ''}"
         if comparison.retryable:
             stay += f", {comparison.retryable:,} of them for reasons that may have passed"
-        stay += " (--overwrite computes all again)" if options.retry_errors or comparison.retryable else ""
+        if not options.update and (options.retry_errors or comparison.retryable):
+            stay += f" ({options.how_to_update(target)})"
     log.info("%s is finished and up to date%s", shown, stay)

@@ -1,0 +1,236 @@
+"""After `--update` a table is byte for byte that of a fresh run, and only what is new or has changed was computed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.stubrun import StubRun
+from tests.thorough import WHOLE
+from xcli.core.errors import OutputError, UsageError
+from xcli.outputs.options import Output, SaveOptions, check_output_options
+from xcli.outputs.partial_file import PartialFile
+from xcli.outputs.save import save
+from xcli.outputs.target import parse_target
+
+KINDS = [("features", "csv"), ("features", "parquet"), ("features", "npy"), ("classify", "csv"), ("classify", "jsonl")]
+
+
+class Killed(BaseException):
+    pass
+
+
+def run(
+    source: Path, target: Path, command: str, *, die_after: int | None = None, shard: Any = None, **options: Any
+) -> list[str]:
+    """Runs into a file; returns the names of the images that were computed, which a run that is killed raises."""
+    second = "features_out" in options
+    stub: Any = StubRun([f"{source}/"], command, with_features=second, shard=shard)
+    computed: list[str] = []
+
+    def on_batch(batch: Any) -> None:
+        computed.extend(os.path.relpath(ref.path, source) for ref in batch.refs)
+        if die_after is not None and len(computed) >= die_after:
+            raise Killed(computed)
+
+    output = Output(command, parse_target(str(target)), target.suffix[1:])
+    save(stub, output, SaveOptions(**{"part_rows": 2, **options}), on_batch=on_batch)
+    return computed
+
+
+def files_of(target: Path) -> dict[str, bytes]:
+    """The table, its companion and the states of its rows, by the end of their names."""
+    names = [name for name in os.listdir(target.parent) if name.startswith(target.name)]
+    chosen = [name for name in names if not name.endswith((".meta.json", ".partial"))]
+    return {name.removeprefix(target.name): (target.parent / name).read_bytes() for name in chosen}
+
+
+NAMES = [f"{folder}{letter}.jpg" for folder in ("", "b/", "b/c/") for letter in "abcde"]
+trees = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3), max_size=12)
+
+
+def plant(folder: Path, tree: dict[str, int], moment: int) -> None:
+    """Makes files of these sizes; those of no bytes are errors."""
+    for name, size in tree.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+        os.utime(path, ns=(moment, moment))
+
+
+@settings(
+    max_examples=400 if WHOLE else 12,
+    deadline=None,
+    derandomize=not WHOLE,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    kind=st.sampled_from(KINDS),
+    before=trees,
+    added=trees,
+    touched=st.sets(st.sampled_from(NAMES), max_size=4),
+    removed=st.sets(st.sampled_from(NAMES), max_size=6),
+    kills=st.lists(st.integers(1, 4), max_size=3),
+    two=st.booleans(),
+    shard=st.sampled_from([None, (1, 2)]),
+)
+@example(
+    kind=("classify", "jsonl"),
+    before={"a.jpg": 1, "b/b.jpg": 2, "c.jpg": 0},
+    added={"b/a.jpg": 1, "a.jpg": 2},
+    touched={"c.jpg"},
+    removed={"b/b.jpg"},
+    kills=[1],
+    two=True,
+    shard=None,
+)
+def test_an_updated_table_is_that_of_a_fresh_run(
+    kind: tuple[str, str],
+    before: dict[str, int],
+    added: dict[str, int],
+    touched: set[str],
+    removed: set[str],
+    kills: list[int],
+    two: bool,
+    shard: Any,
+) -> None:
+    command, form = kind
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        source, target = folder / "in", folder / f"t.{form}"
+        source.mkdir()
+        options: dict[str, Any] = {"shard": shard}
+        if two and command == "classify":
+            options["features_out"] = str(folder / "u.npy")
+        plant(source, before, 10**18)
+        run(source, target, command, **options)
+        plant(source, added, 2 * 10**18)
+        for path in touched:
+            with suppress(FileNotFoundError):
+                os.utime(source / path, ns=(0, 3 * 10**18))
+        for path in removed - added.keys():
+            with suppress(FileNotFoundError):
+                (source / path).unlink()
+        old = files_of(target)
+        computed = []
+        for after in kills:
+            try:
+                computed += run(source, target, command, die_after=after, update=True, **options)
+            except Killed as killed:
+                computed += killed.args[0]
+                assert files_of(target) == old, "until it is replaced, the table stays what it is"
+        computed += run(source, target, command, update=True, drop_missing=True, **options)
+        updated = files_of(target) | ({} if not options.get("features_out") else files_of(folder / "u.npy"))
+        assert run(source, target, command, **options) == [], "it is up to date"
+        (folder / "old").mkdir()
+        for path in folder.glob("[tu].*"):
+            shutil.move(path, folder / "old")
+        fresh = run(source, target, command, **options)
+        assert updated == files_of(target) | ({} if not options.get("features_out") else files_of(folder / "u.npy"))
+        expected = (added.keys() | (touched & before.keys())) & set(fresh)
+        assert set(computed) == expected
+        if not kills:
+            assert len(computed) == len(expected)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    plant(tmp_path / "in", {f"{n:02}.jpg": n % 5 for n in range(30)}, 10**18)
+    return tmp_path / "in"
+
+
+def test_many_rows_are_not_dropped_unasked(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    run(source, target, "features")
+    old = files_of(target)
+    source.rename(tmp_path / "elsewhere")
+    source.mkdir()
+    with pytest.raises(OutputError, match=r"was not changed: 30 of its 30 rows .* --drop-missing") as caught:
+        run(source, target, "features", update=True)
+    assert (caught.value.exit_code, files_of(target)) == (5, old)
+    plant(source, {"new.jpg": 1}, 10**18)
+    with pytest.raises(OutputError, match="--drop-missing"):
+        run(source, target, "features", update=True)
+    assert files_of(target) == old
+    assert run(source, target, "features", update=True, drop_missing=True) == [], "it was computed before"
+    assert target.read_text().count("\n") == 2
+
+
+def test_errors_that_may_have_passed_are_tried_again(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    (source / "x.jpg").symlink_to("nowhere")
+    run(source, target, "features")
+    assert run(source, target, "features", update=True) == ["x.jpg"]
+    assert run(source, target, "features", update=True, retry_errors=True) == [
+        *(f"{n:02}.jpg" for n in range(0, 30, 5)),
+        "x.jpg",
+    ]
+
+
+def test_two_updates_at_once(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    run(source, target, "features")
+    with PartialFile(str(target)), pytest.raises(OutputError, match="process"):
+        run(source, target, "features", update=True)
+
+
+def test_an_older_output_needs_trust(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    run(source, target, "features")
+    whole = files_of(target)
+    (tmp_path / "t.csv.states").unlink()
+    with pytest.raises(OutputError, match=r"t\.csv\.states is missing.*--trust-existing"):
+        run(source, target, "features", update=True)
+    assert run(source, target, "features", update=True, trust_existing=True) == []
+    assert files_of(target) == whole
+
+
+def test_a_table_that_was_changed_by_hand_is_not_updated(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    run(source, target, "features")
+    head, first, *lines = target.read_text().splitlines(keepends=True)
+    (source / "99.jpg").write_bytes(b"x")
+    for content in ([head, *lines, first], [head, *lines], [head, first, *lines, first]):
+        target.write_text("".join(content))
+        with pytest.raises(OutputError, match="cannot be updated: it is damaged, or was changed"):
+            run(source, target, "features", update=True)
+        assert target.read_text() == "".join(content)
+
+
+def test_other_settings_are_named(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.csv"
+    run(source, target, "features")
+    with pytest.raises(OutputError, match=r"t\.csv has rows of a run with no --csv-bom.*, or --overwrite"):
+        run(source, target, "features", update=True, csv_bom=True)
+
+
+def test_what_cannot_be_updated_is_refused(source: Path, tmp_path: Path) -> None:
+    cases: list[tuple[str, dict[str, Any], bool]] = [
+        ("out/", {"update": True}, False),
+        ("t.csv", {"update": True, "csv_safe": True}, False),
+        ("t.csv", {"update": True}, True),
+        ("t.csv", {"drop_missing": True}, False),
+        ("t.csv", {"trust_existing": True}, False),
+    ]
+    for name, options, overwrite in cases:
+        target = parse_target(f"{tmp_path}/{name}")
+        output = Output("features", target, os.path.splitext(name)[1][1:] or "parquet", overwrite)
+        with pytest.raises(UsageError):
+            check_output_options(output, SaveOptions(**options))
+
+
+def test_without_a_finished_table_it_is_an_ordinary_run(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.npy"
+    with pytest.raises(Killed):
+        run(source, target, "features", update=True, die_after=4)
+    computed = run(source, target, "features", update=True)
+    assert 0 < len(computed) < 30
+    assert run(source, target, "features") == []

@@ -1,0 +1,120 @@
+"""`--update`: a finished table is brought up to date, and only what is new or has changed is computed.
+
+An update is an unfinished run that takes its rows over from the old table (`xcli.outputs.base_table`). Its `run.json`
+has the digest of the `.meta.json` of that table, so that rows of an update are told from what a finished run has left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xcli.core.errors import CheckError, OutputError, OutputExistsError
+from xcli.core.text import one_line
+from xcli.outputs.base_table import BaseTable, CarriedValues
+from xcli.outputs.comparison import BaseRows, Comparison, base_rows
+from xcli.outputs.journal import refuse_other_settings
+from xcli.outputs.resume import MTIME, SIZE
+from xcli.tables.provenance import digest, read_meta
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from xcli.outputs.parts import Parts
+    from xcli.outputs.resume import RowOrder
+    from xcli.outputs.target import File, KeptTarget
+
+UPDATE = "update"
+"""Member of `run.json` during an update: a digest of the `.meta.json` of the table."""
+
+_FEW_ROWS, _SHARE = 10, 100  # rows that may be gone, and one in so many of all rows
+
+
+def marker_of(target: KeptTarget) -> dict[str, str]:
+    """Returns the member of `run.json` for an update of a finished table."""
+    return {UPDATE: digest(read_meta(target.meta_name) or {})}
+
+
+def is_update(fingerprint: Mapping[str, Any] | None) -> bool:
+    """Returns whether a `run.json` is that of an update."""
+    return fingerprint is not None and UPDATE in fingerprint
+
+
+def without_marker(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fingerprint of the run in a `run.json`."""
+    return {name: value for name, value in fingerprint.items() if name != UPDATE}
+
+
+def refuse_settings(target: KeptTarget, fingerprint: dict[str, Any]) -> None:
+    """Raises OutputExistsError, which names what differs, for a table of a run with another fingerprint."""
+    shown = one_line(target.name)
+    try:
+        states = base_rows(target).states
+    except CheckError:
+        states = None
+    if states is not None and states.fingerprint is not None:
+        remedy = "another -o, or --overwrite to compute it again"
+        refuse_other_settings(target.name, states.fingerprint, fingerprint, "rows of a run", remedy=remedy)
+    raise OutputExistsError(
+        f"{shown} is from a run with other settings or sources, which --update cannot bring up to date; pass "
+        "--overwrite to compute it again"
+    )
+
+
+def open_base(target: File, second: File | None, schema: pa.Schema, *, carried: int, trust: bool) -> BaseTable:
+    """Opens the rows of a finished table, to be taken over.
+
+    Args:
+        target: the table.
+        second: the second table of the same pass, if there is one.
+        schema: columns of the run.
+        carried: number of its last columns that are taken from a manifest.
+        trust: whether the files of now are those that the rows were made of, if that was not recorded.
+
+    Raises:
+        OutputError: the table cannot be updated.
+    """
+    shown = one_line(target.name)
+    try:
+        rows = base_rows(target, trust=trust)
+        if rows.states is None and not trust:
+            raise CheckError(f"{shown} was written without the states of its files")
+        names = [target.name, *([] if second is None else [second.name])]
+        return BaseTable(names, rows, schema, carried)
+    except CheckError as error:
+        raise OutputError(
+            f"{shown} cannot be updated: {error}. If its files are still those that the rows were made of, add "
+            "--trust-existing; --overwrite computes it again"
+        ) from error
+
+
+def carry(order: RowOrder, parts: Parts, schema: pa.Schema, columns: int) -> CarriedValues | None:
+    """Has the values that images carry kept as they are listed; None if they carry none."""
+    if not columns:
+        return None
+    values = CarriedValues(schema, columns, parts.new_scratch())
+    order.carry = values.add
+    return values
+
+
+def check_gone(target: KeptTarget, found: Comparison, *, drop_missing: bool) -> None:
+    """Raises OutputError if more rows would be dropped than may be without `--drop-missing`."""
+    if found.gone > _FEW_ROWS and found.gone * _SHARE > found.rows and not drop_missing:
+        raise OutputError(
+            f"{one_line(target.name)} was not changed: {found.gone:,} of its {found.rows:,} rows are of images that "
+            "are gone. Mount the disk that they are on and run the same command again; --drop-missing drops the rows"
+        )
+
+
+def adopt_states(base: BaseRows, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> BaseRows:
+    """Returns rows with these states, those of the files of now; a size of -1 is no state."""
+    import pyarrow as pa
+
+    unknown = sizes < 0
+    table = base.table
+    for name, values in ((SIZE, sizes), (MTIME, times)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.int64(), mask=unknown))
+    return BaseRows(table, base.carried, base.states)
