@@ -40,10 +40,10 @@ class StubRun:
         self._command, self._batch_size, self._with_features = command, batch_size, with_features
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
-        features = features_schema((WIDTH,), "float32", ())
+        features = features_schema((WIDTH,), "float32", self.listing.extra_columns)
         if self._command == "features":
             return features
-        schema = classify_schema(2, "name", ())
+        schema = classify_schema(2, "name", self.listing.extra_columns)
         return schema.append(features.field(FEATURES)) if self._with_features else schema
 
     def references(self) -> Iterator[ImageRef]:
@@ -60,11 +60,12 @@ class StubRun:
         self.report.listed, self.report.skipped = self.listing.listed, dict(self.listing.skipped)
 
     def _rows(self, refs: Sequence[ImageRef], errors: Sequence[ImageError | None]) -> pa.RecordBatch:
-        features = features_batch(features_schema((WIDTH,), "float32", ()), refs, errors, values_of(refs, WIDTH))
+        extra = self.listing.extra_columns
+        features = features_batch(features_schema((WIDTH,), "float32", extra), refs, errors, values_of(refs, WIDTH))
         if self._command == "features":
             return features
         scores = np.abs(np.tanh(values_of(refs, CLASSES)))
-        schema = classify_schema(2, "name", ())
+        schema = classify_schema(2, "name", extra)
         rows = classify_batch(schema, refs, errors, scores, ["a", "b", "c"])
         return rows.append_column(features.schema.field(3), features[3]) if self._with_features else rows
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.stubrun import StubRun
 from tests.thorough import WHOLE
 from xcli.core.errors import OutputError, UsageError
+from xcli.outputs import base_table
+from xcli.outputs.comparison import StaleOutputError
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.save import save
@@ -32,8 +34,12 @@ def run(
     source: Path, target: Path, command: str, *, die_after: int | None = None, shard: Any = None, **options: Any
 ) -> list[str]:
     """Runs into a file; returns the names of the images that were computed, which a run that is killed raises."""
-    second = "features_out" in options
-    stub: Any = StubRun([f"{source}/"], command, with_features=second, shard=shard)
+    second, is_manifest = "features_out" in options, source.suffix == ".csv"
+    sources: dict[str, Any] = (
+        {"manifest": str(source), "manifest_base": str(source.parent)} if is_manifest else {"shard": shard}
+    )
+    stub: Any = StubRun([] if is_manifest else [f"{source}/"], command, with_features=second, **sources)
+    source = source.parent / "in"
     computed: list[str] = []
 
     def on_batch(batch: Any) -> None:
@@ -234,3 +240,52 @@ def test_without_a_finished_table_it_is_an_ordinary_run(source: Path, tmp_path: 
     computed = run(source, target, "features", update=True)
     assert 0 < len(computed) < 30
     assert run(source, target, "features") == []
+
+
+@pytest.mark.parametrize(("command", "form"), KINDS)
+def test_values_of_a_manifest_are_taken_over_without_computing(
+    source: Path, tmp_path: Path, command: str, form: str
+) -> None:
+    manifest, target = tmp_path / "list.csv", tmp_path / f"t.{form}"
+
+    def write(*rows: tuple[int, str]) -> None:
+        lines = (f"in/{number:02}.jpg,{note}\n" for number, note in rows)
+        manifest.write_text("path,note\n" + "".join(lines))
+
+    write(*((number, f"note {number}") for number in range(30)))
+    run(manifest, target, command)
+    # Other notes, another order, some rows twice, one gone, one new.
+    (source / "30.jpg").write_bytes(b"x")
+    rows = [((number * 7) % 31, f"{'other ' * (number % 3)}{number}") for number in range(30)]
+    write(*rows, rows[3], (rows[5][0], "again"))
+    assert run(manifest, target, command, update=True) == ["30.jpg"]
+    updated = files_of(target)
+    assert run(manifest, target, command) == []
+    write(*rows, rows[3], (rows[5][0], "and again"))
+    with pytest.raises(StaleOutputError, match="1 image has other values in the manifest"):
+        run(manifest, target, command)
+    write(*rows, rows[3], (rows[5][0], "again"))
+    for name in files_of(target):
+        (tmp_path / f"t.{form}{name}").unlink()
+    run(manifest, target, command)
+    assert files_of(target) == updated
+
+
+def test_images_in_another_order_are_not_computed(source: Path, tmp_path: Path) -> None:
+    """Rows that go back and forth in the table are copied, to be read at random."""
+    manifest, target = tmp_path / "list.csv", tmp_path / "t.parquet"
+    names = [f"in/{number:02}.jpg" for number in range(30)]
+    manifest.write_text("\n".join(["path", *names]))
+    run(manifest, target, "features")
+    manifest.write_text("\n".join(["path", *reversed(names)]))
+    with pytest.raises(StaleOutputError, match="the images come in another order"):
+        run(manifest, target, "features")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_table, "_MOST_RESTARTS", -1)
+        patch.setattr(base_table, "_SPILLED_ROWS", 4)
+        assert run(manifest, target, "features", update=True) == []
+    updated = files_of(target)
+    for name in updated:
+        (tmp_path / f"t.parquet{name}").unlink()
+    run(manifest, target, "features")
+    assert files_of(target) == updated

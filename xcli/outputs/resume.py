@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,10 @@ class FinishedRows:
         place = self._place(ref)
         if place is None:
             return None
+        if place and self._order[place] < self.base_rows and self._keys[place - 1] == self._keys[place]:
+            # A path that is listed more than once: its rows in the finished output are taken in order.
+            first = bisect_left(self._keys, self._keys[place])
+            place = next((one for one in range(first, place) if not self._found[one]), place)
         self._found[place] = True
         row = self._order[place]
         if self._codes[row] and self._is_retried(row):
@@ -181,16 +185,17 @@ class FinishedRows:
         return len(keys[:1]) + int((keys[1:] != keys[:-1]).sum()) - self._found.count(True)
 
     def gone(self) -> int:
-        """Returns the number of rows of the finished output whose image was never given to `find`."""
+        """Returns the number of rows of the finished output whose image was not given to `find`, or not as often."""
         import numpy as np
 
         keys = np.asarray(self._keys)
         if not len(keys):
             return 0
         last = np.append(keys[1:] != keys[:-1], True)  # of the rows of an image
-        found = np.frombuffer(self._found, np.uint8)[last]
+        found, is_base = np.frombuffer(self._found, np.bool_), np.asarray(self._order) < self.base_rows
+        replaced = (found & ~is_base)[last]  # by image, by a newer row
         image = np.cumsum(last) - last
-        return int(((found[image] == 0) & (np.asarray(self._order) < self.base_rows)).sum())
+        return int((is_base & ~found & ~replaced[image]).sum())
 
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
@@ -330,7 +335,8 @@ class RowOrder:
         Raises:
             OutputError: rows are of images that were not found, and a directory or an archive could not be listed.
         """
-        if self.unreadable is not None and (lost := self._kept.not_found()):
+        kept = self._kept
+        if self.unreadable is not None and (lost := kept.gone() if kept.base_rows else kept.not_found()):
             without = "" if self._kept.base_rows else ", or use --restart to go on without them"
             raise OutputError(
                 f"{one_line(self.unreadable.path)} could not be read ({self.unreadable.error}), and {lost:,} finished "
