@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.outputs.resume import RowOrder
+    from xcli.sources.listing import Listing
 
 TOP, CLASSES = 5, 1000
 BROKEN = ImageError("truncated", "the data ends early")
@@ -101,13 +102,15 @@ class GeneratedRun:
     """What `xcli.outputs.save` uses of a `Run`; the time that it takes for itself is not counted.
 
     Args:
-        listing: the images; one in a hundred is an error.
+        listing: the images, each with a name of nine digits; one in a hundred is an error.
         batch_size: rows of a batch.
         width: of the features; 0 for a table of `classify`.
         at_end: called when all rows are with the outputs.
     """
 
-    def __init__(self, listing: GeneratedListing, batch_size: int, width: int, at_end: Callable[[], None]) -> None:
+    def __init__(
+        self, listing: GeneratedListing | Listing, batch_size: int, width: int, at_end: Callable[[], None]
+    ) -> None:
         self.listing, self.report, self.profile = listing, RunCounts(), Profile()
         self._batch_size, self._width, self._at_end = batch_size, width, at_end
         self.appending = self.keeping = 0.0  # processor seconds
@@ -136,9 +139,10 @@ class GeneratedRun:
             self.keeping += time.process_time() - begin
             if not refs:
                 break
-            errors = tuple(BROKEN if _hash(ref.location.number + 7) % 100 == 0 else None for ref in refs)  # type: ignore[attr-defined]
+            numbers = [int(ref.path[-13:-4]) for ref in refs]
+            errors = tuple(BROKEN if _hash(number + 7) % 100 == 0 else None for number in numbers)
             states = tuple(ref.location.state() for ref in refs)
-            values = table[[ref.location.number % _PERIOD for ref in refs]]  # type: ignore[attr-defined]
+            values = table[[number % _PERIOD for number in numbers]]
             if self._width:
                 rows = features_batch(schema, refs, errors, values)
             else:
