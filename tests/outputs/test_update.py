@@ -214,7 +214,9 @@ def test_a_table_that_was_changed_by_hand_is_not_updated(source: Path, tmp_path:
 def test_other_settings_are_named(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     run(source, target, "features")
-    with pytest.raises(OutputError, match=r"t\.csv has rows of a run with no --csv-bom.*, or --overwrite"):
+    with pytest.raises(
+        OutputError, match=r"t\.csv has rows of a run with no --csv-bom, but .* --csv-bom\. Use .*, or --overwrite"
+    ):
         run(source, target, "features", update=True, csv_bom=True)
 
 

@@ -6,6 +6,7 @@ has the digest of the `.meta.json` of that table, so that rows of an update are 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, OutputExistsError
@@ -57,7 +58,8 @@ def refuse_settings(target: KeptTarget, fingerprint: dict[str, Any]) -> None:
         states = None
     if states is not None and states.fingerprint is not None:
         remedy = "another -o, or --overwrite to compute it again"
-        refuse_other_settings(target.name, states.fingerprint, fingerprint, "rows of a run", remedy=remedy)
+        now = json.loads(json.dumps(fingerprint))  # as the recorded one was: a tuple has become a list
+        refuse_other_settings(target.name, states.fingerprint, now, "rows of a run", remedy=remedy)
     raise OutputExistsError(
         f"{shown} is from a run with other settings or sources, which --update cannot bring up to date; pass "
         "--overwrite to compute it again"
