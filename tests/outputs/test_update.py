@@ -215,7 +215,7 @@ def test_other_settings_are_named(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     run(source, target, "features")
     with pytest.raises(
-        OutputError, match=r"t\.csv has rows of a run with no --csv-bom, but .* --csv-bom\. Use .*, or --overwrite"
+        OutputError, match=r"rows of a run with no --csv-bom, but .* --csv-bom\. Use .*, or --overwrite"
     ):
         run(source, target, "features", update=True, csv_bom=True)
 

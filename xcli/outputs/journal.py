@@ -15,8 +15,8 @@ _SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "schema": [str]}
 
 _OPTIONS = frozenset(
     "batch_size bit_depth crop_pct csv_bom csv_safe device dtype error_features features_out format input_range "
-    "interpolation label_type layer limit manifest max_pixels min_score normalize pooling part_rows path_column precision "
-    "raw_scores resampler resize strict top".split()
+    "interpolation label_type layer limit manifest max_pixels min_score normalize part_rows path_column pooling "
+    "precision raw_scores resampler resize strict top".split()
 )
 """Members of a fingerprint that have the name of an option."""
 
