@@ -164,7 +164,7 @@ def test_nothing_but_what_is_skipped(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("classify", tmp_path, *RANDOM)
     assert result.code == 0, result
     assert "no images found (skipped: 1 hidden, 1 not an image, 1 system folder); images are files that" in result.err
-    assert ".jpeg, .jpf, .jpg, .jpx, .pbm, .pgm, .png" in result.err
+    assert ".jpeg, .jpf, .jpg, .jpx, .jxl, .pbm, .pgm, .png" in result.err
     assert "--include PATTERN takes others" in result.err
     assert "--include-system" in result.err
 

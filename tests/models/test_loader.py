@@ -496,7 +496,7 @@ def test_importing_the_loader_imports_nothing_heavy() -> None:
 
 def test_preprocessing_of_the_user_goes_before_that_of_the_model() -> None:
     model = load_model(weights="none", include_top=False, image_size=71)
-    assert preprocessing_for(model).as_dict() == {
+    assert preprocessing_for(model, resampler="pillow").as_dict() == {
         "size": 71,
         "resize": "crop",
         "interpolation": "bicubic",

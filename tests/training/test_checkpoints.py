@@ -94,7 +94,7 @@ def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, monkeypatch: pyt
     kept.write("head-last-0001.npz", {"x": np.zeros(1)})
     kept.commit({"epoch": 1}, {"head-last-0001.npz"})
 
-    def fail(path: object) -> bytes:
+    def fail(path: object, most: int = -1) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("xcli.training.checkpoints.disk.read_file", fail)

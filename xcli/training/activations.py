@@ -276,7 +276,7 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
         array = None if path.is_symlink() else np.load(path, mmap_mode="r+")
         if array is not None and array.shape == shape and array.dtype == dtype:
             return array
-    path.unlink(missing_ok=True)  # which may be a link to a file of somebody
+    disk.unlink(path)  # which may be a link to a file of somebody
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
