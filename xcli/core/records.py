@@ -36,6 +36,9 @@ def settings_as_dict(settings: DataclassInstance, newer: Collection[str]) -> dic
     return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
 
+_MAX = (1 << 63) - 1
+
+
 class FileState(NamedTuple):
     """Size in bytes and modification time in nanoseconds since 1970 of an input file, by which a change is noticed.
 
@@ -49,7 +52,9 @@ class FileState(NamedTuple):
     @classmethod
     def of(cls, size: int, mtime: int) -> FileState:
         """Makes a state, with numbers beyond 64 bits replaced by the nearest that fit."""
-        return cls(*(min(max(number, -(1 << 63)), (1 << 63) - 1) for number in (size, mtime)))
+        if 0 <= mtime <= _MAX and 0 <= size <= _MAX:  # of a million files each, and nearly always
+            return cls(size, mtime)
+        return cls(*(min(max(number, -_MAX - 1), _MAX) for number in (size, mtime)))
 
 
 class Readable(Protocol):

@@ -125,9 +125,12 @@ class FinishedRows:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, ref: ImageRef) -> int | None:
-        """Returns the number of the valid row of an image; None if it has no row, or its file has changed."""
-        place = self._place(ref)
+    def find(self, ref: ImageRef, key: int | None = None) -> int | None:
+        """Returns the number of the valid row of an image; None if it has no row, or its file has changed.
+
+        `key` is that of the image, if it is known already.
+        """
+        place = self._place(self.key(ref) if key is None else key)
         if place is None:
             return None
         if place and self._order[place] < self.base_rows and self._keys[place - 1] == self._keys[place]:
@@ -167,15 +170,14 @@ class FinishedRows:
     def _is_retried(self, row: int) -> bool:
         return self.retry_errors or (self.retry_passing and row < self.base_rows and self.reason(row) in PASSING)
 
-    def _place(self, ref: ImageRef) -> int | None:
+    def _place(self, key: int) -> int | None:
         """Returns the place of the newest row of an image in the order of the keys."""
-        key = self.key(ref)
         place = bisect_right(self._keys, key) - 1
         return place if place >= 0 and self._keys[place] == key else None
 
     def has(self, ref: ImageRef) -> bool:
         """Returns whether an image has a row, valid or not."""
-        return self._place(ref) is not None
+        return self._place(self.key(ref)) is not None
 
     def not_found(self) -> int:
         """Returns the number of images with a row for which `find` was not called."""
@@ -200,6 +202,8 @@ class FinishedRows:
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
         code = self._codes[row]
+        if not code:
+            return None
         return next((reason for reason, one in self._reasons.items() if one == code), None)
 
 
@@ -258,7 +262,8 @@ class RowOrder:
 
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
-        key = self._kept.key(ref)
+        kept = self._kept
+        key = kept.key(ref)
         self.keys.update(key.to_bytes(8, "little"))
         self.images += 1
         if self.carry is not None:
@@ -267,9 +272,8 @@ class RowOrder:
             self.other_keys.append(key_of(ref) if self.replaces_carried else plain_key(ref.path, ref.location.offset))
         if ref.error is not None and ref.error.reason == "unreadable":
             self.unreadable = self.unreadable or ref
-        kept = self._kept
         retried = kept.retried
-        row = kept.find(ref) if len(kept) else None
+        row = kept.find(ref, key) if len(kept) else None
         if row is None:
             if kept.retried == retried:
                 is_known = kept.has(ref) if len(kept) else False
