@@ -75,6 +75,7 @@ class GeneratedListing:
     listed: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     extra_columns: tuple[()] = ()
+    whole: None = None
 
     @property
     def options(self) -> SourceOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def test_every_run_records_the_state_of_each_row(photos: Path, tmp_path: Path, n
     assert found["key"] == [plain_key(one) for one in paths]
     assert (found["size"], found["mtime"]) == ([s.st_size for s in stats], [s.st_mtime_ns for s in stats])
     assert found["reason"] == [*7 * [None], "empty"]
-    assert found["carried"] == 8 * [None]
+    assert (found["carried"], found["position"]) == (8 * [None], 8 * [None])
     states = read_states(path, meta)
     assert states is not None
     assert states.rows.to_pydict() == found
@@ -89,15 +90,23 @@ def test_a_row_takes_less_than_40_bytes(photos: Path, tmp_path: Path) -> None:
     assert os.path.getsize(tmp_path / "t.csv.states") < 40 * 5008
 
 
-def test_a_merge_carries_the_states_on(photos: Path, tmp_path: Path) -> None:
-    """The states of the shards become those of one run, and with them its fingerprint."""
-    names = [f"{tmp_path}/shard-{k}.csv" for k in (1, 2)]
-    for k, name in enumerate(names, 1):
+def shards_of(photos: Path, folder: Path) -> list[str]:
+    names = [f"{folder}/shard-{k}.csv" for k in (2, 1)]
+    for k, name in zip((2, 1), names, strict=True):
         written(photos, name, shard=(k, 2))
+    return names
+
+
+@pytest.mark.parametrize("unaided", [False, True])
+def test_a_merge_carries_the_states_on(photos: Path, tmp_path: Path, unaided: bool) -> None:
+    """The states of the shards become those of one run, and with them its fingerprint."""
+    names = shards_of(photos, tmp_path)
     whole = written(photos, f"{tmp_path}/whole.csv")
     shards = Shards(names)
-    with list_images(SourceOptions(sources=(str(photos),))) as listing:
+    sources = SourceOptions(sources=(str(photos),))
+    with nullcontext() if unaided else list_images(sources) as listing:
         merge(shards, listing, "csv", f"{tmp_path}/merged.csv", overwrite=False, findings=Findings())
+    assert (tmp_path / "merged.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert (tmp_path / "merged.csv.states").read_bytes() == (tmp_path / "whole.csv.states").read_bytes()
     merged = open_table(f"{tmp_path}/merged.csv")
     assert merged.meta is not None
@@ -108,3 +117,24 @@ def test_a_merge_carries_the_states_on(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "merged.csv").write_text(content)
     findings = Findings()
     assert [one.check for one in verify(open_table(merged.name), None, findings).findings] == ["states"]
+
+
+def test_shards_of_other_listings_are_not_merged_without_sources(photos: Path, tmp_path: Path) -> None:
+    def join(names: list[str]) -> None:
+        merge(Shards(names), None, "csv", f"{tmp_path}/merged.csv", overwrite=False, findings=Findings())
+
+    first, second = shards_of(photos, tmp_path)
+    # The same number of images, and a shard that has not seen the new one.
+    (photos / "6.jpg").rename(photos / "9.jpg")
+    os.rename(second, f"{tmp_path}/old.csv")
+    for suffix in (".meta.json", ".states"):
+        os.rename(second + suffix, f"{tmp_path}/old.csv{suffix}")
+    written(photos, second, shard=(1, 2))
+    with pytest.raises(CheckError, match=r"were made when the sources had other images: .*--update.*--source"):
+        join([first, second])
+    with pytest.raises(CheckError, match="are not the shards of one run, each once"):
+        join([second, f"{tmp_path}/old.csv"])
+    old = tmp_path / "old.csv"
+    old.write_text(old.read_text().replace(".jpg", ".jpx", 1))
+    with pytest.raises(CheckError, match="paths have changed since they were written"):
+        join([first, f"{tmp_path}/old.csv"])

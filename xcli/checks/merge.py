@@ -11,7 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.checks.merged_states import merged_states, write_merged
+from xcli.checks.merged_states import merged_states, recorded_positions, write_merged
 from xcli.checks.row_index import RowIndex
 from xcli.checks.source_order import in_source_order
 from xcli.checks.unmatched import match_sources, recorded_shards
@@ -34,6 +34,7 @@ from xcli.tables.provenance import (
     provenance_of,
     read_meta,
 )
+from xcli.tables.states import STATES, PathDigest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,8 +184,8 @@ def merge(
 
     Args:
         shards: what to join.
-        listing: all sources of the shards together, not yet iterated; None appends the shards to one another in the
-            order given, without a check against sources.
+        listing: all sources of the shards together, not yet iterated; None takes their order from what the shards
+            have recorded, or else appends the shards to one another in the order given.
         format, target, overwrite: see `create_table`.
         findings: receives what is wrong with the rows.
         command_line: for `FILE.meta.json`.
@@ -197,20 +198,27 @@ def merge(
     """
     started = datetime.now(UTC)
     counts = [RunCounts() for _ in shards.readers]
+    states = merged_states(shards.readers, format, shards.provenance)
     positions = None
     if listing is None:
         if problem := _incomplete(shards.readers):
             raise CheckError(f"{problem}; give every shard of the run once")
-        batches = _appended(shards, counts, findings)
+        if states is not None:
+            positions = recorded_positions(shards.readers, states)
+        if positions is not None:
+            count_recorded(shards.readers, counts, findings)
     else:
         positions = _positions(shards, counts, listing, findings)
+    if positions is None:
+        batches = _appended(shards, counts, findings)
+    else:
         batches = in_source_order(shards.readers, positions, counts)
-    states = None if is_direct(target) else merged_states(shards.readers, format, shards.provenance)
+    states = None if is_direct(target) else states
     with create_table(format, target, shards.schema, provenance_metadata(shards.provenance), overwrite) as output:
         member = write_merged(output, batches, states, positions)
         total = _total(shards.readers, counts, listing)
         output.record(shards.provenance | _merge_meta(shards, counts, total, started, command_line) | member)
-    return Merged(total, len(shards.readers), ordered=listing is not None)
+    return Merged(total, len(shards.readers), ordered=positions is not None)
 
 
 def _merge_meta(
@@ -269,6 +277,20 @@ def _appended(shards: Shards, counts: Sequence[RunCounts], findings: Findings) -
             count_rows(batch, one)
             yield batch
         check_counts(reader, one, findings)
+    if findings.failures:
+        raise MergeError(findings.failures)
+
+
+def count_recorded(readers: Sequence[TableReader], counts: Sequence[RunCounts], findings: Findings) -> None:
+    """Counts the rows of shards, and checks that their paths are those that were recorded with their states."""
+    for reader, one in zip(readers, counts, strict=True):
+        paths = PathDigest()
+        for batch in reader.batches(STATUS_COLUMNS):
+            count_rows(batch, one)
+            paths.update(batch.column(0).to_pylist())
+        check_counts(reader, one, findings)
+        if not str((reader.meta or {})[STATES]).startswith(f"{paths.text()} "):
+            findings.add("states", "shards whose paths have changed since they were written", [one_line(reader.name)])
     if findings.failures:
         raise MergeError(findings.failures)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError
 from xcli.core.records import PATH
-from xcli.tables.provenance import digest
+from xcli.core.text import one_line
+from xcli.tables.provenance import LISTING, digest
 from xcli.tables.states import States, states_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,39 @@ def _undivided(fingerprint: dict[str, Any] | None) -> Any:
     return fingerprint | {"sources": fingerprint["sources"] | {"shard": None}}
 
 
+def recorded_positions(readers: Sequence[TableReader], states: States) -> NDArray[np.int64] | None:
+    """Returns for each row of all shards, one after the other, its position in the merged table.
+
+    Args:
+        readers: of the shards.
+        states: of all rows.
+
+    Returns:
+        int64[rows]; None if the shards did not record it.
+
+    Raises:
+        CheckError: the shards listed other images than one another, or some of the images have no row.
+    """
+    import numpy as np
+
+    listings = [(reader.meta or {}).get(LISTING) for reader in readers]
+    positions, first = states.rows.column("position"), listings[0]
+    if None in listings or first is None or positions.null_count:
+        return None
+    for reader, listing in zip(readers, listings, strict=True):
+        if listing != first:
+            raise CheckError(
+                f"{one_line(readers[0].name)} and {one_line(reader.name)} were made when the sources had other images: "
+                "bring each shard up to date (--update), or give --source"
+            )
+    images = int(first.partition(" ")[0])
+    found: NDArray[np.int64] = positions.to_numpy()
+    if not np.array_equal(np.sort(found), np.arange(images)):
+        missing = images - len(np.unique(found))
+        raise CheckError(f"these shards do not have one row for each of the {images:,} images: {missing:,} have none")
+    return found
+
+
 def write_merged(
     output: TableOutput,
     batches: Iterable[pa.RecordBatch],
@@ -80,7 +114,9 @@ def write_merged(
         return {}
     writer = output.open_states(states.fingerprint)
     try:
-        rows, begin = states.rows.combine_chunks(), 0
+        rows, begin = states.rows, 0
+        nothing = pa.nulls(len(rows), pa.int64())  # only shards have positions
+        rows = rows.set_column(rows.schema.get_field_index("position"), "position", nothing).combine_chunks()
         order = np.arange(rows.num_rows) if positions is None else np.argsort(positions, kind="stable")
         for batch in batches:
             output.write(batch)

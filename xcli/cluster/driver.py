@@ -135,10 +135,10 @@ class ClusterRun:
             sources, seconds = self.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.report, started, seconds, self.command_line)
             # There is at least one part, even of no images, so the schema is not needed.
-            plain_keys = _keys_of_paths if self.listing.extra_columns else None
+            further = _keys_of_paths if self.listing.extra_columns else None
             # Where members of archives carry values, nobody has kept the positions that their keys are made of.
-            known = plain_keys is None or None not in self._images.values()
-            folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]), plain_keys, states=known)
+            known = further is None or None not in self._images.values()
+            folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]), further, states=known)
         return time.monotonic() - begin
 
     def _job(
@@ -275,8 +275,8 @@ class ClusterRun:
         list_errors(self.request.save.errors_out, folder.statuses(numbers))
 
 
-def _keys_of_paths(paths: pa.Array) -> list[int]:
-    return [plain_key(path) for path in paths.to_pylist()]
+def _keys_of_paths(paths: pa.Array) -> tuple[list[int], None]:
+    return [plain_key(path) for path in paths.to_pylist()], None
 
 
 def _is_relative(ref: ImageRef) -> bool:

@@ -226,7 +226,7 @@ def updated(comparison: Comparison, retried: int) -> str:
     """Returns what an update has found, for a message."""
     found = comparison.findings() if comparison.stale else ""
     again = _phrase(retried, "error row was tried again", "error rows were tried again")
-    return ", ".join(filter(None, [found, again])) or "the states of its files are recorded now"
+    return ", ".join(filter(None, [found, again])) or "what is recorded of its files is renewed"
 
 
 def stale_output(target: KeptTarget, comparison: Comparison, remedy: str) -> StaleOutputError:

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, UsageError
-from xcli.core.records import ERROR, PATH
+from xcli.core.records import PATH
 from xcli.core.text import one_line
 from xcli.outputs.part_files import (
     PartWriter,
@@ -46,6 +46,7 @@ from xcli.tables.provenance import DATASET_META, DATASET_RUN, PARTS, SUCCESS, me
 from xcli.tables.states import DATASET_STATES, StatesWriter
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow as pa
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from xcli.outputs.resume import RowOrder
     from xcli.outputs.target import Directory
 
-    PlainKeys = Callable[[pa.Array], list[int]]
+    Further = Callable[[pa.Array], tuple[list[int] | None, list[int] | None]]
 
 log = logging.getLogger("xcli")
 
@@ -282,15 +283,15 @@ class Dataset(Parts):
         return written
 
     def mark_complete(
-        self, meta: dict[str, Any], schema: pa.Schema, plain_keys: PlainKeys | None = None, *, states: bool = True
+        self, meta: dict[str, Any], schema: pa.Schema, further: Further | None = None, *, states: bool = True
     ) -> None:
         """Writes `_states`, `_meta.json` and `_SUCCESS`; a dataset without images first gets one part without rows.
 
         Args:
             meta: content of `_meta.json`.
             schema: of a part without rows.
-            plain_keys: returns, for the paths of the next rows of the parts, their keys without carried values; None if
-                images carry no values.
+            further: returns, for the paths of the next rows of the parts, their keys without carried values, and their
+                positions in the whole listing; None for either where there is none.
             states: whether the keys are known, so that `_states` can be written.
         """
         parts = self._opened()
@@ -300,12 +301,12 @@ class Dataset(Parts):
             parts.append(written)
         meta = meta | {PARTS: {part.name: describe_part(part.rows, part.checksum) for part in parts if part.checksum}}
         if states:
-            meta |= self._write_states(plain_keys)
+            meta |= self._write_states(further)
         self._folder.write(DATASET_META, meta_text(meta))
         self._folder.write(SUCCESS, b"")
         self.remove()
 
-    def _write_states(self, plain_keys: PlainKeys | None) -> dict[str, str]:
+    def _write_states(self, further: Further | None) -> dict[str, str]:
         """Writes `_states`; returns its member of `_meta.json`."""
         scratch = self._folder.scratch(unique_name(DATASET_STATES))
         with write_errors(self._folder.name):
@@ -313,10 +314,11 @@ class Dataset(Parts):
         writer = StatesWriter(CheckedStream(file, scratch), self.fingerprint)
         try:
             for rows in self._sidecars():
-                paths, keys, carried = rows.column(PATH), rows.column(KEY), None
+                keys, carried = rows.column(KEY), None
+                plain_keys, positions = (None, None) if further is None else further(rows.column(PATH))
                 if plain_keys is not None:
-                    keys, carried = plain_keys(paths), keys
-                writer.write(paths, rows.column(ERROR), keys, [rows.column(SIZE), rows.column(MTIME)], carried)
+                    keys, carried = plain_keys, keys
+                writer.write(rows, keys, [rows.column(SIZE), rows.column(MTIME)], carried, positions)
             member = writer.close()
             with write_errors(self._folder.name):
                 file.close()
@@ -336,12 +338,21 @@ class Dataset(Parts):
                 yield from sidecar.batches()
 
 
-def plain_keys_of(order: RowOrder) -> PlainKeys | None:
+def further_of(order: RowOrder) -> Further:
     """Returns what `Dataset.mark_complete` takes, for the rows of an order, which the parts have by their numbers."""
     import numpy as np
 
-    if order.other_keys is None:
-        return None
     numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*one) for one in order.ranges())])
-    keys = iter(np.frombuffer(order.other_keys, np.uint64)[np.argsort(numbers, kind="stable")].tolist())
-    return lambda paths: list(islice(keys, len(paths)))
+    places = np.argsort(numbers, kind="stable")
+
+    def in_parts(values: array[int] | None, kind: str) -> Iterator[int] | None:
+        return None if values is None else iter(np.frombuffer(values, kind)[places].tolist())
+
+    keys = in_parts(order.other_keys, "uint64")
+    positions = in_parts(None if order.whole is None else order.whole.positions, "int64")
+
+    def further(paths: pa.Array) -> tuple[list[int] | None, list[int] | None]:
+        found = [None if values is None else list(islice(values, len(paths))) for values in (keys, positions)]
+        return found[0], found[1]
+
+    return further

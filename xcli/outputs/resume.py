@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError, reason_of
-from xcli.core.records import ERROR, ERROR_STATUS, PATH, STATUS, FileState, ImageRef
+from xcli.core.records import ERROR, ERROR_STATUS, STATUS, FileState, ImageRef
 from xcli.core.text import one_line
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from xcli.sources.listing import WholeListing
     from xcli.tables.states import StatesWriter
 
 KEY, SIZE, MTIME = "xception:key", "xception:size", "xception:mtime"
@@ -229,6 +230,7 @@ class RowOrder:
         other_keys: if they may, of each image `key_of` without these values, or with them if the keys of the parts are
             without; else None.
         carry: called with each image; None calls nothing.
+        whole: with shards, what the listing has found.
         images: number of images so far.
         new: number of images without a row, valid or not.
         changed: number of images with a row that is not valid, because their file has changed.
@@ -248,6 +250,7 @@ class RowOrder:
         self._firsts, self._counts = array("q"), array("H")  # of the ranges
         self.rows = len(kept)
         self.other_keys = array("Q") if carried else None
+        self.whole: WholeListing | None = None
         self.carry: Callable[[ImageRef], None] | None = None
         self.images = self.new = self.changed = self.recarried = 0
         self.ok = 0
@@ -384,4 +387,5 @@ def write_states(writer: StatesWriter, rows: pa.RecordBatch, order: RowOrder, be
         keys, carried = order.other_keys[begin : begin + rows.num_rows], keys
     if order.replaces_carried and carried is not None:
         keys, carried = carried, keys
-    writer.write(rows.column(PATH), rows.column(ERROR), keys, [rows.column(SIZE), rows.column(MTIME)], carried)
+    positions = None if order.whole is None else order.whole.positions[begin : begin + rows.num_rows]
+    writer.write(rows, keys, [rows.column(SIZE), rows.column(MTIME)], carried, positions)

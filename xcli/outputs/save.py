@@ -19,7 +19,7 @@ from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.outputs.comparison import Comparison, compare, comparison_of, stale_output, updated
-from xcli.outputs.dataset import Dataset, plain_keys_of
+from xcli.outputs.dataset import Dataset, further_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
@@ -29,6 +29,7 @@ from xcli.outputs.update import (
     adopt_states,
     carry,
     check_gone,
+    is_other_listing,
     is_update,
     marker_of,
     open_base,
@@ -37,7 +38,7 @@ from xcli.outputs.update import (
 )
 from xcli.storage.staging import Staging
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
-from xcli.tables.provenance import digest, fingerprint_of, provenance_metadata, run_meta
+from xcli.tables.provenance import LISTING, digest, fingerprint_of, provenance_metadata, run_meta
 from xcli.tables.schema import split_features
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ class _Saver:
             sources, seconds = self.run.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
             meta |= {"profile": self.run.profile.as_dict()}
+            if order.whole is not None:
+                meta[LISTING] = order.whole.text()
             self._publish(parts, order, schema, tables, meta, carried)
             return time.monotonic() - begin
 
@@ -232,7 +235,7 @@ class _Saver:
         check_gone(target, comparison, drop_missing=self.options.drop_missing)
         if base.rows.states is None:
             base.rows = adopt_states(base.rows, *order.states())
-        elif not (comparison.stale or order.retried):
+        elif not (comparison.stale or order.retried or is_other_listing(target, order)):
             parts.remove()
             self.keeps_rows = False
             self.on_comparison(comparison)
@@ -311,6 +314,7 @@ class _Saver:
                 if isinstance(error, TooManyErrors):
                     list_errors(self.options.errors_out, parts.finished_statuses(order))
             raise
+        order.whole = self.run.listing.whole
         return order, carried
 
     def _publish(
@@ -330,7 +334,7 @@ class _Saver:
         if isinstance(parts, Dataset):
             list_errors(self.options.errors_out, parts.read(order, status_columns))
             self.run.report.check(parts.drop_stale_rows(order))
-            parts.mark_complete(meta, schema, plain_keys_of(order))
+            parts.mark_complete(meta, schema, further_of(order))
         else:
             self._assemble(parts, order, schema, tables, meta, carried)
             parts.remove()

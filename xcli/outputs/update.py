@@ -15,7 +15,7 @@ from xcli.outputs.base_table import BaseTable, CarriedValues
 from xcli.outputs.comparison import BaseRows, Comparison, base_rows
 from xcli.outputs.journal import refuse_other_settings
 from xcli.outputs.resume import MTIME, SIZE
-from xcli.tables.provenance import digest, read_meta
+from xcli.tables.provenance import LISTING, digest, read_meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,6 +109,11 @@ def check_gone(target: KeptTarget, found: Comparison, *, drop_missing: bool) -> 
             f"{one_line(target.name)} was not changed: {found.gone:,} of its {found.rows:,} rows are of images that "
             "are gone. Mount the disk that they are on and run the same command again; --drop-missing drops the rows"
         )
+
+
+def is_other_listing(target: KeptTarget, order: RowOrder) -> bool:
+    """Returns whether the images of other shards have changed, so that those of this one have other positions."""
+    return order.whole is not None and (read_meta(target.meta_name) or {}).get(LISTING) != order.whole.text()
 
 
 def adopt_states(base: BaseRows, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> BaseRows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from array import array
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,32 @@ def _is_in_other_shard(ref: ImageRef, number: int, count: int) -> bool:
     return not isinstance(ref.location, WholeArchive) and shard_of(ref.key, count) != number
 
 
+class WholeListing:
+    """What all shards of a run list together, as each of them sees it.
+
+    Attributes:
+        positions: of each reference of the shard, its number in the whole listing.
+        images: number of all references.
+    """
+
+    def __init__(self) -> None:
+        from xxhash import xxh3_128
+
+        self.positions, self.images = array("q"), 0
+        self._paths = xxh3_128()
+
+    def add(self, ref: ImageRef, *, own: bool) -> None:
+        """Adds the next reference, which is one of the shard's own or not."""
+        self._paths.update(ref.path.encode("utf-8", "surrogatepass") + b"\0")
+        if own:
+            self.positions.append(self.images)
+        self.images += 1
+
+    def text(self) -> str:
+        """Returns the number of references and a digest of their paths; the same in all shards of one run."""
+        return f"{self.images} {self._paths.hexdigest()}"
+
+
 @dataclass(eq=False)
 class Listing:
     """A listing in progress: iterate over it once for its references, to which `limit` and `shard` are applied.
@@ -62,6 +89,7 @@ class Listing:
         carried: of the manifest's rows so far.
         listed: number of references that were yielded so far.
         total: number of all, once the listing has ended.
+        whole: with `shard`, what all shards have listed together so far.
     """
 
     refs: Iterator[ImageRef]
@@ -72,6 +100,7 @@ class Listing:
     carried: CarriedBytes = field(default_factory=CarriedBytes)
     listed: int = 0
     total: int | None = None
+    whole: WholeListing | None = None
     _begun: bool = False
 
     def __iter__(self) -> Iterator[ImageRef]:
@@ -82,10 +111,14 @@ class Listing:
 
     def _iterate(self) -> Iterator[ImageRef]:
         shard = self.options.shard
+        self.whole = whole = None if shard is None else WholeListing()
         for ref in islice(self.refs, self.options.limit):
-            if shard is not None and _is_in_other_shard(ref, *shard):
-                self.skipped[OTHER_SHARD] += 1
-                continue
+            if shard is not None and whole is not None:
+                is_other = _is_in_other_shard(ref, *shard)
+                whole.add(ref, own=not is_other)
+                if is_other:
+                    self.skipped[OTHER_SHARD] += 1
+                    continue
             self.listed += 1
             yield ref
         self.total = self.listed

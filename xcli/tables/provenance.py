@@ -45,6 +45,9 @@ SUCCESS = "_SUCCESS"  # there once every source has its row
 PARTS = "parts"
 """Member of `_meta.json`: for the name of each part its rows and the XXH3-128 of its file, as one text."""
 
+LISTING = "listing"
+"""Member of `FILE.meta.json` of a shard: number of the images of all shards together, and digest of their paths."""
+
 _DIVISION = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 _SCHEMA: Schema = {
@@ -60,6 +63,7 @@ _SCHEMA: Schema = {
     "merged": [{"file": str, "command_line": str | None}],
     PARTS: {str: str},
     "states": str,
+    LISTING: str,
 }
 """Of what is read of a provenance and a `FILE.meta.json`."""
 

@@ -7,6 +7,7 @@ another by their numbers. At most 40 bytes a row.
     size     int64   of the file, or of the archive, in bytes; null if the file could not be accessed
     mtime    int64   its time of modification in nanoseconds; of an object seconds, and 30 bits of its ETag below them
     carried  uint64  the same as `key` with the values that the manifest carries; null if it carries none
+    position int64   of a shard: the number of the image, from 0, among those of all shards; otherwise null
     reason   string  of an error row
 
 Its metadata has the fingerprint of the run, as JSON. `FILE.meta.json` records the digest of the file, so that the
@@ -21,6 +22,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import CheckError, reason_of
+from xcli.core.records import ERROR, PATH
 from xcli.core.text import one_line
 from xcli.storage.checksums import ChecksumWriter
 from xcli.storage.parquet_file import CheckedParquet
@@ -69,8 +71,8 @@ def states_schema() -> pa.Schema:
     """Returns the columns of the file."""
     import pyarrow as pa
 
-    kinds = {"key": pa.uint64(), "size": pa.int64(), "mtime": pa.int64(), "carried": pa.uint64(), "reason": pa.string()}
-    return pa.schema(list(kinds.items()))
+    numbers = {"key": "uint64", "size": "int64", "mtime": "int64", "carried": "uint64", "position": "int64"}
+    return pa.schema([*((name, getattr(pa, kind)()) for name, kind in numbers.items()), ("reason", pa.string())])
 
 
 class StatesWriter:
@@ -88,21 +90,23 @@ class StatesWriter:
         self._table = ParquetWriter(self._file, self._schema, {_FINGERPRINT: text})  # type: ignore[arg-type]
         self._paths = PathDigest()
 
-    def write(self, paths: pa.Array, errors: pa.Array, keys: Any, states: Iterable[pa.Array], carried: Any) -> None:
+    def write(self, rows: pa.RecordBatch, keys: Any, states: Iterable[pa.Array], carried: Any, positions: Any) -> None:
         """Appends rows.
 
         Args:
-            paths, errors: columns of the table.
+            rows: of the table, with the columns `path` and `error` at least.
             keys: 64-bit integers, without the carried values.
             states: size and time of modification, int64 with nulls.
             carried: 64-bit integers, keys with the carried values; or None.
+            positions: 64-bit integers, for a shard; or None.
         """
         import pyarrow as pa
 
-        found = pa.nulls(len(paths), pa.uint64()) if carried is None else pa.array(carried, pa.uint64())
-        reasons = [None if error is None else reason_of(error) for error in errors.to_pylist()]
-        columns = [pa.array(keys, pa.uint64()), *states, found, pa.array(reasons, pa.string())]
-        self.copy(paths, pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        found = pa.nulls(len(rows), pa.uint64()) if carried is None else pa.array(carried, pa.uint64())
+        places = pa.nulls(len(rows), pa.int64()) if positions is None else pa.array(positions, pa.int64())
+        reasons = [None if error is None else reason_of(error) for error in rows.column(ERROR).to_pylist()]
+        columns = [pa.array(keys, pa.uint64()), *states, found, places, pa.array(reasons, pa.string())]
+        self.copy(rows.column(PATH), pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def copy(self, paths: pa.Array, rows: pa.RecordBatch) -> None:
         """Appends rows of another file of states."""

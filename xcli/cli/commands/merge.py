@@ -58,8 +58,10 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     SHARD... are files of one format that classify or features wrote with the same model, weights, labels,
     preprocessing, precision and options. Give --source (or --manifest) and filters (--include, --exclude, --archives,
     --limit) as the runs had them: then every source must have exactly one row, rows are in the order of the sources,
-    and the file is byte-identical to that of one run without --shard. Without --source, the shards are appended to one
-    another in the order given, and only the counts that they record are checked.
+    and the file is byte-identical to that of one run without --shard. Without --source, the same is done by what the
+    shards have recorded of the images that their runs listed. Shards that have not recorded it, from older versions or
+    from --runner ray, are then appended to one another in the order given, and only the counts that they record are
+    checked.
 
     Exit status: 0 merged, 2 usage, 5 output, 6 the shards do not fit together or do not cover the sources.
     """
@@ -96,7 +98,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
         for line in described(error.findings):
             log.error("%s", line)
         raise
-    log.info("%s", _summary(merged))
+    log.info("%s", _summary(merged, sources is not None))
     return ExitCode.OK
 
 
@@ -106,13 +108,15 @@ def _check_target(target: str, names: tuple[str, ...]) -> None:
             raise UsageError(f"{one_line(target)} is a shard and the output at once; give the output another name")
 
 
-def _summary(merged: Merged) -> str:
+def _summary(merged: Merged, sources: bool) -> str:
     numbers = ((merged.counts.rows, "row"), (merged.shards, "shard"), (merged.counts.failed, "error"))
     rows, shards, errors = (f"{number:,} {word}{'s' if number != 1 else ''}" for number, word in numbers)
-    return f"{rows} of {shards} ({merged.counts.ok:,} ok, {errors}){_order(merged)}"
+    return f"{rows} of {shards} ({merged.counts.ok:,} ok, {errors}){_order(merged, sources)}"
 
 
-def _order(merged: Merged) -> str:
+def _order(merged: Merged, sources: bool) -> str:
+    if merged.ordered and not sources:
+        return ": every image that the shards listed has its row, in the order of one run"
     if merged.ordered:
         return ": every source has its row, in the order of the sources"
     return ", one behind the other as given; --source restores the order of the sources and proves that none is missing"
