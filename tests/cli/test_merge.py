@@ -111,11 +111,17 @@ def test_provenance_has_the_members_that_are_compared(invoke: Invoke, photos: Pa
     assert json.loads(pq.read_metadata(target).metadata[b"xception"]).keys() == set(PROVENANCE_KEYS)
 
 
-def test_without_sources_the_order_is_said_to_be_unknown(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+def test_without_sources_the_order_is_that_which_the_shards_recorded(
+    invoke: Invoke, photos: Path, tmp_path: Path
+) -> None:
     shards = runs(invoke, tmp_path, "x.csv", 2, "features", photos, *SMALL)
+    result = invoke("merge", *reversed(shards), "-o", "-")
+    assert (result.code, result.out) == (0, (tmp_path / "whole-x.csv").read_bytes())
+    assert "every image that the shards listed has its row, in the order of one run" in result.err
+    os.unlink(f"{shards[0]}.states")
     result = invoke("merge", *shards, "-o", "-")
     assert result.code == 0, result
-    assert "--source" in result.err
+    assert "--source" in result.err, "the order is not known"
     assert sorted(result.out.splitlines()) == sorted((tmp_path / "whole-x.csv").read_bytes().splitlines())
 
 
