@@ -5,7 +5,8 @@
 Photographs through the pipeline with 1, 2, ... workers, up to the processors, with each resampler; the same with
 decoders that sleep for two milliseconds in place of decoding, up to 16 workers, so that the limit of the main process
 shows; and the processor time of the main process for one image of `features` into Parquet, with decoders that do
-nothing: listing, pipeline, tf.data, journal, digests and file.
+nothing: listing, pipeline, tf.data, journal, digests and file. Without TensorFlow only the pipeline is measured, and
+without tf.data.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks import machine, photographs
 from benchmarks.children import environment
+from benchmarks.machine import installed
 from xcli.images.resampling import PILLOW, RESAMPLERS, has_simd
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from benchmarks.timing import Data
     from xcli.core.records import ImageRef
+    from xcli.inference.pipeline import PixelPipeline
 
 SLEEPERS = (1, 2, 4, 8, 16)
 SLEEP = 0.002
@@ -56,12 +59,26 @@ def rate(
     spec = None if seconds is None else decoder_server.DecoderSpec("", "", {"seconds": seconds})
     decoder_server.MODULE = "xcli.inference.decoder_process" if spec is None else "benchmarks.sleeping_decoders"
     pixels = Preprocessing(resampler=resampler)
-    pipeline = PixelPipeline(refs(names), pixels, batch_size=batch_size, workers=workers, decoder=spec)
+    kind = PixelPipeline if installed("tensorflow") else without_tensorflow()
+    pipeline = kind(refs(names), pixels, batch_size=batch_size, workers=workers, decoder=spec)
     batches = iter(pipeline)
     next(batches)  # processes, imports and tf.data have been started
     begin = time.perf_counter()
     count = sum(len(batch.refs) for batch in batches)
     return count / (time.perf_counter() - begin)
+
+
+def without_tensorflow() -> type[PixelPipeline]:
+    """Returns a pipeline whose batches do not go through tf.data, for a machine that has no TensorFlow."""
+    from xcli.inference.pipeline import PixelPipeline
+
+    class Plain(PixelPipeline):
+        def _feed(self, ready: Any) -> None:
+            for number, pixels in self._batches():
+                ready.put(self._complete.pop(number).finished(pixels))
+            ready.put(self._failure)
+
+    return Plain
 
 
 def main_process(folder: Path, target: Path, batch_size: int) -> float:
@@ -144,7 +161,7 @@ def main(directory: str | None, images: int, tiny: int, repeats: int, target: st
                     data[name].setdefault(str(workers), []).append(rate(names, workers, 128, resampler=name))
             for workers in SLEEPERS:
                 data["sleeping"].setdefault(str(workers), []).append(rate(names, workers, 128, SLEEP))
-            for size in (16, 64, 128):
+            for size in (16, 64, 128) if installed("tensorflow") else ():
                 costs = [main_process_alone(folder, Path(scratch), size) for folder in (few, many)]
                 data["main process"].setdefault(str(size), []).append((costs[1] - costs[0]) / tiny * 1e6)
             output.write_text(json.dumps(data, indent=1), encoding="utf-8")
