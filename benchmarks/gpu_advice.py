@@ -21,6 +21,9 @@ HOST_SHARE = 0.9
 HIDDEN = 0.95
 """Of the speed of the network alone that is to be left with the copies from and to the host's memory."""
 
+MEMORY_COSINE = "lowest cosine to the processor's float32"
+"""Name of a result: that of features after the engine has backed off."""
+
 
 def advice(results: Sequence[Data]) -> list[str]:
     """One sentence for each goal that was missed; goals whose figures are missing are passed over."""
@@ -103,6 +106,6 @@ def _end_to_end(found: Found) -> list[str]:
 
 def _memory(found: Found) -> list[str]:
     said = []
-    if found.get(("memory", "finite")) == 0 or found.get(("memory", "lowest cosine to a small batch"), 1.0) < 0.999:
+    if found.get(("memory", "finite")) == 0 or found.get(("memory", MEMORY_COSINE), 1.0) < 0.999:
         said.append("Results after a back-off differ from those before it: do not trust runs that log one.")
     return said

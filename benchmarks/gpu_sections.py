@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.gpu_advice import MEMORY_COSINE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -258,7 +260,7 @@ def memory(given: Given) -> None:
     (found,) = engine(pixels)
     tell("first batch, all attempts together", time.perf_counter() - begin, "s")
     tell(f"images at a time, of {batch}", engine.computed_batch_size)
-    tell("lowest cosine to the processor's float32", float(_cosines(expected, found[:4]).min()))
+    tell(MEMORY_COSINE, float(_cosines(expected, found[:4]).min()))
     tell("finite", float(np.isfinite(found).all()))
 
 
