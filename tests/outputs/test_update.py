@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.stubrun import StubRun
 from tests.thorough import WHOLE
+from xcli.checks.findings import Findings
+from xcli.checks.verify import verify
 from xcli.core.errors import OutputError, UsageError
 from xcli.outputs import base_table
 from xcli.outputs.comparison import StaleOutputError
+from xcli.outputs.dataset import Dataset
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.save import save
 from xcli.outputs.target import parse_target
+from xcli.tables.formats import open_table
 
 KINDS = [("features", "csv"), ("features", "parquet"), ("features", "npy"), ("classify", "csv"), ("classify", "jsonl")]
 
@@ -31,12 +38,21 @@ class Killed(BaseException):
 
 
 def run(
-    source: Path, target: Path, command: str, *, die_after: int | None = None, shard: Any = None, **options: Any
+    source: Path,
+    target: Path,
+    command: str,
+    *,
+    die_after: int | None = None,
+    shard: Any = None,
+    archives: bool = False,
+    **options: Any,
 ) -> list[str]:
     """Runs into a file; returns the names of the images that were computed, which a run that is killed raises."""
     second, is_manifest = "features_out" in options, source.suffix == ".csv"
     sources: dict[str, Any] = (
-        {"manifest": str(source), "manifest_base": str(source.parent)} if is_manifest else {"shard": shard}
+        {"manifest": str(source), "manifest_base": str(source.parent)}
+        if is_manifest
+        else {"shard": shard, "archives": archives}
     )
     stub: Any = StubRun([] if is_manifest else [f"{source}/"], command, with_features=second, **sources)
     source = source.parent / "in"
@@ -47,7 +63,9 @@ def run(
         if die_after is not None and len(computed) >= die_after:
             raise Killed(computed)
 
-    output = Output(command, parse_target(str(target)), target.suffix[1:])
+    output = Output(
+        command, parse_target(str(target) if target.suffix else f"{target}/"), target.suffix[1:] or "parquet"
+    )
     save(stub, output, SaveOptions(**{"part_rows": 2, **options}), on_batch=on_batch)
     return computed
 
@@ -222,14 +240,14 @@ def test_other_settings_are_named(source: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_updated_is_refused(source: Path, tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any], bool]] = [
-        ("out/", {"update": True}, False),
+        ("s3://bucket/out/", {"update": True}, False),
         ("t.csv", {"update": True, "csv_safe": True}, False),
         ("t.csv", {"update": True}, True),
         ("t.csv", {"drop_missing": True}, False),
         ("t.csv", {"trust_existing": True}, False),
     ]
     for name, options, overwrite in cases:
-        target = parse_target(f"{tmp_path}/{name}")
+        target = parse_target(name if "://" in name else f"{tmp_path}/{name}")
         output = Output("features", target, os.path.splitext(name)[1][1:] or "parquet", overwrite)
         with pytest.raises(UsageError):
             check_output_options(output, SaveOptions(**options))
@@ -291,3 +309,92 @@ def test_images_in_another_order_are_not_computed(source: Path, tmp_path: Path) 
         (tmp_path / f"t.parquet{name}").unlink()
     run(manifest, target, "features")
     assert files_of(target) == updated
+
+
+def rows_of(folder: Path) -> dict[str, str]:
+    """The rows of a directory by path, as texts, in which NaN is equal to itself."""
+    found = [str(row) for part in sorted(folder.glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    rows = {row.split(",", 1)[0]: row for row in found}
+    assert len(rows) == len(found), "each path once"
+    return rows
+
+
+@pytest.mark.parametrize("kills", [(), (1,)])
+def test_parts_without_a_change_keep_their_files(source: Path, tmp_path: Path, kills: tuple[int, ...]) -> None:
+    target = tmp_path / "out"
+    run(source, target, "features")
+    before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in target.iterdir()}
+    assert run(source, target, "features", update=True) == []
+    assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in target.iterdir()} == before
+    (source / "new.jpg").write_bytes(b"x")
+    (source / "x").mkdir()
+    (source / "x" / "y.jpg").write_bytes(b"xy")
+    (source / "03.jpg").unlink()
+    (source / "06.jpg").write_bytes(b"other than before")
+    for name in ("20.jpg", "21.jpg"):  # a whole part
+        (source / name).unlink()
+    computed = []
+    for after in kills:
+        with pytest.raises(Killed) as killed:
+            run(source, target, "features", update=True, die_after=after, part_rows=1)
+        computed += killed.value.args[0]
+        assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in target.iterdir()} == before
+    computed += run(source, target, "features", update=True)
+    assert sorted(set(computed)) == ["06.jpg", "new.jpg", "x/y.jpg"]
+    assert not (tmp_path / "out.partial").exists()
+    after = {path.name: path.stat().st_ino for path in target.glob("part-*")}
+    changed = {name for name, (inode, _) in before.items() if name.startswith("part-") and after.get(name) != inode}
+    assert changed == {"part-00001.parquet", "part-00003.parquet", "part-00010.parquet"}
+    assert verify(open_table(f"{target}/"), None, Findings()).passed
+    assert run(source, target, "features") == []
+    fresh = tmp_path / "fresh"
+    run(source, fresh, "features")
+    assert rows_of(target) == rows_of(fresh)
+
+
+def test_a_directory_that_is_interrupted_while_it_is_changed_is_an_unfinished_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    run(source, target, "features")
+    (source / "new.jpg").write_bytes(b"x")
+    (source / "06.jpg").write_bytes(b"other than before")
+
+    def die(self: Dataset, order: Any) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "drop_stale_rows", die)
+        with pytest.raises(Killed):
+            run(source, target, "features", update=True)
+    assert run(source, target, "features", update=True) == [], "the new rows are there"
+    fresh = tmp_path / "fresh"
+    run(source, fresh, "features")
+    assert rows_of(target) == rows_of(fresh)
+
+
+def test_members_of_archives(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "t.csv"
+    source.mkdir()
+
+    def pack(name: str, *sizes: int) -> None:
+        with tarfile.open(source / name, "w") as archive:
+            for size in sizes:  # two members of one name are two images
+                member = tarfile.TarInfo("same.jpg")
+                member.size = size
+                archive.addfile(member, BytesIO(bytes(size)))
+
+    pack("a.tar", 1, 2)
+    pack("b.tar", 0, 3)
+    run(source, target, "features", archives=True)
+    assert run(source, target, "features", archives=True, update=True) == []
+    pack("b.tar", 0, 3, 4)
+    assert len(run(source, target, "features", archives=True, update=True)) == 3
+    updated = files_of(target)
+    for name in updated:
+        (tmp_path / f"t.csv{name}").unlink()
+    run(source, target, "features", archives=True)
+    assert files_of(target) == updated
+    (tmp_path / "t.csv.states").unlink()
+    with pytest.raises(OutputError, match="does not take over members of archives"):
+        run(source, target, "features", archives=True, update=True, trust_existing=True)

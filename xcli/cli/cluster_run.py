@@ -100,8 +100,9 @@ def _check_request(ctx: click.Context, request: TableRequest, values: dict[str, 
         raise UsageError(
             f"--device {request.run.device} is for one machine; workers of a cluster take the GPUs they are given"
         )
-    if values["profile"]:
-        raise UsageError("--profile is for one machine")
+    for name in ("profile", "update"):
+        if values[name]:
+            raise UsageError(f"--{name} is for one machine")
     if is_given(ctx, "part_seconds"):
         raise UsageError("--part-seconds is for one machine; with --runner ray a part has --part-rows images")
     check_output_options(request.output, request.save)

@@ -211,8 +211,8 @@ _RESTART = "Discard an unfinished run and start again. (To replace a finished fi
 _JSON = "Print what was written, or how a finished output differs from its sources, as JSON."
 _RETRY = "When an unfinished run is continued, or with --update, try again the images that failed before."
 _UPDATE = (
-    "Bring a finished FILE up to date: compute new and changed images, drop the rows of images that are gone, and keep "
-    "all other rows. Without a finished FILE, this is an ordinary run."
+    "Bring a finished FILE or DIR up to date: compute new and changed images, drop the rows of images that are gone, "
+    "and keep all other rows. Without a finished output, this is an ordinary run."
 )
 _DROP = "Let --update drop rows even if more than 10, and more than 1% of all, are of images that are gone."
 _TRUST = "Let --update take the files as unchanged if FILE does not record their states."

@@ -27,10 +27,10 @@ from xcli.core.levels import DETAIL
 from xcli.core.records import ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.inference.options import LONG_RUN, MAX_BATCH
-from xcli.outputs.comparison import compare
+from xcli.outputs.comparison import compare, say_finished
 from xcli.outputs.error_list import check_errors, list_errors
 from xcli.outputs.resume import plain_key
-from xcli.outputs.save import CONTINUES, say_finished
+from xcli.outputs.save import CONTINUES
 from xcli.outputs.target import Directory, EarlierRun, other_settings
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.selection import OTHER_SHARD

@@ -5,14 +5,16 @@ They are read forward. An order that goes back and forth has them written first 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
-from xcli.core.errors import CheckError, OutputError, XcliError
+from xcli.core.errors import CheckError, OutputError, SourceError
 from xcli.core.records import FEATURES, PATH
 from xcli.core.text import one_line
 from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
 from xcli.outputs.resume import KEY, MTIME, SIZE
 from xcli.storage import disk
+from xcli.storage.streams import read_errors
 from xcli.tables.base import sliced
 from xcli.tables.formats import open_table
 from xcli.tables.rows import features_array, flat_features
@@ -120,9 +122,12 @@ class BaseTable:
         return batch
 
     def check(self) -> None:
-        """Reads what was not read yet, and checks that the paths are those of the states."""
-        if self._spilled:
-            return
+        """Reads what was not read yet, and checks that the paths are those of the states; raises OutputError."""
+        if not self._spilled:
+            with self.intact():
+                self._check()
+
+    def _check(self) -> None:
         while (batch := self._ahead or next(self._stream, None)) is not None:
             self._ahead = None
             self._pass(batch)
@@ -139,6 +144,9 @@ class BaseTable:
             order: the order in which they will be read.
             window: rows that will be read at a time.
             scratch: returns the path of a new temporary file.
+
+        Raises:
+            OutputError: the table is damaged, or was changed since it was written.
         """
         rows = len(self.rows.table)
         if not rows:
@@ -151,11 +159,12 @@ class BaseTable:
                 end = int(own.max())
         if restarts <= _MOST_RESTARTS:
             return [Part(_NAME, rows, self.digest)]
-        spilled: list[Part] = []
         self._restart()
-        while self._position < rows:
-            spilled.append(self._spill(scratch()))
-        self.check()
+        with self.intact():
+            spilled = []
+            while self._position < rows:
+                spilled.append(self._spill(scratch()))
+            self._check()
         self._spilled = spilled
         return spilled
 
@@ -176,16 +185,21 @@ class BaseTable:
         """Returns whether a part is one of these."""
         return name == _NAME or any(part.name == name for part in self._spilled)
 
-    def open(self, name: str) -> Any:
+    def open(self, name: str) -> CheckedReader:
         """Opens one of these parts."""
-        return self if name == _NAME else CheckedReader(disk.open_file(name), 0)
+        return cast("CheckedReader", self) if name == _NAME else CheckedReader(disk.open_file(name), 0)
 
-    def changed(self, error: XcliError) -> OutputError:
-        """Returns the error for a table that is not what its states say."""
-        return OutputError(
-            f"{one_line(self.names[0])} cannot be updated: it is damaged, or was changed since it was written "
-            f"({error}). --overwrite computes it again"
-        )
+    @contextmanager
+    def intact(self) -> Iterator[None]:
+        """A context for reading the table; raises OutputError for one that is not what its states say."""
+        try:
+            with read_errors(self.names[0]):
+                yield
+        except (CheckError, SourceError) as error:
+            raise OutputError(
+                f"{one_line(self.names[0])} cannot be updated: it is damaged, or was changed since it was written "
+                f"({error}). --overwrite computes it again"
+            ) from error
 
 
 def _cut(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

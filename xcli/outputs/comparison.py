@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import CheckError, OutputError, OutputExistsError, SourceError
 from xcli.core.records import ERROR, ERROR_STATUS, OK_STATUS, PATH, STATUS, STATUS_COLUMNS
 from xcli.core.text import one_line
+from xcli.outputs.error_list import list_errors
 from xcli.outputs.resume import KEY, MTIME, PASSING, SIZE, FinishedRows, RowOrder, plain_key
 from xcli.outputs.target import Directory
 from xcli.tables.formats import open_table
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageRef
+    from xcli.outputs.options import SaveOptions
     from xcli.outputs.target import KeptTarget
+
+
+log = logging.getLogger("xcli")
 
 
 class StaleOutputError(OutputExistsError):
@@ -233,3 +239,26 @@ def stale_output(target: KeptTarget, comparison: Comparison, remedy: str) -> Sta
     """Returns the error for a finished output that is not what the command would write now."""
     shown = one_line(target.name)
     return StaleOutputError(f"{shown} is finished, but since then {comparison.findings()}: {remedy}", comparison)
+
+
+def say_finished(target: KeptTarget, options: SaveOptions, comparison: Comparison) -> None:
+    """Says what a finished output lacks, and writes the list of its errors if that is wanted.
+
+    Raises:
+        StaleOutputError: it is not what the command would write now.
+    """
+    if options.errors_out is not None:
+        list_errors(options.errors_out, open_table(target.name).batches([PATH, STATUS]))
+    shown = one_line(target.name)
+    if not comparison.known:
+        log.warning("%s does not record the states of its files, so that changed files are not noticed", shown)
+    if comparison.stale:
+        raise stale_output(target, comparison, options.how_to_update(target))
+    stay = ""
+    if failed := sum(comparison.errors.values()):
+        stay = f"; {failed:,} error row{'s' if failed > 1 else ''} remain{'s' if failed == 1 else ''}"
+        if comparison.retryable:
+            stay += f", {comparison.retryable:,} of them for reasons that may have passed"
+        if not options.update and (options.retry_errors or comparison.retryable):
+            stay += f" ({options.how_to_retry(target)})"
+    log.info("%s is finished and up to date%s", shown, stay)

@@ -9,8 +9,9 @@
 
 Arrow, DuckDB, Polars and Spark read such a directory as one table, and ignore names that begin with `_`. If no input
 changes before an interrupted run is continued, the parts in the order of their names have the rows in the order of the
-sources; rows of changed inputs, and of parts that were damaged, come last. A damaged part is set aside as
-`_part-00000.parquet.damaged`, with its sidecar. A finished directory is not changed any more.
+sources; rows of changed inputs, of parts that were damaged, and of an update come last. A damaged part is set aside as
+`_part-00000.parquet.damaged`, with its sidecar. A finished directory is not changed any more, but by an update: that
+keeps its rows beside the directory until all are computed (`DIR.partial/`), and then makes it an unfinished run again.
 """
 
 from __future__ import annotations

@@ -78,11 +78,15 @@ class SaveOptions:
         """Returns what a message says of bringing a finished output up to date."""
         return "--overwrite computes it again" if self.no_update(target) else "--update brings it up to date"
 
+    def how_to_retry(self, target: KeptTarget) -> str:
+        """Returns what a message says of trying the error rows of a finished output again."""
+        if self.no_update(target):
+            return "--overwrite computes all again"
+        return f"--update{' --retry-errors' if self.retry_errors else ''} tries them again"
+
     def no_update(self, target: KeptTarget) -> str | None:
         """Returns why an output cannot be updated; None if it can."""
         second = self.features_file()
-        if isinstance(target, Directory):
-            return "it is a directory of parts"
         if target.remote or (second is not None and second.remote):
             return "it is in an object store"
         return "--csv-safe changes texts irreversibly" if self.csv_safe else None

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from xcli.core.errors import CheckError, OutputError, SourceError
+from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import ERROR, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
@@ -336,10 +336,8 @@ class Parts(ABC):
         own = [PATH, ERROR, KEY, SIZE, MTIME] if states else [KEY]
         columns = [*schema.names, *(name for name in own if name not in schema.names)]
         keys, window, begin = xxh3_128(), max(1, rows_per_group(schema) // 4), 0
-        parts = self._opened()
-        if self.base is not None:
-            with self._base_intact(self.base):
-                parts = [*self.base.parts(order, window, self.new_scratch), *parts]
+        base_parts = [] if self.base is None else self.base.parts(order, window, self.new_scratch)
+        parts = [*base_parts, *self._opened()]
         with RowReader(parts, self._open_any, self._intact_any) as reader:
             for rows in ordered_rows(order, reader, columns, window, self.new_scratch):
                 keys.update(rows.column(KEY).to_numpy().astype("<u8").tobytes())
@@ -350,32 +348,17 @@ class Parts(ABC):
         if keys.digest() != order.keys.digest():
             raise self._other_rows()
         if self.base is not None:
-            with self._base_intact(self.base):
-                self.base.check()
+            self.base.check()
 
     @property
     def _base_rows(self) -> int:
         return 0 if self.base is None else len(self.base.rows.table)
 
     def _open_any(self, name: str) -> CheckedReader:
-        if self.base is not None and self.base.opens(name):
-            reader: CheckedReader = self.base.open(name)
-            return reader
-        return self._open(name)
+        return self.base.open(name) if self.base and self.base.opens(name) else self._open(name)
 
     def _intact_any(self, name: str) -> AbstractContextManager[None]:
-        if self.base is not None and self.base.opens(name):
-            return self._base_intact(self.base)
-        return self._intact(name)
-
-    @staticmethod
-    @contextmanager
-    def _base_intact(base: BaseTable) -> Iterator[None]:
-        try:
-            with read_errors(base.names[0]):
-                yield
-        except (CheckError, SourceError) as error:
-            raise base.changed(error) from error
+        return self.base.intact() if self.base and self.base.opens(name) else self._intact(name)
 
     def new_scratch(self) -> str:
         """Returns the path of a new temporary file, which goes with what belongs to the run."""
@@ -396,16 +379,20 @@ class Parts(ABC):
         for start, stop in order.ranges():
             wanted[start:stop] = True
         begin = self._base_rows
-        for part in self._opened():
-            with self._intact(part.name), self._open(part.name) as reader:
-                for batch in reader.batches():
-                    yield batch.select(STATUS_COLUMNS).filter(pa.array(wanted[begin : begin + batch.num_rows]))
-                    begin += batch.num_rows
+        for batch in self.own_rows():
+            yield batch.select(STATUS_COLUMNS).filter(pa.array(wanted[begin : begin + batch.num_rows]))
+            begin += batch.num_rows
 
     def discard(self) -> None:
         """Deletes what belongs to the unfinished run."""
         self._delete_parts()
         self.remove()
+
+    def own_rows(self) -> Iterator[pa.RecordBatch]:
+        """Yields all rows of the parts, with all their columns, in the order of their numbers."""
+        for part in self._opened():
+            with self._intact(part.name), self._open(part.name) as reader:
+                yield from reader.batches()
 
     def remove(self) -> None:
         """Declares the output finished: what belongs to the unfinished run is removed when the context ends."""

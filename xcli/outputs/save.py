@@ -15,29 +15,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.errors import OutputError, Terminated, TooManyErrors
-from xcli.core.records import PATH, STATUS, STATUS_COLUMNS, ImageBatch
+from xcli.core.records import STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
-from xcli.outputs.comparison import Comparison, compare, comparison_of, stale_output, updated
+from xcli.outputs.comparison import Comparison, compare, say_finished, updated
 from xcli.outputs.dataset import Dataset, further_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder
 from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings
-from xcli.outputs.update import (
-    adopt_states,
-    carry,
-    check_gone,
-    is_other_listing,
-    is_update,
-    marker_of,
-    open_base,
-    refuse_settings,
-    without_marker,
-)
+from xcli.outputs.update import Update, carry, fingerprint_of_run, is_left, is_update, refuse_settings
+from xcli.outputs.updated_dataset import UpdatedDataset
 from xcli.storage.staging import Staging
-from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table, open_table
+from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table
 from xcli.tables.provenance import LISTING, digest, fingerprint_of, provenance_metadata, run_meta
 from xcli.tables.schema import split_features
 
@@ -48,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.inference.run import Run
-    from xcli.outputs.base_table import BaseTable, CarriedValues
+    from xcli.outputs.base_table import CarriedValues
     from xcli.outputs.parts import Parts
 
     OnComparison = Callable[[Comparison], None]
@@ -171,7 +162,7 @@ class _Saver:
         self.keeps_rows = True
         self.second = self.options.features_file()
         with ExitStack() as stack:
-            parts = stack.enter_context(self._open_parts(target))
+            parts = output_parts = stack.enter_context(self._open_parts(target))
             if self.second is not None and not self.second.remote:
                 stack.callback(Staging(self.second.name).close)
             # Not before: an earlier process may have been killed while its output got its name.
@@ -182,77 +173,63 @@ class _Saver:
                 if self.options.update:
                     refuse_settings(target, fingerprint)
                 raise other_settings(target)
-            marker: dict[str, str] = {}
+            update = None
             if self._is_complete(fingerprint) and earlier is not None:
-                marker = marker_of(target)
-                journal = parts.fingerprint or {}
-                unfinished = digest(journal) == digest(fingerprint | marker)
-                # An earlier run was killed after its output was finished, before it removed its parts.
-                left = not unfinished and digest(without_marker(journal)) == digest(fingerprint)
                 if not self.options.update:
-                    if left or not journal:
-                        parts.remove()
-                    self._compare(target, unfinished=unfinished)
+                    self._compare(target, parts, fingerprint)
                     return None
-                if left:
-                    parts.discard()
-                parts.base = self._open_base(target, schema)
+                columns = len(self.run.listing.extra_columns)
+                update = Update(target, self.second, self.options, fingerprint, schema, columns)
+                parts = update.open(parts, stack)
             elif is_update(parts.fingerprint):
                 parts.discard()  # the table that it was to update is not there any more, or is to be replaced
             tables = self._tables(target, schema)
             for table in tables:
                 replaces = self._may_replace(table, digest(fingerprint))
                 check_output(table.format, table.file.name, replaces, exclusive=True)
-            parts.begin(fingerprint | marker)
+            parts.begin(fingerprint if update is None else update.journal)
             self.begun = True
             if parts.rows:
                 log.info("continuing: %s rows are kept from before", f"{parts.rows:,}")
             begin = time.monotonic()
             order, carried = self._compute(parts, schema)
-            if parts.base is not None and not self._needs_update(target, parts, parts.base, order):
+            if update is not None and self._is_up_to_date(update, parts, order):
                 return None
             sources, seconds = self.run.listing.options, time.monotonic() - begin
             meta = run_meta(fingerprint, sources, self.run.report, started, seconds, self.command_line)
             meta |= {"profile": self.run.profile.as_dict()}
             if order.whole is not None:
                 meta[LISTING] = order.whole.text()
-            self._publish(parts, order, schema, tables, meta, carried)
+            if update is not None and isinstance(output_parts, UpdatedDataset):
+                output_parts.reopen(fingerprint_of_run(parts), update.base.rows.table)
+                output_parts.take_over(parts.own_rows(), schema)
+            self._publish(output_parts, order, schema, tables, meta, carried)
+            parts.remove()
             return time.monotonic() - begin
 
-    def _open_base(self, target: File | Directory, schema: pa.Schema) -> BaseTable:
-        assert isinstance(target, File), "check_options has refused a directory"
-        columns, trust = len(self.run.listing.extra_columns), self.options.trust_existing
-        return open_base(target, self.second, schema, carried=columns, trust=trust)
-
-    def _needs_update(self, target: KeptTarget, parts: Parts, base: BaseTable, order: RowOrder) -> bool:
-        """Returns whether the table is to be written anew, now that all sources are listed and computed.
-
-        Raises:
-            OutputError: rows would be dropped that are perhaps not gone.
-        """
-        order.check_sources(keep=True)
-        comparison = comparison_of(target, base.rows, order)
-        check_gone(target, comparison, drop_missing=self.options.drop_missing)
-        if base.rows.states is None:
-            base.rows = adopt_states(base.rows, *order.states())
-        elif not (comparison.stale or order.retried or is_other_listing(target, order)):
-            parts.remove()
-            self.keeps_rows = False
-            self.on_comparison(comparison)
-            say_finished(target, self.options, comparison)
+    def _is_up_to_date(self, update: Update, parts: Parts, order: RowOrder) -> bool:
+        """Returns whether an update has nothing to write, now that all sources are listed and computed."""
+        comparison = update.check(order)
+        if update.is_needed(comparison, order):
+            log.info("%s: %s", one_line(update.target.name), updated(comparison, order.retried))
             return False
-        log.info("%s: %s", one_line(target.name), updated(comparison, order.retried))
+        parts.remove()
+        self.keeps_rows = False
+        self.on_comparison(comparison)
+        say_finished(update.target, self.options, comparison)
         return True
 
-    def _compare(self, target: KeptTarget, *, unfinished: bool) -> None:
+    def _compare(self, target: KeptTarget, parts: Parts, fingerprint: dict[str, Any]) -> None:
         """Compares a finished output with its sources, and says what was found."""
-        run = self.run
+        run, journal = self.run, parts.fingerprint
+        if journal is None or is_left(target, journal, fingerprint):
+            parts.remove()
+        elif is_update(journal):
+            log.info("%s has an unfinished update, which --update continues", one_line(target.name))
         comparison, order = compare(target, run.references(), carried=bool(run.listing.extra_columns))
         run.report.resume(order.ok, order.errors)
         run.report.listed, run.report.skipped = run.listing.listed, dict(run.listing.skipped)
         self.on_comparison(comparison)
-        if unfinished:
-            log.info("%s has an unfinished update, which --update continues", one_line(target.name))
         say_finished(target, self.options, comparison)
 
     def _open_parts(self, target: File | Directory) -> Parts:
@@ -261,7 +238,8 @@ class _Saver:
         if isinstance(target, File):
             return PartialFile(target.name, restart=restart, part_rows=rows, part_seconds=seconds)
         overwrite = self.output.overwrite
-        return Dataset(target, overwrite=overwrite, restart=restart, part_rows=rows, part_seconds=seconds)
+        restart = restart and not (self.options.update and target.is_finished())
+        return UpdatedDataset(target, overwrite=overwrite, restart=restart, part_rows=rows, part_seconds=seconds)
 
     @staticmethod
     def _pinned_batch_size(parts: Parts, earlier: EarlierRun | None) -> int | None:
@@ -366,7 +344,7 @@ class _Saver:
                 )
                 stack.callback(sink.discard)
                 sinks.append(sink)
-            states = [sink.open_states(without_marker(parts.fingerprint or {})) for sink in sinks]
+            states = [sink.open_states(fingerprint_of_run(parts)) for sink in sinks]
             for writer in states:
                 stack.callback(writer.abandon)
             rows = 0
@@ -405,26 +383,3 @@ class _Saver:
     def _csv_style(self, format: str) -> dict[str, bool]:
         is_csv, options = format in CSV_SAFE_FORMATS, self.options
         return {"escape_formulas": is_csv and options.csv_safe, "byte_order_mark": is_csv and options.csv_bom}
-
-
-def say_finished(target: KeptTarget, options: SaveOptions, comparison: Comparison) -> None:
-    """Says what a finished output lacks, and writes the list of its errors if that is wanted.
-
-    Raises:
-        StaleOutputError: it is not what the command would write now.
-    """
-    if options.errors_out is not None:
-        list_errors(options.errors_out, open_table(target.name).batches([PATH, STATUS]))
-    shown = one_line(target.name)
-    if not comparison.known:
-        log.warning("%s does not record the states of its files, so that changed files are not noticed", shown)
-    if comparison.stale:
-        raise stale_output(target, comparison, options.how_to_update(target))
-    stay = ""
-    if failed := sum(comparison.errors.values()):
-        stay = f"; {failed:,} error row{'s' if failed > 1 else ''} remain{'s' if failed == 1 else ''}"
-        if comparison.retryable:
-            stay += f", {comparison.retryable:,} of them for reasons that may have passed"
-        if not options.update and (options.retry_errors or comparison.retryable):
-            stay += f" ({options.how_to_update(target)})"
-    log.info("%s is finished and up to date%s", shown, stay)

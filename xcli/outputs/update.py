@@ -7,23 +7,28 @@ has the digest of the `.meta.json` of that table, so that rows of an update are 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import CheckError, OutputError, OutputExistsError
+from xcli.core.errors import CheckError, OutputError, OutputExistsError, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.base_table import BaseTable, CarriedValues
-from xcli.outputs.comparison import BaseRows, Comparison, base_rows
+from xcli.outputs.comparison import BaseRows, Comparison, base_rows, comparison_of
 from xcli.outputs.journal import refuse_other_settings
+from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import MTIME, SIZE
+from xcli.outputs.target import Directory
 from xcli.tables.provenance import LISTING, digest, read_meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import ExitStack
 
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from xcli.outputs.options import SaveOptions
     from xcli.outputs.parts import Parts
     from xcli.outputs.resume import RowOrder
     from xcli.outputs.target import File, KeptTarget
@@ -66,7 +71,7 @@ def refuse_settings(target: KeptTarget, fingerprint: dict[str, Any]) -> None:
     )
 
 
-def open_base(target: File, second: File | None, schema: pa.Schema, *, carried: int, trust: bool) -> BaseTable:
+def open_base(target: KeptTarget, second: File | None, schema: pa.Schema, *, carried: int, trust: bool) -> BaseTable:
     """Opens the rows of a finished table, to be taken over.
 
     Args:
@@ -125,3 +130,90 @@ def adopt_states(base: BaseRows, sizes: NDArray[np.int64], times: NDArray[np.int
     for name, values in ((SIZE, sizes), (MTIME, times)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.int64(), mask=unknown))
     return BaseRows(table, base.carried, base.states)
+
+
+def fingerprint_of_run(parts: Parts) -> dict[str, Any]:
+    """Returns the fingerprint of the run whose parts are kept."""
+    return without_marker(parts.fingerprint or {})
+
+
+def is_left(target: KeptTarget, journal: dict[str, Any], fingerprint: dict[str, Any]) -> bool:
+    """Returns whether a `run.json` beside a finished output was left by the run, or the update, that finished it."""
+    is_current = digest(journal) == digest(fingerprint | marker_of(target))
+    return not is_current and digest(without_marker(journal)) == digest(fingerprint)
+
+
+@dataclass(slots=True)
+class Update:
+    """One update of a finished output.
+
+    Attributes:
+        target: the output.
+        second: the second table of the same pass, if there is one.
+        options: how rows are kept.
+        fingerprint: of the run.
+        schema: columns of the run.
+        columns: number of its last columns that are taken from a manifest.
+        base: the rows of the output.
+    """
+
+    target: KeptTarget
+    second: File | None
+    options: SaveOptions
+    fingerprint: dict[str, Any]
+    schema: pa.Schema
+    columns: int
+    base: BaseTable = field(init=False)
+
+    @property
+    def journal(self) -> dict[str, Any]:
+        """The `run.json` of the update."""
+        return self.fingerprint | marker_of(self.target)
+
+    def open(self, parts: Parts, stack: ExitStack) -> Parts:
+        """Opens the rows of the output, and where new ones are kept until all are computed.
+
+        Args:
+            parts: of the output; a file keeps new rows there.
+            stack: closes what is opened.
+
+        Raises:
+            OutputError, UsageError: the output cannot be updated.
+        """
+        trust = self.options.trust_existing
+        self.base = open_base(self.target, self.second, self.schema, carried=self.columns, trust=trust)
+        if isinstance(self.target, Directory):
+            parts = stack.enter_context(self._open_beside())
+        journal = parts.fingerprint
+        if journal is not None and is_left(self.target, journal, self.fingerprint):
+            parts.discard()
+        parts.base = self.base
+        return parts
+
+    def _open_beside(self) -> PartialFile:
+        name, options = self.target.name.rstrip("/"), self.options
+        if self.columns:
+            raise UsageError(
+                f"{one_line(name)} cannot be updated: its images carry values of a manifest, and it is a directory of "
+                "parts. Write one file, or pass --overwrite in place of --update"
+            )
+        rows, seconds = options.part_rows, options.part_seconds
+        return PartialFile(name, restart=options.restart, part_rows=rows, part_seconds=seconds)
+
+    def check(self, order: RowOrder) -> Comparison:
+        """Returns what has changed, now that all sources are listed.
+
+        Raises:
+            OutputError: rows would be dropped that are perhaps not gone.
+        """
+        order.check_sources(keep=True)
+        comparison = comparison_of(self.target, self.base.rows, order)
+        check_gone(self.target, comparison, drop_missing=self.options.drop_missing)
+        return comparison
+
+    def is_needed(self, comparison: Comparison, order: RowOrder) -> bool:
+        """Returns whether the output is to be written anew."""
+        if self.base.rows.states is None:
+            self.base.rows = adopt_states(self.base.rows, *order.states())
+            return True
+        return bool(comparison.stale or order.retried or is_other_listing(self.target, order))
