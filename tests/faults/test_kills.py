@@ -138,3 +138,34 @@ def test_eight_shards_each_killed_once(sources: tuple[Path, Path], tmp_path: Pat
     assert merged.code == 0, merged
     TALLY.hold(paths_of(tmp_path, "merged.parquet"), paths_of(tmp_path, "whole.parquet"))
     assert (tmp_path / "merged.parquet").read_bytes() == whole.read_bytes()
+
+
+@thorough
+@pytest.mark.parametrize("output", ["out.csv", "out.npy", "out/"])
+@pytest.mark.parametrize("fault", [*INSIDE, "kill-link:2", "kill-replace:1", "kill-unlink:5"])
+def test_an_update(fault: str, output: str, tmp_path: Path) -> None:
+    source, made, fresh = (tmp_path / name for name in ("in", "made", "fresh"))
+    made.mkdir()
+    fresh.mkdir()
+    save_photos(source, [f"{n:03}.jpg" for n in range(60)])
+    job = features(source, output)
+    assert job.run(made).code == 0
+    old = job.content(made)
+    save_photos(source, [f"{n:03}x.jpg" for n in range(60)])
+    for n in (7, 8, 30):
+        (source / f"{n:03}.jpg").unlink()
+    update = Job((*job.arguments, "--update"), job.outputs)
+    killed = run_with(fault, update, made)
+    assert killed.code in (0, -signal.SIGKILL), killed
+    assert job.run(fresh).code == 0
+    expected = job.content(fresh)
+    if output != "out/":
+        there = {name: data for name, data in job.content(made).items() if ".partial/" not in name}
+        assert there in (old, expected), "the old table, or the new one"
+    assert update.run(made).code == 0
+    TALLY.hold(sorted(job.table(made)), sorted(job.table(fresh)))
+    assert (TALLY.lost, TALLY.doubled) == (0, 0)
+    assert output == "out/" or job.content(made) == expected
+    assert sorted(path.name for path in made.iterdir()) == sorted(path.name for path in fresh.iterdir())
+    again = job.run(made)
+    assert (again.code, "finished and up to date" in again.err) == (0, True), again
