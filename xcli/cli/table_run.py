@@ -100,19 +100,23 @@ def run_table(
     _set_aside(ctx, values, target)
     on_cluster = is_on_cluster(ctx, values)
     request = _parse_request(ctx, values, spec, make_task, target, formats)
-    show = _print_comparison if values["json"] else lambda comparison: None
-    if on_cluster:
-        return _close(*run_on_cluster(ctx, request, values, show), as_json=values["json"])
-    _check_request(request)
-    run, seconds = _run(request, messages, values["progress"], show, on_terminal=_is_on_terminal(values))
-    code = _close(run.report, seconds, as_json=values["json"])
+    found: dict[str, Any] = {}  # by a comparison, for --json
+
+    def on_comparison(comparison: Comparison) -> None:
+        found.update(comparison.as_dict())
+
+    try:
+        if on_cluster:
+            return _close(*run_on_cluster(ctx, request, values, on_comparison), found)
+        _check_request(request)
+        run, seconds = _run(request, messages, values["progress"], on_comparison, on_terminal=_is_on_terminal(values))
+        code = _close(run.report, seconds, found)
+    finally:
+        if values["json"] and found:
+            click.echo(json.dumps(found))
     if values["profile"] and seconds is not None:
         show_profile(run.profile, time.monotonic() - begin - seconds)
     return code
-
-
-def _print_comparison(comparison: Comparison) -> None:
-    click.echo(json.dumps(comparison.as_dict()))
 
 
 def _run(
@@ -145,13 +149,12 @@ def quiet_libraries(debug: bool) -> None:
     hide_library_output(debug=debug)
 
 
-def _close(report: RunCounts, seconds: float | None, *, as_json: bool) -> int:
-    """Sums up a run that has written its output, and returns the exit code."""
+def _close(report: RunCounts, seconds: float | None, found: dict[str, Any]) -> int:
+    """Sums up a run that has written its output, also in `found`, and returns the exit code."""
     if seconds is not None:
         log_summary(report, seconds)
-        if as_json:
-            counts = {"rows": report.rows, "computed": report.rows - report.resumed, "errors": dict(report.errors)}
-            click.echo(json.dumps({"up_to_date": True, **counts}))
+        computed, errors = report.rows - report.resumed, dict(report.errors)
+        found.update({"up_to_date": True, "rows": report.rows, "computed": computed, "errors": errors})
     return ExitCode.ROW_ERRORS if report.failed else ExitCode.OK
 
 

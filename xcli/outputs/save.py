@@ -210,12 +210,12 @@ class _Saver:
     def _is_up_to_date(self, update: Update, parts: Parts, order: RowOrder) -> bool:
         """Returns whether an update has nothing to write, now that all sources are listed and computed."""
         comparison = update.check(order)
+        self.on_comparison(comparison)
         if update.is_needed(comparison, order):
             log.info("%s: %s", one_line(update.target.name), updated(comparison, order.retried))
             return False
         parts.remove()
         self.keeps_rows = False
-        self.on_comparison(comparison)
         say_finished(update.target, self.options, comparison)
         return True
 

@@ -48,10 +48,11 @@ class LocalFile:
 
 def state_of_file(path: str) -> FileState | None:
     """Returns the state of a local file; None if it cannot be determined."""
-    with suppress(OSError, ValueError):
+    try:  # which costs a million files less than `suppress` does
         found = os.stat(path)
-        return FileState.of(found.st_size, found.st_mtime_ns)
-    return None
+    except (OSError, ValueError):
+        return None
+    return FileState.of(found.st_size, found.st_mtime_ns)
 
 
 def open_below(path: str, trusted: int, flags: int) -> int:
