@@ -46,6 +46,7 @@ STATES = "states"
 
 _FINGERPRINT = "xception_fingerprint"
 _BATCH = 1 << 16
+_MOST_BYTES, _MORE_BYTES = 48, 1 << 24  # of a row, and of what is there once: metadata, which name the sources
 
 
 class PathDigest:
@@ -159,18 +160,20 @@ def read_states(name: str, meta: Mapping[str, Any] | None) -> States | None:
         return None
     paths, _, digest = recorded.rpartition(" ")
     shown = one_line(name)
-    content = _read(name)
+    rows = paths.partition(" ")[0]
+    count = int(rows) if rows.isdecimal() and len(rows) < 16 else 0
+    content = _read(name, _MOST_BYTES * count + _MORE_BYTES)
     if xxh3_128(content).hexdigest() != digest:
         raise CheckError(f"{shown} is damaged, or that of another table")
     try:
         parquet = CheckedParquet(BytesIO(content))
         fingerprint = json.loads(parquet.metadata[_FINGERPRINT.encode()])
-        rows = pa.Table.from_batches(parquet.batches(_BATCH, most=GROUP_BYTES), parquet.schema.remove_metadata())
-        if rows.schema != states_schema() or str(rows.num_rows) != paths.partition(" ")[0]:
+        table = pa.Table.from_batches(parquet.batches(_BATCH, most=GROUP_BYTES), parquet.schema.remove_metadata())
+        if table.schema != states_schema() or table.num_rows != count:
             raise ValueError("it has other columns, or another number of rows")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise CheckError(f"{shown} cannot be read: {one_line(str(error))}") from None
-    return States(rows, fingerprint, paths)
+    return States(table, fingerprint, paths)
 
 
 def states_of(reader: TableReader) -> States | None:
@@ -178,7 +181,8 @@ def states_of(reader: TableReader) -> States | None:
     return read_states(states_name(reader.path, parts=isinstance(reader, DatasetReader)), reader.meta)
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, most: int) -> bytes:
+    """Reads the file, or as much of it as shows that it is larger than it may be."""
     if is_url(name):
         from xcli.storage.object_store import open_writable_store
 
@@ -187,7 +191,7 @@ def _read(name: str) -> bytes:
         content = None
         try:
             with open(name, "rb") as file:
-                content = file.read()
+                content = file.read(most + 1)
         except FileNotFoundError:
             pass
         except OSError as error:
