@@ -30,7 +30,7 @@ def test_every_file_is_one_row(tmp_path: Path) -> None:
     result = run_process("features", "in", *FAST, "-o", "out.parquet", cwd=tmp_path, timeout=120)
     assert result.code == 4, result
     assert "Traceback" not in result.err
-    assert len(result.err.splitlines()) == 1, result
+    assert len(result.err.splitlines()) == 2, result
     rows = pq.read_table(tmp_path / "out.parquet").select(["path", "status", "error"]).to_pylist()
     found = {
         unescape_path(row["path"]): "ok" if row["status"] == "ok" else row["error"].partition(":")[0] for row in rows

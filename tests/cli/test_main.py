@@ -323,12 +323,13 @@ def test_what_is_said_at_each_level(invoke: Invoke, tmp_path: Path) -> None:
         r"DETAIL .*/c.jpg: not-an-image: the content",
         r"DETAIL x.csv.partial: a part of 1 rows is saved",
         r"INFO 3 images: 2 ok, 1 error",
+        r"INFO started; progress is reported every 60 s",
     ]
     lines = [line.split(" ", 2)[2].replace(" xcli: ", " ") for line in log.read_text().splitlines()]
     lines = [line.replace(f"{tmp_path}/x.csv", "x.csv") for line in lines if not line.startswith("DEBUG ")]
     assert all(map(re.match, sorted(patterns), sorted(lines))), lines
     assert len(lines) == len(patterns) == len(result.err.splitlines())
-    assert len(invoke(*command, target, "--overwrite").err.splitlines()) == 2
+    assert len(invoke(*command, target, "--overwrite").err.splitlines()) == 3
     assert "2 images computed" in invoke(*command, target, "--overwrite", "-vv", "--batch-size", "2").err
     assert "is finished and up to date" in invoke(*command, target).err
     assert invoke("-q", *command, target).err == ""

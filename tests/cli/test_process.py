@@ -23,8 +23,9 @@ FAST = ("--weights", "none", "--image-size", "71")
 def test_nothing_but_our_words_on_standard_error(photos: Path, tmp_path: Path) -> None:
     result = run_process("features", photos, *FAST, TMPDIR=str(tmp_path))
     assert result.code == 0, result
-    assert result.err.splitlines()[1:] == []
-    assert result.err.startswith("xception: 5 images: 5 ok, 2 skipped (1 hidden, 1 not an image) in ")
+    begin, end = result.err.splitlines()
+    assert begin == "xception: started; progress is reported every 60 s"
+    assert end.startswith("xception: 5 images: 5 ok, 2 skipped (1 hidden, 1 not an image) in ")
     assert len(result.text.splitlines()) == 6
     assert list(tmp_path.iterdir()) == [], "nothing is left in the temporary directory"
 
@@ -59,7 +60,7 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
         process.stdout.close()
         errors = process.stderr.read()
         assert process.wait(60) == 0, errors
-    assert errors == b""
+    assert errors == b"xception: started; progress is reported every 60 s\n"
 
 
 @thorough

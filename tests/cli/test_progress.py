@@ -37,7 +37,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 def test_lines_say_the_rate_of_the_last_minute_and_the_time_left(lines: Callable[[], list[str]]) -> None:
     run = FakeRun(kept=1000)
     with run.progress("auto") as shown:
-        assert lines() == ["xception: started; how far the run is comes every 60 s"]
+        assert lines() == []
+        shown.begin()
+        assert lines() == ["xception: started; progress is reported every 60 s"]
         shown.count(600, 1)
         run.now += 60
         shown.tell("progress")
@@ -53,6 +55,7 @@ def test_lines_say_the_rate_of_the_last_minute_and_the_time_left(lines: Callable
 def test_json_has_one_object_a_line_and_an_end(lines: Callable[[], list[str]]) -> None:
     run = FakeRun(total=400)
     shown = run.progress("json", quiet=True).__enter__()
+    shown.begin()
     shown.count(100, 0)
     run.now += 50
     shown.tell("progress")
@@ -82,11 +85,12 @@ def test_a_line_comes_while_nothing_is_counted(monkeypatch: pytest.MonkeyPatch, 
     shown = FakeRun().progress("json")
     with shown:
         shown._end.wait(0.1)
-    assert [json.loads(line)["event"] for line in lines()][:2] == ["start", "progress"]
+    assert [json.loads(line)["event"] for line in lines()][:2] == ["progress", "progress"]
 
 
 @pytest.mark.parametrize(("mode", "quiet"), [("none", False), ("lines", True), ("bar", True)])
 def test_nothing_is_shown_where_nothing_is_wanted(mode: str, quiet: bool, lines: Callable[[], list[str]]) -> None:
     with FakeRun().progress(mode, quiet=quiet) as shown:
+        shown.begin()
         shown.count(10, 1)
     assert lines() == []

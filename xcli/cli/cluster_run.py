@@ -86,6 +86,7 @@ def run_on_cluster(
         progress = Progress(values["progress"], quiet=messages.level < 0, total=lambda: run.total)
         run = ClusterRun(listing, request, chosen, command_line(), progress.count, on_comparison)
         with progress:
+            progress.begin()
             return run.report, run.run()
 
 

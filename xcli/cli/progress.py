@@ -77,7 +77,6 @@ class Progress:
 
             self._bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False, smoothing=0.1)
         elif self._mode in (LINES, JSON):
-            self.tell("start")
             self._thread = Thread(target=self._tell_at_times, name="progress", daemon=True)
             self._thread.start()
         return self
@@ -90,6 +89,11 @@ class Progress:
             self._thread.join()
             if self._mode == JSON:  # In a log, the closing line of the run says it.
                 self.tell("end" if kind is None else "stopped")
+
+    def begin(self) -> None:
+        """Says that the computing begins."""
+        if self._mode in (LINES, JSON):
+            self.tell("start")
 
     def advance(self, batch: ImageBatch) -> None:
         """Counts a batch."""
@@ -130,7 +134,7 @@ class Progress:
             }
             print(json.dumps(values), file=sys.stderr, flush=True)
         elif event == "start":
-            log.info("started; how far the run is comes every %d s", INTERVAL)
+            log.info("started; progress is reported every %d s", INTERVAL)
         else:
             log.info("%s", _line(done, total, self._failed, rate, left))
 

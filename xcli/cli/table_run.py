@@ -133,9 +133,17 @@ def _run(
         total, kept = (lambda: listing.total), (lambda: run.report.resumed)
         with Progress(mode, quiet=messages.level < 0, total=total, kept=kept) as progress:
             show = (lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None
-            line, advance = command_line(), progress.advance
-            options: dict[str, Any] = {"on_batch": advance, "show": show, "on_comparison": on_comparison}
-            return run, save(run, request.output, request.save, command_line=line, **options)
+            saved = save(
+                run,
+                request.output,
+                request.save,
+                command_line=command_line(),
+                on_begin=progress.begin,
+                on_batch=progress.advance,
+                show=show,
+                on_comparison=on_comparison,
+            )
+            return run, saved
 
 
 def quiet_libraries(debug: bool) -> None:

@@ -65,6 +65,7 @@ def save(
     options: SaveOptions | None = None,
     *,
     command_line: str | None = None,
+    on_begin: Callable[[], None] = lambda: None,
     on_batch: OnBatch | None = None,
     show: Show | None = None,
     on_comparison: OnComparison = lambda comparison: None,
@@ -76,6 +77,7 @@ def save(
         output: what to write, and where; a stream gets no `.meta.json`.
         options: how to keep finished rows; parts mean nothing for a stream.
         command_line: for `.meta.json`.
+        on_begin: called before the first image is computed; not if the output was finished before.
         on_batch: called after each batch has been written.
         show: opens what shows the rows instead of writing them to standard output.
         on_comparison: called with what a comparison of a finished output with its sources has found.
@@ -91,7 +93,7 @@ def save(
     """
     options = options or SaveOptions()
     check_options(output, options)
-    saver = _Saver(run, output, options, on_batch, command_line, on_comparison)
+    saver = _Saver(run, output, options, on_begin, on_batch, command_line, on_comparison)
     try:
         return saver.stream(show) if isinstance(output.target, Stream) else saver.keep(output.target)
     except BaseException as error:
@@ -123,6 +125,7 @@ class _Saver:
     run: Run
     output: Output
     options: SaveOptions
+    on_begin: Callable[[], None]
     on_batch: OnBatch | None
     command_line: str | None
     on_comparison: OnComparison
@@ -149,6 +152,7 @@ class _Saver:
                 name, style = output.target.name, self._csv_style(output.format)
                 opened = create_table(output.format, name, schema, self._metadata(), output.overwrite, **style)
             with opened as sink:
+                self.on_begin()
                 for batch, rows in self.run.batches():
                     sink.write(rows)
                     add_errors(rows)
@@ -191,6 +195,7 @@ class _Saver:
             self.begun = True
             if parts.rows:
                 log.info("continuing: %s rows are kept from before", f"{parts.rows:,}")
+            self.on_begin()
             begin = time.monotonic()
             order, carried = self._compute(parts, schema)
             if update is not None and self._is_up_to_date(update, parts, order):

@@ -179,6 +179,7 @@ def _measure(
             done += len(batch.refs)
             progress.advance(batch)
 
+        progress.begin()
         try:
             settings = preprocessing_for(model, **pixels)
             return measure(samples, model, settings, options, skipped=skipped, on_batch=advance)
