@@ -188,6 +188,20 @@ def test_many_rows_are_not_dropped_unasked(source: Path, tmp_path: Path) -> None
     assert target.read_text().count("\n") == 2
 
 
+def test_the_last_rows_are_not_dropped_unasked(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "t.csv"
+    plant(source, {"a.jpg": 1, "b.jpg": 2}, 10**18)
+    run(source, target, "features")
+    old = files_of(target)
+    for image in source.iterdir():
+        image.unlink()
+    with pytest.raises(OutputError, match=r"was not changed: 2 of its 2 rows .* --drop-missing"):
+        run(source, target, "features", update=True)
+    assert files_of(target) == old
+    assert run(source, target, "features", update=True, drop_missing=True) == []
+    assert target.read_text().count("\n") == 1
+
+
 def test_errors_that_may_have_passed_are_tried_again(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     (source / "x.jpg").symlink_to("nowhere")

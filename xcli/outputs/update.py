@@ -108,8 +108,10 @@ def carry(order: RowOrder, parts: Parts, schema: pa.Schema, columns: int) -> Car
 
 
 def check_gone(target: KeptTarget, found: Comparison, *, drop_missing: bool) -> None:
-    """Raises OutputError if more rows would be dropped than may be without `--drop-missing`."""
-    if found.gone > _FEW_ROWS and found.gone * _SHARE > found.rows and not drop_missing:
+    """Raises OutputError if more rows would be dropped than may be without `--drop-missing`, or if none is left."""
+    many = found.gone > _FEW_ROWS and found.gone * _SHARE > found.rows
+    nothing_left = found.gone == found.rows and not found.new
+    if found.gone and (many or nothing_left) and not drop_missing:
         raise OutputError(
             f"{one_line(target.name)} was not changed: {found.gone:,} of its {found.rows:,} rows are of images that "
             "are gone. Mount the disk that they are on and run the same command again; --drop-missing drops the rows"
