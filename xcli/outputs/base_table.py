@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageRef
-    from xcli.outputs.comparison import BaseRows
+    from xcli.outputs.base_rows import BaseRows
     from xcli.outputs.resume import RowOrder
 
 _NAME = "the table"

@@ -20,7 +20,7 @@ from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import ERROR, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.comparison import finished_rows
+from xcli.outputs.base_rows import finished_rows
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.ordered_rows import RowReader, ordered_rows

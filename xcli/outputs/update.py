@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, OutputExistsError, UsageError
 from xcli.core.text import one_line
+from xcli.outputs.base_rows import BaseRows, base_rows
 from xcli.outputs.base_table import BaseTable, CarriedValues
-from xcli.outputs.comparison import BaseRows, Comparison, base_rows, comparison_of
+from xcli.outputs.comparison import Comparison, comparison_of
 from xcli.outputs.journal import refuse_other_settings
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import MTIME, SIZE
