@@ -70,7 +70,8 @@ def test_the_rows_are_those_of_one_machine(photos: Path, expected: list[dict[str
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
     check(target, expected)
     # Nothing that Ray says of its own accord.
-    (line,) = result.err.strip().splitlines()
+    begin, line = result.err.strip().splitlines()
+    assert begin == "xception: started; progress is reported every 60 s"
     assert line.startswith(f"xception: {len(expected)} images: {len(expected) - 1} ok, 1 error (1 empty)")
 
 

@@ -105,7 +105,8 @@ def judge(place: Workplace, start: Start, key: str, say: list[str] | None = None
         wrong += judge_foreign(start.before, end)
     elif outcome.code == start.outcome.code:
         wrong += judge_end(start, end, damaged=True)
-        if key.endswith((":missing", ":null", ":empty")) and len(outcome.err.splitlines()) < 2:
+        said = [line for line in outcome.err.splitlines() if not line.startswith("xception: started;")]
+        if key.endswith((":missing", ":null", ":empty")) and len(said) < 2:
             wrong.append(f"begins again without a word: {outcome.err!r}")
     if say is not None:
         say += [f"exit code {outcome.code}", outcome.err, "left:", described(end)]
