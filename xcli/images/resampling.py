@@ -37,6 +37,7 @@ def best_resampler(interpolation: str) -> str:
     return SIMD if has_simd() and interpolation in _FILTERS else PILLOW
 
 
+@cache
 def has_simd() -> bool:
     """Returns whether `simd` is installed, without importing it."""
     return find_spec("cykooz_resizer") is not None

@@ -54,7 +54,7 @@ def state_columns(keys: Sequence[int], states: Sequence[FileState | None]) -> li
 
 def key_of(ref: ImageRef) -> int:
     """Returns a 64-bit hash of the path, the values copied from a manifest, and the offset in an archive."""
-    return plain_key(ref.path, ref.location.offset, f"{ref.extra!r}" if ref.extra else "")
+    return plain_key(ref.path, ref.location.offset, repr(ref.extra) if ref.extra else "")
 
 
 def plain_key(path: str, offset: int | None = None, extra: str = "") -> int:
@@ -72,7 +72,7 @@ class FinishedRows:
         key: returns the key of an image, as the tables have it.
 
     Attributes:
-        base_rows: number of rows that come first, those of a finished output (`xcli.outputs.comparison`).
+        base_rows: number of rows that come first, those of a finished output (`xcli.outputs.base_rows`).
         carried: of these rows the keys with the values of the manifest; None if they have none.
         trusted: whether these rows are valid whatever the state of their file.
         adopts: whether a trusted row gets the state that its file has now.
