@@ -118,6 +118,9 @@ class GeneratedRun:
         self.computed = 0
         self._labels = [f"class {number}" for number in range(CLASSES)]
 
+    def foresee(self, pinned_batch_size: int | None) -> bool:
+        return False
+
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         """Returns the schema of the rows."""
         return features_schema((self._width,), "float32", ()) if self._width else classify_schema(TOP, "name", ())

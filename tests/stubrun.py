@@ -39,6 +39,9 @@ class StubRun:
         self.report, self.profile = RunCounts(), Profile()
         self._command, self._batch_size, self._with_features = command, batch_size, with_features
 
+    def foresee(self, pinned_batch_size: int | None) -> bool:
+        return True
+
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         features = features_schema((WIDTH,), "float32", self.listing.extra_columns)
         if self._command == "features":

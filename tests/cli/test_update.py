@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,3 +31,29 @@ def test_look_and_update(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     result = invoke(*command, "--update", "--json")
     found = json.loads(result.out)
     assert (result.code, found["up_to_date"], found["computed"], found["new"]) == (0, True, 1, 1), result
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "loads"),
+    [
+        ((), 0, False),
+        (("--device", "cpu", "--precision", "float32"), 0, False),
+        (("--normalize",), 5, True),  # other settings, which the network has to tell apart
+        (("--batch-size", "7"), 5, True),
+    ],
+)
+def test_a_finished_output_is_compared_without_tensorflow(
+    invoke: Invoke, photos: Path, tmp_path: Path, more: tuple[str, ...], code: int, loads: bool
+) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,kind\n" + "".join(f"{one},x\n" for one in sorted(photos.rglob("[!.]*.jpg"))))
+    target = tmp_path / "t.csv"
+    command = ("features", "--manifest", manifest, "--weights", "none", "--image-size", "71", "-o", target)
+    assert invoke(*command).code == 0
+    script = (
+        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
+        f"sys.argv = ['xception', *{[*map(str, command), *more]!r}]\ncode = run_command(Messages())\n"
+        "print(code, 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{code} {loads}", done.stdout + done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from xcli.core.process import cpu_flags, free_memory, reuse_freed_memory
+from xcli.core.process import cpu_flags, free_memory, may_have_gpu, reuse_freed_memory
 
 GIB = 1 << 30
 
@@ -200,3 +200,12 @@ def test_a_control_groups_limit_counts_without_what_it_caches(
 def test_this_machine_says_something_sensible() -> None:
     found = free_memory()
     assert found is None or found > 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a GPU has other signs")
+@pytest.mark.parametrize("sign", ["dev/nvidiactl", "proc/driver/nvidia", "dev/dxg"])
+def test_signs_of_a_gpu(sign: str, tmp_path: Path) -> None:
+    assert not may_have_gpu(tmp_path)
+    (tmp_path / sign).parent.mkdir(parents=True)
+    (tmp_path / sign).touch()
+    assert may_have_gpu(tmp_path)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from xcli.core.errors import SourceError, UsageError
-from xcli.tables.schema import classify_schema, feature_shape, features_schema, prediction_count
+from xcli.tables.schema import carries, classify_schema, described, feature_shape, features_schema, prediction_count
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,26 @@ def test_importing_costs_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("command", ["classify", "features"])
+def test_what_a_table_carries(command: str, pair: bool) -> None:
+    extra = [("split", None), ("features", pa.list_(pa.float32(), 4)), ("label_1: old", pa.int8())]
+
+    def columns(carried: list[tuple[str, pa.DataType | None]]) -> list[str]:
+        if command == "features":
+            return described(features_schema((8,), "float32", carried))
+        schema = classify_schema(2, "both", carried)
+        return described([*schema, pa.field("features", pa.list_(pa.float32(), 8))] if pair else schema)
+
+    def same(one: list[tuple[str, pa.DataType | None]], other: list[tuple[str, pa.DataType | None]]) -> bool:
+        return carries(columns(one), other, of_features=command == "features", with_features=pair)
+
+    if command == "features":
+        pair, extra = False, [extra[0], extra[2]]
+    others = [[], extra[:1], extra[:-1], extra[1:], [*reversed(extra)], [*extra, ("last", None)]]
+    others.append([("split", pa.int32()), *extra[1:]])
+    assert same(extra, extra)
+    assert same([], [])
+    assert not any(same(extra, other) or same(other, extra) for other in others)

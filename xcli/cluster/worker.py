@@ -27,6 +27,7 @@ from xcli.outputs.part_files import PartWriter, part_name, read_sidecar, remove_
 from xcli.outputs.resume import FinishedRows, RowOrder, key_of
 from xcli.storage.object_store.web_client import allow_private_hosts
 from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenance_metadata
+from xcli.tables.schema import described
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,7 +246,7 @@ class Worker:
         request = self._job.request
         provenance = predictor.provenance(request.output.command)
         runner = {"name": "ray", "part_rows": request.save.part_rows}
-        fingerprint = fingerprint_of(provenance, request.sources, schema, "parquet", runner=runner)
+        fingerprint = fingerprint_of(provenance, request.sources, described(schema), "parquet", runner=runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
     def _check(self, shared: dict[str, Any], fingerprint: dict[str, Any]) -> None:

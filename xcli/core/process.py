@@ -60,6 +60,15 @@ def has_bfloat16() -> bool:
     return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def may_have_gpu(root: Path = Path("/")) -> bool:
+    """Returns whether TensorFlow could find a GPU here; false only where the system shows no sign of one.
+
+    On Linux a GPU has a device file: of NVIDIA's driver, of a Jetson, of AMD's, or that of Windows below WSL.
+    """
+    signs = ("dev/nvidiactl", "proc/driver/nvidia", "dev/nvmap", "dev/kfd", "dev/dxg")
+    return sys.platform != "linux" or any((root / sign).exists() for sign in signs)
+
+
 def free_memory(root: Path = Path("/")) -> int | None:
     """Returns the bytes of main memory that this process may still use, None if the system does not report them.
 

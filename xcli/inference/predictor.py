@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.levels import DETAIL
+from xcli.core.process import may_have_gpu
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
@@ -53,6 +54,7 @@ class Predictor:
         preprocessing: how images become pixels.
         options: how to use the machine.
         devices, precision: set by `choose`. The devices are of one kind, and each gets an engine.
+        batch_size: set by `start`.
     """
 
     model: LoadedModel
@@ -61,6 +63,7 @@ class Predictor:
     options: RunOptions = field(default_factory=RunOptions)
     devices: tuple[str, ...] = ()
     precision: Precision = "float32"
+    batch_size: int = 0
     _forward: Forward | None = None
     _engines: Engines | None = None
     _schema: Any = None
@@ -80,6 +83,22 @@ class Predictor:
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
 
+    def foresee(self, batch_size: int) -> bool:
+        """Chooses what `choose` and `start` would, if that can be told without TensorFlow; returns whether it can.
+
+        Then `provenance` says what the run would be; nothing can be computed.
+
+        Raises:
+            UsageError: this machine cannot do what the options ask for.
+        """
+        request = self.options.device
+        if request != "cpu" and (request != "auto" or may_have_gpu()):
+            return False
+        self.devices = choose_devices("cpu")
+        self.precision = choose_precision(self.options.precision, self.devices[0])
+        self.batch_size = self.options.batch_size or batch_size
+        return True
+
     def start(
         self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, optimize_for_throughput: bool = False
     ) -> pa.Schema:
@@ -89,6 +108,7 @@ class Predictor:
             UsageError: an option does not fit the model.
         """
         assert self._forward is not None, "choose() comes first"
+        self.batch_size = batch_size
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
         embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
@@ -119,7 +139,7 @@ class Predictor:
         pipeline = PixelPipeline(
             refs,
             self.preprocessing,
-            batch_size=self._engines.batch_size,
+            batch_size=self.batch_size,
             workers=self.options.workers,
             timeout=self.options.image_timeout,
             profile=profile,
@@ -145,7 +165,7 @@ class Predictor:
 
     def provenance(self, command: str) -> dict[str, Any]:
         """Returns everything that the rows depend on, and nothing else."""
-        assert self._engines is not None, "start() comes first"
+        assert self.batch_size, "start() or foresee() comes first"
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
             "versions": versions(*self.preprocessing.packages),
@@ -153,6 +173,6 @@ class Predictor:
             "preprocessing": self.preprocessing.as_dict(),
             "precision": self.precision,
             "device": kind_of(self.devices[0]),
-            "batch_size": self._engines.batch_size,
+            "batch_size": self.batch_size,
             "options": self.task.settings(),
         } | environment()

@@ -76,6 +76,11 @@ class Run:
         self._refs = iter(self.listing)
         self.predictor = Predictor(self.model, self.task, self.preprocessing, self.options)
 
+    def foresee(self, batch_size: int | None) -> bool:
+        """See `Predictor.foresee`; `batch_size` is that of an earlier run, if it is recorded."""
+        size = self.options.batch_size or batch_size
+        return size is not None and self.predictor.foresee(size)
+
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         """Chooses device, precision and batch size, traces the engines, and returns the schema of the rows.
 

@@ -14,13 +14,15 @@ from xcli.outputs.error_list import list_errors
 from xcli.outputs.resume import PASSING, RowOrder
 from xcli.outputs.target import Directory
 from xcli.tables.formats import open_table
+from xcli.tables.schema import carries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from xcli.core.records import ImageRef
     from xcli.outputs.options import SaveOptions
     from xcli.outputs.target import KeptTarget
+    from xcli.sources.manifests import ExtraColumn
 
 
 log = logging.getLogger("xcli")
@@ -113,6 +115,29 @@ def compare(target: KeptTarget, refs: Iterable[ImageRef], *, carried: bool) -> t
         pass
     order.check_sources(keep=True)
     return comparison_of(target, base, order), order
+
+
+def recorded_columns(target: KeptTarget, command: str, extra: Sequence[ExtraColumn], pair: bool) -> list[str] | None:
+    """Returns the columns of a finished output, as its fingerprint has them.
+
+    Args:
+        target: the output.
+        command: which wrote it.
+        extra: the columns that the manifest has now.
+        pair: whether it is one of two tables of one pass.
+
+    Returns:
+        None: they are not recorded, or others were carried over from the manifest.
+    """
+    try:
+        states = base_rows(target).states
+    except CheckError:
+        return None
+    columns = ((states and states.fingerprint) or {}).get("schema")
+    if not isinstance(columns, list) or not all(isinstance(one, str) for one in columns):
+        return None
+    of_features = command == "features"
+    return columns if carries(columns, extra, of_features=of_features, with_features=pair) else None
 
 
 def comparison_of(target: KeptTarget, base: BaseRows, order: RowOrder) -> Comparison:

@@ -18,19 +18,19 @@ from xcli.core.errors import OutputError, Terminated, TooManyErrors
 from xcli.core.records import STATUS_COLUMNS, ImageBatch
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
-from xcli.outputs.comparison import Comparison, compare, say_finished, updated
+from xcli.outputs.comparison import Comparison, compare, recorded_columns, say_finished, updated
 from xcli.outputs.dataset import Dataset, further_of
 from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder
-from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings
+from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings, pinned_batch_size
 from xcli.outputs.update import Update, carry, fingerprint_of_run, is_left, is_update, refuse_settings
 from xcli.outputs.updated_dataset import UpdatedDataset
 from xcli.storage.staging import Staging
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, TableOutput, check_output, create_table
 from xcli.tables.provenance import LISTING, digest, fingerprint_of, provenance_metadata, run_meta
-from xcli.tables.schema import split_features
+from xcli.tables.schema import described, split_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,8 +171,11 @@ class _Saver:
                 stack.callback(Staging(self.second.name).close)
             # Not before: an earlier process may have been killed while its output got its name.
             earlier = None if self.output.overwrite else target.finished_run()
-            schema = self.run.start(self._pinned_batch_size(parts, earlier))
-            fingerprint = self._fingerprint(schema)
+            if earlier is not None and not self.options.update and (known := self._foreseen(target, parts, earlier)):
+                self._compare(target, parts, known)
+                return None
+            schema = self.run.start(pinned_batch_size(parts.fingerprint, earlier))
+            fingerprint = self._fingerprint(described(schema))
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
                 if self.options.update:
                     refuse_settings(target, fingerprint)
@@ -224,6 +227,18 @@ class _Saver:
         say_finished(update.target, self.options, comparison)
         return True
 
+    def _foreseen(self, target: KeptTarget, parts: Parts, earlier: EarlierRun) -> dict[str, Any] | None:
+        """Returns the fingerprint of this run, if it is that of the earlier one, and can be told without TensorFlow."""
+        if not self.run.foresee(pinned_batch_size(parts.fingerprint, earlier)):
+            return None
+        extra, pair = self.run.listing.extra_columns, self.second is not None
+        columns = recorded_columns(target, self.output.command, extra, pair)
+        # Given what is carried over, the other columns follow from the rest of the fingerprint.
+        fingerprint = None if columns is None else self._fingerprint(columns)
+        if fingerprint is None or digest(fingerprint) != earlier.fingerprint or not self._is_complete(fingerprint):
+            return None
+        return fingerprint
+
     def _compare(self, target: KeptTarget, parts: Parts, fingerprint: dict[str, Any]) -> None:
         """Compares a finished output with its sources, and says what was found."""
         run, journal = self.run, parts.fingerprint
@@ -246,25 +261,17 @@ class _Saver:
         restart = restart and not (self.options.update and target.is_finished())
         return UpdatedDataset(target, overwrite=overwrite, restart=restart, part_rows=rows, part_seconds=seconds)
 
-    @staticmethod
-    def _pinned_batch_size(parts: Parts, earlier: EarlierRun | None) -> int | None:
-        """Returns the batch size of an earlier run of this output, because values depend on it."""
-        if parts.fingerprint is not None:
-            size: int | None = parts.fingerprint.get("provenance", {}).get("batch_size")
-            return size
-        return None if earlier is None else earlier.batch_size
-
     def _metadata(self) -> dict[str, str]:
         """Returns the provenance, for formats that have metadata."""
         return provenance_metadata(self.run.provenance(self.output.command))
 
-    def _fingerprint(self, schema: pa.Schema) -> dict[str, Any]:
+    def _fingerprint(self, columns: list[str]) -> dict[str, Any]:
         options, second = self.options, self.second
         more: dict[str, Any] = dict(options.csv_style())
         if second is not None:
             more["features_out"] = second.real_name
         provenance = self.run.provenance(self.output.command)
-        return fingerprint_of(provenance, self.run.listing.options, schema, self.output.format, **more)
+        return fingerprint_of(provenance, self.run.listing.options, columns, self.output.format, **more)
 
     def _is_complete(self, fingerprint: dict[str, Any]) -> bool:
         """Returns whether the second file, if one is wanted, is finished too.

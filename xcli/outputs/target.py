@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
@@ -24,7 +24,7 @@ from xcli.tables.formats import format_from_name, format_of_extension
 from xcli.tables.provenance import DATASET_META, META_SUFFIX, SUCCESS, read_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class EarlierRun(NamedTuple):
@@ -37,6 +37,14 @@ class EarlierRun(NamedTuple):
 
     fingerprint: str
     batch_size: int | None
+
+
+def pinned_batch_size(journal: Mapping[str, Any] | None, earlier: EarlierRun | None) -> int | None:
+    """Returns the batch size of an unfinished or finished run of an output, because values depend on it."""
+    if journal is not None:
+        size: int | None = journal.get("provenance", {}).get("batch_size")
+        return size
+    return None if earlier is None else earlier.batch_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,7 @@ from xcli.storage import disk
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pyarrow as pa
+    from collections.abc import Mapping, Sequence
 
     from xcli.core.records import RunCounts
     from xcli.sources.options import SourceOptions
@@ -77,11 +75,10 @@ def provenance_metadata(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fingerprint_of(
-    provenance: dict[str, Any], sources: SourceOptions, schema: pa.Schema, format: str, **more: Any
+    provenance: dict[str, Any], sources: SourceOptions, columns: Sequence[str], format: str, **more: Any
 ) -> dict[str, Any]:
-    """Returns everything that determines the rows of a run, as JSON can hold it."""
-    columns = [f"{one.name}: {one.type}" for one in schema]
-    return {"provenance": provenance, "sources": sources.as_dict(), "schema": columns, "format": format, **more}
+    """Returns everything that determines the rows of a run, as JSON can hold it; `columns` are as `described`."""
+    return {"provenance": provenance, "sources": sources.as_dict(), "schema": [*columns], "format": format, **more}
 
 
 def digest(fingerprint: dict[str, Any]) -> str:

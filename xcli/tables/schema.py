@@ -7,14 +7,14 @@ run of no images still writes a table with every column.
 from __future__ import annotations
 
 import re
-from itertools import count
+from itertools import count, dropwhile
 from typing import TYPE_CHECKING, Literal
 
 from xcli.core.errors import SourceError, UsageError
 from xcli.core.records import FEATURES, STATUS_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import pyarrow as pa
 
@@ -87,7 +87,13 @@ def _schema_of(own: list[pa.Field], extra: Extra) -> pa.Schema:
     import pyarrow as pa
 
     fields = [*(pa.field(name, pa.string()) for name in STATUS_COLUMNS), *own]
-    taken = {field.name for field in fields}
+    return pa.schema([*fields, *_carried_fields(extra, {field.name for field in fields})])
+
+
+def _carried_fields(extra: Extra, taken: Collection[str]) -> list[pa.Field]:
+    import pyarrow as pa
+
+    fields: list[pa.Field] = []
     carried: set[str] = set()
     for name, data_type in extra:
         if name in taken:
@@ -100,7 +106,29 @@ def _schema_of(own: list[pa.Field], extra: Extra) -> pa.Schema:
         elif pa.types.is_dictionary(data_type):
             data_type = data_type.value_type  # a dictionary differs from batch to batch, which would show in the file
         fields.append(pa.field(name, data_type))
-    return pa.schema(fields)
+    return fields
+
+
+def described(fields: Iterable[pa.Field]) -> list[str]:
+    """Returns the columns as a fingerprint has them, each as `name: type`."""
+    return [f"{field.name}: {field.type}" for field in fields]
+
+
+def carries(columns: Sequence[str], extra: Extra, *, of_features: bool, with_features: bool) -> bool:
+    """Returns whether a table with these columns, as `described`, carries `extra` over and nothing else.
+
+    Args:
+        columns: of a table of `classify`, or of one `of_features`.
+        extra: see `classify_schema`.
+        of_features: the results are one column.
+        with_features: the features are the last column of a table of `classify`.
+    """
+    rest = columns[FIRST_RESULT : len(columns) - with_features]
+    if of_features:
+        rest = rest[1:]
+    else:
+        rest = [*dropwhile(lambda column: PREDICTION_COLUMN.fullmatch(column.rpartition(": ")[0]), rest)]
+    return [*rest] == described(_carried_fields(extra, ()))
 
 
 def name_collision(name: str) -> SourceError:
