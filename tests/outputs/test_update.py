@@ -255,7 +255,6 @@ def test_other_settings_are_named(source: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_updated_is_refused(source: Path, tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any], bool]] = [
         ("s3://bucket/out/", {"update": True}, False),
-        ("t.csv", {"update": True, "csv_safe": True}, False),
         ("t.csv", {"update": True}, True),
         ("t.csv", {"drop_missing": True}, False),
         ("t.csv", {"trust_existing": True}, False),
@@ -412,3 +411,34 @@ def test_members_of_archives(tmp_path: Path) -> None:
     (tmp_path / "t.csv.states").unlink()
     with pytest.raises(OutputError, match="does not take over members of archives"):
         run(source, target, "features", archives=True, update=True, trust_existing=True)
+
+
+@pytest.mark.parametrize("second", [None, "u.npy", "u.csv"])
+def test_texts_that_csv_safe_has_changed_are_taken_over(
+    second: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target = tmp_path / "in", tmp_path / "t.csv"
+    names = ["=a.jpg", "'=a.jpg", "-b.jpg", "c.jpg", "'d.jpg", "'+.jpg"]
+    plant(folder, dict.fromkeys(names, 1) | {"@empty.jpg": 0}, 10**18)
+    monkeypatch.chdir(folder)
+    options: dict[str, Any] = {"csv_safe": True, "errors_out": str(tmp_path / "errors.csv")}
+    options |= {"features_out": str(tmp_path / second)} if second else {}
+
+    def now(**more: Any) -> tuple[int, dict[str, bytes]]:
+        lines = [f"{name},=1+{number}" for number, name in enumerate([*names, "@empty.jpg"])]
+        Path("list.csv").write_text("\n".join(["path,@note", *lines]) + "\n")
+        stub: Any = StubRun([], "classify", with_features=second is not None, manifest="list.csv")
+        output = Output("classify", parse_target(str(target)), "csv", more.pop("overwrite", False))
+        computed: list[Any] = []
+        save(stub, output, SaveOptions(**options, **more), on_batch=lambda batch: computed.extend(batch.refs))
+        kept = [one for one in tmp_path.iterdir() if one.is_file() and not one.name.endswith(".meta.json")]
+        return len(computed), {one.name: one.read_bytes() for one in kept}
+
+    now()
+    names[3:3] = ["+new.jpg"]
+    names.remove("-b.jpg")
+    plant(folder, {"+new.jpg": 2}, 10**18)
+    computed, updated = now(update=True)
+    assert computed == 1
+    assert b"'=a.jpg" in updated["t.csv"]
+    assert updated == now(overwrite=True)[1]

@@ -12,10 +12,11 @@ from xcli.core.errors import CheckError, OutputError, SourceError
 from xcli.core.records import FEATURES, PATH
 from xcli.core.text import one_line
 from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
-from xcli.outputs.resume import KEY, MTIME, SIZE
+from xcli.outputs.resume import KEY, MTIME, SIZE, plain_key
 from xcli.storage import disk
 from xcli.storage.streams import read_errors
 from xcli.tables.base import sliced
+from xcli.tables.csv import is_escaped_text
 from xcli.tables.formats import open_table
 from xcli.tables.rows import features_array, flat_features
 from xcli.tables.states import PathDigest
@@ -43,15 +44,15 @@ class BaseTable:
         names: of its tables: of two tables of one pass the second one has the features.
         rows: their states.
         schema: columns of the run.
-        carried: number of its last columns that are taken from the manifest, and are null here.
+        carried: names of the columns that are taken from the manifest, and are null here.
 
     Raises:
         CheckError: from every method, if a table is damaged, or was changed since it was written.
     """
 
-    def __init__(self, names: Sequence[str], rows: BaseRows, schema: pa.Schema, carried: int = 0) -> None:
+    def __init__(self, names: Sequence[str], rows: BaseRows, schema: pa.Schema, carried: Sequence[str]) -> None:
         self.names, self.rows, self._schema = names, rows, schema
-        self._own = set(schema.names[: len(schema) - carried])
+        self._own = set(schema.names).difference(carried)
         self._spilled: list[Part] = []
         self._stream: Iterator[pa.RecordBatch] = iter(())
         self._ahead: pa.RecordBatch | None = None
@@ -101,16 +102,21 @@ class BaseTable:
         """Yields all rows with the columns of the run."""
         import pyarrow as pa
 
-        readers = [open_table(name) for name in self.names]
+        readers = [open_table(name, escaped=True) for name in self.names]
         columns = [self._own.intersection(reader.schema.names) for reader in readers]
         rows_at_once = min(reader.batch_rows for reader in readers)
         streams = [_cut(reader.batches(), rows_at_once) for reader in readers]
+        keys, begin = self.rows.table.column(KEY), 0
         for batches in zip(*streams, strict=True):
             arrays = []
             for field in self._schema:
                 # Of two tables the second one has the features, which the first does not.
                 holder = next((b for b, there in zip(batches, columns, strict=True) if field.name in there), None)
                 arrays.append(_converted(None if holder is None else holder.column(field.name), field, batches[0]))
+            if readers[0].is_escaped:
+                own = keys.slice(begin, len(arrays[0]))
+                begin += len(own)
+                arrays[0] = unescaped_paths(arrays[0], own)
             yield pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _with_states(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -239,20 +245,33 @@ def _converted(column: pa.Array | None, field: pa.Field, batch: pa.RecordBatch) 
     return column.cast(field.type)
 
 
+def unescaped_paths(paths: pa.Array, keys: pa.ChunkedArray) -> pa.Array:
+    """Returns paths without the apostrophe that --csv-safe has put before some: those that are no part of the name.
+
+    Other texts stay as they are: to escape them again changes nothing.
+    """
+    import pyarrow as pa
+
+    texts = paths.to_pylist()
+    for row, text in enumerate(texts):
+        if text and is_escaped_text(text) and plain_key(text) != keys[row].as_py():
+            texts[row] = text[1:]
+    return pa.array(texts, paths.type)
+
+
 class CarriedValues:
     """The values that images carry from a manifest, in the order of the listing, in a temporary file.
 
     Args:
         schema: columns of the run.
-        columns: number of its last columns that are carried.
+        names: of the columns that are carried.
         path: of the file.
     """
 
-    def __init__(self, schema: pa.Schema, columns: int, path: str) -> None:
+    def __init__(self, schema: pa.Schema, names: Sequence[str], path: str) -> None:
         import pyarrow as pa
 
-        self._first = len(schema) - columns
-        self._schema = pa.schema(list(schema)[self._first :])
+        self._schema = pa.schema([schema.field(name) for name in names])
         self._path = path
         self._writer = CheckedWriter(path)
         self._waiting: list[tuple[Any, ...]] = []
@@ -287,8 +306,7 @@ class CarriedValues:
                 numbers = np.arange(begin, begin + batch.num_rows)
                 begin += batch.num_rows
                 pieces = list(reader.take(numbers, self._schema.names)) if batch.num_rows else []
-                values = pa.Table.from_batches(pieces, self._schema).combine_chunks()
-                arrays = [column.combine_chunks() for column in values.columns]
-                flat = [one.chunk(0) if isinstance(one, pa.ChunkedArray) else one for one in arrays]
-                columns = [*batch.columns[: self._first], *flat] if batch.num_rows else batch.columns
-                yield pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                for values in [pa.concat_batches(pieces)] if pieces else []:
+                    columns |= zip(self._schema.names, values.columns, strict=True)
+                yield pa.RecordBatch.from_arrays([*columns.values()], schema=batch.schema)

@@ -87,9 +87,7 @@ class SaveOptions:
     def no_update(self, target: KeptTarget) -> str | None:
         """Returns why an output cannot be updated; None if it can."""
         second = self.features_file()
-        if target.remote or (second is not None and second.remote):
-            return "it is in an object store"
-        return "--csv-safe changes texts irreversibly" if self.csv_safe else None
+        return "it is in an object store" if target.remote or (second is not None and second.remote) else None
 
     def csv_style(self) -> dict[str, bool]:
         """Returns the options that change CSV, by name, those that are given."""

@@ -185,8 +185,7 @@ class _Saver:
                 if not self.options.update:
                     self._compare(target, parts, fingerprint)
                     return None
-                columns = len(self.run.listing.extra_columns)
-                update = Update(target, self.second, self.options, fingerprint, schema, columns)
+                update = Update(target, self.second, self.options, fingerprint, schema, self._carried())
                 parts = update.open(parts, stack)
             elif is_update(parts.fingerprint):
                 parts.discard()  # the table that it was to update is not there any more, or is to be replaced
@@ -261,6 +260,9 @@ class _Saver:
         restart = restart and not (self.options.update and target.is_finished())
         return UpdatedDataset(target, overwrite=overwrite, restart=restart, part_rows=rows, part_seconds=seconds)
 
+    def _carried(self) -> list[str]:
+        return [column.name for column in self.run.listing.extra_columns]
+
     def _metadata(self) -> dict[str, str]:
         """Returns the provenance, for formats that have metadata."""
         return provenance_metadata(self.run.provenance(self.output.command))
@@ -287,9 +289,9 @@ class _Saver:
         return second.is_finished()
 
     def _compute(self, parts: Parts, schema: pa.Schema) -> tuple[RowOrder, CarriedValues | None]:
-        columns = len(self.run.listing.extra_columns)
-        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=columns > 0)
-        carried = None if parts.base is None else carry(order, parts, schema, columns)
+        names = self._carried()
+        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=bool(names))
+        carried = None if parts.base is None else carry(order, parts, schema, names)
         try:
             for batch, rows in self.run.batches(order):
                 with defer_signals():

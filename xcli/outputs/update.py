@@ -22,7 +22,7 @@ from xcli.outputs.target import Directory
 from xcli.tables.provenance import LISTING, digest, read_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
     import numpy as np
@@ -72,14 +72,16 @@ def refuse_settings(target: KeptTarget, fingerprint: dict[str, Any]) -> None:
     )
 
 
-def open_base(target: KeptTarget, second: File | None, schema: pa.Schema, *, carried: int, trust: bool) -> BaseTable:
+def open_base(
+    target: KeptTarget, second: File | None, schema: pa.Schema, *, carried: Sequence[str], trust: bool
+) -> BaseTable:
     """Opens the rows of a finished table, to be taken over.
 
     Args:
         target: the table.
         second: the second table of the same pass, if there is one.
         schema: columns of the run.
-        carried: number of its last columns that are taken from a manifest.
+        carried: names of the columns that are taken from a manifest.
         trust: whether the files of now are those that the rows were made of, if that was not recorded.
 
     Raises:
@@ -99,11 +101,11 @@ def open_base(target: KeptTarget, second: File | None, schema: pa.Schema, *, car
         ) from error
 
 
-def carry(order: RowOrder, parts: Parts, schema: pa.Schema, columns: int) -> CarriedValues | None:
+def carry(order: RowOrder, parts: Parts, schema: pa.Schema, names: Sequence[str]) -> CarriedValues | None:
     """Has the values that images carry kept as they are listed; None if they carry none."""
-    if not columns:
+    if not names:
         return None
-    values = CarriedValues(schema, columns, parts.new_scratch())
+    values = CarriedValues(schema, names, parts.new_scratch())
     order.carry = values.add
     return values
 
@@ -156,7 +158,7 @@ class Update:
         options: how rows are kept.
         fingerprint: of the run.
         schema: columns of the run.
-        columns: number of its last columns that are taken from a manifest.
+        carried: names of the columns that are taken from a manifest.
         base: the rows of the output.
     """
 
@@ -165,7 +167,7 @@ class Update:
     options: SaveOptions
     fingerprint: dict[str, Any]
     schema: pa.Schema
-    columns: int
+    carried: Sequence[str]
     base: BaseTable = field(init=False)
 
     @property
@@ -184,7 +186,7 @@ class Update:
             OutputError, UsageError: the output cannot be updated.
         """
         trust = self.options.trust_existing
-        self.base = open_base(self.target, self.second, self.schema, carried=self.columns, trust=trust)
+        self.base = open_base(self.target, self.second, self.schema, carried=self.carried, trust=trust)
         if isinstance(self.target, Directory):
             parts = stack.enter_context(self._open_beside())
         journal = parts.fingerprint
@@ -195,7 +197,7 @@ class Update:
 
     def _open_beside(self) -> PartialFile:
         name, options = self.target.name.rstrip("/"), self.options
-        if self.columns:
+        if self.carried:
             raise UsageError(
                 f"{one_line(name)} cannot be updated: its images carry values of a manifest, and it is a directory of "
                 "parts. Write one file, or pass --overwrite in place of --update"

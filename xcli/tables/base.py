@@ -104,6 +104,11 @@ class TableReader(ABC):
     Parquet comes back with its types. Text formats know the types of our own columns; carried columns are text there,
     as it stands in the file, so that the writer of the same format writes the same bytes again.
 
+    Args:
+        name: as the user gave it.
+        path: where the table is on this machine; None is `name`.
+        escaped: whether texts may be as --csv-safe has changed them.
+
     Raises:
         CheckError: at construction and while reading, when the file is damaged or is no table of this program.
     """
@@ -117,11 +122,12 @@ class TableReader(ABC):
     provenance: dict[str, Any] | None = None  # what the file itself holds
     copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
-    def __init__(self, name: str, path: str | None = None) -> None:
-        self.name = name  # as the user gave it
-        self.path = path or name  # where the table is on this machine
+    def __init__(self, name: str, path: str | None = None, *, escaped: bool = False) -> None:
+        self.name = name
+        self.path = path or name
         self.meta = read_meta(self.path + META_SUFFIX)  # None where there is no such file
-        if (self.meta or {}).get("csv_safe") is True:
+        self.is_escaped = (self.meta or {}).get("csv_safe") is True
+        if self.is_escaped and not escaped:
             raise CheckError(
                 f"{one_line(name)} was written with --csv-safe, which changes texts irreversibly; "
                 "write the table without it, and a second one with it for the spreadsheet"

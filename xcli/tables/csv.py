@@ -104,6 +104,11 @@ def escape_formula_texts(column: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(to_text(values), _FORMULA, r"'\1")
 
 
+def is_escaped_text(text: str) -> bool:
+    """Returns whether a text may be one that `escape_formula_texts` has changed."""
+    return text[:1] == "'" and re.match(_FORMULA, text[1:]) is not None
+
+
 def _feature_fields(column: pa.Array) -> pa.Array:
     """Converts `fixed_size_list<float>[n]` to n fields per row, joined, null ones empty: large_string[rows].
 

@@ -212,25 +212,26 @@ def _format_for(format: str, target: str | None) -> Format:
     return FORMATS[format]
 
 
-def open_table(name: str) -> TableReader:
+def open_table(name: str, *, escaped: bool = False) -> TableReader:
     """Opens a table that a run wrote: a file of any format, a directory of Parquet parts, or the URL of either.
 
     Its format is recognized by its content. A table in an object store is first copied to a temporary directory, which
-    lives as long as the reader. No file stays open between two calls of `batches`.
+    lives as long as the reader. No file stays open between two calls of `batches`. With `escaped`, texts may be as
+    --csv-safe has changed them.
 
     Raises:
         SourceError: there is no such file, or it cannot be opened.
         CheckError: it is damaged, or no table of this program.
     """
     if not is_url(name):
-        return _open_at(name, name)
+        return _open_at(name, name, escaped)
     if scheme_of(name) == "http":
         raise SourceError(f"cannot open {one_line(name)}: tables are read from this machine, from s3:// and from gs://")
     try:
         folder, path = _copy(name)
     except OutputError as error:
         raise SourceError(str(error)) from error
-    reader = _open_at(name, path)
+    reader = _open_at(name, path, escaped)
     reader.copies = folder
     return reader
 
@@ -257,7 +258,7 @@ def _copy(url: str) -> tuple[Folder, str]:
     return folder, path
 
 
-def _open_at(name: str, path: str) -> TableReader:
+def _open_at(name: str, path: str, escaped: bool) -> TableReader:
     try:
         if os.path.isdir(path):
             return DatasetReader(name, path)
@@ -267,7 +268,7 @@ def _open_at(name: str, path: str) -> TableReader:
         raise _cannot_open(name, error) from None
     for one in FORMATS.values():
         if one.reader.recognizes(head, name):
-            return one.reader(name, path)
+            return one.reader(name, path, escaped=escaped)
     *names, last = FORMATS
     what = f"is neither {', '.join(names)} nor {last} as xception writes them" if head else "is empty"
     raise CheckError(f"{one_line(name)} {spreadsheet_problem(head) or what}")
