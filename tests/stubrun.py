@@ -19,6 +19,7 @@ from tests.writtentables import provenance, values_of
 from xcli.core.errors import ImageError
 from xcli.core.records import FEATURES, ImageBatch, ImageRef, RunCounts
 from xcli.core.shortage import patiently
+from xcli.inference.listing_ahead import ListingAhead
 from xcli.inference.profiler import Profile
 from xcli.outputs.resume import RowOrder
 from xcli.sources.listing import list_images
@@ -53,7 +54,7 @@ class StubRun:
         return iter(self.listing)
 
     def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
-        fresh = (ref for ref in iter(self.listing) if not earlier.keep(ref))
+        fresh = iter(ListingAhead(earlier.rest(iter(self.listing)), whole=earlier.needs_whole_listing))
         while batch := tuple(islice(fresh, self._batch_size)):
             stamps = tuple(ref.location.state() for ref in batch)
             errors = tuple(map(_read, batch))

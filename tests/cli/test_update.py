@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_look_and_update(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+    photos = shutil.copytree(photos, tmp_path / "in")
     target = tmp_path / "t.parquet"
     command = ("features", photos, "--weights", "none", "--image-size", "71", "--batch-size", "4", "-o", target)
     result = invoke(*command, "--json")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.levels import DETAIL
 from xcli.core.records import ImageBatch, ImageRef, RunCounts
+from xcli.inference.listing_ahead import ListingAhead
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
@@ -44,6 +45,10 @@ class EarlierRows(Protocol):
 
     ok: int
     errors: dict[str, int]
+
+    @property
+    def needs_whole_listing(self) -> bool:
+        """Whether nothing is computed until all references are taken, as long as those without a row have room."""
 
     def rest(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
         """Takes all references, and yields those without a row."""
@@ -126,14 +131,20 @@ class Run:
             XcliError: the listing fails, too many images hang, or the numbers of rows and inputs differ.
         """
         refs = self.references()
-        wanted = refs if earlier is None else earlier.rest(refs)
-        for batch, rows in self.predictor.rows(wanted, self.profile):
-            log.debug("%d images computed", len(batch.refs))
-            for ref, problem in zip(batch.refs, batch.errors, strict=True):
-                if problem is not None:
-                    log.log(DETAIL, "%s: %s", ref.path, problem)
-            yield batch, rows
-            self.report.count(batch.errors, batch.warnings)
+        if earlier is None:
+            wanted = ListingAhead(refs)
+        else:
+            wanted = ListingAhead(earlier.rest(refs), whole=earlier.needs_whole_listing)
+        try:
+            for batch, rows in self.predictor.rows(iter(wanted), self.profile):
+                log.debug("%d images computed", len(batch.refs))
+                for ref, problem in zip(batch.refs, batch.errors, strict=True):
+                    if problem is not None:
+                        log.log(DETAIL, "%s: %s", ref.path, problem)
+                yield batch, rows
+                self.report.count(batch.errors, batch.warnings)
+        finally:
+            wanted.stop()
         self.profile.finish()
         if earlier is not None:
             self.report.resume(earlier.ok, earlier.errors)

@@ -230,6 +230,7 @@ class RowOrder:
         other_keys: if they may, of each image `key_of` without these values, or with them if the keys of the parts are
             without; else None.
         carry: called with each image; None calls nothing.
+        on_listed: called by `rest` after the last image; if it is set, nothing should be computed before.
         whole: with shards, what the listing has found.
         images: number of images so far.
         new: number of images without a row, valid or not.
@@ -252,6 +253,7 @@ class RowOrder:
         self.other_keys = array("Q") if carried else None
         self.whole: WholeListing | None = None
         self.carry: Callable[[ImageRef], None] | None = None
+        self.on_listed: Callable[[], object] | None = None
         self.images = self.new = self.changed = self.recarried = 0
         self.ok = 0
         self.errors: dict[str, int] = {}
@@ -261,7 +263,9 @@ class RowOrder:
         """Takes all the images, and yields those without a valid row."""
         if len(self._kept):
             refs = _with_states(refs, self._kept.has)
-        return (ref for ref in refs if not self.keep(ref))
+        yield from (ref for ref in refs if not self.keep(ref))
+        if self.on_listed is not None:
+            self.on_listed()
 
     def keep(self, ref: ImageRef) -> bool:
         """Takes the next image; returns whether it has a valid row."""
@@ -302,6 +306,11 @@ class RowOrder:
         else:
             firsts.append(row)
             counts.append(1)
+
+    @property
+    def needs_whole_listing(self) -> bool:
+        """Whether nothing should be computed before all images are taken."""
+        return self.on_listed is not None
 
     @property
     def replaces_carried(self) -> bool:

@@ -199,7 +199,7 @@ class _Saver:
                 log.info("continuing: %s rows are kept from before", f"{parts.rows:,}")
             self.on_begin()
             begin = time.monotonic()
-            order, carried = self._compute(parts, schema)
+            order, carried = self._compute(parts, schema, update)
             if update is not None and self._is_up_to_date(update, parts, order):
                 return None
             sources, seconds = self.run.listing.options, time.monotonic() - begin
@@ -288,10 +288,11 @@ class _Saver:
             raise other_settings(second)
         return second.is_finished()
 
-    def _compute(self, parts: Parts, schema: pa.Schema) -> tuple[RowOrder, CarriedValues | None]:
-        names = self._carried()
-        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=bool(names))
-        carried = None if parts.base is None else carry(order, parts, schema, names)
+    def _compute(self, parts: Parts, schema: pa.Schema, update: Update | None) -> tuple[RowOrder, CarriedValues | None]:
+        order = RowOrder(parts.finished_rows(self.options.retry_errors), carried=bool(self._carried()))
+        carried = None if parts.base is None else carry(order, parts, schema, self._carried())
+        if update is not None:
+            update.check_when_listed(order)
         try:
             for batch, rows in self.run.batches(order):
                 with defer_signals():

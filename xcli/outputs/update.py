@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, OutputExistsError, UsageError
@@ -204,6 +205,10 @@ class Update:
             )
         rows, seconds = options.part_rows, options.part_seconds
         return PartialFile(name, restart=options.restart, part_rows=rows, part_seconds=seconds)
+
+    def check_when_listed(self, order: RowOrder) -> None:
+        """Has `check` done as soon as all sources are listed, and nothing computed before."""
+        order.on_listed = partial(self.check, order)
 
     def check(self, order: RowOrder) -> Comparison:
         """Returns what has changed, now that all sources are listed.
