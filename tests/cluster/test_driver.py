@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import tarfile
+from collections import deque
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +18,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.cluster import driver as distributed
+from xcli.cluster import remote_run
 from xcli.cluster.blocks import Block, BlockResult, machine_independent
 from xcli.cluster.driver import ClusterRun
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, divide
@@ -56,15 +59,17 @@ class Fake:
         self.jobs: list[Job] = []
 
     def run_blocks(
-        self, blocks: list[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type
+        self, waiting: deque[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type
     ) -> Iterator[BlockResult]:
         agreement = RunFingerprint(earlier)
         self.jobs.append(job)
         workers = [worker(job, agreement) for _ in range(resources.workers)]
-        for number, block in enumerate(reversed(blocks)):
+        for number in count():
+            if not waiting:
+                return
             if self.dies_after is not None and number == self.dies_after:
                 raise XcliError("the cluster is gone")
-            result = workers[number % len(workers)].compute(block)
+            result = workers[number % len(workers)].compute(waiting.pop())
             if not result.resumed and result.failure is None and result.number >= 0:
                 self.computed.append(result.number)
             yield result
@@ -103,7 +108,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
             pass
 
     monkeypatch.setattr(distributed, "cluster", lambda options, use_gpus: Nothing())
-    monkeypatch.setattr(distributed, "stage_blocks", lambda blocks: list(blocks))
+    for module in (distributed, remote_run):
+        monkeypatch.setattr(module, "stage_blocks", lambda blocks: list(blocks))
     monkeypatch.setattr(distributed, "run_blocks", stand_in.run_blocks)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # a worker sets it; this puts it back
     return stand_in

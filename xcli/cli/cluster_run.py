@@ -83,10 +83,10 @@ def run_on_cluster(
         values["ray_address"], values["ray_workers"], values["cpus_per_worker"], values["gpus_per_worker"]
     )
     with list_images(request.sources, archives=WholeArchives, numbers=True) as listing:
-        progress = Progress(values["progress"], quiet=messages.level < 0, total=lambda: run.total)
-        run = ClusterRun(listing, request, chosen, command_line(), progress.count, on_comparison)
+        quiet = messages.level < 0
+        progress = Progress(values["progress"], quiet=quiet, total=lambda: run.total, kept=lambda: run.report.resumed)
+        run = ClusterRun(listing, request, chosen, command_line(), progress.begin, progress.count, on_comparison)
         with progress:
-            progress.begin()
             return run.report, run.run()
 
 
@@ -101,9 +101,8 @@ def _check_request(ctx: click.Context, request: TableRequest, values: dict[str, 
         raise UsageError(
             f"--device {request.run.device} is for one machine; workers of a cluster take the GPUs they are given"
         )
-    for name in ("profile", "update"):
-        if values[name]:
-            raise UsageError(f"--{name} is for one machine")
+    if values["profile"]:
+        raise UsageError("--profile is for one machine")
     if is_given(ctx, "part_seconds"):
         raise UsageError("--part-seconds is for one machine; with --runner ray a part has --part-rows images")
     check_output_options(request.output, request.save)

@@ -216,7 +216,7 @@ def _set_aside(ctx: click.Context, values: dict[str, Any], target: Target) -> No
     if not isinstance(target, Directory):
         beats(ctx, values, "output", "runner")
     if values["runner"] == RAY:
-        beats(ctx, values, "runner", "profile", "features_out", "update", "drop_missing", "trust_existing")
+        beats(ctx, values, "runner", "profile", "features_out")
         if values["device"].startswith("gpu:"):
             beats(ctx, values, "runner", "device")
 

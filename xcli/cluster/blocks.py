@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.inference.options import MAX_BATCH
 from xcli.outputs.resume import key_of
 from xcli.sources.archives.listing import Archives
 from xcli.sources.archives.members import WholeArchive
@@ -18,14 +20,18 @@ from xcli.sources.carried import carried_size
 from xcli.sources.patterns import PathFilter
 from xcli.sources.selection import OTHER_SHARD, shard_of
 from xcli.storage.readers import UNKNOWN_DEVICE, FileIdentity
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Iterator
 
+    import pyarrow as pa
+
     from xcli.core.errors import XcliError
-    from xcli.core.records import ImageRef
+    from xcli.core.records import ImageBatch, ImageRef
     from xcli.outputs.checked_file import Part
+    from xcli.sources.listing import Listing
     from xcli.sources.options import SourceOptions
 
 BLOCK_BYTES = 64 << 20
@@ -42,6 +48,25 @@ def machine_independent(ref: ImageRef) -> ImageRef:
         return ref
     anywhere = identity._replace(device=UNKNOWN_DEVICE, inode=0)
     return replace(ref, location=replace(ref.location, identity=anywhere))  # type: ignore[type-var]
+
+
+def is_relative(ref: ImageRef) -> bool:
+    """Returns whether the path of a reference is relative to the current directory of the driver."""
+    path = ref.location.file
+    return ref.error is None and not is_url(path) and not os.path.isabs(path)
+
+
+def look_ahead(listing: Listing) -> tuple[int, list[ImageRef], Iterator[ImageRef]]:
+    """Begins a listing.
+
+    Returns:
+        The number of images of the run, counted only up to the largest batch; the first references; and all of them.
+    """
+    refs = iter(listing)
+    ahead = list(islice(refs, MAX_BATCH))
+    whole = any(isinstance(ref.location, WholeArchive) for ref in ahead)
+    count = MAX_BATCH if whole else len(ahead) + listing.skipped.get(OTHER_SHARD, 0)
+    return count, ahead, chain(ahead, refs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +142,20 @@ def archive_images(ref: ImageRef, sources: SourceOptions, skipped: Counter[str])
             yield replace(member, extra=ref.extra)
 
 
+def with_members(listing: Listing) -> Listing:
+    """Returns a listing that was not begun with the images of archives in place of these, as workers list them."""
+    sources = replace(listing.options, shard=None)  # the listing itself divides images among shards
+
+    def refs() -> Iterator[ImageRef]:
+        for ref in listing.refs:
+            if isinstance(ref.location, WholeArchive):
+                yield from archive_images(ref, sources, listing.skipped)
+            else:
+                yield ref
+
+    return replace(listing, refs=refs())
+
+
 @dataclass(frozen=True, slots=True)
 class BlockResult:
     """The result of a block.
@@ -132,6 +171,8 @@ class BlockResult:
         part: the part; None if there is none.
         failure: the error that ends the run, or None.
         warnings: number of warnings about images by kind.
+        batches: the images, without pixels, and their rows, where these are not written to a part.
+        start: of a `PROBE`, provenance and columns of the run.
     """
 
     number: int
@@ -144,6 +185,8 @@ class BlockResult:
     part: Part | None = None
     failure: XcliError | None = None
     warnings: dict[str, int] = field(default_factory=dict)
+    batches: tuple[tuple[ImageBatch, pa.RecordBatch], ...] = ()
+    start: tuple[dict[str, Any], pa.Schema] | None = None
 
     @property
     def rows(self) -> int:

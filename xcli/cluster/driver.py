@@ -4,7 +4,7 @@
                               \\--> result of each block --> RunCounts, _meta.json, _SUCCESS
 
 The directory is the same as that of a run on one machine (`xcli.outputs.dataset`). No pixel and no vector passes
-through the driver.
+through the driver, but the new rows of a directory that is brought up to date (`xcli.cluster.remote_run`).
 """
 
 from __future__ import annotations
@@ -12,33 +12,42 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from xcli.cluster.blocks import PROBE, Block, BlockResult, archive_images, blocks_of, machine_independent
+from xcli.cluster.blocks import (
+    PROBE,
+    Block,
+    BlockResult,
+    blocks_of,
+    is_relative,
+    look_ahead,
+    machine_independent,
+    with_members,
+)
 from xcli.cluster.dataset import SharedDataset
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, cluster, run_blocks, stage_blocks
+from xcli.cluster.remote_run import RemoteRun
 from xcli.cluster.worker import Job, Worker
-from xcli.core.errors import Terminated, TooManyErrors, UsageError, XcliError
+from xcli.core.errors import OutputError, Terminated, TooManyErrors, UsageError, XcliError
 from xcli.core.levels import DETAIL
-from xcli.core.records import ImageRef, RunCounts
+from xcli.core.records import ImageBatch, ImageRef, RunCounts
 from xcli.core.text import one_line
-from xcli.inference.options import LONG_RUN, MAX_BATCH
-from xcli.outputs.comparison import compare, say_finished
+from xcli.inference.options import LONG_RUN
 from xcli.outputs.error_list import check_errors, list_errors
 from xcli.outputs.resume import plain_key
-from xcli.outputs.save import CONTINUES
-from xcli.outputs.target import Directory, EarlierRun, other_settings
-from xcli.sources.archives.members import WholeArchive
-from xcli.sources.selection import OTHER_SHARD
-from xcli.storage.urls import is_url
-from xcli.tables.provenance import digest, run_meta
+from xcli.outputs.save import CONTINUES, save
+from xcli.outputs.target import Directory
+from xcli.storage.directories import open_folder
+from xcli.tables.provenance import DATASET_RUN, digest, read_meta, run_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
@@ -63,7 +72,8 @@ class ClusterRun:
         request: what to compute and to write; the output is a directory.
         cluster: what may be used of the cluster.
         command_line: for `_meta.json`.
-        on_images: called with the number of images and of errors of every block.
+        on_begin: called before the first image is computed; not if the output was finished before.
+        on_images: called with the number of images and of errors of every block that is computed.
         on_comparison: called with what a comparison of a finished output with its sources has found.
         report: counts of the rows so far.
         worker: the class that computes blocks (for tests).
@@ -73,17 +83,23 @@ class ClusterRun:
     request: TableRequest
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     command_line: str | None = None
+    on_begin: Callable[[], None] = lambda: None
     on_images: Callable[[int, int], None] = lambda images, errors: None
     on_comparison: OnComparison = lambda comparison: None
     report: RunCounts = field(default_factory=RunCounts)
     worker: type = Worker
     _images: dict[int, int | None] = field(default_factory=dict)
+    _has_archives: bool = False
     _done: dict[int, Part | None] = field(default_factory=dict)
     _skipped: Counter[str] = field(default_factory=Counter)
     _relative: bool = False
     _failed: int = 0
     _fingerprints: set[str | None] = field(default_factory=set)
     _notes: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        runner = {"name": "ray", "part_rows": self.request.save.part_rows}
+        self.request = replace(self.request, output=replace(self.request.output, runner={"runner": runner}))
 
     @property
     def _target(self) -> Directory:
@@ -93,17 +109,20 @@ class ClusterRun:
     @property
     def total(self) -> int | None:
         """Number of images; None while the listing goes on, and where archives hold some: workers list these."""
-        return None if None in list(self._images.values()) else self.listing.total
+        return None if self._has_archives else self.listing.total
 
     def run(self) -> float | None:
         """Runs to the end.
 
         Returns:
-            Seconds that the run took; None if the output was finished before.
+            Seconds that the run took; None if the output was finished before, and is what the run would write now.
 
         Raises:
+            StaleOutputError: the output was finished before, and is not what the run would write now.
             XcliError: what ends the run; the parts that are finished are kept.
         """
+        if self._was_finished():
+            return self._save()
         try:
             return self._run()
         except (KeyboardInterrupt, Terminated):
@@ -116,11 +135,9 @@ class ClusterRun:
         started, begin = datetime.now(UTC), time.monotonic()
         restart, overwrite = self.request.save.restart, self.request.output.overwrite
         with SharedDataset(self._target, restart=restart, overwrite=overwrite) as folder:
-            earlier = None if overwrite else self._target.finished_run()
-            with cluster(self.cluster, use_gpus=self.request.run.device != "cpu") as workers:
-                if earlier is not None:
-                    self._compare(earlier, workers, folder)
-                    return None
+            if not overwrite and self._target.is_finished():
+                raise OutputError(f"{one_line(self._target.name)} was finished meanwhile. Run the same command again")
+            with self._connect() as workers:
                 try:
                     self._compute(workers, folder.fingerprint)
                 except TooManyErrors:
@@ -140,6 +157,54 @@ class ClusterRun:
             known = further is None or None not in self._images.values()
             folder.mark_complete(meta | {"workers": asdict(workers)}, pa.schema([]), further, states=known)
         return time.monotonic() - begin
+
+    def _connect(self) -> AbstractContextManager[WorkerResources]:
+        return cluster(self.cluster, use_gpus=self.request.run.device != "cpu")
+
+    # An output that was finished before
+
+    def _was_finished(self) -> bool:
+        """Returns whether the output is finished, or was until an update that was interrupted began to change it."""
+        if self.request.output.overwrite:
+            return False
+        if self._target.finished_run() is not None:
+            return True
+        is_begun = open_folder(self._target.name).read(DATASET_RUN) is not None
+        return is_begun and not self.request.save.restart and read_meta(self._target.meta_name) is not None
+
+    def _save(self) -> float | None:
+        """Compares the output with its sources, or brings it up to date, as on one machine."""
+        self.listing = with_members(self.listing)
+
+        def make_job(workers: WorkerResources, images: int, pinned: int | None, relative: bool) -> Job:
+            self._relative = relative
+            return replace(self._job(workers, images, pinned), returns_rows=True)
+
+        def compute(waiting: deque[Any], job: Job, workers: WorkerResources) -> Iterator[BlockResult]:
+            return self._results(waiting, job, workers, None)
+
+        def count(batch: ImageBatch) -> None:
+            self.on_images(len(batch.refs), sum(error is not None for error in batch.errors))
+
+        with ExitStack() as stack:
+            return save(
+                RemoteRun(
+                    self.listing,
+                    self.report,
+                    self.request.save.part_rows,
+                    lambda: stack.enter_context(self._connect()),
+                    make_job,
+                    compute,
+                ),
+                self.request.output,
+                self.request.save,
+                command_line=self.command_line,
+                on_begin=self.on_begin,
+                on_batch=count,
+                on_comparison=self.on_comparison,
+            )
+
+    # The work
 
     def _job(
         self, workers: WorkerResources, images: int, pinned: int | None, *, long: bool = False, continues: bool = False
@@ -166,8 +231,6 @@ class ClusterRun:
             version=__version__,
         )
 
-    # The work
-
     def _blocks(self, refs: Iterator[ImageRef]) -> Iterator[Block]:
         for block in blocks_of(map(machine_independent, refs), self.request.save.part_rows):
             if block.archive is not None and self.listing.options.limit is not None:
@@ -179,54 +242,26 @@ class ClusterRun:
                     f"there are more than {MAX_BLOCKS:,} parts of {self.request.save.part_rows:,} images, too many for "
                     "their names to be in order; give a larger --part-rows"
                 )
-            self._relative = self._relative or any(_is_relative(ref) for ref in block.refs)
+            self._relative = self._relative or any(map(is_relative, block.refs))
+            self._has_archives = self._has_archives or block.archive is not None
             self._images[block.number] = None if block.archive is not None else len(block.refs)
             yield block
 
-    def _ahead(self) -> tuple[int, Iterator[ImageRef]]:
-        """Returns the number of images of the run, counted only up to the largest batch; and all references."""
-        refs = iter(self.listing)
-        ahead = list(islice(refs, MAX_BATCH))
-        whole = any(isinstance(ref.location, WholeArchive) for ref in ahead)
-        count = MAX_BATCH if whole else len(ahead) + self.listing.skipped.get(OTHER_SHARD, 0)
-        return count, chain(ahead, refs)
-
-    def _compare(self, earlier: EarlierRun, workers: WorkerResources, folder: SharedDataset) -> None:
-        """Compares the output with its sources, after a worker has confirmed that it would write the same columns."""
-        count, refs = self._ahead()
-        job = self._job(workers, count, earlier.batch_size)
-        for result in self._results(stage_blocks([Block(PROBE, ())]), job, workers, None):
-            if result.fingerprint != earlier.fingerprint:
-                raise other_settings(self._target)
-        folder.remove()  # removes the files of a driver that was killed just after it had finished
-        comparison, order = compare(self._target, self._images_of(refs), carried=bool(self.listing.extra_columns))
-        self.report.resume(order.ok, order.errors)
-        self.report.listed, self.report.skipped = order.images, dict(self._skipped + Counter(self.listing.skipped))
-        self.on_comparison(comparison)
-        say_finished(self._target, self.request.save, comparison)
-
-    def _images_of(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
-        """Yields references, and in place of each archive its members, as workers list them."""
-        for ref in refs:
-            if isinstance(ref.location, WholeArchive):
-                yield from archive_images(ref, self.listing.options, self._skipped)
-            else:
-                yield ref
-
     def _compute(self, workers: WorkerResources, earlier: dict[str, Any] | None) -> None:
-        count, refs = self._ahead()
+        count, _, refs = look_ahead(self.listing)
         # The driver does not read parts of an earlier run, so a worker must confirm first that they belong to it.
         probe = [] if earlier is None else [Block(PROBE, ())]
-        blocks = stage_blocks(chain(probe, self._blocks(refs)))
+        blocks = deque(stage_blocks(chain(probe, self._blocks(refs))))
+        self.on_begin()
         images = sum(images or LONG_RUN for images in self._images.values())
         job = self._job(workers, count, None, long=images >= LONG_RUN * workers.workers, continues=earlier is not None)
         for result in self._results(blocks, job, workers, earlier):
             self._count(result)
 
     def _results(
-        self, blocks: list[Any], job: Job, workers: WorkerResources, earlier: dict[str, Any] | None
+        self, waiting: deque[Any], job: Job, workers: WorkerResources, earlier: dict[str, Any] | None
     ) -> Iterator[BlockResult]:
-        for result in run_blocks(blocks, job, workers, earlier, self.worker):
+        for result in run_blocks(waiting, job, workers, earlier, self.worker):
             if result.failure is not None:
                 raise result.failure
             for note in result.notes:
@@ -253,8 +288,10 @@ class ClusterRun:
         report.errors.update(result.errors)
         report.warnings.update(result.warnings)
         self._skipped.update(result.skipped)
-        report.resumed += result.rows if result.resumed else 0
-        self.on_images(result.rows, failed)
+        if result.resumed:
+            report.resumed += result.rows
+        else:
+            self.on_images(result.rows, failed)
         log.log(DETAIL, "part %d: %s rows, %d errors", result.number, f"{result.rows:,}", failed)
         self._failed += 0 if result.resumed else failed
         check_errors(self._failed, self.request.save.max_errors)
@@ -277,12 +314,6 @@ class ClusterRun:
 
 def _keys_of_paths(paths: pa.Array) -> tuple[list[int], None]:
     return [plain_key(path) for path in paths.to_pylist()], None
-
-
-def _is_relative(ref: ImageRef) -> bool:
-    """Whether the path of a reference is relative to the current directory of the driver."""
-    path = ref.location.file
-    return ref.error is None and not is_url(path) and not os.path.isabs(path)
 
 
 def _has_relative_files(spec: ModelSpec) -> bool:

@@ -229,12 +229,12 @@ def stage_blocks(blocks: Iterable[Block]) -> list[Any]:
 
 
 def run_blocks(
-    blocks: list[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type = Worker
+    waiting: deque[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type = Worker
 ) -> Iterator[BlockResult]:
     """Computes blocks with workers all over the cluster.
 
     Args:
-        blocks: the work, as `stage_blocks` returns it.
+        waiting: the work, as `stage_blocks` returns it; more may be added whenever a result is yielded.
         job: what the workers need to know.
         resources: number and size of the workers.
         earlier: fingerprint of an earlier run that has left parts.
@@ -253,7 +253,6 @@ def run_blocks(
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         shared = ray.remote(RunFingerprint).options(num_cpus=0, scheduling_strategy=here).remote(earlier)
         pool = _Workers(worker, (job, _FingerprintProxy(shared)), resources)
-    waiting = deque(blocks)
     while waiting or pool.tasks:
         with _ray_errors():
             pool.submit(waiting)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.cluster.blocks import PROBE, Block, BlockResult, archive_images
 from xcli.core.checked_json import parse_object
 from xcli.core.errors import CheckError, ClusterError, UsageError, XcliError
-from xcli.core.records import ERROR_STATUS, STATUS, ImageRef, RunCounts
+from xcli.core.records import ERROR_STATUS, STATUS, ImageBatch, ImageRef, RunCounts
 from xcli.core.text import one_line
 from xcli.outputs.damage import set_aside
 from xcli.outputs.dataset import Dataset
@@ -30,6 +30,8 @@ from xcli.tables.provenance import DATASET_RUN, digest, fingerprint_of, provenan
 from xcli.tables.schema import described
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from xcli.inference.predictor import Predictor
@@ -53,6 +55,7 @@ class Job:
         continues: whether an earlier run has left parts.
         threads: processors of a worker.
         version: that of this package in the driver.
+        returns_rows: whether rows go to the driver, and not into parts.
     """
 
     request: TableRequest
@@ -65,6 +68,7 @@ class Job:
     continues: bool
     threads: int
     version: str
+    returns_rows: bool = False
 
 
 MAX_ATTEMPTS = 10
@@ -149,13 +153,14 @@ class Worker:
         self._folder = open_folder(job.target)
 
     def _work(self, block: Block) -> BlockResult:
-        found = None if block.number == PROBE else self._finished_part(block)
+        found = None if block.number == PROBE or self._job.returns_rows else self._finished_part(block)
         if found is not None:
             return found
         with self._setting_up:
             self._ready()
         if block.number == PROBE:
-            return BlockResult(PROBE, fingerprint=digest(self._fingerprint), notes=self._notes)
+            start = self._fingerprint["provenance"], self._schema
+            return BlockResult(PROBE, fingerprint=digest(self._fingerprint), notes=self._notes, start=start)
         attempt = self._run_fingerprint.begin(block.number)
         if attempt > MAX_ATTEMPTS:
             ends = " to ".join(one_line(ref.path) for ref in (block.refs[0], block.refs[-1])) if block.refs else "none"
@@ -163,6 +168,8 @@ class Worker:
                 f"the same images killed a worker {MAX_ATTEMPTS} times ({ends}); find out which image it is, leave it "
                 "out with --exclude, and run the same command again"
             )
+        if self._job.returns_rows:
+            return BlockResult(block.number, notes=self._notes, batches=tuple(self._batches(block)))
         if attempt > 1 or self._job.continues:
             # A sidecar appears before its part. Beside an older part of the same number it would describe wrong rows.
             assert self._folder is not None
@@ -245,13 +252,18 @@ class Worker:
     def _fingerprint_of(self, predictor: Predictor, schema: pa.Schema) -> dict[str, Any]:
         request = self._job.request
         provenance = predictor.provenance(request.output.command)
-        runner = {"name": "ray", "part_rows": request.save.part_rows}
-        fingerprint = fingerprint_of(provenance, request.sources, described(schema), "parquet", runner=runner)
+        columns, output = described(schema), request.output
+        fingerprint = fingerprint_of(provenance, request.sources, columns, output.format, **output.runner)
         return dict(json.loads(json.dumps(fingerprint)))
 
     def _check(self, shared: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         this = f"the worker on {socket.gethostname()}"
         refuse_other_settings(self._job.target, shared, fingerprint, "an unfinished run", this)
+
+    def _batches(self, block: Block) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        assert self._predictor is not None
+        for batch, rows in self._predictor.rows(iter(block.refs), turn=self._turn):
+            yield replace(batch, pixels=batch.pixels[:0].copy()), rows
 
     def _compute(self, block: Block) -> BlockResult:
         assert self._predictor is not None

@@ -54,6 +54,24 @@ class EarlierRows(Protocol):
         """Takes all references, and yields those without a row."""
 
 
+class TableRun(Protocol):
+    """What a table is made of: a `Run`, or one whose images other machines compute; the members are those of `Run`."""
+
+    listing: Listing
+    report: RunCounts
+    profile: Profile
+
+    def foresee(self, batch_size: int | None) -> bool: ...
+
+    def start(self, pinned_batch_size: int | None = None) -> pa.Schema: ...
+
+    def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]: ...
+
+    def references(self) -> Iterator[ImageRef]: ...
+
+    def provenance(self, command: str) -> dict[str, Any]: ...
+
+
 @dataclass(slots=True)
 class Run:
     """One run: call `start`, then iterate over `batches` once.
@@ -136,21 +154,10 @@ class Run:
         else:
             wanted = ListingAhead(earlier.rest(refs), whole=earlier.needs_whole_listing)
         try:
-            for batch, rows in self.predictor.rows(iter(wanted), self.profile):
-                log.debug("%d images computed", len(batch.refs))
-                for ref, problem in zip(batch.refs, batch.errors, strict=True):
-                    if problem is not None:
-                        log.log(DETAIL, "%s: %s", ref.path, problem)
-                yield batch, rows
-                self.report.count(batch.errors, batch.warnings)
+            yield from counted(self.predictor.rows(iter(wanted), self.profile), self, earlier)
         finally:
             wanted.stop()
         self.profile.finish()
-        if earlier is not None:
-            self.report.resume(earlier.ok, earlier.errors)
-        self.report.listed = self.listing.listed
-        self.report.skipped = dict(self.listing.skipped)
-        self.report.check(self.report.rows)
 
     def references(self) -> Iterator[ImageRef]:
         """Returns all references, which can be had once: here, or as `batches`."""
@@ -160,3 +167,21 @@ class Run:
     def provenance(self, command: str) -> dict[str, Any]:
         """See `Predictor.provenance`."""
         return self.predictor.provenance(command)
+
+
+def counted(
+    batches: Iterator[tuple[ImageBatch, pa.RecordBatch]], run: TableRun, earlier: EarlierRows | None
+) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+    """Yields the batches of a run and their rows, and counts them; see `Run.batches`."""
+    report = run.report
+    for batch, rows in batches:
+        log.debug("%d images computed", len(batch.refs))
+        for ref, problem in zip(batch.refs, batch.errors, strict=True):
+            if problem is not None:
+                log.log(DETAIL, "%s: %s", ref.path, problem)
+        yield batch, rows
+        report.count(batch.errors, batch.warnings)
+    if earlier is not None:
+        report.resume(earlier.ok, earlier.errors)
+    report.listed, report.skipped = run.listing.listed, dict(run.listing.skipped)
+    report.check(report.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
@@ -33,12 +33,14 @@ class Output:
         target: where it goes.
         format: a key of `FORMATS`.
         overwrite: whether existing files may be replaced.
+        runner: how a cluster divides the work, which its fingerprint has; empty on one machine.
     """
 
     command: str
     target: Target
     format: str
     overwrite: bool = False
+    runner: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

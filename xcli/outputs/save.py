@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.inference.run import Run
+    from xcli.inference.run import TableRun
     from xcli.outputs.base_table import CarriedValues
     from xcli.outputs.parts import Parts
 
@@ -60,7 +60,7 @@ class RowSink(Protocol):
 
 
 def save(
-    run: Run,
+    run: TableRun,
     output: Output,
     options: SaveOptions | None = None,
     *,
@@ -122,7 +122,7 @@ class _Saver:
         begun: whether this run has begun to keep rows.
     """
 
-    run: Run
+    run: TableRun
     output: Output
     options: SaveOptions
     on_begin: Callable[[], None]
@@ -269,7 +269,7 @@ class _Saver:
 
     def _fingerprint(self, columns: list[str]) -> dict[str, Any]:
         options, second = self.options, self.second
-        more: dict[str, Any] = dict(options.csv_style())
+        more: dict[str, Any] = options.csv_style() | self.output.runner
         if second is not None:
             more["features_out"] = second.real_name
         provenance = self.run.provenance(self.output.command)
