@@ -55,13 +55,17 @@ class StubRun:
 
     def batches(self, earlier: RowOrder) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         fresh = iter(ListingAhead(earlier.rest(iter(self.listing)), whole=earlier.needs_whole_listing))
-        while batch := tuple(islice(fresh, self._batch_size)):
-            stamps = tuple(ref.location.state() for ref in batch)
-            errors = tuple(map(_read, batch))
-            yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, stamps), self._rows(batch, errors)
-            self.report.count(errors)
+        for batch, rows in self.rows(fresh):
+            yield batch, rows
+            self.report.count(batch.errors)
         self.report.resume(earlier.ok, earlier.errors)
         self.report.listed, self.report.skipped = self.listing.listed, dict(self.listing.skipped)
+
+    def rows(self, refs: Iterator[ImageRef], **_: Any) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
+        """What workers of a cluster use of a `Predictor`."""
+        while batch := tuple(islice(refs, self._batch_size)):
+            states, errors = tuple(ref.location.state() for ref in batch), tuple(map(_read, batch))
+            yield ImageBatch(batch, np.empty((0, 0, 0, 3), np.uint8), errors, states), self._rows(batch, errors)
 
     def _rows(self, refs: Sequence[ImageRef], errors: Sequence[ImageError | None]) -> pa.RecordBatch:
         extra = self.listing.extra_columns

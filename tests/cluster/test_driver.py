@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import tarfile
-from collections import deque
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,8 +16,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.cluster import driver as distributed
-from xcli.cluster import remote_run
-from xcli.cluster.blocks import Block, BlockResult, machine_independent
+from xcli.cluster.blocks import Block, machine_independent
 from xcli.cluster.driver import ClusterRun
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, divide
 from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
@@ -38,41 +35,10 @@ from xcli.storage.directories import LocalFolder
 from xcli.storage.readers import UNKNOWN_DEVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.cluster.conftest import Fake
     from xcli.cluster.worker import Job
 
 SPEC = ModelSpec(weights="none", include_top=False, image_size=71)
-
-
-class Fake:
-    """Stands for the cluster: two workers, blocks from the last to the first.
-
-    Attributes:
-        computed: numbers of the blocks whose part was made, of all runs.
-        dies_after: blocks after which the cluster is gone.
-    """
-
-    def __init__(self) -> None:
-        self.computed: list[int] = []
-        self.dies_after: int | None = None
-        self.jobs: list[Job] = []
-
-    def run_blocks(
-        self, waiting: deque[Any], job: Job, resources: WorkerResources, earlier: dict[str, Any] | None, worker: type
-    ) -> Iterator[BlockResult]:
-        agreement = RunFingerprint(earlier)
-        self.jobs.append(job)
-        workers = [worker(job, agreement) for _ in range(resources.workers)]
-        for number in count():
-            if not waiting:
-                return
-            if self.dies_after is not None and number == self.dies_after:
-                raise XcliError("the cluster is gone")
-            result = workers[number % len(workers)].compute(waiting.pop())
-            if not result.resumed and result.failure is None and result.number >= 0:
-                self.computed.append(result.number)
-            yield result
 
 
 class StartedOnce(Worker):
@@ -94,25 +60,6 @@ class StartedOnce(Worker):
             return
         super()._ready()
         self.engines[key] = (request.run, self._predictor, self._schema)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    stand_in = Fake()
-
-    class Nothing:
-        def __enter__(self) -> WorkerResources:
-            return WorkerResources(2, 1, 0)
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(distributed, "cluster", lambda options, use_gpus: Nothing())
-    for module in (distributed, remote_run):
-        monkeypatch.setattr(module, "stage_blocks", lambda blocks: list(blocks))
-    monkeypatch.setattr(distributed, "run_blocks", stand_in.run_blocks)
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # a worker sets it; this puts it back
-    return stand_in
 
 
 @pytest.fixture

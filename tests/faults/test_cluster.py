@@ -157,6 +157,35 @@ def test_the_driver_killed(
     check(target, expected)
 
 
+@thorough
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_driver_of_an_update_killed(
+    number: signal.Signals, photos: Path, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(photos, source)
+    for name in sorted(os.listdir(source))[::2]:
+        (source / name).unlink()
+    result = run_process("features", str(source), "-o", f"{target}/", *ON_CLUSTER, timeout=400)
+    assert result.code in (0, 4), result
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    shutil.copytree(photos, source, dirs_exist_ok=True)
+    partial = tmp_path / "out.partial"
+    with running(source, target, "--update") as process:
+        when(partial, 10, lambda: os.kill(process.pid, number)).join(300)
+        _, err = process.communicate(timeout=100)
+    if number is not signal.SIGKILL:
+        assert process.returncode == 128 + number, err
+    assert {path.name: path.read_bytes() for path in target.iterdir() if path.name != "_lock"} == before
+    TALLY.kills += 1
+    result = run_process("features", str(source), "-o", f"{target}/", *ON_CLUSTER, "--update", timeout=400)
+    assert result.code == 4, result
+    assert "kept from before" in result.err
+    found = sorted(rows(target), key=lambda row: os.path.basename(row["path"]))
+    TALLY.hold([os.path.basename(row["path"]) for row in found], [os.path.basename(row["path"]) for row in expected])
+    assert repr([row["features"] for row in found]) == repr([row["features"] for row in expected])
+
+
 PORTS = """
 import os
 from pathlib import Path

@@ -175,6 +175,8 @@ def counted(
     """Yields the batches of a run and their rows, and counts them; see `Run.batches`."""
     report = run.report
     for batch, rows in batches:
+        if earlier is not None:
+            report.resumed = earlier.ok + sum(earlier.errors.values())  # so far, to show how far the run is
         log.debug("%d images computed", len(batch.refs))
         for ref, problem in zip(batch.refs, batch.errors, strict=True):
             if problem is not None:
@@ -182,6 +184,7 @@ def counted(
         yield batch, rows
         report.count(batch.errors, batch.warnings)
     if earlier is not None:
+        report.resumed = 0
         report.resume(earlier.ok, earlier.errors)
     report.listed, report.skipped = run.listing.listed, dict(run.listing.skipped)
     report.check(report.rows)
