@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xcli.cli import progress
-from xcli.cli.progress import Progress
+from xcli.cli.progress import ROWS, Progress, RecentRate
 from xcli.cli.verbosity import Messages
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ def test_lines_say_the_rate_of_the_last_minute_and_the_time_left(lines: Callable
         assert lines() == []
         shown.begin()
         assert lines() == ["xception: started; progress is reported every 60 s"]
-        shown.count(600, 1)
         run.now += 60
+        shown.count(600, 1)
         shown.tell("progress")
         assert lines() == ["xception: 1,600 images, total not known yet, 10.0 images/s, 1 error"]
         run.total = 100_000
-        shown.count(1200, 1)
         run.now += 60
+        shown.count(1200, 1)
         shown.tell("progress")
         assert lines() == ["xception: 2,800 of 100,000 images (2 %), 20.0 images/s, 2 errors, 1:21:00 left"]
     assert lines() == []
@@ -56,8 +56,8 @@ def test_json_has_one_object_a_line_and_an_end(lines: Callable[[], list[str]]) -
     run = FakeRun(total=400)
     shown = run.progress("json", quiet=True).__enter__()
     shown.begin()
-    shown.count(100, 0)
     run.now += 50
+    shown.count(100, 0)
     shown.tell("progress")
     shown.__exit__(KeyboardInterrupt)
     first, second, last = map(json.loads, lines())
@@ -94,3 +94,31 @@ def test_nothing_is_shown_where_nothing_is_wanted(mode: str, quiet: bool, lines:
         shown.begin()
         shown.count(10, 1)
     assert lines() == []
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    rate = RecentRate(0.0)
+    assert rate.per_second(0.0) == 0
+    for second in range(1, 301):
+        rate.add(second, second if second <= 200 else 200 + 3 * (second - 200))
+    assert rate.per_second(300.0) == pytest.approx(3)
+    assert rate.per_second(330.0) == pytest.approx(1.5)
+    assert rate.per_second(400.0) == 0
+
+
+def test_rows_that_are_read(lines: Callable[[], list[str]]) -> None:
+    run = FakeRun(now=0.0)
+    for mode in ("lines", "json"):
+        with Progress(mode, total=lambda: 4000, clock=lambda: run.now, unit=ROWS) as shown:
+            shown.begin()
+            run.now += 10
+            shown.count(1000)
+            shown.tell("progress")
+            shown.count(5000)
+            shown.tell("progress")
+    _, line, over, start, between, _, end = lines()
+    assert line == "xception: 1,000 of 4,000 rows (25 %), 100.0 rows/s, 0:00:30 left"
+    assert over == "xception: 6,000 rows, total not known yet, 600.0 rows/s"
+    expected = {"event": "progress", "seconds": 10.0, "done": 1000, "total": 4000, "rows_per_second": 100.0}
+    assert json.loads(between) == expected | {"seconds_left": 30}
+    assert [json.loads(one)["event"] for one in (start, end)] == ["start", "end"]

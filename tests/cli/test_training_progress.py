@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from xcli.cli import training_progress as module
+from xcli.cli.progress import AUTO, JSON, mode_of
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.training.activation_cache import ActivationCache
 from xcli.training.callbacks import EpochMetrics
@@ -48,7 +50,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[io.Strin
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", stream)
             patch.setattr(module.log, "disabled", True)  # other tests of the process may have left its handlers
-            follow(TrainingDisplay(enabled=enabled), ActivationCache(tmp_path, 1), val)
+            follow(TrainingDisplay(mode_of(AUTO, quiet=not enabled)), ActivationCache(tmp_path, 1), val)
         return stream.getvalue()
 
     return show
@@ -81,7 +83,7 @@ def test_a_live_table_on_a_terminal(shown: Callable[..., str], monkeypatch: pyte
 def test_long_computations_are_reported_on_a_pipe_too(
     shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_REPORTS", 0.0)
+    monkeypatch.setattr(module, "INTERVAL", 0.0)
     assert shown(io.StringIO(), True).splitlines()[0] == "12 of 12 views"
     assert "12 of 12 views" not in shown(Terminal(), True)
 
@@ -94,3 +96,28 @@ def test_no_validation_leaves_its_columns_empty(shown: Callable[..., str]) -> No
 def test_quiet_says_nothing(shown: Callable[..., str]) -> None:
     assert shown(io.StringIO(), False) == ""
     assert shown(Terminal(), False) == ""
+
+
+def test_json_for_a_scheduler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    monkeypatch.setattr(module.log, "disabled", True)
+    follow(TrainingDisplay(JSON), ActivationCache(tmp_path, 1), None)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    events = ["start", "views", "steps", "epoch", "steps", "epoch", "evaluation", "end"]
+    assert [line["event"] for line in lines] == events
+    assert (lines[1]["done"], lines[1]["total"]) == (12, 12)
+    assert lines[3] | {"seconds": 0} == {
+        "event": "epoch",
+        "seconds": 0,
+        "phase": "head",
+        "epoch": 2,
+        "epochs": 3,
+        "learning_rate": 1e-3,
+        "loss": 1.25,
+        "accuracy": 0.5,
+        "val_loss": None,
+        "val_accuracy": None,
+        "epoch_seconds": 4.2,
+    }

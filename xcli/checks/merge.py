@@ -76,6 +76,7 @@ class Shards:
         readers: of the tables, in the order given.
         format, command, schema: of all of them.
         provenance: of all of them; members that differ between machines are lists where they differ.
+        readings: how often `merge` reads each row.
 
     Raises:
         SourceError: a file cannot be opened.
@@ -93,6 +94,7 @@ class Shards:
                     raise _not_one_run(what, one, first, two, other)
         self.provenance = self._common_provenance(mixed_machines)
         self.schema = self._common_schema()
+        self.readings = 2
 
     def check_format(self, format: str) -> None:
         """Raises UsageError if `format` is another one, and that of the shards does not hold the types of columns."""
@@ -210,6 +212,7 @@ def merge(
     else:
         positions = _positions(shards, counts, listing, findings)
     if positions is None:
+        shards.readings = 1
         batches = _appended(shards, counts, findings)
     else:
         batches = in_source_order(shards.readers, positions, counts)

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections import deque
 from contextlib import nullcontext
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 from xcli.cli.help import MESSAGES, choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xcli.core.records import ImageBatch
+    from xcli.tables.base import TableReader
 
 MODES = AUTO, BAR, LINES, JSON, NONE = "auto", "bar", "lines", "json", "none"
 
 INTERVAL = 60.0
-"""Seconds between two lines."""
+"""Seconds between two lines, and of which the rate is told."""
+
+IMAGES, ROWS = "images", "rows"
+"""What is counted: images that are computed, or rows that are read."""
 
 log = logging.getLogger("xcli")
 
@@ -40,6 +45,29 @@ def _nothing() -> int:
     return 0
 
 
+class RecentRate:
+    """How fast a number has grown lately.
+
+    Args:
+        now: seconds, at which the number was 0.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._points = deque([(now, 0)])
+
+    def add(self, now: float, number: int) -> None:
+        """Takes the number of now."""
+        self._points.append((now, number))
+
+    def per_second(self, now: float) -> float:
+        """Returns the rate of the last `INTERVAL` seconds, or since the beginning."""
+        points = self._points
+        while len(points) > 1 and points[1][0] <= now - INTERVAL:
+            points.popleft()
+        begin, first = points[0]
+        return (points[-1][1] - first) / (now - begin) if now > begin else 0.0
+
+
 class Progress:
     """Shows how far a run is while it is open.
 
@@ -49,6 +77,7 @@ class Progress:
         total: returns the number of images, or None while it is not known.
         kept: returns the number of rows from an earlier run, which are not counted by `count`.
         clock: returns seconds.
+        unit: `IMAGES` or `ROWS`.
     """
 
     def __init__(
@@ -59,23 +88,22 @@ class Progress:
         total: Callable[[], int | None] = _unknown,
         kept: Callable[[], int] = _nothing,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = IMAGES,
     ) -> None:
-        if mode == AUTO:
-            mode = BAR if sys.stderr.isatty() else LINES
-        self._mode = NONE if quiet and mode != JSON else mode
-        self._total, self._kept, self._clock = total, kept, clock
+        self._mode = mode_of(mode, quiet=quiet)
+        self._total, self._kept, self._clock, self._unit = total, kept, clock, unit
         self._bar: Any = None
-        self._computed = self._failed = self._computed_before = 0
-        self._begin = self._before = clock()
+        self._computed = self._failed = 0
+        self._begin = clock()
+        self._recent = RecentRate(self._begin)
         self._end = Event()
         self._thread: Thread | None = None
 
     def __enter__(self) -> Progress:
-        self._begin = self._before = self._clock()
+        self._begin = self._clock()
+        self._recent = RecentRate(self._begin)
         if self._mode == BAR:
-            from tqdm import tqdm
-
-            self._bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True, leave=False, smoothing=0.1)
+            self._bar = _bar(self._unit, lambda: self._recent.per_second(self._clock()))
         elif self._mode in (LINES, JSON):
             self._thread = Thread(target=self._tell_at_times, name="progress", daemon=True)
             self._thread.start()
@@ -99,10 +127,11 @@ class Progress:
         """Counts a batch."""
         self.count(len(batch.refs), sum(error is not None for error in batch.errors))
 
-    def count(self, images: int, failed: int) -> None:
+    def count(self, images: int, failed: int = 0) -> None:
         """Counts images, and how many of them have failed."""
         self._computed += images
         self._failed += failed
+        self._recent.add(self._clock(), self._computed)
         if self._bar is not None:
             self._bar.total = self._total()
             if self._failed:
@@ -114,40 +143,88 @@ class Progress:
         return self._bar.external_write_mode(file=sys.stdout) if self._bar is not None else nullcontext()
 
     def tell(self, event: str) -> None:
-        """Writes a line: of the start, of the time since the line before, or of the whole run at its end."""
-        now, computed, total = self._clock(), self._computed, self._total()
-        whole = event in ("end", "stopped")
-        seconds = now - (self._begin if whole else self._before)
-        rate = (computed - (0 if whole else self._computed_before)) / seconds if seconds > 0 else 0.0
-        self._before, self._computed_before = now, computed
-        done = computed + self._kept()
+        """Writes a line: of the start, of the last minute, or of the whole run at its end."""
+        now, total = self._clock(), self._total()
+        seconds = now - self._begin
+        if event in ("end", "stopped"):
+            rate = self._computed / seconds if seconds > 0 else 0.0
+        else:
+            rate = self._recent.per_second(now)
+        done = self._computed + self._kept()
+        if total is not None and done > total:
+            total = None
         left = (total - done) / rate if total is not None and rate else None
         if self._mode == JSON:
             values = {
                 "event": event,
-                "seconds": round(now - self._begin, 1),
+                "seconds": round(seconds, 1),
                 "done": done,
                 "total": total,
-                "errors": self._failed,
-                "images_per_second": round(rate, 2),
+                **({"errors": self._failed} if self._unit == IMAGES else {}),
+                f"{self._unit}_per_second": round(rate, 2),
                 "seconds_left": None if left is None else round(left),
             }
             print(json.dumps(values), file=sys.stderr, flush=True)
         elif event == "start":
             log.info("started; progress is reported every %d s", INTERVAL)
         else:
-            log.info("%s", _line(done, total, self._failed, rate, left))
+            log.info("%s", self._line(done, total, rate, left))
 
     def _tell_at_times(self) -> None:
         while not self._end.wait(INTERVAL):
             self.tell("progress")
 
+    def _line(self, done: int, total: int | None, rate: float, left: float | None) -> str:
+        unit = self._unit
+        share = f" of {total:,} {unit} ({done * 100 // total} %)" if total else f" {unit}, total not known yet"
+        parts = [f"{done:,}{share}", f"{rate:,.1f} {unit}/s"]
+        if unit == IMAGES:
+            parts.append(f"{self._failed:,} error{'s' if self._failed != 1 else ''}")
+        if left is not None:
+            minutes, seconds = divmod(round(left), 60)
+            hours, minutes = divmod(minutes, 60)
+            parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
+        return ", ".join(parts)
 
-def _line(done: int, total: int | None, failed: int, rate: float, left: float | None) -> str:
-    share = f" of {total:,} images ({done * 100 // total} %)" if total else " images, total not known yet"
-    parts = [f"{done:,}{share}", f"{rate:.1f} images/s", f"{failed:,} error{'s' if failed != 1 else ''}"]
-    if left is not None:
-        minutes, seconds = divmod(round(left), 60)
-        hours, minutes = divmod(minutes, 60)
-        parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
-    return ", ".join(parts)
+
+def mode_of(mode: str, *, quiet: bool) -> str:
+    """Returns what is shown for a choice among `MODES`: with `quiet`, nothing but JSON."""
+    if mode == AUTO:
+        mode = BAR if sys.stderr.isatty() else LINES
+    return NONE if quiet and mode != JSON else mode
+
+
+def _bar(unit: str, rate: Callable[[], float]) -> Any:
+    """Opens a bar that tells this rate, and the time left at it."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            found: dict[str, Any] = super().format_dict
+            return found | {"rate": rate() or None}
+
+    return Bar(unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False)
+
+
+class Readings:
+    """Counts the rows that are read from tables, each of them more than once.
+
+    Args:
+        readers: of the tables.
+        times: returns how often each row is read.
+    """
+
+    def __init__(self, readers: Sequence[TableReader], times: Callable[[], int]) -> None:
+        self._readers, self._times = readers, times
+
+    def total(self) -> int | None:
+        """Returns the number of rows that will be read, if the tables record theirs."""
+        listed: list[int] = [((reader.meta or {}).get("images") or {}).get("listed", -1) for reader in self._readers]
+        return None if -1 in listed else self._times() * sum(listed)
+
+    def show(self, progress: Progress) -> None:
+        """Has the rows counted from now on."""
+        for reader in self._readers:
+            reader.on_rows = progress.count
+        progress.begin()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from dataclasses import asdict
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from xcli.cli.progress import BAR, INTERVAL, JSON, LINES
 from xcli.training.callbacks import Callbacks, EpochMetrics
 
 if TYPE_CHECKING:
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
 _REDRAWS = 4
 """Updates of the live table in a second, at most."""
 
-_REPORTS = 30.0
-"""Seconds between two lines about activations, if there is no terminal for a progress bar."""
-
 log = logging.getLogger("xcli")
 
 
@@ -27,27 +27,36 @@ class TrainingDisplay(Callbacks):
     """Shows a fine-tuning while it runs.
 
     Args:
-        enabled: whether anything is shown.
+        mode: `BAR`, a live table; `LINES`, `JSON` or `NONE`.
         tensorboard: a directory for event files, or None.
     """
 
-    def __init__(self, enabled: bool, tensorboard: str | None = None) -> None:
-        self._enabled, self._live = enabled, enabled and sys.stderr.isatty()
+    def __init__(self, mode: str, tensorboard: str | None = None) -> None:
+        self._mode, self._enabled, self._live = mode, mode in (BAR, LINES), mode == BAR
         self._bar: Any = None
         self._display: Any = None
         self._rows: list[tuple[str, ...]] = []
         self._status = ""
-        self._begin = self._drawn = 0.0
+        self._begin = self._drawn = self._started = 0.0
         self._epochs = self._done = 0
         self._images, self._total, self._reported = 0, 0, 0.0
         self._tensorboard, self._number = tensorboard, 0
         self._writer: Any = None
 
     def __enter__(self) -> TrainingDisplay:
+        self._started = time.monotonic()
+        self._tell("start")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        self._tell("end" if kind is None else "stopped")
+
+    def _tell(self, event: str, **values: Any) -> None:
+        """Writes an object for a scheduler, if that is wanted."""
+        if self._mode == JSON:
+            seconds = round(time.monotonic() - self._started, 1)
+            print(json.dumps({"event": event, "seconds": seconds} | values), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Ends the bar, the table and the event file; may be called twice."""
@@ -75,9 +84,11 @@ class TrainingDisplay(Callbacks):
         self._images += images
         if self._bar is not None:
             self._bar.update(images)
-        elif self._enabled and time.monotonic() - self._reported >= _REPORTS:
+        elif time.monotonic() - self._reported >= INTERVAL:
             self._reported = time.monotonic()
-            self._say(f"{self._images:,} of {self._total:,} views")
+            self._tell("views", done=self._images, total=self._total)
+            if self._enabled:
+                self._say(f"{self._images:,} of {self._total:,} views")
 
     def on_extraction_end(self, reused: int, views: int, size: int, cache: ActivationCache) -> None:
         if self._bar is not None:
@@ -108,6 +119,11 @@ class TrainingDisplay(Callbacks):
 
     def on_step_end(self, step: int, steps: int) -> None:
         now = time.monotonic()
+        if not self._live and now - self._reported >= INTERVAL:
+            self._reported = now
+            self._tell("steps", done=step, total=steps, epochs_done=self._done, epochs=self._epochs)
+            if self._enabled:
+                self._say(f"step {step} of {steps}{self._left(self._done + step / steps)}")
         if self._display is None or now - self._drawn < 1 / _REDRAWS:
             return
         self._drawn = now
@@ -132,6 +148,9 @@ class TrainingDisplay(Callbacks):
             f"{metrics.seconds:.1f}",
         )
         self._rows.append(cells)
+        self._reported = time.monotonic()
+        values = asdict(metrics)
+        self._tell("epoch", epochs=phase.epochs, epoch_seconds=round(values.pop("seconds"), 1), **values)
         self._write_events(metrics)
         if self._display is not None:
             self._status = self._left(self._done).removeprefix(", ")
@@ -141,6 +160,7 @@ class TrainingDisplay(Callbacks):
             self._say(line + self._left(self._done))
 
     def on_evaluation_begin(self) -> None:
+        self._tell("evaluation")
         if self._display is not None:
             self._status = "evaluating the finished model"
             self._display.update(self._table(), refresh=True)

@@ -22,7 +22,7 @@ from xcli.tables.rows import ErrorFeatures, fill_error_features
 from xcli.tables.schema import FIRST_RESULT, feature_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -120,6 +120,7 @@ class TableReader(ABC):
     omits_nulls: ClassVar[bool] = False  # whether null predictions are left out of the file, and NaN is null
 
     provenance: dict[str, Any] | None = None  # what the file itself holds
+    on_rows: Callable[[int], object] | None = None  # is told how many rows were taken, each time
     copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
     def __init__(self, name: str, path: str | None = None, *, escaped: bool = False) -> None:
@@ -164,7 +165,10 @@ class TableReader(ABC):
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Reads the rows from the first one on: all columns, or some of `STATUS_COLUMNS`; may be called again."""
         with self._damage():
-            yield from self._batches(columns)
+            for batch in self._batches(columns):
+                yield batch
+                if self.on_rows is not None:
+                    self.on_rows(batch.num_rows)
 
     @abstractmethod
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...

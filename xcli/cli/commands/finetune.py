@@ -33,6 +33,7 @@ from xcli.cli.options import (
     pixel_arguments,
     pixel_options,
 )
+from xcli.cli.progress import mode_of, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, start_messages
@@ -144,6 +145,7 @@ _machine_arguments = options(
 @pixel_arguments
 @_augmentation_arguments
 @_machine_arguments
+@progress_argument
 @message_arguments
 @click.pass_context
 def finetune(ctx: click.Context, /, **values: Any) -> int:
@@ -178,7 +180,8 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     quiet_libraries(debug=messages.debug)
     model = load_model(spec)
     _be_repeatable()
-    with TrainingDisplay(enabled=messages.level >= 0, tensorboard=values["tensorboard"]) as display:
+    mode = mode_of(values["progress"], quiet=messages.level < 0)
+    with TrainingDisplay(mode, tensorboard=values["tensorboard"]) as display:
         try:
             preprocessing = preprocessing_for(model, **pixels)
             result = FineTuning(split, model, spec, preprocessing, recipe, paths, options, display).run()

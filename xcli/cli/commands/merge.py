@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.checks.merge import Merged, MergeError, Shards, was_cut_short
+from xcli.checks.merge import MergeError, Shards, was_cut_short
 from xcli.checks.merge import merge as join
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, path
 from xcli.cli.options import command_line, source_filters
+from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.outputs.target import Directory, parse_target
-from xcli.sources.listing import Listing, list_images
+from xcli.sources.listing import list_images
 from xcli.tables.formats import CLASSIFY_FORMATS, FEATURES_FORMATS, FORMATS, check_output
 
 if TYPE_CHECKING:
-    from xcli.checks.findings import Findings
+    from xcli.checks.merge import Merged
 
 log = logging.getLogger("xcli")
 
@@ -50,6 +52,7 @@ log = logging.getLogger("xcli")
     "Merge even if the runs differ in device or batch size; their values then agree only within the precision.",
 )
 @report_argument
+@progress_argument
 @message_arguments
 @click.pass_context
 def merge(ctx: click.Context, /, **values: Any) -> int:
@@ -65,7 +68,7 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 merged, 2 usage, 5 output, 6 the shards do not fit together or do not cover the sources.
     """
-    start_messages(ctx)
+    messages = start_messages(ctx)
     names = values["shards"]
     sources = sources_if_given(values, "--source")
     target, overwrite = values["output"], values["overwrite"]
@@ -84,16 +87,16 @@ def merge(ctx: click.Context, /, **values: Any) -> int:
     overwrite = overwrite or was_cut_short(target, names)
     check_output(form, target, overwrite)
 
-    def run(listing: Listing | None, findings: Findings) -> Merged:
-        return join(shards, listing, form, target, overwrite=overwrite, findings=findings, command_line=command_line())
-
+    readings = Readings(shards.readers, lambda: shards.readings)
+    how: dict[str, Any] = {"overwrite": overwrite, "command_line": command_line()}
     try:
-        with reporting(values["report"]) as findings:
-            if sources is None:
-                merged = run(None, findings)
-            else:
-                with list_images(sources) as listing:
-                    merged = run(listing, findings)
+        with (
+            reporting(values["report"]) as findings,
+            nullcontext() if sources is None else list_images(sources) as listing,
+            Progress(values["progress"], quiet=messages.level < 0, total=readings.total, unit=ROWS) as progress,
+        ):
+            readings.show(progress)
+            merged = join(shards, listing, form, target, findings=findings, **how)
     except MergeError as error:
         for line in described(error.findings):
             log.error("%s", line)

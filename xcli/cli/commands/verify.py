@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from xcli.cli.check_output import described, report_argument, reporting, sources
 from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import OUTPUT, Command, flag
 from xcli.cli.options import source_arguments
+from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode
 from xcli.sources.listing import list_images
@@ -30,6 +32,7 @@ log = logging.getLogger("xcli")
 @source_arguments
 @flag("--json", OUTPUT, "Print the findings as JSON.")
 @report_argument
+@progress_argument
 @message_arguments
 @click.pass_context
 def verify(ctx: click.Context, /, **values: Any) -> int:
@@ -42,15 +45,17 @@ def verify(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 nothing is wrong, 2 usage, 6 something is.
     """
-    start_messages(ctx)
+    messages = start_messages(ctx)
     sources = sources_if_given(values, "SOURCE")
     reader = open_table(values["table"])
     with reporting(values["report"]) as findings:
-        if sources is None:
-            verdict = check(reader, None, findings)
-        else:
-            with list_images(sources) as listing:
-                verdict = check(reader, listing, findings)
+        readings = Readings([reader], lambda: 2)
+        with (
+            nullcontext() if sources is None else list_images(sources) as listing,
+            Progress(values["progress"], quiet=messages.level < 0, total=readings.total, unit=ROWS) as progress,
+        ):
+            readings.show(progress)
+            verdict = check(reader, listing, findings)
     if values["json"]:
         click.echo(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     else:
