@@ -176,7 +176,7 @@ def counted(
     report = run.report
     for batch, rows in batches:
         if earlier is not None:
-            report.resumed = earlier.ok + sum(earlier.errors.values())  # so far, to show how far the run is
+            report.resumed = earlier.ok + sum(tuple(earlier.errors.values()))  # so far; another thread counts on
         log.debug("%d images computed", len(batch.refs))
         for ref, problem in zip(batch.refs, batch.errors, strict=True):
             if problem is not None:
