@@ -6,13 +6,19 @@ import json
 import os
 import tarfile
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.cluster.conftest import Fake, StubWorker
-from tests.outputs.test_update import plant, rows_of
+from tests.outputs.test_update import NAMES, plant, rows_of, trees
+from tests.thorough import WHOLE
 from xcli.checks.findings import Findings
 from xcli.checks.verify import verify
 from xcli.cluster import remote_run
@@ -110,6 +116,60 @@ def test_only_new_and_changed_images_are_computed(source: Path, tmp_path: Path, 
     changed = {name for name, (inode, _) in before.items() if name.startswith("part-") and after.get(name) != inode}
     assert changed == {"part-00001.parquet", "part-00003.parquet", "part-00010.parquet"}
     check(source, target, tmp_path)
+
+
+@settings(
+    max_examples=200 if WHOLE else 8,
+    deadline=None,
+    derandomize=not WHOLE,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    before=trees,
+    added=trees,
+    touched=st.sets(st.sampled_from(NAMES), max_size=4),
+    removed=st.sets(st.sampled_from(NAMES), max_size=6),
+    kills=st.lists(st.integers(1, 4), max_size=3),
+)
+def test_any_changes_give_the_rows_of_a_fresh_run(
+    fake: Fake,
+    before: dict[str, int],
+    added: dict[str, int],
+    touched: set[str],
+    removed: set[str],
+    kills: list[int],
+) -> None:
+    fake.worker = StubWorker
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        source, target = folder / "in", folder / "out"
+        source.mkdir()
+        plant(source, before, 10**18)
+        run(source, target)
+        parts = {
+            path.name: ({os.path.relpath(one, source) for one in pq.read_table(path)["path"].to_pylist()}, path.stat())
+            for path in target.glob("part-*")
+        }
+        plant(source, added, 2 * 10**18)
+        for one in touched:
+            with suppress(FileNotFoundError):
+                os.utime(source / one, ns=(0, 3 * 10**18))
+        for one in removed - added.keys():
+            with suppress(FileNotFoundError):
+                (source / one).unlink()
+        for fake.dies_after in kills:
+            with suppress(XcliError):
+                run(source, target, update=True, drop_missing=True)
+        fake.dies_after = None
+        computed = run(source, target, update=True, drop_missing=True)
+        there = {os.path.relpath(path, source) for path in source.rglob("*.jpg")}
+        changed = (added.keys() | (touched & before.keys())) & there
+        if not kills:
+            assert computed == sorted(os.path.basename(one) for one in changed)
+        for part, (paths, state) in parts.items():
+            if paths and not paths & changed and paths <= there:
+                assert (target / part).stat().st_ino == state.st_ino
+        check(source, target, folder)
 
 
 def test_rows_that_a_killed_update_has_kept_are_not_computed_again(source: Path, tmp_path: Path, fake: Fake) -> None:
