@@ -377,3 +377,14 @@ def test_an_interruption_by_a_library_that_gets_no_threads(invoke: Invoke, monke
     result = invoke("info")
     assert result.code == 5, result
     assert "no more threads can be started" in result.err
+
+
+def test_the_help_lists_every_command_under_a_heading(invoke: Invoke) -> None:
+    from xcli.cli import HEADINGS, SUMMARIES
+
+    text = invoke("--help").text
+    places = [text.index(f"\n{heading}:\n") for heading in HEADINGS]
+    assert places == sorted(places)
+    assert sorted(SUMMARIES) == sorted(name for commands in HEADINGS.values() for name in commands)
+    for name in SUMMARIES:
+        assert f"\n  {name} " in text

@@ -15,16 +15,27 @@ from xcli.core.version import __version__
 
 PROGRAM = "xception"
 
-SUMMARIES = {
-    "classify": "Classify images: their best classes and probabilities.",
-    "evaluate": "Measure the accuracy of a model on labelled images.",
-    "features": "Compute an embedding (feature vector) of each image.",
-    "finetune": "Train a classifier of your own on labelled images.",
-    "info": "Show the model, its weights and this machine; check sources.",
-    "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
-    "verify": "Check that a table is intact and that every source has its row.",
+HEADINGS = {
+    "Make tables": {
+        "classify": "Classify images: their best classes and probabilities.",
+        "features": "Compute an embedding (feature vector) of each image.",
+        "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
+    },
+    "Use tables": {
+        "verify": "Check that a table is intact and that every source has its row.",
+    },
+    "Train": {
+        "evaluate": "Measure the accuracy of a model on labelled images.",
+        "finetune": "Train a classifier of your own on labelled images.",
+    },
+    "Look after": {
+        "info": "Show the model, its weights and this machine; check sources.",
+    },
 }
-"""The commands, each in a module of its name below `xcli.cli.commands`, and what the help of the group says."""
+"""The commands by the headings of the group's help, and what it says of each; each command is in a module of its name
+below `xcli.cli.commands`."""
+
+SUMMARIES = {name: text for commands in HEADINGS.values() for name, text in commands.items()}
 
 
 class _Commands(Mapping[str, click.Command]):
@@ -60,8 +71,10 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        width = max(map(len, SUMMARIES))
+        for heading, commands in HEADINGS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [CompletionItem(name, help=text) for name, text in SUMMARIES.items() if name.startswith(incomplete)]
