@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from contextlib import nullcontext
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.help import MESSAGES, choice
@@ -54,18 +54,24 @@ class RecentRate:
 
     def __init__(self, now: float) -> None:
         self._points = deque([(now, 0)])
+        self._lock = Lock()
 
     def add(self, now: float, number: int) -> None:
         """Takes the number of now."""
-        self._points.append((now, number))
+        with self._lock:
+            self._points.append((now, number))
+            self._forget(now)
 
     def per_second(self, now: float) -> float:
         """Returns the rate of the last `INTERVAL` seconds, or since the beginning."""
-        points = self._points
-        while len(points) > 1 and points[1][0] <= now - INTERVAL:
-            points.popleft()
-        begin, first = points[0]
-        return (points[-1][1] - first) / (now - begin) if now > begin else 0.0
+        with self._lock:
+            self._forget(now)
+            (begin, first), (_, last) = self._points[0], self._points[-1]
+        return (last - first) / (now - begin) if now > begin else 0.0
+
+    def _forget(self, now: float) -> None:
+        while len(self._points) > 1 and self._points[1][0] <= now - INTERVAL:
+            self._points.popleft()
 
 
 class Progress:
