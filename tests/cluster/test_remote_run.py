@@ -226,7 +226,9 @@ def test_the_same_command_completes_a_directory_that_was_being_changed(
             with pytest.raises(Killed):
                 run(source, target, update=True)
         assert not (target / "_SUCCESS").exists()
+        assert (tmp_path / "out.partial").exists()
         assert run(source, target, update=update) == [], "the new rows are there"
+        assert not (tmp_path / "out.partial").exists()
         (source / "later.jpg").write_bytes(b"x")
     (source / "later.jpg").unlink()
     run(source, target, update=True)

@@ -381,6 +381,7 @@ def test_a_directory_that_is_interrupted_while_it_is_changed_is_an_unfinished_ru
         with pytest.raises(Killed):
             run(source, target, "features", update=True)
     assert run(source, target, "features", update=True) == [], "the new rows are there"
+    assert not (tmp_path / "out.partial").exists()
     fresh = tmp_path / "fresh"
     run(source, fresh, "features")
     assert rows_of(target) == rows_of(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import OutputError
@@ -12,8 +13,10 @@ from xcli.outputs.checked_file import CheckedWriter, Part
 from xcli.outputs.dataset import Dataset
 from xcli.outputs.journal import encode
 from xcli.outputs.part_files import sidecar_name
+from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import KEY, MTIME, SIZE, state_fields
 from xcli.storage.checksums import checksum_of
+from xcli.storage.ownership import SUFFIX
 from xcli.storage.temporary import unique_name
 from xcli.tables.base import sliced
 from xcli.tables.parquet import ParquetReader, part_number
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.outputs.dataset import Further
     from xcli.storage.checksums import Checksum
 
 
 class UpdatedDataset(Dataset):
     """A `Dataset` that can be made an unfinished run again once the rows of an update are computed."""
+
+    _reopened = False
 
     def reopen(self, fingerprint: dict[str, Any], states: pa.Table) -> None:
         """Makes a finished dataset an unfinished run again, which its command continues if this process ends early.
@@ -54,7 +60,7 @@ class UpdatedDataset(Dataset):
             raise OutputError(f"{shown} cannot be updated: it has another number of rows than was recorded")
         self._folder.write(DATASET_RUN, encode(fingerprint))
         self._folder.unlink(SUCCESS)
-        self._finished, self.fingerprint, self._parts = False, fingerprint, parts
+        self._finished, self.fingerprint, self._parts, self._reopened = False, fingerprint, parts, True
 
     def _write_sidecar(self, name: str, checksum: Checksum, states: pa.Table) -> Part:
         """Writes the sidecar of a part, whose rows have the first of these states."""
@@ -104,3 +110,14 @@ class UpdatedDataset(Dataset):
             if writer is not None:
                 writer.abandon()
             raise
+
+    def mark_complete(
+        self, meta: dict[str, Any], schema: pa.Schema, further: Further | None = None, *, states: bool = True
+    ) -> None:
+        """See `Dataset.mark_complete`; also removes the rows beside it of an update that was interrupted."""
+        super().mark_complete(meta, schema, further, states=states)
+        name = self._target.rstrip("/")
+        if not self._reopened and not self._folder.remote and os.path.isdir(name + SUFFIX):
+            # Another's directory of that name is left as it is.
+            with suppress(OutputError), PartialFile(name) as rows:
+                rows.discard()
