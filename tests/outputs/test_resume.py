@@ -11,7 +11,8 @@ import pytest
 
 from xcli.core.errors import ImageError
 from xcli.core.records import FileState, ImageRef
-from xcli.outputs.resume import FinishedRows, RowOrder, key_of, state_fields
+from xcli.outputs.base_rows import BaseRows, OutputRows
+from xcli.outputs.resume import KEY, MTIME, SIZE, STATE_COLUMNS, FinishedRows, RowOrder, key_of, plain_key, state_fields
 from xcli.sources.archives.tar_stream import TarMember
 from xcli.storage.local import LocalFile
 from xcli.storage.readers import FileIdentity
@@ -131,3 +132,16 @@ def test_a_run_without_a_past_is_one_range(refs: list[ImageRef]) -> None:
     layout = RowOrder(FinishedRows([], retry_errors=False))
     assert not any(layout.keep(ref) for ref in refs)
     assert list(layout.ranges()) == [(0, 5)]
+
+
+def test_a_path_that_is_listed_many_times_takes_as_many_steps(refs: list[ImageRef]) -> None:
+    """In seconds, and not in hours, as when every row looked at all the rows before it."""
+    rows, ref = 50_000, refs[0]
+    key, state = plain_key(ref.path), ref.location.state()
+    assert state is not None
+    numbers = {KEY: [key] * rows, SIZE: [state.size] * rows, MTIME: [state.mtime] * rows}
+    columns = [pa.array(numbers[field.name], field.type) for field in state_fields()]
+    table = pa.table([pa.repeat("ok", rows), pa.nulls(rows, pa.string()), *columns], names=STATE_COLUMNS)
+    kept = OutputRows(BaseRows(table))
+    assert [kept.find(ref, key) for _ in range(rows)] == list(range(rows))
+    assert (kept.find(ref, key), kept.gone()) == (rows - 1, 0)

@@ -213,6 +213,35 @@ def test_errors_that_may_have_passed_are_tried_again(source: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.npy", "out"])
+def test_an_error_that_stays_writes_nothing(source: Path, tmp_path: Path, name: str) -> None:
+    manifest, target = tmp_path / "list.csv", tmp_path / name
+    paths = ["in/01.jpg", "in/no.jpg", "in/no.jpg", "in/02.jpg", "in/never.jpg"]
+    manifest.write_text("\n".join(["path", *paths]))
+    run(manifest, target, "features")
+
+    def files() -> dict[str, tuple[int, bytes]]:
+        found = [path for path in (target, *tmp_path.glob(f"{name}.*"), *tmp_path.glob(f"{name}/*")) if path.is_file()]
+        return {path.name: (path.stat().st_ino, path.read_bytes()) for path in found}
+
+    before = files()
+    assert len(run(manifest, target, "features", update=True)) == 3
+    assert files() == before
+    if name != "out":  # whose order is not that of the sources
+        manifest.write_text("\n".join(["path", *paths[::-1]]))
+        run(manifest, target, "features", update=True)
+        assert files() != before
+    (source / "no.jpg").write_bytes(b"x")
+    assert len(run(manifest, target, "features", update=True)) == 3
+    assert not any(error is not None and "no.jpg" in path for path, error in errors_of(target))
+    assert run(manifest, target, "features") == []
+
+
+def errors_of(target: Path) -> list[tuple[str, str | None]]:
+    rows = [batch.to_pylist() for batch in open_table(f"{target}/" if not target.suffix else str(target)).batches()]
+    return [(row["path"], row["error"]) for batch in rows for row in batch]
+
+
 def test_two_updates_at_once(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     run(source, target, "features")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import CheckError, OutputError, OutputExistsError
 from xcli.core.records import PATH, STATUS
 from xcli.core.text import one_line
-from xcli.outputs.base_rows import BaseRows, base_rows, finished_rows
+from xcli.outputs.base_rows import BaseRows, OutputRows, base_rows
 from xcli.outputs.error_list import list_errors
 from xcli.outputs.resume import PASSING, RowOrder
 from xcli.outputs.target import Directory
@@ -110,7 +110,7 @@ def compare(target: KeptTarget, refs: Iterable[ImageRef], *, carried: bool) -> t
             f"{one_line(target.name)} is finished, but cannot be compared with its sources: {error}. --overwrite "
             "computes it again"
         ) from error
-    order = RowOrder(finished_rows(base), carried=carried)
+    order = RowOrder(OutputRows(base), carried=carried)
     for _ in order.rest(iter(refs)):
         pass
     order.check_sources(keep=True)
@@ -143,7 +143,7 @@ def recorded_columns(target: KeptTarget, command: str, extra: Sequence[ExtraColu
 def comparison_of(target: KeptTarget, base: BaseRows, order: RowOrder) -> Comparison:
     """Returns what listing the sources has found; all of them have been taken by `order`."""
     gone, rows = order.gone(), len(base.table)
-    others = order.new or order.changed or order.retried or gone
+    others = order.new or order.changed or gone
     in_order = order.images == rows if isinstance(target, Directory) else order.is_identity(rows)
     return Comparison(
         rows=rows,

@@ -20,7 +20,7 @@ from xcli.core.errors import CheckError, OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.records import ERROR, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.base_rows import finished_rows
+from xcli.outputs.base_rows import OutputRows
 from xcli.outputs.damage import set_aside
 from xcli.outputs.journal import decode, encode, refuse_other_settings
 from xcli.outputs.ordered_rows import RowReader, ordered_rows
@@ -187,7 +187,10 @@ class Parts(ABC):
                     parts.append(found[0])
                     yield found[1]
 
-        self._kept = finished_rows(self.base.rows, good()) if self.base else FinishedRows(good(), retry_errors=False)
+        if self.base is None:
+            self._kept = FinishedRows(good(), retry_errors=False)
+        else:
+            self._kept = OutputRows(self.base.rows, good(), update=True)
         for name, error in damaged.items():
             log.warning("%s", self._set_aside(name, error))
         return parts
@@ -272,8 +275,6 @@ class Parts(ABC):
         """Returns an index of the rows of earlier runs."""
         self._opened()
         self._kept.retry_errors = retry_errors
-        self._kept.retry_passing = self.base is not None
-        self._kept.adopts = self.base is not None and self.base.rows.states is None
         return self._kept
 
     # Writing

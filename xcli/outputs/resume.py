@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -72,22 +72,24 @@ class FinishedRows:
         key: returns the key of an image, as the tables have it.
 
     Attributes:
-        base_rows: number of rows that come first, those of a finished output (`xcli.outputs.base_rows`).
+        retry_errors: as given.
+        base_rows: number of rows that come first, those of a finished output (`xcli.outputs.base_rows.OutputRows`).
         carried: of these rows the keys with the values of the manifest; None if they have none.
-        trusted: whether these rows are valid whatever the state of their file.
-        adopts: whether a trusted row gets the state that its file has now.
-        retry_passing: error rows among them whose reason is one of `PASSING` are not valid.
-        retried: number of images whose error row was not valid.
+        retried: numbers of the error rows that were found, and are not valid because they are to be tried again.
     """
 
-    base_rows, trusted, adopts, retry_passing, retried = 0, False, False, False, 0
+    base_rows = 0
     carried: memoryview | None = None
 
     def __init__(self, tables: Iterable[pa.Table], retry_errors: bool, key: Callable[[ImageRef], int] = key_of) -> None:
+        self.retry_errors, self.key = retry_errors, key
+        self.retried = array("q")
+        self._reasons: dict[str, int] = {}  # code of each; 0 is that of rows without an error
+        self._index(tables)
+
+    def _index(self, tables: Iterable[pa.Table]) -> None:
         import numpy as np
 
-        self.retry_errors, self.key = retry_errors, key
-        self._reasons: dict[str, int] = {}  # code of each; 0 is that of rows without an error
         columns = [self._columns(table) for table in tables]
 
         def join(kind: str) -> NDArray[Any]:
@@ -105,7 +107,7 @@ class FinishedRows:
 
     def clear(self) -> None:
         """Forgets all rows, whose memory others need."""
-        FinishedRows.__init__(self, (), self.retry_errors, self.key)
+        self._index(())
 
     def _columns(self, table: pa.Table) -> list[NDArray[Any]]:
         """Returns key, size (-1 without a state), modification time and code of the reason of each row."""
@@ -134,42 +136,29 @@ class FinishedRows:
         place = self._place(self.key(ref) if key is None else key)
         if place is None:
             return None
-        if place and self._order[place] < self.base_rows and self._keys[place - 1] == self._keys[place]:
-            # A path that is listed more than once: its rows in the finished output are taken in order.
-            first = bisect_left(self._keys, self._keys[place])
-            place = next((one for one in range(first, place) if not self._found[one]), place)
+        place = self._next_place(place)
         self._found[place] = True
         row = self._order[place]
         if self._codes[row] and self._is_retried(row):
-            self.retried += 1
+            self.retried.append(row)
             return None
-        if self.trusted and row < self.base_rows:
-            if self.adopts:
-                self._adopt(row, ref)
-            return row
+        return row if self._is_valid(row, ref) else None
+
+    def _next_place(self, newest: int) -> int:
+        """Returns the place of the row that an image gets, given that of the newest one."""
+        return newest
+
+    def _is_retried(self, row: int) -> bool:
+        """Returns whether an error row is to be computed again."""
+        return self.retry_errors
+
+    def _is_valid(self, row: int, ref: ImageRef) -> bool:
+        """Returns whether the file of an image is as it was when its row was computed."""
         state = ref.location.state()
         if self._size[row] < 0:
             # The file could not be accessed then; the row is valid as long as it still cannot be.
-            return row if state is None or ref.error is not None else None
-        return row if state == (self._size[row], self._mtime[row]) else None
-
-    def _adopt(self, row: int, ref: ImageRef) -> None:
-        if ref.location.offset is not None:
-            raise OutputError(
-                "--trust-existing does not take over members of archives, whose positions were not recorded; "
-                "--overwrite computes the output again"
-            )
-        if (state := ref.location.state()) is not None:
-            self._size[row], self._mtime[row] = state
-
-    def states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns sizes, -1 where there is no state, and times of modification of the rows of the finished output."""
-        import numpy as np
-
-        return np.array(self._size[: self.base_rows]), np.array(self._mtime[: self.base_rows])
-
-    def _is_retried(self, row: int) -> bool:
-        return self.retry_errors or (self.retry_passing and row < self.base_rows and self.reason(row) in PASSING)
+            return state is None or ref.error is not None
+        return state == (self._size[row], self._mtime[row])
 
     def _place(self, key: int) -> int | None:
         """Returns the place of the newest row of an image in the order of the keys."""
@@ -188,17 +177,14 @@ class FinishedRows:
         return len(keys[:1]) + int((keys[1:] != keys[:-1]).sum()) - self._found.count(True)
 
     def gone(self) -> int:
-        """Returns the number of rows of the finished output whose image was not given to `find`, or not as often."""
+        """Returns the number of rows of a finished output without an image."""
+        return 0
+
+    def states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns sizes, -1 where there is no state, and times of modification of the rows of the finished output."""
         import numpy as np
 
-        keys = np.asarray(self._keys)
-        if not len(keys):
-            return 0
-        last = np.append(keys[1:] != keys[:-1], True)  # of the rows of an image
-        found, is_base = np.frombuffer(self._found, np.bool_), np.asarray(self._order) < self.base_rows
-        replaced = (found & ~is_base)[last]  # by image, by a newer row
-        image = np.cumsum(last) - last
-        return int((is_base & ~found & ~replaced[image]).sum())
+        return np.array(self._size[: self.base_rows]), np.array(self._mtime[: self.base_rows])
 
     def reason(self, row: int) -> str | None:
         """Returns the reason of an error row (`ImageError.reason`); None for other rows."""
@@ -249,7 +235,7 @@ class RowOrder:
         self.keys = xxh3_128()
         self._kept = kept
         self._firsts, self._counts = array("q"), array("H")  # of the ranges
-        self.rows = len(kept)
+        self.rows = self._earlier = len(kept)
         self.other_keys = array("Q") if carried else None
         self.whole: WholeListing | None = None
         self.carry: Callable[[ImageRef], None] | None = None
@@ -279,10 +265,10 @@ class RowOrder:
             self.other_keys.append(key_of(ref) if self.replaces_carried else plain_key(ref.path, ref.location.offset))
         if ref.error is not None and ref.error.reason == "unreadable":
             self.unreadable = self.unreadable or ref
-        retried = kept.retried
+        retried = len(kept.retried)
         row = kept.find(ref, key) if len(kept) else None
         if row is None:
-            if kept.retried == retried:
+            if len(kept.retried) == retried:
                 is_known = kept.has(ref) if len(kept) else False
                 self.changed += is_known
                 self.new += not is_known
@@ -324,7 +310,13 @@ class RowOrder:
     @property
     def retried(self) -> int:
         """Number of images whose error row is not valid, so that they are tried again."""
-        return self._kept.retried
+        return len(self._kept.retried)
+
+    def retried_rows(self) -> NDArray[np.int64]:
+        """Returns the ascending numbers of these rows."""
+        import numpy as np
+
+        return np.sort(np.frombuffer(self._kept.retried, np.int64))
 
     def states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """See `FinishedRows.states`."""
@@ -335,13 +327,14 @@ class RowOrder:
         return self._kept.gone()
 
     def is_identity(self, rows: int) -> bool:
-        """Returns whether the order is that of the numbers, from 0 to `rows`."""
-        ends = [0]
+        """Returns whether the order is that of the numbers, from 0 to `rows`, but for new rows of retried images."""
+        place, retried = 0, iter(self._kept.retried)
         for start, stop in self.ranges():
-            if start != ends[-1]:
+            places = range(place, place + stop - start)
+            if not (all(one == next(retried, None) for one in places) if start >= self._earlier else start == place):
                 return False
-            ends[-1] = stop
-        return ends[-1] == rows
+            place = places.stop
+        return place == rows
 
     def check_sources(self, *, keep: bool = False) -> None:
         """Checks that no row of an earlier run is dropped only because its source cannot be listed now.

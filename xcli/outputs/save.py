@@ -218,7 +218,7 @@ class _Saver:
         """Returns whether an update has nothing to write, now that all sources are listed and computed."""
         comparison = update.check(order)
         self.on_comparison(comparison)
-        if update.is_needed(comparison, order):
+        if update.is_needed(comparison, order, parts):
             log.info("%s: %s", one_line(update.target.name), updated(comparison, order.retried))
             return False
         parts.remove()

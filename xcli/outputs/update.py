@@ -12,13 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, OutputExistsError, UsageError
+from xcli.core.records import ERROR
 from xcli.core.text import one_line
 from xcli.outputs.base_rows import BaseRows, base_rows
 from xcli.outputs.base_table import BaseTable, CarriedValues
 from xcli.outputs.comparison import Comparison, comparison_of
 from xcli.outputs.journal import refuse_other_settings
 from xcli.outputs.partial_file import PartialFile
-from xcli.outputs.resume import MTIME, SIZE
+from xcli.outputs.resume import KEY, MTIME, SIZE
 from xcli.outputs.target import Directory
 from xcli.tables.provenance import LISTING, digest, read_meta
 
@@ -221,9 +222,21 @@ class Update:
         check_gone(self.target, comparison, drop_missing=self.options.drop_missing)
         return comparison
 
-    def is_needed(self, comparison: Comparison, order: RowOrder) -> bool:
-        """Returns whether the output is to be written anew."""
+    def is_needed(self, comparison: Comparison, order: RowOrder, parts: Parts) -> bool:
+        """Returns whether the output is to be written anew, now that all images of `parts` are computed."""
         if self.base.rows.states is None:
             self.base.rows = adopt_states(self.base.rows, *order.states())
             return True
-        return bool(comparison.stale or order.retried or is_other_listing(self.target, order))
+        if comparison.stale or is_other_listing(self.target, order):
+            return True
+        return bool(order.retried) and not self._are_same(order.retried_rows(), parts)
+
+    def _are_same(self, retried: NDArray[np.int64], parts: Parts) -> bool:
+        """Returns whether the rows of images that were tried again are as they were: the same errors."""
+        import pyarrow as pa
+
+        columns = [KEY, SIZE, MTIME, ERROR]
+        with self.base.intact():
+            old, new = list(self.base.take(retried, columns)), [rows.select(columns) for rows in parts.own_rows()]
+        both = [pa.Table.from_batches(rows).sort_by([(name, "ascending") for name in columns]) for rows in (old, new)]
+        return bool(both[0].equals(both[1]))
