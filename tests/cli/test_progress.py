@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -122,3 +125,18 @@ def test_rows_that_are_read(lines: Callable[[], list[str]]) -> None:
     expected = {"event": "progress", "seconds": 10.0, "done": 1000, "total": 4000, "rows_per_second": 100.0}
     assert json.loads(between) == expected | {"seconds_left": 30}
     assert [json.loads(one)["event"] for one in (start, end)] == ["start", "end"]
+
+
+def test_messages_stand_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        Messages().apply()
+        with FakeRun(total=100).progress("bar") as shown:
+            shown.begin()
+            shown.count(10, 0)
+            logging.getLogger("xcli").warning("something happened")
+    before, message, after = stream.getvalue().partition("xception: something happened\n")
+    assert message
+    assert before.endswith("\r")
+    assert "images" in after, "the bar is drawn again"

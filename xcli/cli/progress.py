@@ -125,7 +125,8 @@ class Progress:
                 self.tell("end" if kind is None else "stopped")
 
     def begin(self) -> None:
-        """Says that the computing begins."""
+        """Says that the computing begins, from where on there is a rate."""
+        self._recent = RecentRate(self._clock())
         if self._mode in (LINES, JSON):
             self.tell("start")
 

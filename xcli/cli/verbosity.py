@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from io import TextIOWrapper
 from typing import Any
 
@@ -74,11 +75,13 @@ class _OneLine(logging.Formatter):
 
 
 class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to the current `sys.stderr`, which changes when native output is captured."""
+    """Writes to the current `sys.stderr`, which changes when native output is captured, and above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        tqdm = sys.modules.get("tqdm")  # which draws no bar before it is imported
+        with nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def start_messages(ctx: click.Context) -> Messages:
