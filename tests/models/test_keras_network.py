@@ -228,6 +228,10 @@ KINDS: dict[Any, tuple[str, str]] = {
 }
 """How the pixels of each have to come, and what its output went through last."""
 
+DAILY = {nested_logits, several_labels_and_dictionaries_around, sequential, sequential_that_starts_with_augmentation}
+DAILY |= {many_kinds_in_the_head, flat_with_maps_of_several_depths, layers_that_are_called_twice, models_in_models}
+"""The others have parts of these, put together in other ways."""
+
 
 def feed(pixels: NDArray[np.uint8], input_range: str) -> NDArray[np.float32]:
     return pixels.astype(np.float32) if input_range == "raw" else (pixels / np.float32(127.5) - np.float32(1))
@@ -249,7 +253,10 @@ def run(loaded: LoadedModel, pixels: NDArray[np.uint8], forward: Any = None) -> 
     return engine(pixels)[0]
 
 
-@pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build",
+    [pytest.param(build, marks=() if build in DAILY else thorough, id=build.__name__) for build in KINDS],
+)
 def test_computes_what_keras_computes(
     build: Callable[[Any, Any], Any], keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path
 ) -> None:
