@@ -97,5 +97,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     for module in (driver, remote_run):
         monkeypatch.setattr(module, "stage_blocks", lambda blocks: list(blocks))
     monkeypatch.setattr(driver, "run_blocks", stand_in.run_blocks)
+    # Workers without a network do other things than this machine would.
+    monkeypatch.setattr(remote_run.RemoteRun, "foresee", lambda self, size: False)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # a worker sets it; this puts it back
     return stand_in

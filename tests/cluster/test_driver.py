@@ -19,6 +19,7 @@ from xcli.cluster import driver as distributed
 from xcli.cluster.blocks import Block, machine_independent
 from xcli.cluster.driver import ClusterRun
 from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, divide
+from xcli.cluster.remote_run import RemoteRun
 from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
 from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors, UsageError, XcliError
 from xcli.inference.options import RunOptions
@@ -377,6 +378,26 @@ def test_too_many_errors_end_the_run(fake: Fake, photos: Path, tmp_path: Path) -
     assert (tmp_path / "bad").read_bytes() == os.fsencode(photos / "3.jpg") + b"\0"
     # Those of before do not count again.
     assert make(tmp_path / "out", photos, max_errors=0).run() is not None
+
+
+def test_a_finished_output_is_compared_without_the_cluster(
+    photos: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    foresee = RemoteRun.foresee
+    fake: Fake = request.getfixturevalue("fake")
+    target = tmp_path / "out"
+    make(target, photos).run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RemoteRun, "foresee", foresee)
+        assert make(target, photos).run() is None
+        (photos / "0.jpg").unlink()
+        with pytest.raises(OutputError, match="1 image is gone"):
+            make(target, photos).run()
+        assert len(fake.jobs) == 1
+        with pytest.raises(OutputError, match="other settings"):
+            make(target, photos, part_rows=3).run()
+        assert len(fake.jobs) == 2, "only the workers know whether the settings are others"
+        assert make(target, photos, update=True).run() is not None
 
 
 def test_the_list_of_errors_of_a_finished_output(fake: Fake, photos: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class ClusterRun:
                 RemoteRun(
                     self.listing,
                     self.report,
-                    self.request.save.part_rows,
+                    self.request,
                     lambda: stack.enter_context(self._connect()),
                     make_job,
                     compute,

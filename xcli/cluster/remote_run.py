@@ -7,13 +7,16 @@ machine is. The driver lists members of archives itself, and gets the rows of ne
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.cluster.blocks import PROBE, Block, blocks_of, is_relative, look_ahead, machine_independent
 from xcli.cluster.ray_backend import stage_blocks
+from xcli.core.errors import XcliError
+from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
 from xcli.inference.run import counted
+from xcli.models.loader import load_model, preprocessing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from xcli.cluster.worker import Job
     from xcli.core.records import ImageBatch, ImageRef, RunCounts
     from xcli.inference.run import EarlierRows
+    from xcli.outputs.options import TableRequest
     from xcli.sources.listing import Listing
 
 _MOST_IMAGES = 256
@@ -41,7 +45,7 @@ class RemoteRun:
     Attributes:
         listing: the sources; archives are not single references.
         report: counts of the rows so far.
-        part_rows: images of a block, at most.
+        request: what to compute and to write.
         connect: connects to the cluster.
         make_job: makes the job of workers, given the number of images, the batch size of an earlier run, and whether
             there are relative paths.
@@ -51,22 +55,35 @@ class RemoteRun:
 
     listing: Listing
     report: RunCounts
-    part_rows: int
+    request: TableRequest
     connect: Callable[[], WorkerResources]
     make_job: Callable[[WorkerResources, int, int | None, bool], Job]
     compute: Callable[[deque[Any], Job, WorkerResources], Iterator[BlockResult]]
     profile: Profile = field(default_factory=Profile)
     _workers: WorkerResources = field(init=False)
     _job: Job = field(init=False)
-    _refs: Iterator[ImageRef] = field(init=False)
     _results: Iterator[BlockResult] = field(init=False)
+    _refs: Iterator[ImageRef] | None = None
     _waiting: deque[Any] = field(default_factory=deque)
     _provenance: dict[str, Any] = field(default_factory=dict)
     _relative: bool = False
 
     def foresee(self, batch_size: int | None) -> bool:
-        """Returns False: what workers would choose is not known here."""
-        return False
+        """Returns whether it can be told without the cluster what the workers would do, as far as these are like this
+        machine: on processors, with a model that is at hand. Then `provenance` says it.
+        """
+        request = self.request
+        size = request.run.batch_size or batch_size
+        try:
+            model = load_model(replace(request.spec, offline=True))
+            preprocessing = preprocessing_for(model, **request.pixels)
+            predictor = Predictor(model, request.make_task(model), preprocessing, request.run)
+            if size is None or not predictor.foresee(size):
+                return False
+        except XcliError:
+            return False  # the workers may have what is missing here; if not, they say so
+        self._provenance = predictor.provenance(request.output.command)
+        return True
 
     def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
         """Starts the workers, and returns the schema of the rows; see `Run.start`."""
@@ -82,7 +99,8 @@ class RemoteRun:
 
     def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]:
         """Yields the batches and their rows, in the order of the sources; see `Run.batches`."""
-        wanted = self._refs if earlier is None else earlier.rest(self._refs)
+        refs = self.references()
+        wanted = refs if earlier is None else earlier.rest(refs)
         staged = deque(stage_blocks(self._blocks(wanted)))
         if self._relative and self._job.directory is None:
             # Only now there is a relative path: other workers, which enter the directory of the driver.
@@ -92,7 +110,7 @@ class RemoteRun:
         yield from counted(self._rows(staged), self, earlier)
 
     def _blocks(self, refs: Iterator[ImageRef]) -> Iterator[Block]:
-        for block in blocks_of(map(machine_independent, refs), min(self.part_rows, _MOST_IMAGES)):
+        for block in blocks_of(map(machine_independent, refs), min(self.request.save.part_rows, _MOST_IMAGES)):
             self._relative = self._relative or any(map(is_relative, block.refs))
             if block.refs:
                 yield block
@@ -113,6 +131,8 @@ class RemoteRun:
 
     def references(self) -> Iterator[ImageRef]:
         """Returns all references, which can be had once: here, or as `batches`."""
+        if self._refs is None:  # the run was foreseen, and not started
+            self._refs = iter(self.listing)
         return self._refs
 
     def provenance(self, command: str) -> dict[str, Any]:
