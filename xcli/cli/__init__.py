@@ -35,7 +35,7 @@ HEADINGS = {
 """The commands by the headings of the group's help, and what it says of each; each command is in a module of its name
 below `xcli.cli.commands`."""
 
-SUMMARIES = {name: text for commands in HEADINGS.values() for name, text in commands.items()}
+SUMMARIES = dict(sorted(pair for commands in HEADINGS.values() for pair in commands.items()))
 
 
 class _Commands(Mapping[str, click.Command]):
