@@ -62,3 +62,11 @@ xception verify part-2.parquet /data/images --shard 2/4
 xception verify features.parquet --json | jq -r '.findings[].what'
 # Every image without a row, and whatever else is wrong, as lines of JSON in a file:
 xception verify labels.csv ~/photos --report wrong.jsonl
+# See what would go where, and change nothing:
+xception sort labels.csv sorted --dry-run
+# Copies in a folder for each class, and those with a best score below 0.5 in sorted/_unsure:
+xception sort labels.csv sorted --min-score 0.5
+# Move the files, those that could not be read into sorted/_errors, with names that tell class and score:
+xception sort labels.csv sorted --mode move --errors --rename '{label_1}-{score_1:.2f}-{stem}'
+# Take it back:
+xception sort --undo sorted/_sort-0123456789abcdef.jsonl

@@ -22,6 +22,7 @@ HEADINGS = {
         "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
     },
     "Use tables": {
+        "sort": "Put the files of a table into a folder for each class.",
         "verify": "Check that a table is intact and that every source has its row.",
     },
     "Train": {

@@ -7,6 +7,7 @@ listed and read through it too.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import io
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO, cast
 _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
 
 _BUFFER = 1 << 20
+_HERE = -100  # AT_FDCWD of Linux
+_NO_REPLACE = 1  # RENAME_NOREPLACE
 
 Path = str | os.PathLike[str]
 
@@ -30,6 +33,32 @@ class System:
 
     def open_in(self, folder: int, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
+
+    def create_in(self, folder: int, name: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o666, dir_fd=folder)
+
+    def mkdir_in(self, folder: int, name: str) -> None:
+        os.mkdir(name, dir_fd=folder)
+
+    def rmdir_in(self, folder: int, name: str) -> None:
+        os.rmdir(name, dir_fd=folder)
+
+    def link_in(self, source: Path, folder: int, name: str) -> None:
+        os.link(source, name, dst_dir_fd=folder)
+
+    def symlink_in(self, source: Path, folder: int, name: str) -> None:
+        os.symlink(source, name, dir_fd=folder)
+
+    def unlink_in(self, folder: int, name: str) -> None:
+        os.unlink(name, dir_fd=folder)
+
+    def rename_new(self, source_folder: int | None, source: str, folder: int | None, name: str) -> None:
+        _rename_new(source_folder, source, folder, name)
+
+    def set_status(self, descriptor: int, status: os.stat_result) -> None:
+        os.fchmod(descriptor, status.st_mode & 0o777)
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def read(self, descriptor: int, size: int) -> bytes:
         return os.read(descriptor, size)
@@ -75,6 +104,20 @@ class System:
 
     def utime(self, path: Path) -> None:
         os.utime(path)
+
+
+def _rename_new(source_folder: int | None, source: str, folder: int | None, name: str) -> None:
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        here = [_HERE if one is None else one for one in (source_folder, folder)]
+        if rename(here[0], os.fsencode(source), here[1], os.fsencode(name), _NO_REPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(number, os.strerror(number), source, None, name)
+    # Where the system cannot do it in one step the file has both names for a moment.
+    os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+    os.unlink(source, dir_fd=source_folder)
 
 
 system = System()
@@ -211,6 +254,14 @@ def rename(source: Path, target: Path) -> None:
     system.rename(source, target)
 
 
+def rename_new(source: str, target: str, *, source_folder: int | None = None, folder: int | None = None) -> None:
+    """Renames a file in one step, between two open directories; FileExistsError if anything has the new name.
+
+    A path is relative to the directory whose descriptor is given, else to the current one.
+    """
+    system.rename_new(source_folder, source, folder, target)
+
+
 def rename_durably(source: Path, target: Path) -> None:
     """Renames a closed file within its directory, after its content and before returning the name is on the disk."""
     sync_file(source)
@@ -266,6 +317,25 @@ def make_directories(path: Path) -> None:
         make_directories(parent)
     if not make_directory(path) and not os.path.isdir(path):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+def make_folder_in(folder: int, name: str) -> bool:
+    """Creates a directory in an open one; returns whether it was missing."""
+    with suppress(FileExistsError):
+        system.mkdir_in(folder, name)
+        return True
+    return False
+
+
+def open_folder_in(folder: int, name: str) -> int:
+    """Opens a directory in an open one; a link is not followed."""
+    return system.open_in(folder, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def unlink_in(folder: int, name: str) -> None:
+    """Removes a file in an open directory, if it is there."""
+    with suppress(FileNotFoundError):
+        system.unlink_in(folder, name)
 
 
 def remove_directory(path: Path) -> None:

@@ -1,0 +1,107 @@
+"""`xception sort`."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.analysis.sort import Sorted, settle, sort_files, undo
+from xcli.analysis.sort_plan import MODES, SortOptions, plan_sort
+from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, path
+from xcli.cli.verbosity import message_arguments, start_messages
+from xcli.core.errors import ExitCode, UsageError
+from xcli.core.text import escape_path, one_line
+from xcli.storage.urls import is_url
+from xcli.tables.formats import open_table
+
+if TYPE_CHECKING:
+    from xcli.analysis.sort_plan import Plan
+
+log = logging.getLogger("xcli")
+
+_SHOWN = 20
+_BY = "Column whose values name the folders."
+_MIN = "Put rows with a score below P, or without one, into _unsure/."
+_RENAME = "New names, such as '{class}-{row:06}': {name}, {stem}, {ext}, {row}, {class} and columns of the table."
+_MODE = "What becomes of the files. copy also takes members of archives and objects of stores."
+
+
+@click.command(cls=Command)
+@click.argument("table", required=False, type=click.Path())
+@click.argument("dest", required=False, type=click.Path())
+@option("--by", INPUT, _BY, metavar="COLUMN", of=SortOptions)
+@number("--min-score", INPUT, "P", float, _MIN)
+@flag("--errors", INPUT, "Put the files of error rows into _errors/; without it, they stay where they are.")
+@choice("--mode", OUTPUT, MODES, _MODE, of=SortOptions)
+@option("--rename", OUTPUT, _RENAME, metavar="TEMPLATE")
+@flag("--dry-run", OUTPUT, "Print what would be done, as a table, and change nothing.")
+@path("--undo", OUTPUT, "LOG", "Take back what a sort has done, by its log, DEST/_sort-....jsonl.")
+@message_arguments
+@click.pass_context
+def sort(ctx: click.Context, /, **values: Any) -> int:
+    """Put the files of a table into a folder for each class.
+
+    TABLE is what classify or features wrote, in any format; DEST is made if it is missing. A file keeps its name; where
+    DEST has that name already, a digest of its path is added: cat~1a2b3c4d.jpg. Nothing is overwritten, and no symbolic
+    link in DEST is followed. Everything is logged in DEST before the first file is touched: if the command is
+    interrupted, the same command goes on, and --undo LOG takes it back. Relative paths are relative to the current
+    directory, as they were when the table was made.
+
+    Exit status: 0 all files are in their places, 2 usage, 4 some files could not be placed, 5 output.
+    """
+    start_messages(ctx)
+    options = fold(SortOptions, values)
+    table, dest = values["table"], values["dest"]
+    if values["undo"] is not None:
+        if table is not None or values["dry_run"]:
+            raise UsageError("--undo takes the log alone, without TABLE, DEST and --dry-run")
+        return _report(undo(values["undo"]), "taken back")
+    if table is None or dest is None:
+        raise UsageError("give TABLE and DEST: xception sort labels.csv sorted/")
+    if is_url(dest):
+        raise UsageError(f"DEST is {dest!r}; files are sorted into a directory of this machine")
+    plan = plan_sort(open_table(table), options)
+    if values["dry_run"]:
+        settle(plan, dest, options)
+        _show(plan, options.mode)
+        return ExitCode.OK
+    return _report(sort_files(plan, dest, options), "in their places")
+
+
+def _show(plan: Plan, mode: str) -> None:
+    """Prints a line for each file: a table on a terminal, CSV on a pipe."""
+    rows = [(mode, escape_path(one.source), escape_path(f"{one.folder}/{one.name}")) for one in plan.placements]
+    if not sys.stdout.isatty():
+        csv.writer(sys.stdout, lineterminator="\n").writerows([("mode", "path", "to"), *rows])
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from xcli.cli.display import open_console
+
+    shown = Table("mode", "path", "to", box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
+    open_console().print(shown)
+
+
+def _report(result: Sorted, what: str) -> int:
+    for source, problem in result.problems[:_SHOWN]:
+        log.warning("%s: %s", one_line(source), problem)
+    if len(result.problems) > _SHOWN:
+        log.warning("... and %s files more", f"{len(result.problems) - _SHOWN:,}")
+    parts = [f"{result.done:,} file{'s' if result.done != 1 else ''} {what}"]
+    if result.problems:
+        reasons = Counter(problem.reason for _, problem in result.problems)
+        named = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+        parts.append(f"{len(result.problems):,} not ({named})")
+    parts += [f"{count:,} {reason}" for reason, count in sorted(result.passed_over.items())]
+    log.info("%s", ", ".join(parts))
+    if result.log and what == "in their places":
+        log.info("to take it back: xception sort --undo %s", one_line(result.log))
+    return ExitCode.ROW_ERRORS if result.problems else ExitCode.OK
