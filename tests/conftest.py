@@ -35,7 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LIGHT = ("core", "storage", "sources", "tables", "checks", "analysis")
+LIGHT = ("core", "storage", "sources", "tables", "checks", "analysis", "reports")
 """Rooms whose tests run without TensorFlow, and first: a failure there shows within the first minute."""
 
 

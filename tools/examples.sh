@@ -54,6 +54,12 @@ xception merge part-*.csv --source a --source b --include '*.png' -o all.csv
 xception merge part-*.parquet --manifest images.csv --report missing.jsonl -o all.parquet
 # One behind the other, as CSV, where the sources are not at hand:
 xception merge part-*.parquet -o all.csv
+# A page to look through a table in a browser:
+xception report labels.csv -o report.html --open
+# The images have been moved since; more of each class, in a larger page:
+xception report labels.parquet -o report.html --images /archive/photos --top-images 30 --max-size 60
+# Of a directory of parts, in place of an older page:
+xception report labels/ -o report.html --overwrite
 # Whether a table is whole and sound, and has a row for every image:
 xception verify labels.csv ~/photos
 # The same of the second of four parts:

@@ -27,6 +27,7 @@ LIGHT = [
     ["info", "--help"],
     ["merge", "--help"],
     ["verify", "--help"],
+    ["report", "--help"],
     ["classify", "--no-such-option"],
     ["classify", "--top", "zero"],
     ["features", "--pooling", "median"],
@@ -42,6 +43,7 @@ LIGHT = [
     ["classify", "x.jpg", "-o", "x.unknown"],
     ["merge", "no-such.csv", "-o", "x.csv"],
     ["verify", "no-such.csv"],
+    ["report", "no-such.csv", "-o", "x.html"],
     ["bogus"],
 ]
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import COMMAND, Invoke, clean_environment, save_photos
 from tests.thorough import thorough
+from tests.writtentables import provenance, rows_of, write
 from xcli.tables.provenance import PROVENANCE_KEYS
 
 SMALL = ("--weights", "none", "--image-size", "71", "--batch-size", "32")
@@ -162,9 +163,11 @@ def test_a_shard_is_not_overwritten(invoke: Invoke, photos: Path, tmp_path: Path
 
 def test_no_tensorflow(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     shards = runs(invoke, tmp_path, "x.parquet", 2, "features", photos, *SMALL)
+    labels = write(tmp_path / "labels.csv", rows_of("classify", []), provenance("classify"))
     for args in (
         ["merge", *map(str, shards), "--source", str(photos), "-o", str(tmp_path / "x.parquet")],
         ["verify", str(tmp_path / "x.parquet"), str(photos)],
+        ["report", labels, "-o", str(tmp_path / "report.html")],
     ):
         code = (
             "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"

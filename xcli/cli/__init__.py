@@ -23,6 +23,7 @@ HEADINGS = {
     },
     "Use tables": {
         "sort": "Put the files of a table into a folder for each class.",
+        "report": "Make a page of a classify table, to look through it in a browser.",
         "verify": "Check that a table is intact and that every source has its row.",
     },
     "Train": {

@@ -138,6 +138,20 @@ class PixelPipeline:
             del batch
         self._failure = self._listing_failure
 
+    def arrays(self) -> Iterator[ImageBatch]:
+        """Yields the batches without TensorFlow, for callers that run no network; in place of the iteration."""
+        try:
+            self._start()
+            for number, pixels in self._batches():
+                batch = self._complete.pop(number).finished(pixels.copy())
+                del pixels
+                self._room.release()
+                yield batch
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            self.stop()
+
     def dataset(self) -> Any:
         """Returns the `tf.data.Dataset` of (number int64, pixels uint8[b, size, size, 3]), one element a batch."""
         tf = load_tensorflow()

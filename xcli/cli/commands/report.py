@@ -1,0 +1,102 @@
+"""`xception report`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.cli.help import INPUT, OUTPUT, RUN, Command, flag, fold, number, path
+from xcli.cli.progress import Progress, progress_argument
+from xcli.cli.verbosity import message_arguments, start_messages
+from xcli.core.errors import ExitCode, UsageError
+from xcli.core.text import one_line
+from xcli.inference.options import MAX_WORKERS
+from xcli.outputs.target import File, parse_target
+from xcli.reports.options import MAX_PAGE_MB, ReportOptions
+from xcli.reports.report import check_table, write_report
+from xcli.storage.urls import is_url
+from xcli.tables.formats import open_table
+
+if TYPE_CHECKING:
+    from xcli.reports.report import Made
+
+log = logging.getLogger("xcli")
+
+
+@click.command(cls=Command)
+@click.argument("table", metavar="TABLE", type=click.Path())
+@path("--images", INPUT, "DIR", "Look for the images in DIR, by the ends of their paths: they have been moved there.")
+@path("-o --output", OUTPUT, "FILE", "Write the page to FILE; - is standard output.", required=True)
+@number(
+    "--top-images",
+    OUTPUT,
+    "N",
+    click.IntRange(min=1),
+    "Images of each class to show because their scores are highest, and as many because they are lowest.",
+    of=ReportOptions,
+)
+@number(
+    "--max-size",
+    OUTPUT,
+    "MB",
+    click.FloatRange(0.1, MAX_PAGE_MB),
+    "Size of the page; when it is reached, further images have no thumbnail, and the page says how many.",
+    of=ReportOptions,
+)
+@flag("--open", OUTPUT, "Open the page in the browser when it is finished.")
+@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), "Images to decode at a time [default: one per CPU].")
+@progress_argument
+@message_arguments
+@click.pass_context
+def report(ctx: click.Context, /, **values: Any) -> int:
+    """Make a page of a table that classify wrote, to look through it in a browser.
+
+    TABLE is the file, or the directory of parts. The page is one file that opens without a network. It shows counts,
+    throughput, errors and their reasons, the distributions of the best score and of its distance to the second, and for
+    each class the images of which the model is surest and least sure. Images can be filtered by class, score and path;
+    the address of the page (`report.html#class=cat`) keeps the filter.
+
+    All numbers are those of the whole table. Of a large table the page shows some rows: those of --top-images, and
+    3,000 drawn at random. An image that is not found is a grey tile.
+
+    Exit status: 0 the page is written, 2 usage, 5 output, 6 the table is damaged or is not of classify.
+    """
+    messages = start_messages(ctx)
+    target = values["output"]
+    if not isinstance(parse_target(target), File) and values["open"]:
+        raise UsageError("--open needs the page in a file; give its name with -o")
+    if is_url(target) and values["open"]:
+        raise UsageError("--open needs the page on this machine; give a local file with -o")
+    options = fold(ReportOptions, values)
+    if options.images is not None and not os.path.isdir(options.images):
+        raise UsageError(f"--images takes a directory on this machine, and {options.images!r} is none")
+    reader = open_table(values["table"])
+    check_table(reader)
+    totals: list[int] = []
+    quiet = messages.level < 0
+    with Progress(values["progress"], quiet=quiet, total=lambda: totals[0] if totals else None) as progress:
+
+        def on_total(total: int) -> None:
+            totals.append(total)
+            progress.begin()
+
+        made = write_report(
+            reader, target, options, overwrite=values["overwrite"], progress=progress.count, on_total=on_total
+        )
+    log.info("%s", _closing(target, made))
+    if values["open"]:
+        click.launch(os.path.abspath(target))
+    return ExitCode.OK
+
+
+def _closing(target: str, made: Made) -> str:
+    parts = [f"{made.rows:,} rows, {made.shown:,} of them shown", f"{made.thumbnails:,} thumbnails"]
+    if made.missing:
+        parts.append(f"{made.missing:,} images not found or not readable (--images says where they are now)")
+    if made.left_out:
+        parts.append(f"{made.left_out:,} left out for --max-size")
+    return f"{one_line(target)}: {', '.join(parts)}; {made.bytes / 1e6:.1f} MB"

@@ -1,0 +1,33 @@
+"""What `xception report` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xcli.core.errors import UsageError
+
+MAX_PAGE_MB = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """How a report is made.
+
+    Attributes:
+        images: a directory in which the images are looked for, by the ends of their paths; None is where the table
+            says.
+        top_images: rows of each class that are shown for being the surest, and as many for being the least sure.
+        max_size: of the page, in megabytes (10^6 bytes).
+        workers: decodes at a time; None is one a processor.
+    """
+
+    images: str | None = None
+    top_images: int = 12
+    max_size: float = 25.0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_images < 1:
+            raise UsageError(f"the number of images of a class must be positive; received {self.top_images}")
+        if not 0.1 <= self.max_size <= MAX_PAGE_MB:
+            raise UsageError(f"the size of the page is from 0.1 to {MAX_PAGE_MB} MB; received {self.max_size:g} MB")
