@@ -134,7 +134,7 @@ def tables(data: Data) -> Iterator[Table]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False, resolve_path=True))
-@click.option("--images", type=click.IntRange(min=100), default=4000, help="Photographs; tiled to this number.")
+@click.option("--images", type=click.IntRange(min=1000), default=4000, help="Photographs; tiled to this number.")
 @click.option("--tiny", type=click.IntRange(min=1000), default=100_000, help="Images for the main process's work.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, help="Rounds; the tables have their medians.")
 @click.option("--json", "target", metavar="FILE", type=click.Path(dir_okay=False), default="build/host.json")
