@@ -394,6 +394,55 @@ def test_parts_without_a_change_keep_their_files(source: Path, tmp_path: Path, k
     assert rows_of(target) == rows_of(fresh)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_parts_whose_values_of_the_manifest_stay_keep_their_files(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    manifest, target, fresh = tmp_path / "list.csv", tmp_path / "out", tmp_path / "fresh"
+
+    def write(rows: list[tuple[int, str]]) -> None:
+        manifest.write_text("\n".join(["path,note", *(f"in/{number:02}.jpg,{note}" for number, note in rows)]) + "\n")
+
+    def content(folder: Path) -> list[str]:
+        return sorted(str(row) for part in folder.glob("part-*") for row in pq.read_table(part).to_pylist())
+
+    rows = [(number, f"note {number}") for number in range(20)]
+    write([*rows, (3, "twice")])
+    run(manifest, target, "features")
+    before = {path.name: path.stat().st_ino for path in target.glob("part-*")}
+    assert run(manifest, target, "features", update=True) == []
+    assert {path.name: path.stat().st_ino for path in target.glob("part-*")} == before
+    rows[4] = (4, "other")
+    rows[5] = (5, "others")
+    rows[9] = (9, "other")
+    del rows[12]
+    plant(source, {"15.jpg": 7}, 2 * 10**18)
+    write([*rows, (25, "new"), (25, "new twice"), (3, "twice again"), (8, "now twice")])
+    if dies:
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Dataset, "_rewrite", die)
+            with pytest.raises(Killed):
+                run(manifest, target, "features", update=True)
+        assert run(manifest, target, "features", update=True) == [], "the new rows are there"
+    else:
+        assert sorted(run(manifest, target, "features", update=True)) == ["15.jpg", "25.jpg", "25.jpg"]
+    run(manifest, fresh, "features")
+    assert content(target) == content(fresh)
+    assert run(manifest, target, "features") == []
+    after = {path.name: path.stat().st_ino for path in target.glob("part-*")}
+    kept = {name for name, inode in before.items() if after.get(name) == inode}
+    assert kept == {f"part-{number:05}.parquet" for number in (0, 1, 3, 5, 8, 9)}
+    assert verify(open_table(f"{target}/"), None, Findings()).passed
+    if not dies:
+        write(rows[:3])
+        assert run(manifest, target, "features", update=True, drop_missing=True) == []
+        assert sorted(path.name for path in target.glob("part-*")) == ["part-00000.parquet", "part-00001.parquet"]
+
+
 def test_a_directory_that_is_interrupted_while_it_is_changed_is_an_unfinished_run(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

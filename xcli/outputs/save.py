@@ -208,8 +208,7 @@ class _Saver:
             if order.whole is not None:
                 meta[LISTING] = order.whole.text()
             if update is not None and isinstance(output_parts, UpdatedDataset):
-                output_parts.reopen(fingerprint_of_run(parts), update.base.rows.table)
-                output_parts.take_over(parts.own_rows(), schema)
+                order = output_parts.change(parts, order, schema, carried)
             self._publish(output_parts, order, schema, tables, meta, carried)
             parts.remove()
             return time.monotonic() - begin

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import CheckError, OutputError, OutputExistsError, UsageError
+from xcli.core.errors import CheckError, OutputError, OutputExistsError
 from xcli.core.records import ERROR
 from xcli.core.text import one_line
 from xcli.outputs.base_rows import BaseRows, base_rows
@@ -199,11 +199,6 @@ class Update:
 
     def _open_beside(self) -> PartialFile:
         name, options = self.target.name.rstrip("/"), self.options
-        if self.carried:
-            raise UsageError(
-                f"{one_line(name)} cannot be updated: its images carry values of a manifest, and it is a directory of "
-                "parts. Write one file, or pass --overwrite in place of --update"
-            )
         rows, seconds = options.part_rows, options.part_seconds
         return PartialFile(name, restart=options.restart, part_rows=rows, part_seconds=seconds)
 

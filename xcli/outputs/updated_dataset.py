@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.text import one_line
-from xcli.outputs.checked_file import CheckedWriter, Part
+from xcli.outputs.checked_file import CheckedReader, CheckedWriter, Part
 from xcli.outputs.dataset import Dataset
 from xcli.outputs.journal import encode
 from xcli.outputs.part_files import sidecar_name
 from xcli.outputs.partial_file import PartialFile
-from xcli.outputs.resume import KEY, MTIME, SIZE, state_fields
+from xcli.outputs.resume import KEY, MTIME, SIZE, FinishedRows, RowOrder, state_fields
+from xcli.outputs.update import fingerprint_of_run
+from xcli.storage import disk
 from xcli.storage.checksums import checksum_of
 from xcli.storage.ownership import SUFFIX
 from xcli.storage.temporary import unique_name
@@ -27,14 +29,52 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.outputs.base_rows import BaseRows
+    from xcli.outputs.base_table import CarriedValues
     from xcli.outputs.dataset import Further
+    from xcli.outputs.parts import Parts
     from xcli.storage.checksums import Checksum
+
+_NUMBERS = 1 << 16  # of rows at once
 
 
 class UpdatedDataset(Dataset):
     """A `Dataset` that can be made an unfinished run again once the rows of an update are computed."""
 
     _reopened = False
+
+    def change(self, parts: Parts, order: RowOrder, schema: pa.Schema, carried: CarriedValues | None) -> RowOrder:
+        """Makes a finished dataset an unfinished run again that has all rows of an update, and those that will go.
+
+        Args:
+            parts: the rows that the update has computed, and `parts.base`, those of this dataset.
+            order: of all rows of the update, by their numbers in `parts`.
+            schema: columns of the run.
+            carried: values of the manifest. A row with other values than before is moved to a part of its own.
+
+        Returns:
+            The order of these rows by their numbers in this dataset.
+
+        Raises:
+            OutputError: a part was changed since it was written, or the disk fails.
+        """
+        import pyarrow as pa
+
+        assert parts.base is not None
+        fingerprint, states = fingerprint_of_run(parts), parts.base.rows.table
+        if carried is None:
+            self.reopen(fingerprint, states)
+            self.take_over(parts.own_rows(), schema)
+            return order
+        moved, scratch = _MovedRows(parts.base.rows, order), parts.new_scratch()
+        # Before anything is changed: these rows are read from the dataset, too.
+        moved.copy(carried.replace(parts.read(order, pa.schema([*schema, *state_fields()]))), scratch)
+        self.reopen(fingerprint, moved.with_carried_keys(states))
+        if moved.rows > len(states):
+            with CheckedReader(disk.open_file(scratch), 0) as reader:
+                self.take_over(reader.batches(), schema)
+        order.check_sources()
+        return moved
 
     def reopen(self, fingerprint: dict[str, Any], states: pa.Table) -> None:
         """Makes a finished dataset an unfinished run again, which its command continues if this process ends early.
@@ -121,3 +161,60 @@ class UpdatedDataset(Dataset):
             # Another's directory of that name is left as it is.
             with suppress(OutputError), PartialFile(name) as rows:
                 rows.discard()
+
+
+class _MovedRows(RowOrder):
+    """The order of the rows of an update of a dataset in which rows with other values of a manifest have moved.
+
+    They are numbered after the rows of the dataset, in the order of the sources, like those that were computed.
+
+    Args:
+        base: the rows of the dataset.
+        order: that of the update; its keys are those without the values.
+    """
+
+    def __init__(self, base: BaseRows, order: RowOrder) -> None:
+        import numpy as np
+
+        super().__init__(FinishedRows((), retry_errors=False), carried=True)
+        self.whole, self._base, first = order.whole, base, len(base.table)
+        numbers = np.concatenate([np.empty(0, np.int64), *order.numbers(_NUMBERS)])
+        self._new_keys = np.frombuffer(order.other_keys or b"", np.uint64)
+        self._stays = numbers < first
+        if base.carried is None:
+            self._stays[:] = False
+        else:
+            rows = numbers[self._stays]
+            self._stays[self._stays] = base.carried[rows] == self._new_keys[self._stays]
+        numbers[~self._stays] = np.arange(first, first + np.count_nonzero(~self._stays))
+        for number in numbers.tolist():
+            self._add(number)
+        self.rows, self.images = first + int(np.count_nonzero(~self._stays)), len(numbers)
+        self.keys.update(self._new_keys.astype("<u8").tobytes())
+
+    def copy(self, batches: Iterator[pa.RecordBatch], path: str) -> None:
+        """Writes those of all rows, with the columns of `state_fields`, that have moved or are new, to a file."""
+        import pyarrow as pa
+
+        assert self.other_keys is not None
+        writer, begin = CheckedWriter(path), 0
+        try:
+            for batch in batches:
+                own = slice(begin, begin := begin + batch.num_rows)
+                place = batch.schema.get_field_index(KEY)
+                self.other_keys.extend(batch.column(KEY).to_pylist())
+                changed = batch.set_column(place, batch.schema.field(place), pa.array(self._new_keys[own], pa.uint64()))
+                writer.write(changed.filter(pa.array(~self._stays[own])))
+            writer.close(0)
+        except BaseException:
+            writer.abandon()
+            raise
+
+    def with_carried_keys(self, states: pa.Table) -> pa.Table:
+        """Returns the states of the rows of the dataset with the keys that its sidecars have during a run."""
+        import pyarrow as pa
+
+        if self._base.carried is None:
+            return states
+        place = states.schema.get_field_index(KEY)
+        return states.set_column(place, states.schema.field(place), pa.chunked_array([self._base.carried], pa.uint64()))
