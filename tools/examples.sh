@@ -76,3 +76,11 @@ xception sort labels.csv sorted --min-score 0.5
 xception sort labels.csv sorted --mode move --errors --rename '{label_1}-{score_1:.2f}-{stem}'
 # Take it back:
 xception sort --undo sorted/_sort-0123456789abcdef.jsonl
+# What a newer model says of the same images:
+xception compare older.parquet newer.parquet
+# Each image that differs, in a table:
+xception compare older.parquet newer.parquet -o differences.csv
+# Stop a pipeline when more than one image in a hundred gets another class:
+xception compare older.csv newer.parquet --assert-agreement 0.99
+# Features of a lower precision: how far they are from the others.
+xception compare features.parquet features16.npy --json | jq .cosine

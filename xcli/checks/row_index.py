@@ -48,7 +48,7 @@ class RowIndex:
         for table in tables:
             self._starts.add(self.rows)
             for paths in table:
-                chunks.append(_hashes(path or "" for path in paths))
+                chunks.append(path_hashes(path or "" for path in paths))
                 self.rows += len(chunks[-1])
         hashes = np.concatenate(chunks)
         del chunks
@@ -88,7 +88,7 @@ class RowIndex:
         """
         import numpy as np
 
-        hashes = _hashes(ref.path for ref in refs)
+        hashes = path_hashes(ref.path for ref in refs)
         begin = np.searchsorted(self._hashes, hashes, "left")
         end = np.searchsorted(self._hashes, hashes, "right")
         # How often the same path has occurred before within this chunk.
@@ -156,7 +156,8 @@ class RowIndex:
         return np.sort(self._order[again])
 
 
-def _hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
+def path_hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
+    """Returns the hashes of paths, uint64[n]; those of another process are others."""
     import numpy as np
 
     digests = b"".join(blake2b(path.encode(), digest_size=8, key=_KEY).digest() for path in paths)

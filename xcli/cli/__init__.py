@@ -22,6 +22,7 @@ HEADINGS = {
         "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
     },
     "Use tables": {
+        "compare": "Compare two tables of the same images: what has changed, and by how much.",
         "sort": "Put the files of a table into a folder for each class.",
         "report": "Make a page of a classify table, to look through it in a browser.",
         "verify": "Check that a table is intact and that every source has its row.",

@@ -1,0 +1,140 @@
+"""`xception compare`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.analysis.compare import compare as compare_tables
+from xcli.analysis.compare import write_differences
+from xcli.cli.display import open_console, print_facts
+from xcli.cli.help import OUTPUT, RUN, Command, flag, number, path
+from xcli.cli.verbosity import message_arguments, start_messages
+from xcli.core.errors import ExitCode, UsageError
+from xcli.core.text import one_line
+from xcli.outputs.target import Directory, parse_target
+from xcli.tables.formats import check_output, format_from_name, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("xcli")
+
+_SHOWN = 10
+_AGREEMENT = "Exit with 6 if less than this share of the images that are ok in both has the same best class."
+_COSINE = "Exit with 6 if the cosine of any image is lower, or cannot be computed."
+
+
+@click.command(cls=Command)
+@click.argument("first", metavar="A", type=click.Path())
+@click.argument("second", metavar="B", type=click.Path())
+@flag("--json", OUTPUT, "Print the figures as JSON.")
+@path("-o --output", OUTPUT, "FILE", "Write each image that differs to FILE (.csv, .parquet); - is standard output.")
+@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@number("--assert-agreement", RUN, "P", click.FloatRange(0, 1), _AGREEMENT)
+@number("--assert-cosine", RUN, "C", click.FloatRange(-1, 1), _COSINE)
+@message_arguments
+@click.pass_context
+def compare(ctx: click.Context, /, **values: Any) -> int:
+    """Compare two tables of the same images, such as those of an older and a newer model.
+
+    A and B are tables that classify, or features, wrote, of any two formats and in any order. Rows are matched by their
+    paths; rows with the same path in their order. Shown are rows in one table only, rows whose status has changed, best
+    classes that have changed, by pairs, the drift of the scores of the others or the cosines of the features, and the
+    images that have changed most.
+
+    Exit status: 0 compared, 2 usage, 5 output, 6 a table is damaged, or an assertion failed.
+    """
+    start_messages(ctx)
+    first, second = open_table(values["first"]), open_table(values["second"])
+    of_features = first.command == "features"
+    wrong, command = ("--assert-agreement", "classify") if of_features else ("--assert-cosine", "features")
+    if values[wrong[2:].replace("-", "_")] is not None:
+        raise UsageError(f"{wrong} is for tables of {command}, and {one_line(first.name)} is of {first.command}")
+    target, form = values["output"], "csv"
+    if target is not None:
+        if isinstance(parse_target(target), Directory):
+            raise UsageError(f"compare writes one file, and {target!r} is a directory")
+        if target == "-" and values["json"]:
+            raise UsageError("--json and -o - both write to standard output; give -o a file")
+        form = format_from_name(target, ("csv", "parquet"), "csv")
+        check_output(form, target, values["overwrite"])
+    result = compare_tables(first, second)
+    if target is not None:
+        write_differences(result, first, second, target, form, overwrite=values["overwrite"])
+    if values["json"]:
+        text = json.dumps(result.summary, indent=2, ensure_ascii=False)
+        click.echo(text.encode("utf-8", "backslashreplace"))
+    elif target != "-":
+        _show(result.summary)
+    return _check(result.summary, values)
+
+
+def _check(summary: dict[str, Any], values: dict[str, Any]) -> int:
+    """Returns the exit code that the assertions give."""
+    if (least := values["assert_agreement"]) is not None:
+        found = summary["agreement"]
+        if found is None or found < least:
+            log.error("the agreement is %s, less than %s", "unknown" if found is None else f"{found:.6f}", least)
+            return ExitCode.CHECK
+    if (least := values["assert_cosine"]) is not None:
+        worst, missing = summary["cosine"]["worst"], summary["cosine"]["not_comparable"]
+        if worst is None or worst < least or missing:
+            shown = "unknown" if worst is None else f"{worst:.6f}"
+            log.error("the lowest cosine is %s, of %s images there is none; asserted: %s", shown, f"{missing:,}", least)
+            return ExitCode.CHECK
+    return ExitCode.OK
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = open_console()
+    print_facts(console, _facts(summary))
+    for title, rows in (
+        ("best classes that changed", summary.get("changed_classes", [])),
+        ("changed most", summary["most_changed"]),
+    ):
+        if not rows:
+            continue
+        console.print(Text(title, style="bold"))
+        table = Table(box=None, pad_edge=False)
+        for name in rows[0]:
+            table.add_column(name, justify="left" if name in ("path", "a", "b") or "label" in name else "right")
+        for row in rows[:_SHOWN]:
+            table.add_row(*(Text(_cell(value), overflow="fold") for value in row.values()))
+        console.print(table)
+        if len(rows) > _SHOWN:
+            console.print(f"... and {len(rows) - _SHOWN:,} more (--json lists them)", soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else one_line(value)
+
+
+def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "rows", f"{summary['rows']['a']:,} in A, {summary['rows']['b']:,} in B"
+    yield "in one only", f"{summary['only_a']:,} in A, {summary['only_b']:,} in B"
+    status = summary["status"]
+    yield "status", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in status.items())
+    if "agreement" in summary:
+        share = "" if summary["agreement"] is None else f" ({summary['agreement']:.2%})"
+        same = summary["compared"] - summary["changed"]
+        yield "same class", f"{same:,} of {summary['compared']:,}{share}"
+        yield "score drift", _spread(summary["score_drift"])
+    else:
+        yield "cosine", f"{_spread(summary['cosine'])}, of {summary['compared']:,} images"
+
+
+def _spread(spread: dict[str, Any]) -> str:
+    if spread["median"] is None:
+        return "none"
+    texts = [f"{name} {spread[name]:.6f}" for name in ("median", "p1", "p99", "worst")]
+    missing = spread["not_comparable"]
+    return ", ".join(texts) + (f", {missing:,} not comparable" if missing else "")
