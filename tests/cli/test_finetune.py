@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Invoke, Result, clean_environment
+from tests.thorough import slow
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.storage.local import LocalFile
@@ -199,6 +200,7 @@ def test_the_same_command_again_has_nothing_to_do(
     assert (folder / "model.keras").stat().st_mtime_ns == before
 
 
+@slow
 def test_interrupted_and_continued_it_ends_in_the_same_model(
     run: tuple[Path, Result],
     invoke: Invoke,
@@ -232,6 +234,7 @@ def test_interrupted_and_continued_it_ends_in_the_same_model(
         assert np.abs(one - two).max() < 1e-5
 
 
+@slow
 def test_from_a_bundle_with_other_classes_and_without_validation(
     run: tuple[Path, Result], invoke: Invoke, scratch: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import COMMAND, Invoke, clean_environment, save_photos
-from tests.thorough import thorough
+from tests.thorough import slow, thorough
 from tests.writtentables import provenance, rows_of, write
 from xcli.tables.provenance import PROVENANCE_KEYS
 
@@ -44,6 +44,7 @@ def runs(invoke: Invoke, folder: Path, name: str, count: int, *args: str | Path)
     return shards
 
 
+@slow
 @pytest.mark.parametrize("extension", ["csv", pytest.param("npy", marks=thorough)])
 def test_four_shards_are_the_one_run(
     invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import COMMAND, clean_environment, run_process, save_photos
-from tests.thorough import thorough
+from tests.thorough import slow, thorough
 
 FAST = ("--weights", "none", "--image-size", "71")
 
@@ -37,6 +37,7 @@ def test_a_list_on_standard_input(photos: Path) -> None:
     assert [row[0] for row in csv.reader(io.StringIO(result.text))][1:] == ["a.jpg", "sub/e.jpg", "a.jpg"]
 
 
+@slow
 def test_a_list_with_nul_and_names_of_any_kind(tmp_path: Path) -> None:
     names = [b"line\nbreak.jpg", b"quote'\".jpg", "\N{CAT FACE}.jpg".encode(), b"\xff\xfe.jpg", b"back\\slash.jpg"]
     (original,) = save_photos(tmp_path, ["x"])
@@ -131,6 +132,7 @@ def test_a_run_that_a_signal_ends_can_be_continued(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.meta.json", "out.csv.states"]
 
 
+@slow
 def test_a_second_process_on_the_same_output_is_refused(many: tuple[Path, bytes], tmp_path: Path) -> None:
     source, _ = many
     target = tmp_path / "out.csv"
@@ -163,6 +165,7 @@ def test_ctrl_c_while_waiting_for_names() -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
+@slow
 def test_a_file_deleted_during_the_run_is_a_row(tmp_path: Path) -> None:
     names = [f"{n:02}.jpg" for n in range(60)]
     paths = save_photos(tmp_path, names)
@@ -218,6 +221,7 @@ def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str, code:
     assert "Traceback" not in done.stderr
 
 
+@slow
 def test_no_terminal_no_progress_and_no_colour(photos: Path) -> None:
     result = run_process("features", photos, *FAST, TERM="xterm-256color", FORCE_COLOR="1")
     assert b"\x1b" not in result.out
@@ -246,6 +250,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     assert resident[770] - resident[300] < 50, resident
 
 
+@slow
 def test_nothing_in_the_current_directory_is_imported(tmp_path: Path) -> None:
     """Images lie there, which may be anybody's, and Python files beside them."""
     save_photos(tmp_path, ["a.jpg"])

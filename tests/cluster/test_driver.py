@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import save_photos
+from tests.thorough import slow
 from xcli.cluster import driver as distributed
 from xcli.cluster.blocks import Block, machine_independent
 from xcli.cluster.driver import ClusterRun
@@ -199,6 +200,7 @@ def test_parts_beyond_the_last_go(fake: Fake, photos: Path, tmp_path: Path) -> N
     assert [Path(row["path"]).name for row in rows(target)] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
+@slow
 def test_a_death_between_the_sidecar_of_changed_images_and_their_part(
     fake: Fake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_death_between_the_sidecar_of_changed_images_and_their_part(
     assert rows(target) == local_rows(photos, tmp_path)
 
 
+@slow
 def test_a_part_of_another_run_is_not_taken(fake: Fake, photos: Path, tmp_path: Path) -> None:
     """Workers may outlive the driver, and write once more when the next run has begun."""
     target = tmp_path / "out"
@@ -249,6 +252,7 @@ def test_a_part_of_another_run_is_not_taken(fake: Fake, photos: Path, tmp_path: 
     assert rows(target) == local_rows(photos, tmp_path)
 
 
+@slow
 @pytest.mark.parametrize("skipped", ["[", '{"a": "b"}'])
 def test_a_note_that_no_worker_has_written_counts_for_nothing(
     fake: Fake, photos: Path, tmp_path: Path, skipped: str, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.faults.test_simulation import simulate, wrong_of
+from tests.thorough import slow
 
 FINDINGS = {
     "a finished directory whose notes are being cleared away is whole": (
@@ -43,6 +44,7 @@ def tried() -> tuple[list[str], list[str]]:
     return re.findall("^tried (.*)$", done.stdout, re.MULTILINE), wrong
 
 
+@slow
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_a_finding_stays_cured(finding: str, tried: tuple[list[str], list[str]]) -> None:
     cases, wrong = tried

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.thorough import slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PLANTS = {
@@ -39,6 +41,7 @@ def wrong_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("FAULT=")]
 
 
+@slow
 def test_a_sample() -> None:
     done = simulate("--job", "csv", "--job", "dir", "--state", "fresh", "--sample", "80", "--seconds", "8")
     assert wrong_of(done) == []

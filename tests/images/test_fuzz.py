@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests.imagefiles import encode, gradient, png, texture
 from tests.mutations import KINDS, LIMIT, Edit, corpus, mutate
+from tests.thorough import slow
 from xcli.core.errors import ImageError
 from xcli.images import rgb as colours
 from xcli.images.decoders import load_decoders, open_image
@@ -121,6 +122,7 @@ def fuzz(*arguments: str, code: int = 0) -> str:
     return run.stdout
 
 
+@slow
 def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     """In a process of its own, where crashes, hangs and memory are seen too."""
     said = fuzz("--cases", "3000", "--seconds", "60", "--seed", "20", "--keep", str(tmp_path))

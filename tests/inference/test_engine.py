@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.networks import SIZE
+from tests.thorough import slow
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.process import has_bfloat16
 from xcli.core.tensorflow import load_tensorflow
@@ -337,6 +338,7 @@ def test_another_error_of_the_device_is_not_lack_of_memory(small: Any, monkeypat
 # Fused operations
 
 
+@slow
 def test_tensorflow_fuses_sums_and_activations_into_the_convolutions() -> None:
     """Its pass gives up over the whole graph where a Relu stands behind a sum; oneDNN's log shows what it was given."""
     done = subprocess.run([sys.executable, "-c", FUSED], capture_output=True, text=True, check=True)
@@ -386,6 +388,7 @@ print(engine(np.zeros((1, 71, 71, 3), np.uint8))[0].shape)
 """
 
 
+@slow
 def test_the_constants_live_on_the_engines_device() -> None:
     """Else a run on another device than the first would copy all of them for every batch."""
     done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, check=True)

@@ -18,6 +18,7 @@ import pytest
 from tests.imagefiles import encode, gradient, make_hostile_directory
 from tests.inference.conftest import threads, until
 from tests.inference.decoders import TEXTS, decoder, square
+from tests.thorough import slow
 from xcli.cli.display import summary
 from xcli.core.errors import ImageError
 from xcli.core.process import processor_count
@@ -280,6 +281,7 @@ for number, batch in enumerate(pipeline(second)):
 """
 
 
+@slow
 def test_leaving_and_interrupting_while_the_source_blocks(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(encode(gradient(), "PNG"))
     process = subprocess.Popen(

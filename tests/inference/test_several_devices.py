@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.conftest import save_photos
+from tests.thorough import slow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
+@slow
 def test_every_device_takes_part_and_the_rows_are_those_of_one(found: dict[str, Any]) -> None:
     assert found["busy"] == ["/CPU:0", "/CPU:1", "/CPU:2"]
     assert found["streams"] == 6
@@ -122,6 +124,7 @@ def test_every_device_takes_part_and_the_rows_are_those_of_one(found: dict[str, 
     assert found["same provenance"], "a run may go on with another number of devices"
 
 
+@slow
 def test_training_on_several_devices_is_that_on_one(found: dict[str, Any]) -> None:
     """Five examples on three devices: the sixth is padding."""
     for one, three in found["loss"]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.networks import SIZE, config_of
+from tests.thorough import slow
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engine import Engine
 from xcli.models.bundle import build_model, read_bundle, write_bundle
@@ -81,6 +82,7 @@ def odd_settings(keras: Any) -> Iterator[None]:
         getattr(config, f"set_{name}")(value)
 
 
+@slow
 def test_the_settings_of_keras_change_no_bundle(
     odd_settings: None, trained: Weights, bundle: Path, scratch: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_the_settings_of_keras_change_no_bundle(
     assert here == there
 
 
+@slow
 def test_the_settings_of_keras_change_no_score(
     odd_settings: None, loaded: LoadedModel, bundle: Path, pixels: NDArray[np.uint8]
 ) -> None:

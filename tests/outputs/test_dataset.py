@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from tests.outputs.test_save import Killed, Recorder
+from tests.thorough import slow
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
@@ -85,6 +86,7 @@ def test_after_any_deaths_the_rows_are_those_of_an_undisturbed_run(
     assert open_table(f"{recorder.target}/").meta == meta
 
 
+@slow
 @pytest.mark.parametrize("survivors", range(4))
 def test_a_finished_dataset_whose_sidecars_were_not_all_removed_is_finished(
     survivors: int, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +169,7 @@ def test_from_part_100_000_on_the_order_is_that_of_numbers(recorder: Recorder, m
     assert sorted(found) == sorted(os.listdir(recorder.photos)), "each once"
 
 
+@slow
 def test_death_while_the_parts_are_put_in_order(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
         recorder(die_after=12)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from tests.stubrun import StubRun
-from tests.thorough import thorough
+from tests.thorough import slow, thorough
 from xcli.core.errors import CheckError, OutputError, TooManyErrors, UsageError, XcliError
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
@@ -290,6 +290,7 @@ def paths_in(path: Path) -> Iterator[str]:
         yield from batch.column(0).to_pylist()
 
 
+@slow
 def test_the_tables_of_one_pass_are_those_of_two(models: dict[str, LoadedModel], few: Path, tmp_path: Path) -> None:
     """A classifier at 299 pixels beside the same network without its top."""
     alone = Recorder({"classify": models["classify"]}, "classify", few, tmp_path / "alone.csv")

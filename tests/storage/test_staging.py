@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.faults.simulation.system import Fault, FaultySystem
+from tests.thorough import slow
 from xcli.core.errors import OutputError
 from xcli.storage import disk
 from xcli.storage.atomic import AtomicFile, commit
@@ -106,6 +107,7 @@ def test_an_error_at_any_call_leaves_all_or_nothing(
     assert call > 25
 
 
+@slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_process_that_dies_at_any_call_is_completed_or_never_was(tmp_path: Path, overwrite: bool) -> None:
     calls = 0
