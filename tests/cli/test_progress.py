@@ -109,6 +109,30 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
     assert rate.per_second(400.0) == 0
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (80, "500000/1000000 [00:00<1:23:20, 100.00 images/s, 1 error]"),
+        (40, "500k/1.00M [1:23:20, 100/s, 1 error] "),
+    ],
+)
+def test_the_bar_keeps_to_the_width_of_the_terminal(
+    columns: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (columns, 24))
+    Messages().apply()
+    run = FakeRun(total=1_000_000, kept=499_000)
+    with run.progress("bar") as shown:
+        run.now += 10
+        shown.count(1000, 1)
+        logging.getLogger("xcli").info("a message")
+    drawn = capsys.readouterr().err
+    assert expected in drawn
+    assert "\rxception: a message\n" in drawn
+    assert max(map(len, drawn.splitlines())) <= columns
+    assert drawn.endswith(" \r")
+
+
 def test_rows_that_are_read(lines: Callable[[], list[str]]) -> None:
     run = FakeRun(now=0.0)
     for mode in ("lines", "json"):

@@ -80,6 +80,14 @@ def test_a_live_table_on_a_terminal(shown: Callable[..., str], monkeypatch: pyte
     assert "evaluating" not in last
 
 
+def test_a_narrow_terminal_has_the_columns_that_fit(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    text = shown(Terminal(), True)
+    assert "head 2/3    0.5000        0.7500" in text
+    assert "…" not in text
+
+
 def test_long_computations_are_reported_on_a_pipe_too(
     shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

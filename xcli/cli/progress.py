@@ -24,6 +24,9 @@ MODES = AUTO, BAR, LINES, JSON, NONE = "auto", "bar", "lines", "json", "none"
 INTERVAL = 60.0
 """Seconds between two lines, and of which the rate is told."""
 
+NARROW = 60
+"""Columns of a terminal, below which the bar gives way to the numbers."""
+
 IMAGES, ROWS = "images", "rows"
 """What is counted: images that are computed, or rows that are read."""
 
@@ -142,7 +145,7 @@ class Progress:
         if self._bar is not None:
             self._bar.total = self._total()
             if self._failed:
-                self._bar.set_postfix_str(f"{self._failed} errors", refresh=False)
+                self._bar.set_postfix_str(self._errors(), refresh=False)
             self._bar.update(self._kept() + self._computed - self._bar.n)
 
     def pause(self) -> Any:
@@ -181,12 +184,15 @@ class Progress:
         while not self._end.wait(INTERVAL):
             self.tell("progress")
 
+    def _errors(self) -> str:
+        return f"{self._failed:,} error{'s' if self._failed != 1 else ''}"
+
     def _line(self, done: int, total: int | None, rate: float, left: float | None) -> str:
         unit = self._unit
         share = f" of {total:,} {unit} ({done * 100 // total} %)" if total else f" {unit}, total not known yet"
         parts = [f"{done:,}{share}", f"{rate:,.1f} {unit}/s"]
         if unit == IMAGES:
-            parts.append(f"{self._failed:,} error{'s' if self._failed != 1 else ''}")
+            parts.append(self._errors())
         if left is not None:
             minutes, seconds = divmod(round(left), 60)
             hours, minutes = divmod(minutes, 60)
@@ -209,7 +215,12 @@ def _bar(unit: str, rate: Callable[[], float]) -> Any:
         @property
         def format_dict(self) -> dict[str, Any]:
             found: dict[str, Any] = super().format_dict
-            return found | {"rate": rate() or None}
+            found["rate"] = rate() or None
+            if (found["ncols"] or NARROW) < NARROW:
+                numbers = "{n_fmt}/{total_fmt} [{remaining}, {rate_noinv_fmt}{postfix}] {bar}"
+                large = max(found["total"] or 0, found["n"]) >= 100_000
+                found |= {"bar_format": numbers, "unit": "", "unit_scale": large}
+            return found
 
     return Bar(unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False)
 

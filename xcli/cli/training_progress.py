@@ -10,7 +10,7 @@ from dataclasses import asdict
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from xcli.cli.progress import BAR, INTERVAL, JSON, LINES
+from xcli.cli.progress import BAR, INTERVAL, JSON, LINES, NARROW
 from xcli.training.callbacks import Callbacks, EpochMetrics
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class TrainingDisplay(Callbacks):
             from rich.live import Live
 
             console = Console(file=sys.stderr, highlight=False)
-            self._display = Live(self._table(), console=console, auto_refresh=False)
+            self._display = Live(console=console, auto_refresh=False)
             self._display.start()
+            self._display.update(self._table(), refresh=True)
         elif self._enabled and not self._live and not self._rows:
             self._say("  ".join(_HEADINGS))
 
@@ -174,11 +175,12 @@ class TrainingDisplay(Callbacks):
         from rich.table import Table
         from rich.text import Text
 
+        shown = _NARROW_COLUMNS if self._display and self._display.console.width < NARROW else range(len(_HEADINGS))
         table = Table(box=None, pad_edge=False, caption=Text(self._status), caption_justify="left")
-        for number, heading in enumerate(_HEADINGS):
-            table.add_column(heading.strip(), justify="right" if number else "left", no_wrap=True)
+        for number in shown:
+            table.add_column(_HEADINGS[number].strip(), justify="right" if number else "left", no_wrap=True)
         for cells in self._rows:
-            table.add_row(*cells)
+            table.add_row(*(cells[number] for number in shown))
         return table
 
     def _write_events(self, metrics: EpochMetrics) -> None:
@@ -201,5 +203,8 @@ class TrainingDisplay(Callbacks):
                     tf.summary.write(f"{metrics.phase}/{name}", tf.constant(value, tf.float32), metadata=metadata)
         self._writer.flush()
 
+
+_NARROW_COLUMNS = 0, 2, 4
+"""Of `_HEADINGS`, those that a narrow terminal has room for."""
 
 _HEADINGS = ("epoch       ", "  loss", "accuracy", "val loss", "val accuracy", "seconds")
