@@ -79,8 +79,8 @@ class _CurrentStderr(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        tqdm = sys.modules.get("tqdm")  # which draws no bar before it is imported
-        with nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode(file=self.stream):
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # which draws no bar before it is imported
+        with nullcontext() if tqdm is None else tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
 
