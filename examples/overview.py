@@ -1,9 +1,10 @@
 """Draws docs/images/overview.png: what xception prints and writes, for photographs of shapes that this script makes.
 
-    python examples/overview.py docs/images/overview.png [--weights FILE]
+    python examples/overview.py docs/images/overview.png [--page docs/images/report.png] [--weights FILE]
 
 It trains a classifier on the shapes, classifies some of them on a terminal, evaluates the classifier, and puts the
-table and the two pictures of `xception evaluate` side by side. It takes two minutes on two processors.
+table and the two pictures of `xception evaluate` side by side. With --page it also draws the page of `xception report`,
+which takes Chromium. It takes two minutes on two processors.
 """
 
 from __future__ import annotations
@@ -87,11 +88,22 @@ def draw(table: str, report: Path, target: str) -> None:
     Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
 
 
+def draw_page(page: Path, target: str) -> None:
+    """Draws the beginning of a page, as Chromium shows it."""
+    with tempfile.TemporaryDirectory() as profile:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--hide-scrollbars"]
+        picture = Path(profile, "page.png")
+        size = ["--window-size=1100,1250", f"--screenshot={picture}"]
+        subprocess.run(["chromium", *options, *size, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
+        Image.open(picture).convert("RGB").quantize(128).save(target, optimize=True)
+
+
 def main() -> None:
     """Makes the photographs, runs the three commands and draws."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("target", help="the PNG to write")
     parser.add_argument("--weights", default="imagenet", help="as for xception finetune")
+    parser.add_argument("--page", help="the PNG to write of the page of xception report")
     options = parser.parse_args()
     xception = [sys.executable, "-m", "xcli"]
     with tempfile.TemporaryDirectory() as name:
@@ -102,6 +114,12 @@ def main() -> None:
         subprocess.run([*xception, "evaluate", "shapes", "--model", "RUN", "-o", "report"], cwd=folder, check=True)
         command = ["classify", "photos", "--model", "RUN", "--top", "2"]
         table = run_on_terminal([*xception, *command], folder)
+        if options.page:
+            subprocess.run(
+                [*xception, "classify", "shapes", "--model", "RUN", "-o", "labels.csv"], cwd=folder, check=True
+            )
+            subprocess.run([*xception, "report", "labels.csv", "-o", "report.html"], cwd=folder, check=True)
+            draw_page(folder / "report.html", options.page)
         draw(f"$ xception {' '.join(command)}\n\n{table}", folder / "report", options.target)
 
 

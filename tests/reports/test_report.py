@@ -52,6 +52,25 @@ def test_counts_and_rows(invoke: Invoke, make_table: MakeTable, tmp_path: Path, 
     assert len(data["thumbnails"]) == 1
 
 
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_scores_that_are_no_numbers(invoke: Invoke, make_table: MakeTable, tmp_path: Path, extension: str) -> None:  # noqa: F811
+    infinite, missing = float("inf"), float("nan")
+    table = make_table(
+        [
+            ("a.png", [("dog", 0.5), ("cat", -infinite)]),  # as a head with one output has raw scores
+            ("b.png", [("dog", infinite), ("cat", 0.5)]),
+            ("c.png", [("dog", missing), ("cat", missing)]),
+        ],
+        f"labels.{extension}",
+    )
+    page = tmp_path / "report.html"
+    result = invoke("report", table, "-o", page)
+    assert result.code == 0, result
+    data = data_of(page)
+    assert sorted(data["classes"]) == [["", 2, 0.0], ["dog", 1, 0.5]]
+    assert sum(data["score"]["counts"]) == 1
+
+
 def test_moved_images_and_members_of_archives(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811
     save_image(tmp_path / "new" / "sub" / "a.png")
     save_image(tmp_path / "outside.png")

@@ -10,6 +10,7 @@ import heapq
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from math import isfinite
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,22 +135,23 @@ class Summary:
             if status != OK_STATUS:
                 self._add_error(str(paths[index]), batch[ERROR][index].as_py())
                 continue
-            label, score, second = labels[index], scores[index], seconds[index]
-            known = label is not None and score is not None
-            if known:
+            label, score, second = labels[index], _finite(scores[index]), _finite(seconds[index])
+            if label is None or score is None:
+                label, score = "", 0.0
+            else:
                 self._scores.append(score)
                 if second is not None:
                     self._margins.append(score - second)
 
             def make(index: int = index, number: int = number) -> Row:
-                pairs = ((name[index].as_py(), value[index].as_py()) for name, value in columns)
+                pairs = ((name[index].as_py(), _finite(value[index].as_py())) for name, value in columns)
                 found = tuple((name, value) for name, value in pairs if name is not None and value is not None)
                 return Row(number, str(paths[index]), found)
 
-            kept = self.classes.get(label or "")
+            kept = self.classes.get(label)
             if kept is None:
-                kept = self.classes[label or ""] = ClassRows()
-            kept.add(score if known else 0.0, number, make, self._most)
+                kept = self.classes[label] = ClassRows()
+            kept.add(score, number, make, self._most)
             self._draw(make)
 
     def _add_error(self, path: str, error: str | None) -> None:
@@ -189,6 +191,11 @@ class Summary:
         for row in sorted(self.sample):
             found.setdefault(row.number, row)
         return list(found.values())
+
+
+def _finite(score: float | None) -> float | None:
+    """Returns a score, or None where it is no number: the raw score of a class that a head does not compute is -inf."""
+    return score if score is not None and isfinite(score) else None
 
 
 def _histogram(values: array[float]) -> Histogram | None:
