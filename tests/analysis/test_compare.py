@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,16 @@ def test_tables_that_cannot_be_compared(tmp_path: Path) -> None:
     for first, second in ((0, 1), (1, 2)):
         with pytest.raises(UsageError, match=r"of one command|different shapes"):
             compare(open_table(names[first]), open_table(names[second]))
+
+
+def test_scores_that_are_no_numbers_are_not_compared(tmp_path: Path) -> None:
+    schema = classify_schema(1, "name", [])
+    paths = [f"{number}.jpg" for number in range(3)]
+    tables = []
+    for name, first in (("a", np.inf), ("b", 0.25)):
+        scores = np.float32([[first, 0], [0.5, 0], [np.inf, 0]])
+        rows = classify_batch(schema, refs(paths), [None] * 3, scores, CLASSES[:2])
+        tables.append(write(tmp_path / f"{name}.parquet", schema, rows))
+    found = compare(*map(open_table, tables)).summary
+    json.dumps(found, allow_nan=False)
+    assert (found["score_drift"]["worst"], found["score_drift"]["not_comparable"]) == (0, 2)

@@ -53,7 +53,8 @@ def read_rows(reader: TableReader, names: dict[str, int]) -> Rows:
         ok.append(~failed.to_numpy(zero_copy_only=False))
         if has_labels:
             labels.append(_numbers(batch.column("label_1"), names))
-            scores.append(batch.column("score_1").to_numpy(zero_copy_only=False).astype(np.float32))
+            values = batch.column("score_1").to_numpy(zero_copy_only=False).astype(np.float32)
+            scores.append(np.where(np.isfinite(values), values, np.float32(np.nan)))
     return Rows(*(np.concatenate(one) for one in (hashes, ok, labels, scores)))
 
 
