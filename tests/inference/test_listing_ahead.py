@@ -40,10 +40,12 @@ def test_all_references_come_in_their_order_and_as_they_were() -> None:
         ImageRef("a", LocalFile("/a", trusted=3), b"key", None, ("x", 1, None)),
         ImageRef("b", LocalFile("/b"), b"b", ImageError("empty", "no bytes"), ()),
         ImageRef("c", RemoteObject("s3://bucket/c", FileState(1, 2)), b"c"),
+        ImageRef("d", RemoteObject("s3://bucket/d"), b"\xff\0", None, (1.5, float("inf"), True, 2**70)),
+        ImageRef("\\xff", LocalFile("\udcff\0"), b"\xff", None, (b"bytes", (1, 2), {"a": 1})),
     ]
     again = unpack(pack(refs))
     assert [str(ref.error) for ref in again] == [str(ref.error) for ref in refs]
-    assert [again[0], again[2]] == [refs[0], refs[2]]
+    assert [again[0], *again[2:]] == [refs[0], *refs[2:]]
     assert (again[1].path, again[1].location) == ("b", refs[1].location)
     many = [near(f"{number}") for number in range(5000)]
     many[2000:2000] = [far(f"member {number}") for number in range(100)]

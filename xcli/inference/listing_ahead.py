@@ -6,23 +6,49 @@ bytes, and are listed only as they are needed.
 
 from __future__ import annotations
 
-import pickle
+import json
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xcli.core.records import ImageRef
+from xcli.core.records import FileState, ImageRef
 from xcli.sources.carried import carried_size
+from xcli.sources.locations import RemoteObject
 from xcli.storage.local import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from xcli.core.records import Location
 
 _MOST_BYTES = 64 << 20
 _CHUNK, _CARRIED, _MEMBERS = 1024, 1 << 20, 8
 """References that are packed together: so many, or fewer that carry so many bytes; and members that wait at most."""
 
 _PATIENCE = 1.0  # seconds in which a listing that was stopped ends, unless its disk hangs
+
+
+_OBJECT_BYTES = 1024  # what a reference that stays an object is counted as
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+class Packed(NamedTuple):
+    """Some references.
+
+    Attributes:
+        data: those that JSON keeps, compressed, with null in the place of each other one.
+        length: of the JSON.
+        objects: the others, in their order.
+    """
+
+    data: bytes
+    length: int
+    objects: list[ImageRef]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.data) + _OBJECT_BYTES * len(self.objects)
 
 
 class ListingAhead:
@@ -38,7 +64,7 @@ class ListingAhead:
         self._refs, self._holds = refs, whole
         self._waiting: list[ImageRef] = []  # behind those that are packed
         self._carried = 0  # bytes from a manifest that these carry
-        self._packed: deque[bytes] = deque()
+        self._packed: deque[Packed] = deque()
         self._bytes = 0
         self._ended = self._stopped = self._starving = False
         self._error: BaseException | None = None
@@ -65,7 +91,7 @@ class ListingAhead:
             packed = self._packed.popleft() if self._packed else None
             refs = []
             if packed is not None:
-                self._bytes -= len(packed)
+                self._bytes -= packed.size
             else:
                 refs = self._take_waiting()
             if packed is None and not refs and self._error is not None:
@@ -99,7 +125,7 @@ class ListingAhead:
         packed = pack(refs)
         with self._changed:
             self._packed.append(packed)
-            self._bytes += len(packed)
+            self._bytes += packed.size
             self._changed.notify_all()
             self._wait(lambda: self._bytes <= _MOST_BYTES)
 
@@ -123,31 +149,41 @@ class ListingAhead:
             self._thread.join(_PATIENCE)
 
 
-def pack(refs: list[ImageRef]) -> bytes:
-    """Packs references; those to local files take least."""
+def pack(refs: list[ImageRef]) -> Packed:
+    """Packs references; those with an error, and those that carry other values than texts and numbers, stay objects."""
     import pyarrow as pa
 
-    data = pickle.dumps([_plain(ref) for ref in refs], pickle.HIGHEST_PROTOCOL)
-    packed: bytes = pa.compress(data, "zstd", asbytes=True)
-    return len(data).to_bytes(8, "little") + packed
+    items = [_plain(ref) for ref in refs]
+    text = json.dumps(items, separators=(",", ":")).encode()
+    objects = [ref for ref, item in zip(refs, items, strict=True) if item is None]
+    return Packed(pa.compress(text, "zstd", asbytes=True), len(text), objects)
 
 
-def unpack(packed: bytes) -> list[ImageRef]:
+def unpack(packed: Packed) -> list[ImageRef]:
     """Returns what `pack` was given."""
     import pyarrow as pa
 
-    data = pa.decompress(memoryview(packed)[8:], int.from_bytes(packed[:8], "little"), "zstd", asbytes=True)
-    items = pickle.loads(data)  # noqa: S301 - this process has written it
-    return [item if isinstance(item, ImageRef) else _restored(*item) for item in items]
+    items = json.loads(pa.decompress(packed.data, packed.length, "zstd", asbytes=True))
+    objects = iter(packed.objects)
+    return [next(objects) if item is None else _restored(*item) for item in items]
 
 
-def _plain(ref: ImageRef) -> Any:
-    """Returns a reference as values that are pickled in a fifth of the time, where it is one to a local file."""
-    file = ref.location
-    if type(file) is LocalFile and ref.error is None:
-        return ref.path, file.path, file.trusted, ref.key, ref.extra
-    return ref
+def _plain(ref: ImageRef) -> list[Any] | None:
+    """Returns a reference to a file or an object of a store as values that JSON keeps; None for another one."""
+    place = ref.location
+    if ref.error is not None or not _SCALARS.issuperset(map(type, ref.extra)):
+        return None
+    if type(place) is LocalFile:
+        return [ref.path, ref.key.decode("latin-1"), ref.extra, place.path, place.trusted]
+    if type(place) is RemoteObject:
+        return [ref.path, ref.key.decode("latin-1"), ref.extra, place.file, None, place.listed_state or ()]
+    return None
 
 
-def _restored(path: str, file: str, trusted: int | None, key: bytes, extra: tuple[Any, ...]) -> ImageRef:
-    return ImageRef(path, LocalFile(file, trusted=trusted), key, None, extra)
+def _restored(
+    path: str, key: str, extra: list[Any], file: str, trusted: int | None, state: list[int] | None = None
+) -> ImageRef:
+    place: Location = LocalFile(file, trusted=trusted)
+    if state is not None:
+        place = RemoteObject(file, FileState(*state) if state else None)
+    return ImageRef(path, place, key.encode("latin-1"), None, tuple(extra))
