@@ -1,5 +1,5 @@
 # make demo   a real model on its real photographs, in a virtual environment of its own
-# make test   all tests but the slow ones: less than six minutes on two processors
+# make test   all tests but the slow ones: some minutes
 # make test-slow  the slow ones; CI runs both
 # make test-fast  the tests of the rooms that need no TensorFlow: less than a minute
 # make test-faults   more of those that kill the program, fill its disk and take its files away (some minutes)
