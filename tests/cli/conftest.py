@@ -106,3 +106,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "notes.txt").write_text("not an image")
     (root / ".hidden.jpg").write_bytes(b"x")
     return root
+
+
+def code_and_imports(args: Sequence[str]) -> str:
+    """Runs a command in a process of its own; returns `IMPORTED`, its exit code and what it imported of TensorFlow."""
+    script = (
+        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
+        f"sys.argv = ['xception', *{[*args]!r}]\ncode = run_command(Messages())\n"
+        "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    print(done.stdout + done.stderr)  # shown if the test fails
+    return done.stdout.splitlines()[-1]

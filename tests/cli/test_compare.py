@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.analysis.test_compare import random_table
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import Invoke, code_and_imports
 
 
 @pytest.fixture
@@ -55,10 +53,4 @@ def test_outputs_that_cannot_be(invoke: Invoke, tables: tuple[str, str], more: l
 
 def test_no_tensorflow(tables: tuple[str, str]) -> None:
     args = ["compare", *tables]
-    script = (
-        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
-        f"sys.argv = ['xception', *{args!r}]\ncode = run_command(Messages())\n"
-        "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "IMPORTED 0 []", done.stdout + done.stderr
+    assert code_and_imports(args) == "IMPORTED 0 []"

@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cli.conftest import COMMAND, Invoke, clean_environment, save_photos
+from tests.cli.conftest import COMMAND, Invoke, clean_environment, code_and_imports, save_photos
 from tests.thorough import slow, thorough
 from tests.writtentables import provenance, rows_of, write
 from xcli.tables.provenance import PROVENANCE_KEYS
@@ -170,12 +169,6 @@ def test_no_tensorflow(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         ["verify", str(tmp_path / "x.parquet"), str(photos)],
         ["report", labels, "-o", str(tmp_path / "report.html")],
     ):
-        code = (
-            "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
-            f"sys.argv = ['xception', *{args!r}]\ncode = run_command(Messages())\n"
-            "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "IMPORTED 0 []", done.stdout + done.stderr
+        assert code_and_imports(args) == "IMPORTED 0 []"
     done = subprocess.run([*COMMAND, "merge", "--help"], capture_output=True, env=clean_environment(), check=True)
     assert b"--mixed-machines" in done.stdout

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.analysis.test_sort import content, make_files
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import Invoke, code_and_imports
 
 
 def test_what_would_be_done_and_what_is_done(invoke: Invoke, tmp_path: Path) -> None:
@@ -54,10 +52,4 @@ def test_a_file_that_is_gone_is_an_error(invoke: Invoke, tmp_path: Path) -> None
 
 def test_no_tensorflow(tmp_path: Path) -> None:
     args = ["sort", str(make_files(tmp_path, 2)), str(tmp_path / "out")]
-    code = (
-        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
-        f"sys.argv = ['xception', *{args!r}]\ncode = run_command(Messages())\n"
-        "print('IMPORTED', code, sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "IMPORTED 0 []", done.stdout + done.stderr
+    assert code_and_imports(args) == "IMPORTED 0 []"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.cli.conftest import code_and_imports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,10 +51,6 @@ def test_a_finished_output_is_compared_without_tensorflow(
     target = tmp_path / "t.csv"
     command = ("features", "--manifest", manifest, "--weights", "none", "--image-size", "71", "-o", target)
     assert invoke(*command).code == 0
-    script = (
-        "import sys\nfrom xcli.cli.main import run_command\nfrom xcli.cli.verbosity import Messages\n"
-        f"sys.argv = ['xception', *{[*map(str, command), *more]!r}]\ncode = run_command(Messages())\n"
-        "print(code, 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{code} {loads}", done.stdout + done.stderr
+    found = code_and_imports([*map(str, command), *more])
+    assert found.startswith(f"IMPORTED {code} ")
+    assert ("'tensorflow'" in found) == loads
