@@ -160,13 +160,17 @@ class _Placer:
         elif not same_content(source, folder, place.name):
             raise FileExistsError
 
-    def _hardlink(self, place: Placement, folder: int) -> None:
+    def _link(self, place: Placement, folder: int, make: Callable[[str, int, str], None]) -> None:
         _require_file(place.source, follow=True)
         try:
-            disk.system.link_in(place.source, folder, place.name)
+            make(place.source, folder, place.name)
         except FileExistsError:
-            if not _is_placed(place, LocalSource(place.source), folder, HARDLINK):
+            if not _is_placed(place, LocalSource(place.source), folder, self._mode):
                 raise
+
+    def _hardlink(self, place: Placement, folder: int) -> None:
+        try:
+            self._link(place, folder, disk.system.link_in)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -174,12 +178,7 @@ class _Placer:
             raise write_error(self._shown(place), reason) from None
 
     def _symlink(self, place: Placement, folder: int) -> None:
-        _require_file(place.source, follow=True)
-        try:
-            disk.system.symlink_in(place.source, folder, place.name)
-        except FileExistsError:
-            if not _is_placed(place, LocalSource(place.source), folder, SYMLINK):
-                raise
+        self._link(place, folder, disk.system.symlink_in)
 
     def _move(self, place: Placement, folder: int) -> None:
         source, there = LocalSource(place.source), status_in(folder, place.name)
