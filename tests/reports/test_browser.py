@@ -123,7 +123,7 @@ def test_keyboard(opened: Open, table: str) -> None:
     )
     page.keyboard.press("End")
     page.keyboard.press("Enter")
-    assert page.locator("dialog[open] #detail-candidates li").all_inner_texts() == ["dog\n0.800", "cat\n0.100"]
+    assert page.locator("dialog[open] #detail-more li").all_inner_texts() == ["dog\n0.800", "cat\n0.100"]
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert "d.png" in page.evaluate("document.activeElement.textContent")

@@ -41,12 +41,12 @@ def test_counts_and_rows(invoke: Invoke, make_table: MakeTable, tmp_path: Path, 
     assert result.code == 0, result
     assert "4 rows, 3 of them shown, 1 thumbnails, 2 images not found" in result.err
     data = data_of(page)
-    assert sorted(data["classes"]) == [["", 1, 0.0], ["cat", 1, 0.75], ["dog", 1, 0.5]]
-    assert data["reasons"] == [["truncated", 1]]
-    assert data["errors"] == [["x.png", "truncated: the data ends early"]]
-    assert sum(data["score"]["counts"]) == 2
-    assert sum(data["margin"]["counts"]) == 2
-    by_path = {row[1]: row for row in data["rows"]}
+    classes = data["classify"]
+    assert sorted(classes["classes"]) == [["", 1, 0.0], ["cat", 1, 0.75], ["dog", 1, 0.5]]
+    assert data["errors"] == {"rows": [["x.png", "truncated: the data ends early"]], "total": 1}
+    assert sum(classes["score"]["counts"]) == 2
+    assert sum(classes["margin"]["counts"]) == 2
+    by_path = {row[1]: row for row in classes["rows"]}
     assert by_path[image][4] == 0
     assert by_path[str(tmp_path / "gone.png")][4] == "missing"
     assert len(data["thumbnails"]) == 1
@@ -67,8 +67,9 @@ def test_scores_that_are_no_numbers(invoke: Invoke, make_table: MakeTable, tmp_p
     result = invoke("report", table, "-o", page)
     assert result.code == 0, result
     data = data_of(page)
-    assert sorted(data["classes"]) == [["", 2, 0.0], ["dog", 1, 0.5]]
-    assert sum(data["score"]["counts"]) == 1
+    classes = data["classify"]
+    assert sorted(classes["classes"]) == [["", 2, 0.0], ["dog", 1, 0.5]]
+    assert sum(classes["score"]["counts"]) == 1
 
 
 def test_moved_images_and_members_of_archives(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811
@@ -80,7 +81,7 @@ def test_moved_images_and_members_of_archives(invoke: Invoke, make_table: MakeTa
     table = make_table([(path, [("cat", 0.5)]) for path in paths])
     page = tmp_path / "report.html"
     assert invoke("report", table, "-o", page, "--images", tmp_path / "new").code == 0
-    found = {row[1]: row[4] for row in data_of(page)["rows"]}
+    found = {row[1]: row[4] for row in data_of(page)["classify"]["rows"]}
     assert [isinstance(found[path], int) for path in paths] == [True, True, False]
 
 
@@ -136,5 +137,5 @@ def test_refusals(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None
 def test_a_table_without_rows(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811
     table, page = make_table([]), tmp_path / "report.html"
     assert invoke("report", table, "-o", page).code == 0
-    assert data_of(page)["score"] is None
+    assert data_of(page)["classify"]["score"] is None
     assert open_table(table).meta is not None

@@ -1,4 +1,4 @@
-"""Puts together the one file of a report: a template, a style and a script, and the data as JSON.
+"""Puts together the one file of a report: templates, a style and scripts, and the data as JSON.
 
 Whatever comes from the table is data: the template escapes it, the script sets it as text, and the policy of the page
 lets nothing run or load but the script and the style that are named in it by their digests.
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from xcli.reports.parts import Part
+    from xcli.reports.thumbnails import Thumbnails
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
@@ -25,23 +28,27 @@ def embedded_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
 
 
-def page(data: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+def page(parts: Sequence[Part], thumbnails: Thumbnails, facts: Mapping[str, Any]) -> bytes:
     """Returns the page.
 
     Args:
-        data: for the script.
-        facts: for the template `report.html`.
+        parts: in their order.
+        facts: for the template `base.html`, beside the facts of the parts.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     # The digests are of exactly what stands between the tags.
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    style = _asset("report.css")
+    script = "".join(map(_asset, ["common.js", *(f"{part.name}.js" for part in parts)]))
+    data = {part.name: part.data for part in parts} | {"thumbnails": list(thumbnails.made.values())}
     environment = Environment(
         loader=PackageLoader("xcli.reports", "page_files"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    text = environment.get_template("report.html").render(
+    text = environment.get_template("base.html").render(
         **facts,
+        parts=[{"name": part.name, **part.facts()} for part in parts],
+        thumbnails=thumbnails,
         version=__version__,
         policy=f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'",

@@ -1,30 +1,35 @@
-"""Makes the report of a table of `classify`: reads it, makes thumbnails, writes the page."""
+"""Makes the report of a table: reads it, makes thumbnails, writes the page."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
+from xcli.reports.classify_part import ClassifyPart
 from xcli.reports.page import embedded_json, page
-from xcli.reports.summary import MAX_ERRORS, MAX_SAMPLE, Histogram, Summary
-from xcli.reports.thumbnails import Thumbnails, make_thumbnails
+from xcli.reports.parts import ErrorsPart, provenance_facts
+from xcli.reports.summary import MAX_ERRORS, Summary
+from xcli.reports.thumbnails import make_thumbnails
 from xcli.storage.atomic import commit, open_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xcli.reports.options import ReportOptions
-    from xcli.reports.summary import Row
+    from xcli.reports.parts import Part
     from xcli.tables.base import TableReader
 
-_MARKUP_BYTES = 60_000
-"""Room for the template, the script and the style, and for the place of each thumbnail in the data."""
+_MARKUP_BYTES = 100_000
+"""Room for the templates, the scripts and the style, and for the place of each thumbnail in the data."""
 
 _ROWS_SHARE = 0.5
 """Part of the page that rows may take, so that there is room for thumbnails."""
+
+_ERRORS_SHARE = 0.1
+"""Part of the page that error rows may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,114 +81,39 @@ def write_report(
     check_table(reader)
     file = open_output(target, overwrite)
     try:
+        most = int(options.max_size * 1_000_000)
         summary = Summary(options.top_images)
         summary.read(reader, lambda rows: None)
-        most = int(options.max_size * 1_000_000)
-        data, rows = _data(summary, int(most * _ROWS_SHARE))
-        paths = list(dict.fromkeys(row.path for row in rows))
+        main = ClassifyPart(reader, summary, options.top_images, int(most * _ROWS_SHARE))
+        parts: list[Part] = [main]
+        if summary.errors:
+            parts.append(_errors(summary, int(most * _ERRORS_SHARE)))
+        paths = list(dict.fromkeys(path for part in parts for path in part.paths()))
         on_total(len(paths))
         # A thumbnail costs its text and some ten bytes, for quotes, a comma and its number.
-        room = most - _MARKUP_BYTES - len(embedded_json(data)) - 10 * len(paths)
+        room = most - _MARKUP_BYTES - sum(len(embedded_json(part.data)) for part in parts) - 10 * len(paths)
         thumbnails = make_thumbnails(paths, room, options.images, options.workers, progress)
-        _attach(data, rows, thumbnails)
-        content = page(data, _facts(reader, summary, rows, thumbnails, options))
+        for part in parts:
+            part.attach(thumbnails)
+        title = os.path.basename(reader.name.rstrip("/")) or reader.name
+        facts = {"title": title, "max_size": options.max_size, **provenance_facts(reader)}
+        content = page(parts, thumbnails, facts)
         file.stream.write(content)
         commit([file])
     except BaseException:
         file.discard()
         raise
     return Made(
-        summary.rows, len(rows), len(thumbnails.made), len(thumbnails.missing), thumbnails.left_out, len(content)
+        summary.rows, len(main.rows), len(thumbnails.made), len(thumbnails.missing), thumbnails.left_out, len(content)
     )
 
 
-def _data(summary: Summary, most: int) -> tuple[dict[str, Any], list[Row]]:
-    """Returns what the script shows, in at most about `most` bytes, and the rows in it."""
-    classes = sorted(summary.classes.items(), key=lambda one: (-one[1].count, one[0]))
-    data: dict[str, Any] = {
-        "classes": [[label, kept.count, round(kept.total / kept.count, 5)] for label, kept in classes],
-        "reasons": summary.errors.most_common(),
-        "score": _distribution(summary.score_histogram()),
-        "margin": _distribution(summary.margin_histogram()),
-        "total": summary.rows,
-    }
-    left = most - len(embedded_json(data))
-    labels: dict[str, int] = {label: index for index, (label, _) in enumerate(classes)}
-    names = [label for label, _ in classes]
-    kept, rows, errors = [], [], []
-    for path, error in summary.error_rows:
-        left -= len(embedded_json([path, error])) + 1
-        if left < 0:
+def _errors(summary: Summary, room: int) -> ErrorsPart:
+    """Returns the part with the first error rows, as many as have room."""
+    kept = []
+    for row in summary.error_rows[:MAX_ERRORS]:
+        room -= len(embedded_json(row)) + 1
+        if room < 0:
             break
-        errors.append([path, error])
-    for row in summary.shown_rows():
-        known = len(names)
-        pairs = []
-        for label, score in row.predictions:
-            if label not in labels:
-                labels[label] = len(names)
-                names.append(label)
-            pairs.append([labels[label], round(score, 5)])
-        value = [row.number, row.path, pairs, labels[row.label]]
-        left -= len(embedded_json([value, names[known:]]))
-        if left < 0:
-            break
-        kept.append(value)
-        rows.append(row)
-    return data | {"errors": errors, "labels": names, "rows": kept, "top": _ends(summary, rows)}, rows
-
-
-def _ends(summary: Summary, rows: list[Row]) -> list[list[list[int]]]:
-    """Returns for each class, in the order of the data, the places in `rows` of its surest and least sure rows."""
-    places = {row.number: place for place, row in enumerate(rows)}
-    found = []
-    for _, kept in sorted(summary.classes.items(), key=lambda one: (-one[1].count, one[0])):
-        ends = (sorted(heap, reverse=True) for heap in (kept.surest, kept.least))
-        found.append([[places[row.number] for _, _, row in end if row.number in places] for end in ends])
-    return found
-
-
-def _distribution(histogram: Histogram | None) -> dict[str, Any] | None:
-    return None if histogram is None else histogram._asdict()
-
-
-def _attach(data: dict[str, Any], rows: list[Row], thumbnails: Thumbnails) -> None:
-    """Adds the thumbnails to the data, and to each row the number of its own, or why it has none."""
-    numbers = {path: number for number, path in enumerate(thumbnails.made)}
-    for value, row in zip(data["rows"], rows, strict=True):
-        value.append(numbers.get(row.path, thumbnails.missing.get(row.path, "")))
-    data["thumbnails"] = list(thumbnails.made.values())
-
-
-def _facts(
-    reader: TableReader, summary: Summary, rows: list[Row], thumbnails: Thumbnails, options: ReportOptions
-) -> dict[str, Any]:
-    made = {**(reader.provenance or {}), **(reader.meta or {})}
-    model, tool, images = (made.get(name) or {} for name in ("model", "tool", "images"))
-    seconds = made.get("seconds")
-    # Rows of an earlier run took none of the time.
-    computed = summary.rows - int(images.get("resumed") or 0)
-    is_timed = isinstance(seconds, int | float) and seconds > 0 and computed > 0
-    scores = summary.score_histogram()
-    return {
-        "title": os.path.basename(reader.name.rstrip("/")) or reader.name,
-        "summary": summary,
-        "classes": sum(label != "" for label in summary.classes),
-        "errors": summary.rows - summary.ok,
-        "reasons": summary.errors.most_common(),
-        "median": None if scores is None else scores.median,
-        "rate": computed / seconds if is_timed and seconds else None,
-        "seconds": seconds if is_timed else None,
-        "finished": str(made.get("finished") or "").replace("T", " ").replace("+00:00", " UTC"),
-        "model": model.get("name"),
-        "precision": made.get("precision"),
-        "device": made.get("device"),
-        "tool": tool.get("version"),
-        "shown": len(rows),
-        "is_sample": len(rows) < summary.ok,
-        "sample_limit": MAX_SAMPLE,
-        "error_limit": MAX_ERRORS,
-        "thumbnails": thumbnails,
-        "top_images": options.top_images,
-        "max_size": options.max_size,
-    }
+        kept.append(row)
+    return ErrorsPart(summary.errors, kept)

@@ -7,6 +7,7 @@ import io
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import ImageError, XcliError
@@ -33,7 +34,7 @@ _BATCH = 16
 _QUALITY = 62
 
 
-@dataclass(slots=True)
+@dataclass
 class Thumbnails:
     """Thumbnails of some paths, each as the base64 of a WebP file.
 
@@ -46,6 +47,14 @@ class Thumbnails:
     made: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     left_out: int = 0
+
+    def of(self, path: str) -> int | str:
+        """Returns the number of a path's thumbnail, in the order of `made`, or why it has none; "" is want of room."""
+        return self._numbers.get(path, self.missing.get(path, ""))
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {path: number for number, path in enumerate(self.made)}
 
 
 def make_thumbnails(

@@ -1,0 +1,102 @@
+"""The part of a page for a table of `classify`: counts, distributions, classes, images by class and score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xcli.reports.page import embedded_json
+from xcli.reports.parts import seconds_and_rate
+from xcli.reports.summary import MAX_SAMPLE, Histogram, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xcli.reports.summary import Row
+    from xcli.reports.thumbnails import Thumbnails
+    from xcli.tables.base import TableReader
+
+
+class ClassifyPart:
+    """What a page shows of a table of `classify` that has been read.
+
+    Args:
+        reader: of the table, for its provenance.
+        summary: what was read of it.
+        top_images: rows that were kept of each class, at each end.
+        room: bytes that the data may take, nearly.
+
+    Attributes:
+        rows: those that the page shows.
+    """
+
+    name = "classify"
+
+    def __init__(self, reader: TableReader, summary: Summary, top_images: int, room: int) -> None:
+        self._reader, self._summary, self._top_images = reader, summary, top_images
+        self.rows: list[Row] = []
+        self.data = self._data(room)
+
+    def _data(self, room: int) -> dict[str, Any]:
+        summary = self._summary
+        classes = sorted(summary.classes.items(), key=lambda one: (-one[1].count, one[0]))
+        data: dict[str, Any] = {
+            "classes": [[label, kept.count, round(kept.total / kept.count, 5)] for label, kept in classes],
+            "score": _distribution(summary.score_histogram()),
+            "margin": _distribution(summary.margin_histogram()),
+        }
+        left = room - len(embedded_json(data))
+        labels: dict[str, int] = {label: index for index, (label, _) in enumerate(classes)}
+        names = [label for label, _ in classes]
+        kept = []
+        for row in summary.shown_rows():
+            known = len(names)
+            pairs = []
+            for label, score in row.predictions:
+                if label not in labels:
+                    labels[label] = len(names)
+                    names.append(label)
+                pairs.append([labels[label], round(score, 5)])
+            value = [row.number, row.path, pairs, labels[row.label]]
+            left -= len(embedded_json([value, names[known:]]))
+            if left < 0:
+                break
+            kept.append(value)
+            self.rows.append(row)
+        return data | {"labels": names, "rows": kept, "top": self._ends()}
+
+    def _ends(self) -> list[list[list[int]]]:
+        """Returns for each class, in the order of the data, the places in `rows` of its surest and least sure rows."""
+        places = {row.number: place for place, row in enumerate(self.rows)}
+        found = []
+        for _, kept in sorted(self._summary.classes.items(), key=lambda one: (-one[1].count, one[0])):
+            ends = (sorted(heap, reverse=True) for heap in (kept.surest, kept.least))
+            found.append([[places[row.number] for _, _, row in end if row.number in places] for end in ends])
+        return found
+
+    def paths(self) -> Sequence[str]:
+        return [row.path for row in self.rows]
+
+    def attach(self, thumbnails: Thumbnails) -> None:
+        for value, row in zip(self.data["rows"], self.rows, strict=True):
+            value.append(thumbnails.of(row.path))
+
+    def facts(self) -> dict[str, Any]:
+        summary = self._summary
+        scores = summary.score_histogram()
+        seconds, rate = seconds_and_rate(self._reader, summary.rows)
+        return {
+            "summary": summary,
+            "classes": sum(label != "" for label in summary.classes),
+            "errors": summary.rows - summary.ok,
+            "median": None if scores is None else scores.median,
+            "rate": rate,
+            "seconds": seconds,
+            "shown": len(self.rows),
+            "is_sample": len(self.rows) < summary.ok,
+            "sample_limit": MAX_SAMPLE,
+            "top_images": self._top_images,
+        }
+
+
+def _distribution(histogram: Histogram | None) -> dict[str, Any] | None:
+    return None if histogram is None else histogram._asdict()
