@@ -75,6 +75,15 @@ def names(page: Any) -> list[str]:
     return page.locator(".sheet .where").all_inner_texts()  # type: ignore[no-any-return]
 
 
+def wait_for_names(page: Any, expected: list[str]) -> None:
+    """Waits until the sheets show these images: a new address is taken up after the browser has returned."""
+    page.wait_for_function(
+        "expected => [...document.querySelectorAll('.sheet .where')].map((one) => one.innerText).join() === expected.join()",
+        arg=expected,
+        timeout=10_000,
+    )
+
+
 def test_filters_and_addresses(opened: Open, table: str) -> None:
     page = opened(table)
     assert names(page) == ["a.png", "b.png", "c.png", "d.png"]
@@ -91,11 +100,11 @@ def test_filters_and_addresses(opened: Open, table: str) -> None:
     page.reload()
     assert names(page) == ["c.png", "d.png"]
     page.click("#class-list a:has-text('cat')")
-    assert names(page) == ["a.png", "c.png", "b.png"]
+    wait_for_names(page, ["a.png", "c.png", "b.png"])
     assert page.locator("#sheets h3").all_inner_texts() == ["Surest"]
     assert page.evaluate("location.hash") == "#class=cat"
     page.go_back()
-    assert names(page) == ["c.png", "d.png"]
+    wait_for_names(page, ["c.png", "d.png"])
     page.select_option("#class", label="dog (1)")
     page.fill("#error-search", "zero")
     assert page.locator("#error-rows tr").count() == 1
