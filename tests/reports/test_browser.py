@@ -78,7 +78,7 @@ def names(page: Any) -> list[str]:
 def wait_for_names(page: Any, expected: list[str]) -> None:
     """Waits until the sheets show these images: a new address is taken up after the browser has returned."""
     page.wait_for_function(
-        "expected => [...document.querySelectorAll('.sheet .where')].map((one) => one.innerText).join() === expected.join()",
+        "names => [...document.querySelectorAll('.sheet .where')].map((one) => one.innerText).join() === names.join()",
         arg=expected,
         timeout=10_000,
     )
