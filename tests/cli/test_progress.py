@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.writtentables import make_files, provenance, rows_of, write
 from xcli.cli import progress
-from xcli.cli.progress import ROWS, Progress, RecentRate
+from xcli.cli.progress import ROWS, Progress, Readings, RecentRate, TwoStages
 from xcli.cli.verbosity import Messages
+from xcli.sources.listing import list_images
+from xcli.sources.options import SourceOptions
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @dataclass
@@ -164,3 +169,25 @@ def test_messages_stand_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message
     assert before.endswith("\r")
     assert "images" in after, "the bar is drawn again"
+
+
+def test_two_stages(lines: Callable[[], list[str]], tmp_path: Path) -> None:
+    names = [b"a.jpg", b"b.jpg"]
+    with list_images(SourceOptions((str(make_files(tmp_path, names)),))) as listing:
+        table = write(tmp_path / "t.parquet", rows_of("classify", list(listing)), provenance("classify"), meta=False)
+    for mode in ("json", "lines"):
+        reader = open_table(table)
+        with TwoStages(mode, Readings([reader], lambda: 1), quiet=False) as stages:
+            assert sum(batch.num_rows for batch in reader.batches()) == 2
+            stages.begin_images(5)
+            stages.count(4, 1)
+    *found, only = lines()
+    assert only == "xception: started; progress is reported every 60 s"
+    told = [json.loads(line) for line in found]
+    assert [one["event"] for one in told] == ["start", "end", "start", "end"]
+    assert [(one["done"], one["total"], "rows_per_second" in one) for one in told] == [
+        (0, 2, True),
+        (2, 2, True),
+        (0, 5, False),
+        (4, 5, False),
+    ]

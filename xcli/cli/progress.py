@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections import deque
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +127,10 @@ class Progress:
             if self._mode == JSON:  # In a log, the closing line of the run says it.
                 self.tell("end" if kind is None else "stopped")
 
-    def begin(self) -> None:
-        """Says that the computing begins, from where on there is a rate."""
+    def begin(self, *, is_first: bool = True) -> None:
+        """Says that the computing begins, from where on there is a rate; a log is told of the first stage only."""
         self._recent = RecentRate(self._clock())
-        if self._mode in (LINES, JSON):
+        if self._mode == JSON or (self._mode == LINES and is_first):
             self.tell("start")
 
     def advance(self, batch: ImageBatch) -> None:
@@ -237,12 +237,47 @@ class Readings:
         self._readers, self._times = readers, times
 
     def total(self) -> int | None:
-        """Returns the number of rows that will be read, if the tables record theirs."""
-        listed: list[int] = [((reader.meta or {}).get("images") or {}).get("listed", -1) for reader in self._readers]
-        return None if -1 in listed else self._times() * sum(listed)
+        """Returns the number of rows that will be read, if the tables tell theirs."""
+        counts = [reader.row_count for reader in self._readers]
+        return None if None in counts else self._times() * sum(filter(None, counts))
 
     def show(self, progress: Progress) -> None:
         """Has the rows counted from now on."""
         for reader in self._readers:
             reader.on_rows = progress.count
         progress.begin()
+
+
+class TwoStages:
+    """Shows how far a command is that first reads tables, then computes images; a context manager.
+
+    Args:
+        mode: one of `MODES`.
+        quiet: whether `-q` was given.
+        readings: of the tables.
+    """
+
+    def __init__(self, mode: str, readings: Readings, *, quiet: bool) -> None:
+        self._mode, self._quiet, self._readings = mode, quiet, readings
+        self._stack = ExitStack()
+
+    def __enter__(self) -> TwoStages:
+        self._show(self._readings.total, ROWS)
+        self._readings.show(self._progress)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    def begin_images(self, total: int) -> None:
+        """Ends the reading, and begins with so many images."""
+        self._stack.close()
+        self._show(lambda: total, IMAGES)
+        self._progress.begin(is_first=False)
+
+    def count(self, images: int, failed: int) -> None:
+        """Counts images, and how many of them have failed."""
+        self._progress.count(images, failed)
+
+    def _show(self, total: Callable[[], int | None], unit: str) -> None:
+        self._progress = self._stack.enter_context(Progress(self._mode, quiet=self._quiet, total=total, unit=unit))

@@ -72,7 +72,7 @@ def write_report(
 
     Args:
         progress: is told the numbers of images, and of those that cannot be shown.
-        on_total: is told how many images there will be at most, before the first of them.
+        on_total: is told how many images there will be at most: after the table was read, before the first of them.
 
     Raises:
         CheckError: the table is damaged, or is not of `classify`.
@@ -83,7 +83,7 @@ def write_report(
     try:
         most = int(options.max_size * 1_000_000)
         summary = Summary(options.top_images)
-        summary.read(reader, lambda rows: None)
+        summary.read(reader)
         main = ClassifyPart(reader, summary, options.top_images, int(most * _ROWS_SHARE))
         parts: list[Part] = [main]
         if summary.errors:

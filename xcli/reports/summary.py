@@ -114,8 +114,8 @@ class Summary:
         self._scores, self._margins = array("f"), array("f")
         self._random = Random(0)  # noqa: S311 - the same table gives the same page
 
-    def read(self, reader: TableReader, progress: Callable[[int], object]) -> None:
-        """Reads all rows of a table; tells `progress` the number of each batch.
+    def read(self, reader: TableReader) -> None:
+        """Reads all rows of a table.
 
         Raises:
             CheckError: the table is damaged.
@@ -123,7 +123,6 @@ class Summary:
         width = prediction_count(reader.schema)
         for batch in reader.batches():
             self._add(batch, width)
-            progress(batch.num_rows)
 
     def _add(self, batch: pa.RecordBatch, width: int) -> None:
         paths, labels, scores = batch[PATH], batch["label_1"].to_pylist(), batch["score_1"].to_pylist()

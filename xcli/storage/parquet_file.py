@@ -44,6 +44,7 @@ class CheckedParquet:
     Attributes:
         schema: of its batches.
         metadata: of the file, as bytes.
+        row_count: number of rows, as the file says.
         size: bytes of the batch that was read last, with `each` of `batches`.
         allowance: bytes that one row, or what is read at a time, may take: 128 MiB and 64 times the size of the file.
 
@@ -66,6 +67,7 @@ class CheckedParquet:
             raise ValueError(f"it promises {self._facts.num_rows:,} rows in {self._size:,} bytes")
         self.schema: pa.Schema = parquet.schema_arrow
         self.metadata: dict[bytes, bytes] = self._facts.metadata or {}
+        self.row_count: int = self._facts.num_rows
         self.size = 0
         self._most_text = share * (_FREE + _TEXT_RATIO * self._size)
         self._opened: tuple[tuple[str, ...], Any] | None = None

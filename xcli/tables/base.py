@@ -121,12 +121,14 @@ class TableReader(ABC):
 
     provenance: dict[str, Any] | None = None  # what the file itself holds
     on_rows: Callable[[int], object] | None = None  # is told how many rows were taken, each time
+    row_count: int | None  # as the table, or what is beside it, says before it is read; None where neither does
     copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
     def __init__(self, name: str, path: str | None = None, *, escaped: bool = False) -> None:
         self.name = name
         self.path = path or name
         self.meta = read_meta(self.path + META_SUFFIX)  # None where there is no such file
+        self.row_count = ((self.meta or {}).get("images") or {}).get("listed")
         self.is_escaped = (self.meta or {}).get("csv_safe") is True
         if self.is_escaped and not escaped:
             raise CheckError(

@@ -90,6 +90,7 @@ class NpyReader(TableReader):
         if fortran or self._dtype.str not in ("<f4", "<f2") or len(shape) < 2 or min(shape[1:]) < 1:
             raise ValueError(f"it holds {self._dtype} of shape {shape}, which features never are")
         self._rows, self._shape = shape[0], tuple(shape[1:])
+        self.row_count = self._rows
         expected = self._start + math.prod(shape) * self._dtype.itemsize
         if size != expected:
             raise ValueError(

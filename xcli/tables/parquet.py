@@ -149,6 +149,7 @@ class ParquetReader(TableReader):
         with open(self.path, "rb") as file:
             parquet = CheckedParquet(file)
             schema, text = parquet.schema.remove_metadata(), parquet.metadata.get(METADATA_KEY.encode())
+            self.row_count = parquet.row_count
         self.provenance = None if text is None else parse_meta(text, self.name)
         self._check_names(schema.names, FEATURES)
         for name in STATUS_COLUMNS:
@@ -218,11 +219,13 @@ class DatasetReader(TableReader):
     def _read_schema(self) -> pa.Schema:
         self.meta = self.meta or read_meta(os.path.join(self.path, DATASET_META))
         first = self._open(self.parts[0])
+        rows = first.row_count or 0
         for part in map(self._open, self.parts[1:]):
+            rows += part.row_count or 0
             if part.schema != first.schema or part.provenance != first.provenance:
                 what = "columns" if part.schema != first.schema else "provenance"
                 raise CheckError(f"{one_line(part.name)} and {one_line(first.name)} differ in their {what}")
-        self.provenance = first.provenance
+        self.provenance, self.row_count = first.provenance, rows
         return first.schema
 
     def _open(self, part: str) -> ParquetReader:

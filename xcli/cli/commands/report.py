@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.cli.help import INPUT, OUTPUT, RUN, Command, flag, fold, number, path
-from xcli.cli.progress import Progress, progress_argument
+from xcli.cli.progress import Readings, TwoStages, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
@@ -76,16 +76,9 @@ def report(ctx: click.Context, /, **values: Any) -> int:
         raise UsageError(f"--images takes a directory on this machine, and {options.images!r} is none")
     reader = open_table(values["table"])
     check_table(reader)
-    totals: list[int] = []
-    quiet = messages.level < 0
-    with Progress(values["progress"], quiet=quiet, total=lambda: totals[0] if totals else None) as progress:
-
-        def on_total(total: int) -> None:
-            totals.append(total)
-            progress.begin()
-
+    with TwoStages(values["progress"], Readings([reader], lambda: 1), quiet=messages.level < 0) as stages:
         made = write_report(
-            reader, target, options, overwrite=values["overwrite"], progress=progress.count, on_total=on_total
+            reader, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_images
         )
     log.info("%s", _closing(target, made))
     if values["open"]:
