@@ -16,7 +16,7 @@ import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.text import one_line
@@ -61,9 +61,9 @@ class Whitening:
         """Returns float32[b, k] of unit length for float32[b, d]; zeros where a vector is the mean itself."""
         import numpy as np
 
-        found: NDArray[np.float32] = (values - self.mean) @ self.projection
+        found: NDArray[Any] = (values - self.mean) @ self.projection
         length = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
-        found *= np.divide(1, length, out=np.zeros_like(length), where=length > 0)[:, None].astype(np.float32)
+        found *= np.divide(1, length, out=np.zeros_like(length), where=length > 0)[:, None]
         return found
 
     def save(self) -> bytes:
