@@ -11,7 +11,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from xcli.evaluation.metrics import calibration_error, compute_metrics
+from xcli.evaluation.metrics import calibrate, compute_metrics
 
 
 def random_case(classes, n, seed):
@@ -86,14 +86,14 @@ def test_calibration_by_hand():
     confidence = np.array([0.0, 0.25, 0.5, 0.6, 0.75, 1.0])
     right = np.array([True, False, True, False, True, True])
     gaps = abs(1 - 0.25) + abs(1 - 0.5) + abs(1 - 1.35) + abs(1 - 1.0)
-    assert calibration_error(confidence, right, bins=4) == pytest.approx(gaps / 6)
+    assert calibrate(confidence, right, bins=4).error == pytest.approx(gaps / 6)
 
 
 def test_calibration_of_the_calibrated_and_of_the_sure():
     random = np.random.default_rng(0)
     confidence = random.uniform(0.3, 1, 200_000)
-    assert calibration_error(confidence, random.random(200_000) < confidence) < 0.005
-    assert calibration_error(np.ones(10, np.float32), np.arange(10) < 3) == pytest.approx(0.7)
+    assert calibrate(confidence, random.random(200_000) < confidence).error < 0.005
+    assert calibrate(np.ones(10, np.float32), np.arange(10) < 3).error == pytest.approx(0.7)
 
 
 def test_scores_that_are_no_probabilities_have_no_calibration_error():

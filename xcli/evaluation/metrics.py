@@ -5,7 +5,7 @@ The definitions are those of scikit-learn, with 0 in place of a division by zero
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,47 +95,89 @@ def compute_metrics(
         )
     if len(true) and not 0 <= true.min() <= true.max() < classes:
         raise ValueError(f"true classes must be from 0 to {classes - 1}; received {true.min()} to {true.max()}")
-    target = true.astype(np.int64)
+    target, n = true.astype(np.int64), len(true)
     predicted, best, rank = _ranked(target, scores)
     confusion = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    right, support, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    figures = {
-        "precision": _ratio(right, guessed),
-        "recall": _ratio(right, support),
-        "f1": _ratio(2 * right, support + guessed),
-    }
-    occurring, n = support + guessed > 0, len(target)
-    probabilities = n and scores.min() >= 0 and scores.max() <= 1.01  # with a margin for rounding to few bits
+    figures = class_figures(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+    probabilities = n and are_probabilities(scores)
     return Metrics(
         labels=tuple(labels),
         n=n,
         top1=float(np.mean(rank < 1)) if n else None,
         top5=float(np.mean(rank < TOP_K)) if n else None,
         confusion=confusion,
+        ece=calibrate(best, predicted == target).error if probabilities else None,
+        **asdict(figures),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassFigures:
+    """The figures of each of C classes, and their averages; as in `Metrics`."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+    macro: dict[str, float]
+    weighted: dict[str, float]
+
+
+def class_figures(right: NDArray[np.int64], support: NDArray[np.int64], guessed: NDArray[np.int64]) -> ClassFigures:
+    """Computes figures from the numbers of images of each class, int64[C]: rightly predicted, true, and predicted."""
+    figures = {
+        "precision": _ratio(right, guessed),
+        "recall": _ratio(right, support),
+        "f1": _ratio(2 * right, support + guessed),
+    }
+    occurring, n = support + guessed > 0, int(support.sum())
+    return ClassFigures(
         support=support,
         macro={name: float(values[occurring].mean()) if n else 0.0 for name, values in figures.items()},
         weighted={name: float(values @ support / n) if n else 0.0 for name, values in figures.items()},
-        ece=calibration_error(best, predicted == target) if probabilities else None,
         **figures,
     )
 
 
-def calibration_error(
-    confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> float:
-    """Returns the expected calibration error: the mean distance of the best probability from the accuracy.
+def are_probabilities(scores: NDArray[np.floating[Any]]) -> bool:
+    """Returns whether scores, at least one, are from 0 to 1, with a margin for rounding to few bits."""
+    return bool(scores.min() >= 0 and scores.max() <= 1.01)
 
-    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599), equation 3:
-    predictions are sorted by confidence into intervals ((m - 1) / M, m / M] of equal width; the error is the mean of
-    |accuracy - confidence| over the intervals, weighted by their number of predictions. The confidence is float[n] from
-    0 to 1, n at least 1; `right` is bool[n]; `bins` is M.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Predictions in M intervals of their confidence; interval m is ((m - 1) / M, m / M], the first one with 0.
+
+    Attributes:
+        counts: int64[M], number of predictions.
+        confidence, right: float64[M], the sum of their confidences, and how many of them are right.
     """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean distance of the best probability from the accuracy.
+
+        Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017 (arXiv 1706.04599), equation
+        3: the mean of |accuracy - confidence| over the intervals, weighted by their number of predictions.
+        """
+        import numpy as np
+
+        return float(np.abs(self.right - self.confidence).sum() / self.counts.sum())
+
+
+def calibrate(
+    confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> Calibration:
+    """Sorts n predictions into intervals of the confidence, float[n] from 0 to 1; `right` is bool[n], `bins` is M."""
     import numpy as np
 
     confidence = confidence.astype(np.float64)
     number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(number, right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    return Calibration(*(np.bincount(number, weights, minlength=bins) for weights in (None, confidence, right)))
 
 
 def _ranked(
