@@ -26,7 +26,7 @@ from xcli.storage.local import LocalFile
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LABEL, SPLIT = "label", "split"
 """Default names of a manifest's columns of classes and of splits."""
@@ -233,6 +233,22 @@ def _check_case(labels: Iterable[str], where: str) -> None:
 def _read_manifest(source: str, label_column: str, options: SourceOptions) -> LabelledImages:
     shown = f"the manifest '{escape_path(source)}'"
     found = _Found()
+    found.samples.extend(manifest_samples(source, label_column, options, found.skipped))
+    labelled = {(sample.ref.path, sample.label) for sample in found.samples}
+    several = [path for path, count in Counter(path for path, _ in labelled).items() if count > 1]
+    if several:
+        log.warning("%s has more than one label for %d of its paths, %s first", shown, len(several), min(several))
+    _check_case(sorted({sample.label for sample in found.samples}), f"{shown}: the labels")
+    return _checked(source, found)
+
+
+def manifest_samples(source: str, label_column: str, options: SourceOptions, skipped: Counter[str]) -> Iterator[Sample]:
+    """Yields the labelled images of a manifest as they are read, and adds to `skipped` what was left out.
+
+    Raises:
+        SourceError: it cannot be read, has no such column, or no images; a row has no label, or an unknown split.
+    """
+    shown = f"the manifest '{escape_path(source)}'"
     with list_images(options) as listing:
         names = [column.name for column in listing.extra_columns]
         if valid_text(label_column) not in names:
@@ -240,6 +256,7 @@ def _read_manifest(source: str, label_column: str, options: SourceOptions) -> La
             raise SourceError(f"{shown} has no column '{label_column}', only {listed}; name it with --label-column")
         label_at = names.index(valid_text(label_column))
         split_at = names.index(SPLIT) if SPLIT in names else None
+        number = 0
         for number, ref in enumerate(listing, start=1):
             where = f"{shown}, image {number} ({ref.path or 'without a path'})"
             if ref.error is not None and ref.extra[label_at] is None:
@@ -247,16 +264,10 @@ def _read_manifest(source: str, label_column: str, options: SourceOptions) -> La
             label = _label(ref.extra[label_at], where, label_column)
             split = None if split_at is None else _split(ref.extra[split_at], where)
             # The other columns are not needed, and would take memory for every sample.
-            found.samples.append(Sample(replace(ref, extra=()), label, split))
-        found.skipped.update(listing.skipped)
-    if not found.samples:
+            yield Sample(replace(ref, extra=()), label, split)
+        skipped.update(listing.skipped)
+    if not number:
         raise SourceError(f"{shown} lists no images")
-    labelled = {(sample.ref.path, sample.label) for sample in found.samples}
-    several = [path for path, count in Counter(path for path, _ in labelled).items() if count > 1]
-    if several:
-        log.warning("%s has more than one label for %d of its paths, %s first", shown, len(several), min(several))
-    _check_case(sorted({sample.label for sample in found.samples}), f"{shown}: the labels")
-    return _checked(source, found)
 
 
 def _label(value: Any, where: str, column: str) -> str:

@@ -1,0 +1,79 @@
+"""The true classes of the images of a table, by their paths: `--truth FILE`."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from xcli.checks.row_index import path_hashes
+from xcli.sources.labelled import LABEL, manifest_samples, read_labelled
+from xcli.sources.options import SourceOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The labels of k paths; some 12 bytes for each.
+
+    Attributes:
+        labels: the different labels.
+        hashes: uint64[k], of the paths, sorted.
+        numbers: int32[k], the place of each path's label in `labels`.
+        conflicting: number of paths that have more than one label; they are left out.
+        example: the first path.
+    """
+
+    labels: tuple[str, ...]
+    hashes: NDArray[np.uint64]
+    numbers: NDArray[np.int32]
+    conflicting: int
+    example: str
+
+    def places(self, paths: Iterable[str]) -> NDArray[np.int64]:
+        """Returns the place of each path in `hashes`, int64[n]; -1 for a path without a label."""
+        import numpy as np
+
+        hashes = path_hashes(paths)
+        if not len(self.hashes):
+            return np.full(len(hashes), -1, np.int64)
+        found = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return np.where(self.hashes[found] == hashes, found, -1)
+
+
+def read_truth(source: str) -> Truth:
+    """Reads labels: a manifest (CSV or Parquet) with the columns `path` and `label`, or a directory of class folders.
+
+    Raises:
+        SourceError: it cannot be read, or a row has no label.
+    """
+    import numpy as np
+
+    if os.path.isdir(source):
+        samples = iter(read_labelled(source).samples)
+    else:
+        samples = manifest_samples(source, LABEL, SourceOptions(manifest=source), Counter())
+    names: dict[str, int] = {}
+    numbers, chunks, example = array("i"), [np.zeros(0, np.uint64)], None
+    while chunk := list(islice(samples, _CHUNK)):
+        chunks.append(path_hashes(sample.ref.path for sample in chunk))
+        numbers.extend(names.setdefault(sample.label, len(names)) for sample in chunk)
+        example = chunk[0].ref.path if example is None else example
+    hashes, labels = np.concatenate(chunks), np.frombuffer(numbers, np.int32) if numbers else np.zeros(0, np.int32)
+    order = np.lexsort((labels, hashes))
+    hashes, labels = hashes[order], labels[order]
+    first, count = np.unique(hashes, return_index=True, return_counts=True)[1:]
+    # The labels of one path are sorted: they are the same if the first is the last.
+    single = labels[first] == labels[first + count - 1]
+    kept = first[single]
+    return Truth(tuple(names), hashes[kept], labels[kept], int((~single).sum()), example or "")
