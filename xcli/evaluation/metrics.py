@@ -177,7 +177,9 @@ def calibrate(
 
     confidence = confidence.astype(np.float64)
     number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return Calibration(*(np.bincount(number, weights, minlength=bins) for weights in (None, confidence, right)))
+    # NumPy's types have it that weights are counted as integers.
+    sums: list[Any] = [np.bincount(number, weights, minlength=bins) for weights in (confidence, right)]
+    return Calibration(np.bincount(number, minlength=bins), *sums)
 
 
 def _ranked(
