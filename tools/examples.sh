@@ -84,3 +84,11 @@ xception compare older.parquet newer.parquet -o differences.csv
 xception compare older.csv newer.parquet --assert-agreement 0.99
 # Features of a lower precision: how far they are from the others.
 xception compare features.parquet features16.npy --json | jq .cosine
+# The images most like one that is not in the table; it is embedded as the table was:
+xception search features.parquet query.jpg
+# The five most like each of two rows of the table, without a network:
+xception search features.parquet photos/0001.jpg photos/0002.jpg --top 5 -o similar.csv
+# Altered copies of one image, in two tables:
+xception search 2025.parquet logo.png --also 2026.parquet --whiten --top 20
+# By vectors of your own, for another program:
+xception search features.npy vectors.npy | cut -d, -f1,3

@@ -109,6 +109,12 @@ _SIZE = "Width and height of the network's input in pixels [default: 299, or the
 _RANGE = "Pixel range that the --model file expects: [-1, 1], [0, 1] or [0, 255]."
 _WEIGHTS_DIR = "Look for the ImageNet weights here first."
 
+weights_places = options(
+    path("--weights-dir", MODEL, "DIR", _WEIGHTS_DIR, envvar="XCEPTION_WEIGHTS_DIR"),
+    flag("--offline", MODEL, "Never use the network to download weights."),
+)
+"""Where the ImageNet weights are looked for."""
+
 
 def model_arguments(*, classes: bool, labels: bool = True, seed: str = "Seed of the random weights.") -> Decorator:
     """The model; `model_spec(values)` folds it.
@@ -130,8 +136,7 @@ def model_arguments(*, classes: bool, labels: bool = True, seed: str = "Seed of 
         *decorators,
         number("--image-size", MODEL, "N", COUNT, _SIZE),
         choice("--input-range", MODEL, INPUT_RANGES, _RANGE),
-        path("--weights-dir", MODEL, "DIR", _WEIGHTS_DIR, envvar="XCEPTION_WEIGHTS_DIR"),
-        flag("--offline", MODEL, "Never use the network to download weights."),
+        weights_places,
         number("--seed", MODEL, "N", click.IntRange(min=0), seed, of=ModelSpec),
     )
 
@@ -174,14 +179,17 @@ _DEVICE = "Where to compute. auto: all GPUs, or the CPU if there is none."
 _WORKERS = "Images to decode at the same time [default: one per processor]."
 _TIMEOUT = "Longest time to read and decode one image."
 
+device_option = option("--device", RUN, _DEVICE, metavar="auto|cpu|gpu|gpu:I", of=RunOptions)
+workers_option = number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), _WORKERS)
+
 
 def machine_options(precision: str) -> Decorator:
     """Declares `--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
     seconds = click.FloatRange(0, MAX_TIMEOUT, min_open=True)
     return options(
         choice("--precision", RUN, PRECISIONS, precision, of=RunOptions),
-        option("--device", RUN, _DEVICE, metavar="auto|cpu|gpu|gpu:I", of=RunOptions),
-        number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), _WORKERS),
+        device_option,
+        workers_option,
         number("--image-timeout", RUN, "SECONDS", seconds, _TIMEOUT, of=RunOptions),
     )
 
