@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.writtentables import provenance, write
-from xcli.analysis.queries import Queries, find_queries
+from xcli.analysis.queries import Queries, Query, find_queries
 from xcli.analysis.search import Space, fit_space
 from xcli.analysis.vectors import FeatureTables, open_features
 from xcli.core.errors import ImageError, SourceError, SourceNotFoundError, UsageError
@@ -48,10 +48,11 @@ def nothing(listing: Listing) -> Iterator[Any]:
 
 
 def found(queries: Queries) -> list[tuple[str, list[float], list[int]]]:
-    return [
-        (name, vector.tolist(), own)
-        for name, vector, own in zip(queries.names, queries.vectors, queries.own, strict=True)
-    ]
+    return [(query.name, query.vector.tolist(), [*query.own]) for query in queries.found]
+
+
+def names(queries: Queries) -> list[str]:
+    return [query.name for query in queries.found]
 
 
 def test_rows_in_the_order_given(tables: FeatureTables) -> None:
@@ -68,7 +69,7 @@ def test_rows_in_the_order_given(tables: FeatureTables) -> None:
 
 def test_rows_without_a_vector(tables: FeatureTables) -> None:
     queries = find_queries(tables, ["d/bad.jpg", "zero.jpg", "d/a.jpg"], nothing)
-    assert queries.names == ["d/a.jpg"]
+    assert names(queries) == ["d/a.jpg"]
     assert [name for name, _ in queries.problems] == ["d/bad.jpg", "zero.jpg"]
     assert "error row of the table: empty: no bytes" in queries.problems[0][1]
 
@@ -126,10 +127,10 @@ def test_images_are_embedded_in_one_run(tables: FeatureTables, tmp_path: Path) -
     z, folder = str(tmp_path / "z.jpg"), str(tmp_path / "d")
     queries = find_queries(tables, [z, "d/b.jpg", folder], embed)
     assert len(runs) == 1
-    assert queries.names == [z, "d/b.jpg", f"{folder}/x.jpg"]
-    assert [one.tolist() for one in queries.vectors] == [VECTORS[row].tolist() for row in (0, 1, 1)]
+    assert names(queries) == [z, "d/b.jpg", f"{folder}/x.jpg"]
+    assert [query.vector.tolist() for query in queries.found] == [VECTORS[row].tolist() for row in (0, 1, 1)]
     assert queries.problems == [(f"{folder}/y.jpg", "empty: no bytes")]
-    assert queries.own == [[], [2], []]
+    assert [query.own for query in queries.found] == [(), (2,), ()]
 
 
 def test_what_is_nothing_is_named_with_rows_that_end_like_it(tables: FeatureTables, tmp_path: Path) -> None:
@@ -154,10 +155,10 @@ def test_the_mean_of_a_table_has_no_direction_when_whitened(tmp_path: Path) -> N
     table = make_table(tmp_path / "t.parquet", [(name, np.array(vector, np.float32) + 1) for name, vector in rows])
     tables = open_features([table])
     queries = Queries()
-    queries.add("mean", np.ones(3))
-    queries.add("other", np.array([1, 2, 3]))
+    queries.add(Query("mean", np.ones(3)))
+    queries.add(Query("other", np.array([1, 2, 3])))
     queries.drop_without_direction(Space())
-    assert queries.names == ["mean", "other"]
+    assert names(queries) == ["mean", "other"]
     queries.drop_without_direction(fit_space(tables, whiten=True))
-    assert queries.names == ["other"]
+    assert names(queries) == ["other"]
     assert [name for name, _ in queries.problems] == ["mean"]

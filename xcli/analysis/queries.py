@@ -34,42 +34,53 @@ MAX_QUERIES = 10_000
 _SUGGESTED = 3
 
 
-@dataclass
-class Queries:
-    """q queries that have vectors, and those that have none.
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
 
     Attributes:
-        names: q texts, as the column `query` has them: the path of a row or an image, or `FILE[3]` for a vector.
-        vectors: q vectors.
-        own: for each query the numbers of the rows that it is: all rows with its path.
-        problems: query and reason for each query without a vector.
+        name: as the column `query` has it: the path of a row or an image, or `FILE[3]` for a vector.
+        vector: its features.
+        own: the numbers of the rows that it is: all rows with its path.
+        is_image: whether the name is the path of an image.
     """
 
-    names: list[str] = field(default_factory=list)
-    vectors: list[Vector] = field(default_factory=list)
-    own: list[list[int]] = field(default_factory=list)
+    name: str
+    vector: Vector
+    own: tuple[int, ...] = ()
+    is_image: bool = True
+
+
+@dataclass
+class Queries:
+    """Queries that have vectors, and those that have none.
+
+    Attributes:
+        found: those with a vector.
+        problems: name and reason of each of the others.
+    """
+
+    found: list[Query] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, vector: Vector, own: Sequence[int] = ()) -> None:
+    def add(self, query: Query) -> None:
         """Adds a query; one whose vector has no direction is a problem."""
         import numpy as np
 
-        if not np.isfinite(vector).all():
-            self.problems.append((name, "its vector holds NaN or infinity"))
-        elif not vector.any():
-            self.problems.append((name, "its vector is zero, which is like nothing"))
-        elif len(self.names) + len(self.problems) >= MAX_QUERIES:
+        if len(self.found) + len(self.problems) >= MAX_QUERIES:
             raise UsageError(f"there are more than {MAX_QUERIES:,} queries; divide them among several searches")
+        if not np.isfinite(query.vector).all():
+            self.problems.append((query.name, "its vector holds NaN or infinity"))
+        elif not query.vector.any():
+            self.problems.append((query.name, "its vector is zero, which is like nothing"))
         else:
-            self.names.append(name)
-            self.vectors.append(vector)
-            self.own.append([*own])
+            self.found.append(query)
 
     def excluded(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns rows that are queries themselves, and which: as `most_alike` takes what is no answer."""
         import numpy as np
 
-        pairs = sorted((row, query) for query, rows in enumerate(self.own) for row in rows)
+        pairs = sorted((row, number) for number, query in enumerate(self.found) for row in query.own)
         rows, queries = np.array(pairs, np.int64).reshape(-1, 2).T
         return rows, queries
 
@@ -77,21 +88,19 @@ class Queries:
         """Makes queries problems that have no direction in the space: they are the mean of the table."""
         import numpy as np
 
-        if not self.names:
+        if not self.found:
             return
-        usable = np.isfinite(space.unit(np.stack(self.vectors))).all(axis=1)
+        there = space.unit(np.stack([query.vector for query in self.found]))
+        usable: list[bool] = [bool(np.isfinite(vector).all()) for vector in there]
         reason = "it is the mean of the table, which is like nothing when whitened"
-        self.problems += [(self.names[query], reason) for query in np.flatnonzero(~usable).tolist()]
-        kept = np.flatnonzero(usable).tolist()
-        self.names = [self.names[query] for query in kept]
-        self.vectors = [self.vectors[query] for query in kept]
-        self.own = [self.own[query] for query in kept]
+        self.problems += [(query.name, reason) for query, one in zip(self.found, usable, strict=True) if not one]
+        self.found = [query for query, one in zip(self.found, usable, strict=True) if one]
 
     def matrix(self, width: int) -> Vector:
         """Returns the vectors as one array, [q, width]."""
         import numpy as np
 
-        return np.stack(self.vectors) if self.vectors else np.zeros((0, width), np.float32)
+        return np.stack([query.vector for query in self.found]) if self.found else np.zeros((0, width), np.float32)
 
 
 @dataclass
@@ -138,17 +147,17 @@ def find_queries(tables: FeatureTables, texts: Sequence[str], embed: Embed) -> Q
     for text in texts:
         if text in arrays:
             for number, vector in enumerate(arrays[text]):
-                found.add(f"{escape_path(text)}[{number}]", vector)
+                found.add(Query(f"{escape_path(text)}[{number}]", vector, is_image=False))
         elif (row := rows.get(text)) is None:
             for name, image, problem in images[text]:
                 if image is None:
                     found.problems.append((name, problem))
                 else:
-                    found.add(name, image)
+                    found.add(Query(name, image))
         elif row.vector_row is None:
             found.problems.append((row.path, f"it is an error row of the table: {row.problem}"))
         else:
-            found.add(row.path, vectors[row.vector_row], row.numbers)
+            found.add(Query(row.path, vectors[row.vector_row], tuple(row.numbers)))
     return found
 
 
@@ -291,8 +300,8 @@ def answer_rows(queries: Queries, answers: Answers) -> pa.RecordBatch:
     import pyarrow as pa
 
     rows = [
-        (name, rank, path, score)
-        for number, name in enumerate(queries.names)
+        (query.name, rank, path, score)
+        for number, query in enumerate(queries.found)
         for rank, (path, score) in enumerate(answers.of(number), 1)
     ]
     columns = zip(*rows, strict=True) if rows else [()] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ from xcli.core.text import one_line
 from xcli.inference.options import RunOptions
 from xcli.inference.recorded import recorded_features
 from xcli.models.spec import ModelSpec
-from xcli.outputs.target import Directory, parse_target
+from xcli.outputs.target import Directory, File, parse_target
+from xcli.reports.options import MAX_PAGE_MB, ReportOptions
+from xcli.reports.search_part import ROWS_SHARE, SearchPart, write_search_page
+from xcli.storage.atomic import open_output
 from xcli.tables.formats import check_output, create_table, format_from_name
 
 if TYPE_CHECKING:
@@ -47,6 +51,9 @@ _WEIGHTS = "The weights file that the table was made with, likewise."
 _OUTPUT = (
     "Write the answers to FILE (.csv, .parquet); - is standard output [default: a table on a terminal, CSV on a pipe]."
 )
+_HTML = "Also make a page with the pictures, to look at in a browser; of each query at most 100 answers."
+_MAX_SIZE = "Size of the page of --html; when it is reached, further images have no thumbnail."
+_SHOWN = 100
 
 
 @click.command(cls=Command)
@@ -57,8 +64,11 @@ _OUTPUT = (
 @flag("--include-self", OUTPUT, _SELF)
 @flag("--whiten", RUN, _WHITEN)
 @path("-o --output", OUTPUT, "FILE", _OUTPUT)
+@path("--html", OUTPUT, "FILE", _HTML)
+@path("--images", INPUT, "DIR", "For --html: look for the images of the table in DIR: they have been moved there.")
+@number("--max-size", OUTPUT, "MB", click.FloatRange(0.1, MAX_PAGE_MB), _MAX_SIZE, of=ReportOptions)
 @choice("--format", OUTPUT, _FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
-@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@flag("--overwrite", OUTPUT, "Replace FILE, and that of --html, if it exists.")
 @path("--model", MODEL, "PATH", _MODEL)
 @path("--weights", MODEL, "imagenet|none|PATH", _WEIGHTS)
 @weights_places
@@ -87,10 +97,11 @@ def search(ctx: click.Context, /, **values: Any) -> int:
     form = _checked_format(target, values)
     if target is not None:
         check_output(form, target, values["overwrite"])
+    options = _page_options(values)
     tables = open_features([values["table"], *values["also"]])
     queries = find_queries(tables, values["queries"], lambda listing: _embedded(ctx, tables, listing, values))
-    if len(queries.names) * values["top"] > MAX_ANSWERS:
-        count, top = f"{len(queries.names):,}", f"{values['top']:,}"
+    if len(queries.found) * values["top"] > MAX_ANSWERS:
+        count, top = f"{len(queries.found):,}", f"{values['top']:,}"
         raise UsageError(f"{count} queries with --top {top} would have more than {MAX_ANSWERS:,} answers")
     answers = _answers(ctx, tables, queries, values)
     for name, problem in queries.problems:
@@ -100,6 +111,8 @@ def search(ctx: click.Context, /, **values: Any) -> int:
     else:
         with create_table(form, target, answer_schema(), {}, values["overwrite"]) as table:
             table.write(answer_rows(queries, answers))
+    if options is not None:
+        _write_page(tables, queries, answers, values, options)
     log.info("%s", _closing(queries, answers, time.monotonic() - begin))
     return ExitCode.ROW_ERRORS if queries.problems else ExitCode.OK
 
@@ -110,6 +123,35 @@ def _checked_format(target: str | None, values: dict[str, Any]) -> str:
         raise UsageError(f"search writes one file, and {target!r} is a directory")
     form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
     return form
+
+
+def _page_options(values: dict[str, Any]) -> ReportOptions | None:
+    """Returns how the page is made, whose file can be written; None where none is wanted."""
+    target, images = values["html"], values["images"]
+    if target is None:
+        if images is not None:
+            raise UsageError("--images is for the page of --html")
+        return None
+    if not isinstance(parse_target(target), File):
+        raise UsageError(f"--html takes the name of a file; received {target!r}")
+    if images is not None and not os.path.isdir(images):
+        raise UsageError(f"--images takes a directory on this machine, and {images!r} is none")
+    open_output(target, values["overwrite"]).discard()
+    return fold(ReportOptions, values, top_images=_SHOWN)
+
+
+def _write_page(
+    tables: FeatureTables, queries: Queries, answers: Answers, values: dict[str, Any], options: ReportOptions
+) -> None:
+    room = int(options.max_size * 1_000_000 * ROWS_SHARE)
+    part = SearchPart(queries, answers, whitened=values["whiten"], top_images=_SHOWN, room=room)
+    made = write_search_page(part, tables.readers[0], values["html"], options, overwrite=values["overwrite"])
+    parts = [f"{len(part.shown):,} queries with {len(made.made):,} thumbnails"]
+    if made.missing:
+        parts.append(f"{len(made.missing):,} images not found or not readable (--images says where they are now)")
+    if made.left_out:
+        parts.append(f"{made.left_out:,} left out for --max-size")
+    log.info("%s: %s", values["html"], ", ".join(parts))
 
 
 def _embedded(ctx: click.Context, tables: FeatureTables, listing: Listing, values: dict[str, Any]) -> Iterator[Any]:
@@ -147,18 +189,18 @@ def _show(queries: Queries, answers: Answers) -> None:
     from rich.text import Text
 
     console = open_console()
-    for query, name in enumerate(queries.names):
-        console.print(Text(one_line(name), style="bold"), soft_wrap=True)
+    for place, query in enumerate(queries.found):
+        console.print(Text(one_line(query.name), style="bold"), soft_wrap=True)
         table = Table(box=None, pad_edge=False, show_header=False)
         for justify in ("right", "right", "left"):
             table.add_column(justify=justify)
-        for rank, (found, score) in enumerate(answers.of(query), 1):
+        for rank, (found, score) in enumerate(answers.of(place), 1):
             table.add_row(str(rank), f"{score:.4f}", Text(one_line(found), overflow="fold"))
         console.print(table)
 
 
 def _closing(queries: Queries, answers: Answers, seconds: float) -> str:
-    count = len(queries.names) + len(queries.problems)
+    count = len(queries.found) + len(queries.problems)
     parts = [f"{count:,} quer{'ies' if count != 1 else 'y'}"]
     if queries.problems:
         parts.append(f"{len(queries.problems):,} without a vector")
