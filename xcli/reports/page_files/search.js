@@ -26,7 +26,7 @@
   function render() {
     const text = (filter.values.path || "").toLowerCase();
     const found = queries.filter((query) => !text || query.name.toLowerCase().includes(text));
-    byId("status").textContent = text ? `${number.format(found.length)} queries on this page match.` : "";
+    byId("status").textContent = text ? `${number.format(found.length)} ${found.length === 1 ? "query" : "queries"} on this page match${found.length === 1 ? "es" : ""}.` : "";
     byId("answers").replaceChildren(...found.slice(0, room).map(result));
     byId("more-queries").hidden = found.length <= room;
     byId("more-queries").textContent = `Show more (${number.format(found.length - room)} left)`;
