@@ -110,13 +110,13 @@ class _Rows:
     Attributes:
         path: as they have it.
         numbers: of all of them.
-        vector_row: the number of the first that is ok; None where there is none.
+        place: of the first that is ok, the number of its table, and its own in this; None where there is none.
         problem: of the first that is not.
     """
 
     path: str
     numbers: list[int] = field(default_factory=list)
-    vector_row: int | None = None
+    place: tuple[int, int] | None = None
     problem: str | None = None
 
 
@@ -141,7 +141,7 @@ def find_queries(tables: FeatureTables, texts: Sequence[str], embed: Embed) -> Q
     others = [text for text in dict.fromkeys(texts) if text not in arrays]
     rows = _find_rows(tables, others) if others else {}
     listed = _list_images([text for text in others if text not in rows], tables)
-    vectors = _vectors_of(tables, sorted({one.vector_row for one in rows.values() if one.vector_row is not None}))
+    vectors = _vectors_of(tables, sorted({one.place for one in rows.values() if one.place is not None}))
     images = _embedded(listed, embed)
     found = Queries()
     for text in texts:
@@ -154,10 +154,10 @@ def find_queries(tables: FeatureTables, texts: Sequence[str], embed: Embed) -> Q
                     found.problems.append((name, problem))
                 else:
                     found.add(Query(name, image))
-        elif row.vector_row is None:
+        elif row.place is None:
             found.problems.append((row.path, f"it is an error row of the table: {row.problem}"))
         else:
-            found.add(Query(row.path, vectors[row.vector_row], tuple(row.numbers)))
+            found.add(Query(row.path, vectors[row.place], tuple(row.numbers)))
     return found
 
 
@@ -199,15 +199,16 @@ def _find_rows(tables: FeatureTables, texts: Sequence[str]) -> dict[str, _Rows]:
         for path in {_as_text(text), escape_path(text)}:
             asked.setdefault(path, []).append(text)
     wanted, found, first = pa.array([*asked], pa.string()), dict[str, _Rows](), 0
-    for reader in tables.readers:
+    for table, reader in enumerate(tables.readers):
+        begin = first
         for batch in reader.batches([PATH, STATUS, ERROR]):
-            for place in pc.indices_nonzero(pc.is_in(batch.column(PATH), wanted)).to_pylist():
-                path, status, error = (column[place].as_py() for column in batch.columns)
+            for at in pc.indices_nonzero(pc.is_in(batch.column(PATH), wanted)).to_pylist():
+                path, status, error = (column[at].as_py() for column in batch.columns)
                 for text in asked[path]:
                     row = found.setdefault(text, _Rows(path))
-                    row.numbers.append(first + place)
+                    row.numbers.append(first + at)
                     if status == OK_STATUS:
-                        row.vector_row = first + place if row.vector_row is None else row.vector_row
+                        row.place = row.place or (table, first - begin + at)
                     else:
                         row.problem = row.problem or one_line(error or status or "it has no status")
             first += batch.num_rows
@@ -256,20 +257,12 @@ def _neither(text: str, tables: FeatureTables) -> str:
     return f"{one_line(escape_path(text))!r} is neither a file nor the path of a row of {names}{hint}"
 
 
-def _vectors_of(tables: FeatureTables, rows: Sequence[int]) -> dict[int, Vector]:
-    """Returns the vectors of rows, by their sorted numbers; reads no further than the last of them."""
-    found: dict[int, Vector] = {}
-    waiting = iter(rows)
-    row = next(waiting, None)
-    for block in tables.blocks() if rows else ():
-        while row is not None and row < block.start + len(block.ok):
-            vector = block.values[row - block.start].copy()
-            if not block.ok[row - block.start]:
-                vector[:] = float("nan")
-            found[row] = vector
-            row = next(waiting, None)
-        if row is None:
-            break
+def _vectors_of(tables: FeatureTables, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Vector]:
+    """Returns the vectors of rows, by the sorted numbers of their tables, and of the rows in these."""
+    found: dict[tuple[int, int], Vector] = {}
+    for table in sorted({table for table, _ in places}):
+        own = [row for other, row in places if other == table]
+        found |= {(table, row): vector for row, vector in tables.vectors_at(table, own)}
     return found
 
 

@@ -8,6 +8,7 @@ provenance says otherwise are refused by name.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,22 @@ class FeatureTables:
                     count += piece.num_rows
         if pending:
             yield _block(start, pending, self.width)
+
+    def vectors_at(self, table: int, rows: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yields rows of one table, by their sorted numbers in it, with their vectors, which are NaN where not `ok`.
+
+        Of Parquet and NPY little more than these rows is read, of other formats all rows up to the last of them.
+        """
+        import numpy as np
+
+        for start, batch in self.readers[table].batches_with(rows):
+            own = rows[bisect_left(rows, start) : bisect_left(rows, start + batch.num_rows)]
+            if own:
+                names = batch.schema.names
+                piece = batch.select([names.index(PATH), names.index(STATUS), FIRST_RESULT])
+                block = _block(start, [piece.take([row - start for row in own])], self.width)
+                values = np.where(block.ok[:, None], block.values, np.float32(np.nan))
+                yield from zip(own, values, strict=True)
 
 
 def _block(start: int, batches: Sequence[pa.RecordBatch], width: int) -> Block:

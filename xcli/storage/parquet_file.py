@@ -75,8 +75,19 @@ class CheckedParquet:
         if self._width > self.allowance:
             raise ValueError(f"a row of it takes {self._width:,} bytes")
 
+    def group_rows(self) -> list[int]:
+        """Returns how many rows each group has."""
+        return [self._facts.row_group(group).num_rows for group in range(self._facts.num_row_groups)]
+
     def batches(
-        self, rows: int, columns: Sequence[str] | None = None, *, most: int, row: int | None = None, each: int = 0
+        self,
+        rows: int,
+        columns: Sequence[str] | None = None,
+        *,
+        most: int,
+        row: int | None = None,
+        each: int = 0,
+        only: Sequence[int] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Reads the rows.
 
@@ -86,13 +97,13 @@ class CheckedParquet:
             most: bytes of a batch, unless it has a single row.
             row: bytes of a row; one that takes more is a batch by itself.
             each: bytes by which a value counts more than it takes in Arrow.
+            only: numbers of the groups to read; None for all.
         """
         import pyarrow as pa
 
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-        width = sum(_fixed_width(field.type, numbers=True) for field in schema)
-        decoded = 0
-        for groups, most_rows, dictionaries in self._groups(columns, rows):
+        schema = self.schema if columns is None else pa.schema(map(self.schema.field, columns))
+        width, decoded = sum(_fixed_width(field.type, numbers=True) for field in schema), 0
+        for groups, most_rows, dictionaries in self._groups(columns, rows, only):
             parquet = self._open(dictionaries)
             for batch in parquet.iter_batches(most_rows, groups, columns, use_threads=False):
                 for piece, self.size in _pieces(batch, most, row, each):
@@ -103,14 +114,16 @@ class CheckedParquet:
                     arrays = [_decoded(array, field.type) for array, field in zip(piece.columns, schema, strict=True)]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _groups(self, columns: Sequence[str] | None, rows: int) -> Iterator[tuple[list[int], int, tuple[str, ...]]]:
+    def _groups(
+        self, columns: Sequence[str] | None, rows: int, only: Sequence[int] | None
+    ) -> Iterator[tuple[list[int], int, tuple[str, ...]]]:
         """Yields groups of rows that are read together, how many rows at a time, and what `_Layout.check` found."""
         layout = _Layout(self, columns, rows)
         groups: list[int] = []
         found: tuple[int, tuple[str, ...]] = (0, ())
         waiting = 0
         try:
-            for group in range(self._facts.num_row_groups):
+            for group in range(self._facts.num_row_groups) if only is None else only:
                 own = layout.check(group)
                 if groups and (own != found or waiting >= rows):
                     yield groups, *found

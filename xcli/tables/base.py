@@ -175,6 +175,19 @@ class TableReader(ABC):
     @abstractmethod
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
 
+    def batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yields batches that hold these rows, sorted numbers, and what must be read besides; with their first rows."""
+        with self._damage():
+            yield from self._batches_with(rows) if rows else ()
+
+    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        start = 0
+        for batch in self._batches(None):
+            yield start, batch
+            start += batch.num_rows
+            if start > rows[-1]:
+                return
+
     @property
     def command(self) -> str:
         """The command whose table this is: `classify` or `features`."""

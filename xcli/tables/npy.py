@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from bisect import bisect_left
 from typing import TYPE_CHECKING, BinaryIO
 
 from xcli.core.errors import CheckError, UsageError
@@ -119,6 +120,19 @@ class NpyReader(TableReader):
             more = "more" if rows > self._rows else "fewer"
             companion = one_line(self._table.name)
             raise CheckError(f"{companion} has {more} rows than the {self._rows:,} of {one_line(self.name)}")
+
+    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        start, size = 0, math.prod(self._shape) * self._dtype.itemsize
+        with open(self.path, "rb") as file:
+            for batch in self._table.batches():
+                for piece in sliced(batch, self.batch_rows):
+                    end = start + piece.num_rows
+                    if bisect_left(rows, start) < bisect_left(rows, end):
+                        file.seek(self._start + start * size)
+                        yield start, self._joined(piece, file)
+                    start = end
+                if start > rows[-1]:
+                    return
 
     def _joined(self, batch: pa.RecordBatch, file: BinaryIO) -> pa.RecordBatch:
         import numpy as np

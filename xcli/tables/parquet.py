@@ -173,6 +173,20 @@ class ParquetReader(TableReader):
             for batch in CheckedParquet(file, _BUFFER, share=2).batches(self.batch_rows, columns, most=GROUP_BYTES):
                 yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
+    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        import pyarrow as pa
+
+        with open(self.path, "rb") as file:
+            parquet = CheckedParquet(file, _BUFFER, share=2)
+            start = 0
+            for group, size in enumerate(parquet.group_rows()):
+                end = start + size
+                if bisect_left(rows, start) < bisect_left(rows, end):
+                    for batch in parquet.batches(self.batch_rows, most=GROUP_BYTES, only=[group]):
+                        yield start, pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+                        start += batch.num_rows
+                start = end
+
 
 PART = re.compile(r"part-([0-9]{5,})\.parquet")
 """Matches the names of parts that this program writes; its group is the number."""
@@ -234,6 +248,15 @@ class DatasetReader(TableReader):
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         for part in self.parts:
             yield from self._open(part).batches(columns)
+
+    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        first = 0
+        for part in map(self._open, self.parts):
+            end = first + (part.row_count or 0)
+            own = [row - first for row in rows[bisect_left(rows, first) : bisect_left(rows, end)]]
+            for start, batch in part.batches_with(own):
+                yield first + start, batch
+            first = end
 
 
 PARQUET = Format(ParquetWriter, ParquetReader, (".parquet", ".pq"), ("classify", "features"))
