@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xcli.core.records import ImageBatch
+    from xcli.reports.evaluation_files import EvaluationFiles
     from xcli.tables.base import TableReader
 
 MODES = AUTO, BAR, LINES, JSON, NONE = "auto", "bar", "lines", "json", "none"
@@ -233,7 +234,7 @@ class Readings:
         times: returns how often each row is read.
     """
 
-    def __init__(self, readers: Sequence[TableReader], times: Callable[[], int]) -> None:
+    def __init__(self, readers: Sequence[TableReader | EvaluationFiles], times: Callable[[], int]) -> None:
         self._readers, self._times = readers, times
 
     def total(self) -> int | None:

@@ -30,6 +30,9 @@ MATRIX_PICTURE, PREDICTIONS_FILE, MISTAKES_PICTURE = "confusion_matrix.png", "pr
 REPORT_FILES = (METRICS_FILE, PER_CLASS_FILE, MATRIX_FILE, MATRIX_PICTURE, PREDICTIONS_FILE, MISTAKES_PICTURE)
 """The files that `write_report` writes."""
 
+HISTORY_FILE = "history.csv"
+"""The epochs of a fine-tuning, which stands beside them in the directory of a run."""
+
 _REPORT = "report"
 """They are staged under this name."""
 

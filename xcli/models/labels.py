@@ -166,13 +166,7 @@ def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
     Raises:
         SourceError: names match no class (the message lists all of them), or a name matches several classes.
     """
-    exact: dict[str, set[int]] = {}
-    loose: dict[str, set[int]] = {}
-    for texts in (labels.names, labels.wnids or ()):
-        for index, text in enumerate(texts):
-            exact.setdefault(text, set()).add(index)
-            loose.setdefault(_loose(text), set()).add(index)
-    found = {name: exact.get(name) or loose.get(_loose(name)) or set() for name in names}
+    found = find_labels(names, labels)
     unknown = [name for name in names if not found[name]]
     if unknown:
         raise SourceError(_unknown(unknown, labels))
@@ -180,6 +174,17 @@ def match_labels(names: Sequence[str], labels: Labels) -> dict[str, int]:
         if len(indices) > 1:
             raise SourceError(_ambiguous(name, sorted(indices), labels))
     return {name: indices.pop() for name, indices in found.items()}
+
+
+def find_labels(names: Sequence[str], labels: Labels) -> dict[str, set[int]]:
+    """Returns the indices of the classes that each name may mean, as `match_labels` looks for them; perhaps none."""
+    exact: dict[str, set[int]] = {}
+    loose: dict[str, set[int]] = {}
+    for texts in (labels.names, labels.wnids or ()):
+        for index, text in enumerate(texts):
+            exact.setdefault(text, set()).add(index)
+            loose.setdefault(_loose(text), set()).add(index)
+    return {name: set(exact.get(name) or loose.get(_loose(name)) or ()) for name in names}
 
 
 def _loose(name: str) -> str:

@@ -14,6 +14,7 @@ class ReportOptions:
     """How a report is made.
 
     Attributes:
+        truth: a manifest of the true classes of a table's images, or a directory of class folders.
         images: a directory in which the images are looked for, by the ends of their paths; None is where the table
             says.
         top_images: rows of each class that are shown for being the surest, and as many for being the least sure.
@@ -21,6 +22,7 @@ class ReportOptions:
         workers: decodes at a time; None is one a processor.
     """
 
+    truth: str | None = None
     images: str | None = None
     top_images: int = 12
     max_size: float = 25.0

@@ -39,7 +39,9 @@ def page(parts: Sequence[Part], thumbnails: Thumbnails, facts: Mapping[str, Any]
     from markupsafe import Markup
 
     # The digests are of exactly what stands between the tags.
-    style = _asset("report.css")
+    style = "".join(
+        map(_asset, ["report.css", *(f"{part.name}.css" for part in parts if _has_asset(f"{part.name}.css"))])
+    )
     script = "".join(map(_asset, ["common.js", *(f"{part.name}.js" for part in parts)]))
     data = {part.name: part.data for part in parts} | {"thumbnails": list(thumbnails.made.values())}
     environment = Environment(
@@ -62,6 +64,10 @@ def page(parts: Sequence[Part], thumbnails: Thumbnails, facts: Mapping[str, Any]
 
 def _asset(name: str) -> str:
     return (files("xcli.reports") / "page_files" / name).read_text("utf-8")
+
+
+def _has_asset(name: str) -> bool:
+    return (files("xcli.reports") / "page_files" / name).is_file()
 
 
 def _source(text: str) -> str:

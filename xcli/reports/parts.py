@@ -1,4 +1,5 @@
-"""What the parts of a page have in common. The files of a part are `NAME.html` and `NAME.js` in `page_files`."""
+"""What the parts of a page have in common. The files of a part are `NAME.html`, `NAME.js` and perhaps `NAME.css` in
+`page_files`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Sequence
 
+    from xcli.reports.evaluation_files import EvaluationFiles
     from xcli.reports.thumbnails import Thumbnails
     from xcli.tables.base import TableReader
 
@@ -57,9 +59,9 @@ class ErrorsPart:
         return {"reasons": self._reasons}
 
 
-def provenance_facts(reader: TableReader) -> dict[str, Any]:
+def provenance_facts(source: TableReader | EvaluationFiles) -> dict[str, Any]:
     """Returns what the head and the foot of a page tell of how a table was made; None is what it does not tell."""
-    made = {**(reader.provenance or {}), **(reader.meta or {})}
+    made = {**(source.provenance or {}), **(source.meta or {})}
     model, tool = (made.get(name) or {} for name in ("model", "tool"))
     return {
         "model": model.get("name"),

@@ -20,7 +20,7 @@ from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras,
 from xcli.core.text import one_line
 from xcli.core.version import __version__, environment, versions
 from xcli.evaluation.evaluate import Prediction, evaluate
-from xcli.evaluation.report import write_report
+from xcli.evaluation.report import HISTORY_FILE, write_report
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.loader import load_model
 from xcli.sources.splits import TEST, TRAIN, VALIDATION
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from xcli.models.spec import ModelSpec
     from xcli.training.split import Split
 
-HISTORY_FILE, HISTORY_PICTURE, SPLIT_FILE = "history.csv", "history.png", "split.csv"
+HISTORY_PICTURE, SPLIT_FILE = "history.png", "split.csv"
 
 log = logging.getLogger("xcli")
 

@@ -16,9 +16,8 @@ from xcli.core.text import one_line
 from xcli.inference.options import MAX_WORKERS
 from xcli.outputs.target import File, parse_target
 from xcli.reports.options import MAX_PAGE_MB, ReportOptions
-from xcli.reports.report import check_table, write_report
+from xcli.reports.report import open_input, write_report
 from xcli.storage.urls import is_url
-from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from xcli.reports.report import Made
@@ -28,6 +27,13 @@ log = logging.getLogger("xcli")
 
 @click.command(cls=Command)
 @click.argument("table", metavar="TABLE", type=click.Path())
+@path(
+    "--truth",
+    INPUT,
+    "FILE",
+    "True classes of the images of TABLE: CSV or Parquet with the columns path and label, or class folders. Adds the "
+    "confusion matrix, figures by class, calibration and mistakes.",
+)
 @path("--images", INPUT, "DIR", "Look for the images in DIR, by the ends of their paths: they have been moved there.")
 @path("-o --output", OUTPUT, "FILE", "Write the page to FILE; - is standard output.", required=True)
 @number(
@@ -74,11 +80,12 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     options = fold(ReportOptions, values)
     if options.images is not None and not os.path.isdir(options.images):
         raise UsageError(f"--images takes a directory on this machine, and {options.images!r} is none")
-    reader = open_table(values["table"])
-    check_table(reader)
-    with TwoStages(values["progress"], Readings([reader], lambda: 1), quiet=messages.level < 0) as stages:
+    source = open_input(values["table"], options)
+    # With labels the rows are read a second time to be compared with them, a third time for the paths of some.
+    readings = Readings([source], lambda: 1 if options.truth is None else 3)
+    with TwoStages(values["progress"], readings, quiet=messages.level < 0) as stages:
         made = write_report(
-            reader, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_images
+            source, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_images
         )
     log.info("%s", _closing(target, made))
     if values["open"]:

@@ -53,7 +53,10 @@ const page = (() => {
       address,
       change(changes) {
         watched.values = { ...watched.values, ...changes };
-        history.replaceState(null, "", address(watched.values));
+        // What other parts of the page have in the address stays.
+        const others = location.hash.includes("=") ? location.hash.slice(1).split("&").filter((one) => !names.includes(one.split("=")[0])) : [];
+        const own = address(watched.values).slice(1);
+        history.replaceState(null, "", "#" + [...others, ...(own ? [own] : [])].join("&"));
       },
     };
     addEventListener("hashchange", () => {
@@ -108,8 +111,8 @@ const page = (() => {
     }
     return element("span", { class: "picture none" }, picture ? `not shown: ${picture}` : "no room for a thumbnail");
   }
-  // An image of a sheet is { path, picture, alt, caption, details }: its path, its thumbnail, the alternative text, the
-  // elements below it, and a function that makes what stands beside it under the pointer and in the dialog.
+  // An image of a sheet is { path, picture, alt, caption, below, details }: its path, its thumbnail, the alternative text,
+  // the elements below it, perhaps a line of text below these, and a function that makes what stands beside it under the pointer and in the dialog.
   function open(image) {
     byId("detail-image").replaceChildren(thumbnail(image.picture, image.alt));
     byId("detail-path").replaceChildren(named(image.path, "path"));
@@ -118,10 +121,11 @@ const page = (() => {
   }
   function tile(image) {
     const caption = element("span", { class: "caption" }, ...image.caption);
+    const below = image.below ? [element("span", { class: "where" }, named(image.below, "below"))] : [];
     const leaf = element("span", { class: "where" }, named(image.path.split("/").pop() || image.path, "leaf"));
     const others = element("div", { class: "others", "aria-hidden": "true" }, image.details());
     const button = element("button", { type: "button", tabindex: "-1", onclick: () => open(image) },
-      thumbnail(image.picture, image.alt), caption, leaf);
+      thumbnail(image.picture, image.alt), caption, ...below, leaf);
     return element("li", {}, button, others);
   }
   // One image of a sheet is reached with Tab, the others from there with the arrows.
