@@ -1,20 +1,31 @@
-"""Tables of `classify` without a run, and a browser for their reports."""
+"""Tables of `classify` and evaluations without a run, and a browser for their reports."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from tests.writtentables import provenance, write
+from xcli.core.records import ImageRef
+from xcli.evaluation.evaluate import Evaluation
+from xcli.evaluation.metrics import Metrics
+from xcli.evaluation.report import write_report
+from xcli.sources.labelled import Sample
+from xcli.storage.local import LocalFile
+from xcli.tables.formats import write_csv
 from xcli.tables.schema import classify_schema
 
 MakeTable = Callable[..., str]
+MakeEvaluation = Callable[..., Metrics]
 
 Prediction = tuple[str, float]
 
@@ -42,6 +53,52 @@ def make_table(tmp_path: Path) -> MakeTable:
         return write(tmp_path / name, pa.RecordBatch.from_pydict(columns, schema), provenance("classify", **changes))
 
     return make
+
+
+@pytest.fixture
+def make_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeEvaluation:
+    """Writes what `evaluate -o` writes of images: a path, the number of the true class, and scores or an error."""
+    for name in ("confusion_matrix_png", "mistakes_png"):  # which nothing here looks at
+        monkeypatch.setattr(f"xcli.evaluation.plots.{name}", lambda *_: b"")
+
+    def make(
+        rows: Sequence[tuple[str, int, Sequence[float] | str]],
+        labels: Sequence[str],
+        name: str = "report",
+        **options: Any,
+    ) -> Metrics:
+        refs = [ImageRef(path, LocalFile(path), os.fsencode(path)) for path, _, _ in rows]
+        evaluation = Evaluation(
+            tuple(Sample(ref, labels[true]) for ref, (_, true, _) in zip(refs, rows, strict=True)),
+            np.array([true for _, true, _ in rows], np.int64),
+            np.array([[0.0] * len(labels) if isinstance(one, str) else one for _, _, one in rows], np.float32),
+            tuple(one if isinstance(one, str) else None for _, _, one in rows),
+            tuple(labels),
+        )
+        metrics = evaluation.metrics()
+        extra = {"split": "test", "provenance": provenance("evaluate")}
+        write_report(str(tmp_path / name), metrics, evaluation.predictions(), extra=extra, **options)
+        return metrics
+
+    return make
+
+
+def make_run(folder: Path, phases: Sequence[str] = ("head", "blocks")) -> None:
+    """Makes an evaluation the directory of a run: two epochs of each phase, of which the first of the last is kept."""
+    epochs = [(phase, epoch) for phase in phases for epoch in (1, 2)]
+    columns: dict[str, list[Any]] = {"phase": [one[0] for one in epochs], "epoch": [one[1] for one in epochs]}
+    for name in ("learning_rate", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"):
+        columns[name] = [0.5 / (number + 1) for number in range(len(epochs))]
+    columns["val_loss"][0] = None
+    write_csv(folder, "history.csv", columns)
+    run = {
+        "tool": {"version": "1"},
+        "settings": {"model": {"name": "base"}},
+        "images": {"train": 3},
+        "temperature": 1.5,
+    }
+    kept = {"phase": phases[-1], "epoch": 1}
+    (folder / "run.json").write_text(json.dumps(run | {"kept": kept}))
 
 
 def save_image(path: Path, colour: tuple[int, int, int] = (200, 60, 20)) -> str:

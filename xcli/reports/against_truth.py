@@ -62,7 +62,7 @@ class _Reading:
         finite = np.isfinite(scores)
         best[~finite, 0] = NO_LABEL  # as everywhere in reports: a score that is no number is none
         scores = np.where(finite, scores, np.float32(np.nan))
-        columns = (self._truth.numbers[places], best, scores, self._rows + np.arange(len(ok)))
+        columns: tuple[Any, ...] = (self._truth.numbers[places], best, scores, self._rows + np.arange(len(ok)))
         for chunks, column in zip(self._chunks, columns, strict=True):
             chunks.append(column[ok & labelled])
         self.without_label += int((~labelled).sum())
