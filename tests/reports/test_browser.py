@@ -10,8 +10,7 @@ import pytest
 
 from tests.reports.conftest import MakeTable, save_image
 from xcli.reports.options import ReportOptions
-from xcli.reports.report import write_report
-from xcli.tables.formats import open_table
+from xcli.reports.report import open_input, write_report
 
 Open = Callable[..., Any]
 
@@ -44,7 +43,8 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
 
     def open_report(table: str, address: str = "", **options: Any) -> Any:
         target = tmp_path / "report.html"
-        write_report(open_table(table), str(target), ReportOptions(**options), overwrite=True)
+        told = ReportOptions(**options)
+        write_report(open_input(table, told), str(target), told, overwrite=True)
         page.goto(target.as_uri() + address)
         return page
 

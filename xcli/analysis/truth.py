@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from xcli.checks.row_index import path_hashes
 from xcli.sources.labelled import LABEL, manifest_samples, read_labelled
-from xcli.sources.options import SourceOptions
+from xcli.sources.manifests import open_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from xcli.sources.labelled import Sample
 
 _CHUNK = 4096
 
@@ -57,12 +58,19 @@ def read_truth(source: str) -> Truth:
     Raises:
         SourceError: it cannot be read, or a row has no label.
     """
+    if os.path.isdir(source):
+        return _collected(iter(read_labelled(source).samples))
+    # The images themselves are not looked for: they may have been moved since the table was made.
+    manifest = open_manifest(source)
+    try:
+        return _collected(manifest_samples(source, LABEL, manifest))
+    finally:
+        manifest.close()
+
+
+def _collected(samples: Iterator[Sample]) -> Truth:
     import numpy as np
 
-    if os.path.isdir(source):
-        samples = iter(read_labelled(source).samples)
-    else:
-        samples = manifest_samples(source, LABEL, SourceOptions(manifest=source), Counter())
     names: dict[str, int] = {}
     numbers, chunks, example = array("i"), [np.zeros(0, np.uint64)], None
     while chunk := list(islice(samples, _CHUNK)):

@@ -28,6 +28,8 @@ from xcli.storage.urls import is_url
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from xcli.sources.manifests import Manifest
+
 LABEL, SPLIT = "label", "split"
 """Default names of a manifest's columns of classes and of splits."""
 
@@ -233,7 +235,9 @@ def _check_case(labels: Iterable[str], where: str) -> None:
 def _read_manifest(source: str, label_column: str, options: SourceOptions) -> LabelledImages:
     shown = f"the manifest '{escape_path(source)}'"
     found = _Found()
-    found.samples.extend(manifest_samples(source, label_column, options, found.skipped))
+    with list_images(options) as listing:
+        found.samples.extend(manifest_samples(source, label_column, listing))
+        found.skipped.update(listing.skipped)
     labelled = {(sample.ref.path, sample.label) for sample in found.samples}
     several = [path for path, count in Counter(path for path, _ in labelled).items() if count > 1]
     if several:
@@ -242,30 +246,33 @@ def _read_manifest(source: str, label_column: str, options: SourceOptions) -> La
     return _checked(source, found)
 
 
-def manifest_samples(source: str, label_column: str, options: SourceOptions, skipped: Counter[str]) -> Iterator[Sample]:
-    """Yields the labelled images of a manifest as they are read, and adds to `skipped` what was left out.
+def manifest_samples(source: str, label_column: str, rows: Manifest | Listing) -> Iterator[Sample]:
+    """Yields the labelled images of a manifest as they are read.
+
+    Args:
+        source: names the manifest in messages.
+        label_column: its column of labels.
+        rows: the manifest, or the listing of it.
 
     Raises:
-        SourceError: it cannot be read, has no such column, or no images; a row has no label, or an unknown split.
+        SourceError: it has no such column, or no images; a row has no label, or an unknown split.
     """
     shown = f"the manifest '{escape_path(source)}'"
-    with list_images(options) as listing:
-        names = [column.name for column in listing.extra_columns]
-        if valid_text(label_column) not in names:
-            listed = quoted(names) if names else "no column but that of the paths"
-            raise SourceError(f"{shown} has no column '{label_column}', only {listed}; name it with --label-column")
-        label_at = names.index(valid_text(label_column))
-        split_at = names.index(SPLIT) if SPLIT in names else None
-        number = 0
-        for number, ref in enumerate(listing, start=1):
-            where = f"{shown}, image {number} ({ref.path or 'without a path'})"
-            if ref.error is not None and ref.extra[label_at] is None:
-                raise SourceError(f"{shown} cannot be used: {ref.error.message}; mend it")
-            label = _label(ref.extra[label_at], where, label_column)
-            split = None if split_at is None else _split(ref.extra[split_at], where)
-            # The other columns are not needed, and would take memory for every sample.
-            yield Sample(replace(ref, extra=()), label, split)
-        skipped.update(listing.skipped)
+    names = [column.name for column in rows.extra_columns]
+    if valid_text(label_column) not in names:
+        listed = quoted(names) if names else "no column but that of the paths"
+        raise SourceError(f"{shown} has no column '{label_column}', only {listed}; name it with --label-column")
+    label_at = names.index(valid_text(label_column))
+    split_at = names.index(SPLIT) if SPLIT in names else None
+    number = 0
+    for number, ref in enumerate(rows, start=1):
+        where = f"{shown}, image {number} ({ref.path or 'without a path'})"
+        if ref.error is not None and ref.extra[label_at] is None:
+            raise SourceError(f"{shown} cannot be used: {ref.error.message}; mend it")
+        label = _label(ref.extra[label_at], where, label_column)
+        split = None if split_at is None else _split(ref.extra[split_at], where)
+        # The other columns are not needed, and would take memory for every sample.
+        yield Sample(replace(ref, extra=()), label, split)
     if not number:
         raise SourceError(f"{shown} lists no images")
 

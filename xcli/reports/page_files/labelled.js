@@ -175,8 +175,8 @@
     byId("pairs-note").textContent = wrong.length
       ? `${number.format(mistakes)} mistakes in ${number.format(wrong.length)} pairs of classes.${left}` : "No mistakes.";
     byId("pairs").replaceChildren(...wrong.slice(0, pairRoom).map(([truth, predicted, count]) => element("li", {},
-      linkTo(truth, predicted, {}, element("span", { class: "pair" }, named(readable(truth)), element("span", { class: "to" }, "taken for"), named(readable(predicted))),
-        element("span", { class: "count" }, number.format(count)),
+      linkTo(truth, predicted, {}, element("span", { class: "pair" }, named(readable(truth)), " ", element("span", { class: "to" }, "taken for"), " ", named(readable(predicted))), " ",
+        element("span", { class: "count" }, number.format(count)), " ",
         element("span", { class: "share" }, percent(count / support(truth)))))));
     byId("more-pairs").hidden = wrong.length <= pairRoom;
     byId("more-pairs").textContent = `Show more (${number.format(wrong.length - pairRoom)} left)`;
