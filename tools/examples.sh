@@ -60,6 +60,10 @@ xception report labels.csv -o report.html --open
 xception report labels.parquet -o report.html --images /archive/photos --top-images 30 --max-size 60
 # Of a directory of parts, in place of an older page:
 xception report labels/ -o report.html --overwrite
+# Of an evaluation or a fine-tuned run: the confusion matrix, whose cells open their images:
+xception report clothes-model -o report.html
+# A table against the true classes of its images, a file with the columns path and label:
+xception report labels.csv --truth truth.csv -o report.html --overwrite
 # Whether a table is whole and sound, and has a row for every image:
 xception verify labels.csv ~/photos
 # The same of the second of four parts:

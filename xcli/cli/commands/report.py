@@ -59,17 +59,24 @@ log = logging.getLogger("xcli")
 @message_arguments
 @click.pass_context
 def report(ctx: click.Context, /, **values: Any) -> int:
-    """Make a page of a table that classify wrote, to look through it in a browser.
+    """Make a page of a table that classify wrote, or of an evaluation, to look through it in a browser.
 
-    TABLE is the file, or the directory of parts. The page is one file that opens without a network. It shows counts,
-    throughput, errors and their reasons, the distributions of the best score and of its distance to the second, and for
-    each class the images of which the model is surest and least sure. Images can be filtered by class, score and path;
-    the address of the page (`report.html#class=cat`) keeps the filter.
+    TABLE is the file, or the directory of parts; or a directory that evaluate -o or finetune -o wrote. The page is one
+    file that opens without a network.
 
-    All numbers are those of the whole table. Of a large table the page shows some rows: those of --top-images, and
-    3,000 drawn at random. An image that is not found is a grey tile.
+    Of a table it shows counts, throughput, errors and their reasons, the distributions of the best score and of its
+    distance to the second, and for each class the images of which the model is surest and least sure. Images can be
+    filtered by class, score and path; the address of the page (`report.html#class=cat`) keeps the filter.
 
-    Exit status: 0 the page is written, 2 usage, 5 output, 6 the table is damaged or is not of classify.
+    Of an evaluation it shows the confusion matrix, where a cell opens its images
+    (`report.html#truth=cat&predicted=dog`), figures for each class, calibration, and the surest mistakes; of a
+    fine-tuned run also its history. With --truth, the page of a table has these sections, too. Labels are the names of
+    the classes or their WordNet ids, as for evaluate.
+
+    All numbers are those of all rows. Of a large table the page shows some rows: those of --top-images (for each class,
+    or each cell of the matrix), and 3,000 drawn at random. An image that is not found is a grey tile.
+
+    Exit status: 0 the page is written, 2 usage, 5 output, 6 the table is damaged, or none of which a page is made.
     """
     messages = start_messages(ctx)
     target = values["output"]
