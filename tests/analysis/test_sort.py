@@ -16,7 +16,7 @@ from tests.tables.tablerows import encode, refs
 from tests.thorough import thorough
 from xcli.analysis.folder_names import Template, candidates, file_name, folder_of, label_of
 from xcli.analysis.sort import Sorted, sort_files, undo
-from xcli.analysis.sort_plan import MODES, SortOptions, plan_sort
+from xcli.analysis.sort_plan import IN_PLACE, MODES, SortOptions, plan_sort
 from xcli.core.errors import CheckError, ImageError, OutputError, UsageError
 from xcli.core.text import escape_path
 from xcli.storage import disk
@@ -148,7 +148,7 @@ def test_a_table_with_more_rows_does_not_copy_twice(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sort(make_files(tmp_path, 4), out)
     result = sort(make_files(tmp_path, 6), out)
-    assert (result.done, result.passed_over) == (2, {"in its place already": 4})
+    assert (result.done, result.passed_over) == (2, {IN_PLACE: 4})
 
 
 def test_a_place_that_is_taken_after_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_what_is_shown_and_written(invoke: Invoke, tables: tuple[str, str], tmp_
 def test_assertions(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> None:
     assert invoke("compare", tables[0], tables[0], "--assert-agreement", "1").code == 0
     result = invoke("compare", *tables, "--assert-agreement", "0.99")
-    assert (result.code, "less than 0.99" in result.err) == (6, True), result
+    assert (result.code, "less than the 0.99" in result.err) == (6, True), result
     result = invoke("compare", *tables, "--assert-cosine", "0.9")
     assert (result.code, "for tables of features" in result.err) == (2, True), result
     features = random_table(np.random.default_rng(0), tmp_path / "f.npy", 20, 64)

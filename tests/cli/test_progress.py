@@ -179,7 +179,7 @@ def test_two_stages(lines: Callable[[], list[str]], tmp_path: Path) -> None:
         reader = open_table(table)
         with TwoStages(mode, Readings([reader], lambda: 1), quiet=False) as stages:
             assert sum(batch.num_rows for batch in reader.batches()) == 2
-            stages.begin_images(5)
+            stages.begin_second(5)
             stages.count(4, 1)
     *found, only = lines()
     assert only == "xception: started; progress is reported every 60 s"

@@ -7,6 +7,7 @@ a temporary file meanwhile, from which each gets to its row of the first.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,9 @@ def compare(first: TableReader, second: TableReader, most: int = MOST_CHANGED) -
     import numpy as np
 
     _check_kinds(first, second)
+    if first.is_escaped or second.is_escaped:
+        # What --csv-safe has changed in one table is in neither: paths and classes are matched as texts.
+        first.restores_texts = second.restores_texts = True
     numbers: dict[str, int] = {}
     a, b = read_rows(first, numbers), read_rows(second, numbers)
     partner = pair(a.hashes, b.hashes)
@@ -122,6 +126,7 @@ def _summary(result: Comparison, both: NDArray[np.int64], rows: int) -> dict[str
     a, partner = result.a, result.partner
     paired = np.flatnonzero(partner >= 0)
     was_ok, is_ok = a.ok[paired], result.b.ok[partner[paired]]
+    missing = len(a.ok) + rows - 2 * len(paired) + int((was_ok != is_ok).sum())
     found: dict[str, Any] = {
         "command": result.command,
         "rows": {"a": len(a.ok), "b": rows},
@@ -133,13 +138,16 @@ def _summary(result: Comparison, both: NDArray[np.int64], rows: int) -> dict[str
             "error_in_both": int((~was_ok & ~is_ok).sum()),
         },
         "compared": len(both),
+        "missing_or_failed_in_one": missing,
     }
     if result.command == "features":
         return found | {"cosine": _spread(result.change[both], lowest=True)}
     changed = int(result.is_other.sum())
     drift = result.change[both[~result.is_other[both]]]
+    same, of_all = len(both) - changed, len(both) + missing
     return found | {
-        "agreement": 1 - changed / len(both) if len(both) else None,
+        "agreement": same / len(both) if len(both) else None,
+        "agreement_of_all": same / of_all if of_all else None,
         "changed": changed,
         "changed_classes": _changed_classes(result),
         "score_drift": _spread(drift, lowest=False),
@@ -181,8 +189,36 @@ def _most_changed(result: Comparison, first: TableReader, most: int) -> list[dic
     rows = np.argsort(-distance, kind="stable")[:most]
     rows = rows[distance[rows] > 0]
     order = np.sort(rows)
-    paths = dict(zip(order.tolist(), row_paths([first], order), strict=True))
+    with _counted_whole(first, len(distance)):
+        paths = dict(zip(order.tolist(), row_paths([first], order), strict=True))
     return [{"path": paths[row], **_described(result, row)} for row in rows.tolist()]
+
+
+@contextmanager
+def _counted_whole(reader: TableReader, rows: int) -> Iterator[None]:
+    """A context in which a table is read, perhaps not to its end: it is told (`on_rows`) that all rows were taken."""
+    told, tell = 0, reader.on_rows
+    if tell is None:
+        yield
+        return
+
+    def count(taken: int) -> None:
+        nonlocal told
+        told += taken
+        tell(taken)
+
+    reader.on_rows = count
+    try:
+        yield
+    finally:
+        reader.on_rows = tell
+    tell(rows - told)
+
+
+def readings(command: str, *, written: bool) -> tuple[int, int]:
+    """Returns how often the first and the second table are read, if the differences are written too, or not."""
+    each = (2 if command == "features" else 1) + written
+    return each + 1, each
 
 
 def _described(result: Comparison, row: int) -> dict[str, Any]:
@@ -274,9 +310,10 @@ def write_differences(
     with create_table(form, target, _schema(result.command), {}, overwrite) as table:
         for reader, of_a, numbers in ((first, True, rows), (second, False, np.flatnonzero(surplus))):
             paths = row_paths([reader], numbers)
-            for start in range(0, len(numbers), _WRITTEN):
-                chosen = numbers[start : start + _WRITTEN]
-                table.write(_differences(result, chosen, [*islice(paths, len(chosen))], of_a=of_a))
+            with _counted_whole(reader, len(result.a.ok if of_a else result.b.ok)):
+                for start in range(0, len(numbers), _WRITTEN):
+                    chosen = numbers[start : start + _WRITTEN]
+                    table.write(_differences(result, chosen, [*islice(paths, len(chosen))], of_a=of_a))
 
 
 def _schema(command: str) -> pa.Schema:

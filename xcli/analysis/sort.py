@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING
 
 from xcli.analysis.destination import Destination, LocalSource, Source, copy_new, locate, same_content, status_in
 from xcli.analysis.sort_log import Placement, SortLog
-from xcli.analysis.sort_plan import COPY, HARDLINK, MOVE, SYMLINK, Plan, SortOptions
+from xcli.analysis.sort_plan import COPY, HARDLINK, IN_PLACE, MOVE, SYMLINK, Plan, SortOptions
 from xcli.core.errors import ImageError, OutputError
 from xcli.core.text import escape_path, one_line
-from xcli.sources.archives.listing import Archives
+from xcli.sources.archives.listing import SEPARATOR, Archives
 from xcli.sources.patterns import PathFilter
 from xcli.storage import disk
 from xcli.storage.streams import write_error, write_errors
+from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Told = Callable[[int, int], object]
 
 
 @dataclass
@@ -46,21 +49,54 @@ class Sorted:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
+def _untold(*numbers: int) -> None:
+    pass
+
+
 def _archives() -> Archives:
     return Archives(PathFilter(), Counter())
 
 
-def settle(plan: Plan, path: str, options: SortOptions) -> None:
-    """Gives the files of a plan names in a destination, which may be missing; nothing is changed."""
+def foresee(plan: Plan, path: str, options: SortOptions) -> None:
+    """Gives the files of a plan names in a destination, which may be missing; nothing is changed.
+
+    Files that were placed by the same command are passed over, and those that cannot be placed become problems.
+    """
     if not os.path.isdir(path):
         plan.settle(lambda folder: [], lambda place: False)
-        return
-    with Destination(path) as destination:
-        log = os.path.join(destination.path, plan.log)
-        if os.path.lexists(log):
-            plan.placements = SortLog.read(log).placements
+    else:
+        with Destination(path) as destination:
+            log = os.path.join(destination.path, plan.log)
+            if os.path.lexists(log):
+                _leave_undone(plan, SortLog.read(log), destination)
+            else:
+                _settle(plan, destination, options)
+    wanted, plan.placements = plan.placements, []
+    for place in wanted:
+        try:
+            if not is_url(place.source) and (SEPARATOR not in place.source or os.path.lexists(place.source)):
+                _require_file(place.source, follow=options.mode != MOVE)
+        except ImageError as error:
+            plan.problems.append((escape_path(place.source), error))
         else:
-            _settle(plan, destination, options)
+            plan.placements.append(place)
+
+
+def _leave_undone(plan: Plan, log: SortLog, destination: Destination) -> None:
+    """Gives a plan the placements of a log that are not made yet."""
+    archives = _archives()
+    for place in log.placements:
+        is_done = False
+        if destination.has_folder(place.folder):
+            with destination.folder(place.folder) as folder, suppress(ImageError):
+                if log.mode == MOVE and not os.path.lexists(place.source):
+                    is_done = status_in(folder, place.name) is not None
+                else:
+                    is_done = _is_placed(place, locate(place.source, archives), folder, log.mode)
+        if is_done:
+            plan.passed_over[IN_PLACE] += 1
+        else:
+            plan.placements.append(place)
 
 
 def _settle(plan: Plan, destination: Destination, options: SortOptions) -> None:
@@ -94,8 +130,22 @@ def _is_placed(place: Placement, source: Source, folder: int, mode: str) -> bool
     return same_content(source, folder, place.name)
 
 
-def sort_files(plan: Plan, path: str, options: SortOptions) -> Sorted:
+def sort_files(
+    plan: Plan,
+    path: str,
+    options: SortOptions,
+    *,
+    progress: Told = _untold,
+    on_total: Callable[[int], object] = _untold,
+) -> Sorted:
     """Puts the files of a plan into a destination, which is made if necessary; continues what was interrupted.
+
+    Args:
+        plan: what is to be done.
+        path: of the destination.
+        options: those of the plan.
+        progress: is told of each file: 1, and 1 if it could not be placed.
+        on_total: is told how many files there are, before the first of them.
 
     Raises:
         OutputError: the destination cannot be written, a folder in it is a link, or another process sorts into it.
@@ -116,19 +166,23 @@ def sort_files(plan: Plan, path: str, options: SortOptions) -> Sorted:
             if found.placements:
                 found.write(log)
         placer = _Placer(destination, options.mode, log)
+        on_total(len(found.placements))
         for place in found.placements:
-            _count(result, place, placer.place)
+            progress(1, _count(result, place, placer.place))
         placer.sync({one.folder for one in found.placements})
         result.log = log if found.placements else ""
     return result
 
 
-def _count(result: Sorted, place: Placement, act: Callable[[Placement], None]) -> None:
+def _count(result: Sorted, place: Placement, act: Callable[[Placement], None]) -> int:
+    """Counts a file as done, or as a problem; returns the number of problems."""
     try:
         act(place)
-        result.done += 1
     except ImageError as error:
         result.problems.append((escape_path(place.source), error))
+        return 1
+    result.done += 1
+    return 0
 
 
 class _Placer:
@@ -279,8 +333,12 @@ def _is_same_name(place: Placement, folder: int) -> bool:
     return False
 
 
-def undo(log: str) -> Sorted:
+def undo(log: str, *, progress: Told = _untold, on_total: Callable[[int], object] = _untold) -> Sorted:
     """Takes back what a log says, the last file first; then removes the folders that were made, and the log.
+
+    Args:
+        log: its path.
+        progress, on_total: as in `sort_files`.
 
     Raises:
         SourceError, CheckError: there is no such log.
@@ -292,8 +350,9 @@ def undo(log: str) -> Sorted:
     result = Sorted(log=log)
     with Destination(os.path.dirname(os.path.abspath(log))) as destination:
         placer = _Placer(destination, found.mode, log)
+        on_total(len(found.placements))
         for place in reversed(found.placements):
-            _count(result, place, placer.take_back)
+            progress(1, _count(result, place, placer.take_back))
         with write_errors(log):
             disk.unlink_in(destination.descriptor, os.path.basename(log) + ".part")
             for folder in found.folders:

@@ -17,6 +17,7 @@ from xcli.core.records import ERROR_STATUS, FEATURES, PATH, STATUS
 from xcli.core.text import one_line, unescape_path
 from xcli.sources.archives.members import is_archive_name
 from xcli.storage.urls import is_url
+from xcli.tables.column_text import FORMULA_START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from xcli.tables.base import TableReader
 
 COPY, HARDLINK, SYMLINK, MOVE = MODES = ("copy", "hardlink", "symlink", "move")
+
+IN_PLACE = "in their places before"
+"""Said of files that need not be placed."""
 
 _RANK = re.compile(r"(?:label|wnid|index)_([0-9]+)")
 
@@ -86,7 +90,7 @@ class Plan:
                     self.placements.append(place)
                     break
                 if name in here[folder] and is_placed(place):
-                    self.passed_over["in its place already"] += 1
+                    self.passed_over[IN_PLACE] += 1
                     break
 
 
@@ -108,15 +112,15 @@ def plan_sort(reader: TableReader, options: SortOptions) -> Plan:
         path = row[PATH] or ""
         folder = _folder(row, options, score)
         if folder is None:
-            plan.passed_over["error rows"] += 1
+            plan.passed_over["error rows left where they are (--errors places them)"] += 1
         elif path in seen:
-            plan.passed_over["listed again"] += 1
+            plan.passed_over["rows of a path that an earlier row has"] += 1
         else:
             seen.add(path)
             try:
-                source = _source(path)
-            except ValueError as error:
-                plan.problems.append((path, ImageError("missing", str(error))))
+                source = _source(path, is_restored=reader.restores_texts)
+            except ImageError as error:
+                plan.problems.append((path, error))
             else:
                 plan.wishes.append(_wish(source, folder, options, template, row, number))
     plan.log = log_name(asdict(options), plan.wishes)
@@ -163,11 +167,25 @@ def _folder(row: dict[str, Any], options: SortOptions, score: str | None) -> str
     return folder_of(str(value))
 
 
-def _source(path: str) -> str:
-    """Returns the file that a row is about; raises ValueError if there can be none of this name."""
-    source = unescape_path(path)
+def _source(path: str, *, is_restored: bool) -> str:
+    """Returns the file that a row is about.
+
+    Of the files `=a.jpg` and `'=a.jpg` --csv-safe has made the same text. Where the second one is there, the row may be
+    its own.
+
+    Raises:
+        ImageError: no file can have this name, or the row may be that of another file.
+    """
+    try:
+        source = unescape_path(path)
+    except ValueError as error:
+        raise ImageError("missing", str(error)) from None
     if not source or "\0" in source:
-        raise ValueError("no file can have this name")
+        raise ImageError("missing", "no file can have this name")
+    other = f"'{source}"
+    if is_restored and re.match(FORMULA_START, source) and os.path.lexists(other):
+        problem = f"the row may be that of {one_line(other)}, since --csv-safe has written both names alike"
+        raise ImageError("unreadable", f"{problem}; sort by a table that was written without it")
     return source
 
 

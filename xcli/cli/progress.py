@@ -28,8 +28,8 @@ INTERVAL = 60.0
 NARROW = 60
 """Columns of a terminal, below which the bar gives way to the numbers."""
 
-IMAGES, ROWS = "images", "rows"
-"""What is counted: images that are computed, or rows that are read."""
+IMAGES, ROWS, FILES = "images", "rows", "files"
+"""What is counted: images that are computed, rows that are read, or files that are put somewhere."""
 
 log = logging.getLogger("xcli")
 
@@ -63,6 +63,8 @@ class RecentRate:
     def add(self, now: float, number: int) -> None:
         """Takes the number of now."""
         with self._lock:
+            if len(self._points) > 1 and now - self._points[-2][0] < INTERVAL / 1000:
+                self._points.pop()  # so that many small steps take no memory
             self._points.append((now, number))
             self._forget(now)
 
@@ -87,7 +89,7 @@ class Progress:
         total: returns the number of images, or None while it is not known.
         kept: returns the number of rows from an earlier run, which are not counted by `count`.
         clock: returns seconds.
-        unit: `IMAGES` or `ROWS`.
+        unit: `IMAGES`, `ROWS` or `FILES`; rows have no errors.
     """
 
     def __init__(
@@ -134,6 +136,11 @@ class Progress:
         if self._mode == JSON or (self._mode == LINES and is_first):
             self.tell("start")
 
+    def expect(self, total: int) -> None:
+        """Says how many there will be, and that the work begins."""
+        self._total = lambda: total
+        self.begin()
+
     def advance(self, batch: ImageBatch) -> None:
         """Counts a batch."""
         self.count(len(batch.refs), sum(error is not None for error in batch.errors))
@@ -171,7 +178,7 @@ class Progress:
                 "seconds": round(seconds, 1),
                 "done": done,
                 "total": total,
-                **({"errors": self._failed} if self._unit == IMAGES else {}),
+                **({"errors": self._failed} if self._unit != ROWS else {}),
                 f"{self._unit}_per_second": round(rate, 2),
                 "seconds_left": None if left is None else round(left),
             }
@@ -192,7 +199,7 @@ class Progress:
         unit = self._unit
         share = f" of {total:,} {unit} ({done * 100 // total} %)" if total else f" {unit}, total not known yet"
         parts = [f"{done:,}{share}", f"{rate:,.1f} {unit}/s"]
-        if unit == IMAGES:
+        if unit != ROWS:
             parts.append(self._errors())
         if left is not None:
             minutes, seconds = divmod(round(left), 60)
@@ -250,16 +257,17 @@ class Readings:
 
 
 class TwoStages:
-    """Shows how far a command is that first reads tables, then computes images; a context manager.
+    """Shows how far a command is that first reads tables, then does something else; a context manager.
 
     Args:
         mode: one of `MODES`.
         quiet: whether `-q` was given.
         readings: of the tables.
+        unit: of the second stage.
     """
 
-    def __init__(self, mode: str, readings: Readings, *, quiet: bool) -> None:
-        self._mode, self._quiet, self._readings = mode, quiet, readings
+    def __init__(self, mode: str, readings: Readings, *, quiet: bool, unit: str = IMAGES) -> None:
+        self._mode, self._quiet, self._readings, self._unit = mode, quiet, readings, unit
         self._stack = ExitStack()
 
     def __enter__(self) -> TwoStages:
@@ -270,14 +278,14 @@ class TwoStages:
     def __exit__(self, *exception: Any) -> None:
         self._stack.__exit__(*exception)
 
-    def begin_images(self, total: int) -> None:
-        """Ends the reading, and begins with so many images."""
+    def begin_second(self, total: int) -> None:
+        """Ends the reading, and begins with so many images, or files."""
         self._stack.close()
-        self._show(lambda: total, IMAGES)
+        self._show(lambda: total, self._unit)
         self._progress.begin(is_first=False)
 
     def count(self, images: int, failed: int) -> None:
-        """Counts images, and how many of them have failed."""
+        """Counts images or files, and how many of them have failed."""
         self._progress.count(images, failed)
 
     def _show(self, total: Callable[[], int | None], unit: str) -> None:

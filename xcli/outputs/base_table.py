@@ -102,7 +102,7 @@ class BaseTable:
         """Yields all rows with the columns of the run."""
         import pyarrow as pa
 
-        readers = [open_table(name, escaped=True) for name in self.names]
+        readers = [open_table(name, escaped="keep") for name in self.names]
         columns = [self._own.intersection(reader.schema.names) for reader in readers]
         rows_at_once = min(reader.batch_rows for reader in readers)
         streams = [_cut(reader.batches(), rows_at_once) for reader in readers]

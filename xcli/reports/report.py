@@ -72,7 +72,7 @@ def open_input(name: str, options: ReportOptions) -> TableReader | EvaluationFil
         if options.truth is not None:
             raise UsageError(f"--truth goes with a table of classify; {one_line(name)} has the true classes itself")
         return EvaluationFiles(name)
-    reader = open_table(name)
+    reader = open_table(name, escaped="restore")
     if reader.command != "classify":
         raise CheckError(f"{one_line(name)} is a table of features; a report is made of a table of classify")
     return reader

@@ -10,13 +10,14 @@ import csv
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xcli.core.errors import CheckError
 from xcli.core.records import STATUS_COLUMNS
 from xcli.core.shortage import raise_shortage
 from xcli.core.text import one_line
 from xcli.storage.parquet_file import cut
+from xcli.tables.column_text import restore_formula_texts
 from xcli.tables.provenance import META_SUFFIX, read_meta
 from xcli.tables.rows import ErrorFeatures, fill_error_features
 from xcli.tables.schema import FIRST_RESULT, feature_shape
@@ -34,6 +35,9 @@ MAX_COLUMNS = 1 << 16
 
 GROUP_BYTES = 32 * 2**20  # of buffered rows, which fit beside any model
 GATHERED_BYTES = 2 * GROUP_BYTES  # of rows that are put in order; that takes three times as much
+EscapedTexts = Literal["refuse", "keep", "restore"]
+"""What becomes of texts that `--csv-safe` has changed: the table is refused, they stay, or lose their apostrophe."""
+
 _GROUP_ROWS = 65536  # enough for readers, which take a group at a time
 _SLICE_VALUES = 2**20
 
@@ -107,7 +111,7 @@ class TableReader(ABC):
     Args:
         name: as the user gave it.
         path: where the table is on this machine; None is `name`.
-        escaped: whether texts may be as --csv-safe has changed them.
+        escaped: what becomes of texts that --csv-safe has changed.
 
     Raises:
         CheckError: at construction and while reading, when the file is damaged or is no table of this program.
@@ -122,15 +126,17 @@ class TableReader(ABC):
     provenance: dict[str, Any] | None = None  # what the file itself holds
     on_rows: Callable[[int], object] | None = None  # is told how many rows were taken, each time
     row_count: int | None  # as the table, or what is beside it, says before it is read; None where neither does
+    restores_texts: bool = False  # whether texts lose the apostrophe that --csv-safe puts before formulas
     copies: Folder | None = None  # of a table that is in an object store; they live as long as the reader
 
-    def __init__(self, name: str, path: str | None = None, *, escaped: bool = False) -> None:
+    def __init__(self, name: str, path: str | None = None, *, escaped: EscapedTexts = "refuse") -> None:
         self.name = name
         self.path = path or name
         self.meta = read_meta(self.path + META_SUFFIX)  # None where there is no such file
         self.row_count = ((self.meta or {}).get("images") or {}).get("listed")
         self.is_escaped = (self.meta or {}).get("csv_safe") is True
-        if self.is_escaped and not escaped:
+        self.restores_texts = self.is_escaped and escaped == "restore"
+        if self.is_escaped and escaped == "refuse":
             raise CheckError(
                 f"{one_line(name)} was written with --csv-safe, which changes texts irreversibly; "
                 "write the table without it, and a second one with it for the spreadsheet"
@@ -168,7 +174,7 @@ class TableReader(ABC):
         """Reads the rows from the first one on: all columns, or some of `STATUS_COLUMNS`; may be called again."""
         with self._damage():
             for batch in self._batches(columns):
-                yield batch
+                yield restore_formula_texts(batch) if self.restores_texts else batch
                 if self.on_rows is not None:
                     self.on_rows(batch.num_rows)
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FORMULA_START = r"[=+\-@\t\r]"
+"""What a text begins with that a spreadsheet takes for a formula: a regular expression."""
+
 encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -43,6 +46,22 @@ def plain(column: pa.Array) -> pa.Array:
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def restore_formula_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns a batch whose texts have lost the apostrophe before a character that begins a formula.
+
+    So texts become again what they were before --csv-safe, but for those that had such an apostrophe of their own.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def restored(column: pa.Array) -> pa.Array:
+        is_text = pa.types.is_string(column.type)
+        return pc.replace_substring_regex(column, rf"^'({FORMULA_START})", r"\1") if is_text else column
+
+    columns = [restored(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _nested_json(value: Any) -> str:

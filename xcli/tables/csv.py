@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from xcli.core.errors import UsageError
 from xcli.core.records import FEATURES
 from xcli.tables.base import Format, TableReader, TableWriter, check_width, sliced, slices
-from xcli.tables.column_text import plain, to_text
+from xcli.tables.column_text import FORMULA_START, plain, to_text
 from xcli.tables.rows import features_array, flat_features
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, PREDICTION_COLUMNS, feature_shape, name_collision
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from xcli.tables.rows import ErrorFeatures
 
-_FORMULA = r"^([=+\-@\t\r])"
 _NEEDS_QUOTES = r'[",\r\n]'
 _BLOCK_BYTES = (1 << 16, 1 << 22)  # what is read at a time; the larger one only if a row is longer than the smaller
 _MAX_HEADER = 1 << 22
@@ -101,12 +100,12 @@ def escape_formula_texts(column: pa.Array) -> pa.Array:
     types = pa.types
     if any(getattr(types, f"is_{kind}")(values.type) for kind in ("floating", "integer", "boolean", "decimal")):
         return column
-    return pc.replace_substring_regex(to_text(values), _FORMULA, r"'\1")
+    return pc.replace_substring_regex(to_text(values), f"^({FORMULA_START})", r"'\1")
 
 
 def is_escaped_text(text: str) -> bool:
     """Returns whether a text may be one that `escape_formula_texts` has changed."""
-    return text[:1] == "'" and re.match(_FORMULA, text[1:]) is not None
+    return text[:1] == "'" and re.match(FORMULA_START, text[1:]) is not None
 
 
 def _feature_fields(column: pa.Array) -> pa.Array:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from xcli.tables.base import Format, TableReader, TableWriter
+    from xcli.tables.base import EscapedTexts, Format, TableReader, TableWriter
 
 FORMATS = {one.reader.format: one for one in (CSV, PARQUET, JSONL, NPY)}
 
@@ -212,12 +212,12 @@ def _format_for(format: str, target: str | None) -> Format:
     return FORMATS[format]
 
 
-def open_table(name: str, *, escaped: bool = False) -> TableReader:
+def open_table(name: str, *, escaped: EscapedTexts = "refuse") -> TableReader:
     """Opens a table that a run wrote: a file of any format, a directory of Parquet parts, or the URL of either.
 
     Its format is recognized by its content. A table in an object store is first copied to a temporary directory, which
-    lives as long as the reader. No file stays open between two calls of `batches`. With `escaped`, texts may be as
-    --csv-safe has changed them.
+    lives as long as the reader. No file stays open between two calls of `batches`. `escaped` says what
+    becomes of texts that --csv-safe has changed.
 
     Raises:
         SourceError: there is no such file, or it cannot be opened.
@@ -258,7 +258,7 @@ def _copy(url: str) -> tuple[Folder, str]:
     return folder, path
 
 
-def _open_at(name: str, path: str, escaped: bool) -> TableReader:
+def _open_at(name: str, path: str, escaped: EscapedTexts) -> TableReader:
     try:
         if os.path.isdir(path):
             return DatasetReader(name, path)

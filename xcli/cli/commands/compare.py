@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.analysis.compare import compare as compare_tables
-from xcli.analysis.compare import write_differences
+from xcli.analysis.compare import readings, write_differences
 from xcli.cli.display import open_console, print_facts
 from xcli.cli.help import OUTPUT, RUN, Command, flag, number, path
+from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 _SHOWN = 10
-_AGREEMENT = "Exit with 6 if less than this share of the images that are ok in both has the same best class."
-_COSINE = "Exit with 6 if the cosine of any image is lower, or cannot be computed."
+_AGREEMENT = (
+    "Exit with 6 if less than this share of the images has the same best class. Images that are missing or failed in "
+    "one table count as different."
+)
+_COSINE = (
+    "Exit with 6 if the cosine of any image is lower, or cannot be computed, or if an image is missing or failed in "
+    "one table."
+)
+_MISSING = "Let the assertions leave out images that are missing or failed in one table."
 
 
 @click.command(cls=Command)
@@ -36,6 +44,8 @@ _COSINE = "Exit with 6 if the cosine of any image is lower, or cannot be compute
 @flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
 @number("--assert-agreement", RUN, "P", click.FloatRange(0, 1), _AGREEMENT)
 @number("--assert-cosine", RUN, "C", click.FloatRange(-1, 1), _COSINE)
+@flag("--missing-ok", RUN, _MISSING)
+@progress_argument
 @message_arguments
 @click.pass_context
 def compare(ctx: click.Context, /, **values: Any) -> int:
@@ -44,16 +54,18 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
     A and B are tables that classify, or features, wrote, of any two formats and in any order. Rows are matched by their
     paths; rows with the same path in their order. Shown are rows in one table only, rows whose status has changed, best
     classes that have changed, by pairs, the drift of the scores of the others or the cosines of the features, and the
-    images that have changed most.
+    images that have changed most. Images that failed in both tables have nothing to compare, and count nowhere.
 
     Exit status: 0 compared, 2 usage, 5 output, 6 a table is damaged, or an assertion failed.
     """
-    start_messages(ctx)
-    first, second = open_table(values["first"]), open_table(values["second"])
+    messages = start_messages(ctx)
+    first, second = (open_table(values[name], escaped="restore") for name in ("first", "second"))
     of_features = first.command == "features"
     wrong, command = ("--assert-agreement", "classify") if of_features else ("--assert-cosine", "features")
     if values[wrong[2:].replace("-", "_")] is not None:
         raise UsageError(f"{wrong} is for tables of {command}, and {one_line(first.name)} is of {first.command}")
+    if values["missing_ok"] and values["assert_agreement"] is None and values["assert_cosine"] is None:
+        raise UsageError("--missing-ok is for --assert-agreement and --assert-cosine, and neither was given")
     target, form = values["output"], "csv"
     if target is not None:
         if isinstance(parse_target(target), Directory):
@@ -62,9 +74,13 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
             raise UsageError("--json and -o - both write to standard output; give -o a file")
         form = format_from_name(target, ("csv", "parquet"), "csv")
         check_output(form, target, values["overwrite"])
-    result = compare_tables(first, second)
-    if target is not None:
-        write_differences(result, first, second, target, form, overwrite=values["overwrite"])
+    times = readings(first.command, written=target is not None)
+    rows = Readings([first] * times[0] + [second] * times[1], lambda: 1)
+    with Progress(values["progress"], quiet=messages.level < 0, total=rows.total, unit=ROWS) as progress:
+        rows.show(progress)
+        result = compare_tables(first, second)
+        if target is not None:
+            write_differences(result, first, second, target, form, overwrite=values["overwrite"])
     if values["json"]:
         text = json.dumps(result.summary, indent=2, ensure_ascii=False)
         click.echo(text.encode("utf-8", "backslashreplace"))
@@ -75,16 +91,30 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
 
 def _check(summary: dict[str, Any], values: dict[str, Any]) -> int:
     """Returns the exit code that the assertions give."""
+    missing = 0 if values["missing_ok"] else summary["missing_or_failed_in_one"]
+    left_out = f"{missing:,} missing or failed in one table (--missing-ok leaves these out)"
     if (least := values["assert_agreement"]) is not None:
-        found = summary["agreement"]
+        found = summary["agreement_of_all" if missing else "agreement"]
         if found is None or found < least:
-            log.error("the agreement is %s, less than %s", "unknown" if found is None else f"{found:.6f}", least)
+            same, changed = summary["compared"] - summary["changed"], summary["changed"]
+            log.error(
+                "the agreement is %s, less than the %s that --assert-agreement asks for: of %s images, %s have the "
+                "same best class, %s another one%s",
+                "unknown" if found is None else f"{found:.6f}",
+                least,
+                f"{summary['compared'] + missing:,}",
+                f"{same:,}",
+                f"{changed:,}",
+                f", {left_out}" if missing else "",
+            )
             return ExitCode.CHECK
     if (least := values["assert_cosine"]) is not None:
-        worst, missing = summary["cosine"]["worst"], summary["cosine"]["not_comparable"]
-        if worst is None or worst < least or missing:
+        worst, without = summary["cosine"]["worst"], summary["cosine"]["not_comparable"]
+        if worst is None or worst < least or without or missing:
             shown = "unknown" if worst is None else f"{worst:.6f}"
-            log.error("the lowest cosine is %s, of %s images there is none; asserted: %s", shown, f"{missing:,}", least)
+            more = f"; {without:,} images have none, as a vector is zero or holds NaN" if without else ""
+            more += f"; {left_out}" if missing else ""
+            log.error("--assert-cosine asks for %s, and the lowest cosine is %s%s", least, shown, more)
             return ExitCode.CHECK
     return ExitCode.OK
 
@@ -127,6 +157,9 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         share = "" if summary["agreement"] is None else f" ({summary['agreement']:.2%})"
         same = summary["compared"] - summary["changed"]
         yield "same class", f"{same:,} of {summary['compared']:,}{share}"
+        if missing := summary["missing_or_failed_in_one"]:
+            images = f"{same:,} of {summary['compared'] + missing:,} ({summary['agreement_of_all']:.2%})"
+            yield "of all", f"{images}, with the {missing:,} images that are missing or failed in one table"
         yield "score drift", _spread(summary["score_drift"])
     else:
         yield "cosine", f"{_spread(summary['cosine'])}, of {summary['compared']:,} images"

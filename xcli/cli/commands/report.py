@@ -92,7 +92,7 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     readings = Readings([source], lambda: 1 if options.truth is None else 3)
     with TwoStages(values["progress"], readings, quiet=messages.level < 0) as stages:
         made = write_report(
-            source, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_images
+            source, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_second
         )
     log.info("%s", _closing(target, made))
     if values["open"]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import logging
+import shlex
 import sys
 from collections import Counter
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from xcli.analysis.sort import Sorted, settle, sort_files, undo
+from xcli.analysis.sort import Sorted, foresee, sort_files, undo
 from xcli.analysis.sort_plan import MODES, SortOptions, plan_sort
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, path
+from xcli.cli.progress import FILES, Progress, Readings, TwoStages, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import escape_path, one_line
@@ -41,6 +45,7 @@ _MODE = "What becomes of the files. copy also takes members of archives and obje
 @option("--rename", OUTPUT, _RENAME, metavar="TEMPLATE")
 @flag("--dry-run", OUTPUT, "Print what would be done, as a table, and change nothing.")
 @path("--undo", OUTPUT, "LOG", "Take back what a sort has done, by its log, DEST/_sort-....jsonl.")
+@progress_argument
 @message_arguments
 @click.pass_context
 def sort(ctx: click.Context, /, **values: Any) -> int:
@@ -54,23 +59,37 @@ def sort(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 all files are in their places, 2 usage, 4 some files could not be placed, 5 output.
     """
-    start_messages(ctx)
+    quiet = start_messages(ctx).level < 0
     options = fold(SortOptions, values)
     table, dest = values["table"], values["dest"]
     if values["undo"] is not None:
-        if table is not None or values["dry_run"]:
-            raise UsageError("--undo takes the log alone, without TABLE, DEST and --dry-run")
-        return _report(undo(values["undo"]), "taken back")
+        _check_undo(ctx)
+        with Progress(values["progress"], quiet=quiet, unit=FILES) as progress:
+            taken = undo(values["undo"], progress=progress.count, on_total=progress.expect)
+        return _report(taken, "taken back")
     if table is None or dest is None:
         raise UsageError("give TABLE and DEST: xception sort labels.csv sorted/")
     if is_url(dest):
         raise UsageError(f"DEST is {dest!r}; files are sorted into a directory of this machine")
-    plan = plan_sort(open_table(table), options)
+    reader = open_table(table, escaped="restore")
+    with TwoStages(values["progress"], Readings([reader], lambda: 1), quiet=quiet, unit=FILES) as stages:
+        plan = plan_sort(reader, options)
+        if not values["dry_run"]:
+            result = sort_files(plan, dest, options, progress=stages.count, on_total=stages.begin_second)
     if values["dry_run"]:
-        settle(plan, dest, options)
+        foresee(plan, dest, options)
         _show(plan, options.mode)
-        return ExitCode.OK
-    return _report(sort_files(plan, dest, options), "in their places")
+        return _report(Sorted("", len(plan.placements), plan.problems, plan.passed_over), "to be put into their places")
+    return _report(result, "in their places")
+
+
+def _check_undo(ctx: click.Context) -> None:
+    """Raises UsageError if anything was given beside --undo that says how to sort."""
+    for one in ctx.command.params:
+        typed = ctx.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+        if typed and one.name in ("table", "dest", "dry_run", *(field.name for field in fields(SortOptions))):
+            name = one.opts[0] if isinstance(one, click.Option) else one.human_readable_name
+            raise UsageError(f"--undo takes the log alone, which says what was done; {name} was given too")
 
 
 def _show(plan: Plan, mode: str) -> None:
@@ -103,5 +122,5 @@ def _report(result: Sorted, what: str) -> int:
     parts += [f"{count:,} {reason}" for reason, count in sorted(result.passed_over.items())]
     log.info("%s", ", ".join(parts))
     if result.log and what == "in their places":
-        log.info("to take it back: xception sort --undo %s", one_line(result.log))
+        log.info("to take it back: %s", one_line(shlex.join(["xception", "sort", "--undo", result.log])))
     return ExitCode.ROW_ERRORS if result.problems else ExitCode.OK
