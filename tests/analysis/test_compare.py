@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tables.tablerows import refs
-from xcli.analysis.compare import Comparison, compare, write_differences
+from xcli.analysis.compare import Comparison, compare, readings, write_differences
 from xcli.core.errors import ImageError, OutputError, UsageError
 from xcli.tables.formats import FORMATS, open_table
 from xcli.tables.rows import classify_batch, features_batch
@@ -88,6 +88,8 @@ def check_counts(found: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> pd.Data
     }
     both = both[(both["status_a"] == "ok") & (both["status_b"] == "ok")]
     assert summary["compared"] == len(both)
+    apart = summary["only_a"] + summary["only_b"] + summary["status"]["ok_to_error"] + summary["status"]["error_to_ok"]
+    assert summary["missing_or_failed_in_one"] == apart
     return both.sort_values("row_a")
 
 
@@ -104,7 +106,9 @@ def test_classes(seed: int, tmp_path: Path) -> None:
     both = check_counts(found, frame(names[0]), frame(names[1]))
     same = (both["label_1_a"] == both["label_1_b"]) | (both["label_1_a"].isna() & both["label_1_b"].isna())
     assert found.summary["changed"] == (~same).sum()
-    assert found.summary["agreement"] == (pytest.approx(same.mean()) if len(both) else None)
+    assert found.summary["agreement"] == (same.sum() / len(both) if len(both) else None)
+    images = len(both) + found.summary["missing_or_failed_in_one"]
+    assert found.summary["agreement_of_all"] == same.sum() / images
     check_spread(found.summary["score_drift"], both[same]["score_1_b"] - both[same]["score_1_a"], lowest=False)
     pairs = both[~same].fillna({"label_1_a": "-", "label_1_b": "-"}).groupby(["label_1_a", "label_1_b"]).size()
     assert {(one["a"] or "-", one["b"] or "-"): one["count"] for one in found.summary["changed_classes"]} == dict(pairs)
@@ -180,3 +184,41 @@ def test_scores_that_are_no_numbers_are_not_compared(tmp_path: Path) -> None:
     found = compare(*map(open_table, tables)).summary
     json.dumps(found, allow_nan=False)
     assert (found["score_drift"]["worst"], found["score_drift"]["not_comparable"]) == (0, 2)
+
+
+def test_texts_that_csv_safe_has_changed_are_matched(tmp_path: Path) -> None:
+    schema = classify_schema(1, "name", [])
+    paths = ["=a.jpg", "-b.jpg", "'c.jpg", "d.jpg"]
+    rows = classify_batch(schema, refs(paths), [None] * 4, np.float32(np.eye(4)), ["+cat", "'dog", "@", "x"])
+    plain = write(tmp_path / "a.parquet", schema, rows)
+    for name in "bc":
+        with open(tmp_path / f"{name}.csv", "wb") as file:
+            writer = FORMATS["csv"].writer(file, schema, {}, escape_formulas=True)
+            writer.write(rows)
+            writer.close()
+        (tmp_path / f"{name}.csv.meta.json").write_text('{"csv_safe": true}')
+    safe = [str(tmp_path / f"{name}.csv") for name in "bc"]
+    for first, second in ((plain, safe[0]), (safe[0], plain), safe):
+        found = compare(*(open_table(one, escaped="restore") for one in (first, second)))
+        assert (found.summary["compared"], found.summary["agreement_of_all"]) == (4, 1)
+        assert {found.label(number) for number in found.a.labels.tolist()} == {"+cat", "'dog", "@", "x"}
+
+
+@pytest.mark.parametrize("width", [0, 3])
+@pytest.mark.parametrize("other", [0, 1])
+def test_rows_are_read_as_often_as_was_said(width: int, other: int, tmp_path: Path) -> None:
+    names = [
+        random_table(np.random.default_rng(seed), tmp_path / f"{seed}.csv", 3000 + seed, width) for seed in (0, other)
+    ]
+    readers = [open_table(name) for name in names]
+    told = [0, 0]
+    for number, reader in enumerate(readers):
+
+        def count(rows: int, number: int = number) -> None:
+            told[number] += rows
+
+        reader.on_rows = count
+    found = compare(*readers)
+    write_differences(found, *readers, str(tmp_path / "diff.csv"), "csv", overwrite=False)
+    times = readings(found.command, written=True)
+    assert told == [times[0] * 3000, times[1] * (3000 + other)]

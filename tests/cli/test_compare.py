@@ -35,6 +35,11 @@ def test_assertions(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> 
     assert invoke("compare", tables[0], tables[0], "--assert-agreement", "1").code == 0
     result = invoke("compare", *tables, "--assert-agreement", "0.99")
     assert (result.code, "less than the 0.99" in result.err) == (6, True), result
+    share = json.loads(invoke("compare", *tables, "--json").out)["agreement"]
+    result = invoke("compare", *tables, "--assert-agreement", str(share))
+    assert (result.code, "missing or failed in one table" in result.err) == (6, True), result
+    assert invoke("compare", *tables, "--assert-agreement", str(share), "--missing-ok").code == 0
+    assert invoke("compare", *tables, "--missing-ok").code == 2
     result = invoke("compare", *tables, "--assert-cosine", "0.9")
     assert (result.code, "for tables of features" in result.err) == (2, True), result
     features = random_table(np.random.default_rng(0), tmp_path / "f.npy", 20, 64)
@@ -54,3 +59,27 @@ def test_outputs_that_cannot_be(invoke: Invoke, tables: tuple[str, str], more: l
 def test_no_tensorflow(tables: tuple[str, str]) -> None:
     args = ["compare", *tables]
     assert code_and_imports(args) == "IMPORTED 0 []"
+
+
+def test_half_of_the_rows_are_no_agreement(invoke: Invoke, tmp_path: Path) -> None:
+    lines = ["path,status,error,label_1,index_1,score_1", *(f"{number}.jpg,ok,,cat,0,0.5" for number in range(100))]
+    whole, half, failed = (tmp_path / f"{name}.csv" for name in ("whole", "half", "failed"))
+    whole.write_text("\n".join(lines) + "\n")
+    half.write_text("\n".join(lines[:51]) + "\n")
+    failed.write_text("\n".join([*lines[:51], *(f"{number}.jpg,error,empty,,," for number in range(50, 100))]) + "\n")
+    for first, second in ((whole, half), (half, whole), (whole, failed), (failed, whole)):
+        result = invoke("compare", first, second, "--assert-agreement", "0.51")
+        assert (result.code, "of 100 images, 50 have the same best class, 0 another one, 50 missing" in result.err) == (
+            6,
+            True,
+        ), result
+        assert invoke("compare", first, second, "--assert-agreement", "0.5").code == 0
+        assert invoke("compare", first, second, "--assert-agreement", "1", "--missing-ok").code == 0
+    assert invoke("compare", failed, failed, "--assert-agreement", "1").code == 0
+
+
+def test_progress(invoke: Invoke, tables: tuple[str, str]) -> None:
+    result = invoke("compare", *tables, "--progress", "json")
+    start, end = (json.loads(line) for line in result.err.splitlines())
+    assert (start["event"], end["event"], end["done"]) == ("start", "end", 50 * 2 + 60)
+    assert "started" not in invoke("compare", *tables, "--progress", "none").err

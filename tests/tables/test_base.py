@@ -270,12 +270,15 @@ def test_some_columns_are_read_alone(tmp_path: Path) -> None:
     for command, extensions in (("classify", ("csv", "parquet", "jsonl")), ("features", ("csv", "parquet", "npy"))):
         for extension in extensions:
             reader = open_table(
-                write(tmp_path / f"x.{extension}", rows_of(command, hostile_refs()), provenance(command))
+                write(tmp_path / f"x.{extension}", rows_of(command, hostile_refs(), EXTRA), provenance(command))
             )
-            for columns in (["path"], ["path", "status", "error"]):
+            of_classes = ["score_2", "path", "label_1"] if command == "classify" else ["path"]
+            whole = pa.Table.from_batches(reader.batches())
+            for columns in (["path"], ["path", "status", "error"], of_classes, ["other", "path", "note, with comma"]):
                 table = pa.Table.from_batches(reader.batches(columns))
                 assert table.schema.names == columns
                 assert table["path"].to_pylist() == [ref.path for ref in hostile_refs()]
+                assert repr(table.to_pylist()) == repr(whole.select(columns).to_pylist())
 
 
 def damage(path: Path, cut: int) -> None:

@@ -18,6 +18,7 @@ from tests.tables.tablerows import (
 )
 from tests.writtentables import provenance, rows_of, write
 from xcli.core.errors import CheckError, UsageError
+from xcli.tables.formats import open_table
 from xcli.tables.jsonl import JsonlWriter
 from xcli.tables.schema import features_schema
 
@@ -47,6 +48,33 @@ def test_jsonl_has_no_wnid_without_both_and_refuses_features() -> None:
     assert json.loads(line)["predictions"] == [{"label": "n0", "index": 0, "score": 0.5}]
     with pytest.raises(UsageError, match="parquet"):
         JsonlWriter(io.BytesIO(), features_schema((2,), "float32", []), {})
+
+
+def test_some_columns_of_lines_that_are_odd(tmp_path: Path) -> None:
+    lines = [
+        '{"path": "a", "status": "ok", "error": null,'
+        ' "predictions": [{"label": "x", "index": 1, "score": 0.1}], "n": 1}',
+        '{{"path": "b", "status": "ok", "error": null, "predictions": [], "n": {}}}'.format("[" * 400 + "]" * 400),
+        '{"path": "\\u00e9", "status": "ok", "error": null, "predictions": [], "n": "\\ud83d\\ude00"}',
+        '{{"path": null, "status": "ok", "error": null, "predictions": [], "n": "{}"}}'.format("x" * (9 << 20)),
+    ]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    columns = ["score_1", "path", "label_1"]
+    rows = [row for batch in open_table(str(path)).batches(columns) for row in batch.to_pylist()]
+    assert [[*row] for row in rows] == [columns] * 4
+    assert [row["path"] for row in rows] == ["a", "b", "é", None]
+    assert [row["label_1"] for row in rows] == ["x", None, None, None]
+    assert np.float32(rows[0]["score_1"]) == np.float32(0.1)
+    for bad in (
+        '{"path": 1}',
+        '{"status": "ok"}',
+        lines[0].replace('"label": "x", ', ""),
+        lines[0].replace("[{", "[null, {"),
+    ):
+        path.write_text(f"{lines[0]}\n{bad}\n")
+        with pytest.raises(CheckError, match="line 2"):
+            list(open_table(str(path)).batches(columns))
 
 
 def test_lines_that_differ_from_the_first_are_refused(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def read_rows(reader: TableReader, names: dict[str, int]) -> Rows:
     hashes, ok = [np.zeros(0, np.uint64)], [np.zeros(0, bool)]
     labels, scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     has_labels = reader.command == "classify"
-    for batch in reader.batches(None if has_labels else [PATH, STATUS]):
+    for batch in reader.batches([PATH, STATUS, *(["label_1", "score_1"] if has_labels else [])]):
         hashes.append(path_hashes(path or "" for path in batch.column(PATH).to_pylist()))
         failed = pc.equal(batch.column(STATUS), ERROR_STATUS).fill_null(True)
         ok.append(~failed.to_numpy(zero_copy_only=False))

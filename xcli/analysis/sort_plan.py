@@ -112,9 +112,9 @@ def plan_sort(reader: TableReader, options: SortOptions) -> Plan:
         path = row[PATH] or ""
         folder = _folder(row, options, score)
         if folder is None:
-            plan.passed_over["error rows left where they are (--errors places them)"] += 1
+            plan.passed_over["error rows, whose files stay where they are (--errors places them)"] += 1
         elif path in seen:
-            plan.passed_over["rows of a path that an earlier row has"] += 1
+            plan.passed_over["rows whose path an earlier row has"] += 1
         else:
             seen.add(path)
             try:
@@ -146,8 +146,8 @@ def _rows(reader: TableReader, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Yields the rows with path, status and some other columns."""
     wanted = list(dict.fromkeys([PATH, STATUS, *columns]))
     as_json = [name for name in wanted if reader.schema.field(name).metadata == {b"xception": b"json"}]
-    for batch in reader.batches(None if len(wanted) > 2 or STATUS not in wanted else wanted):
-        for row in batch.select(wanted).to_pylist():
+    for batch in reader.batches(wanted):
+        for row in batch.to_pylist():
             for name in as_json:
                 row[name] = json.loads(row[name] or "null")
             yield row

@@ -171,7 +171,7 @@ class TableReader(ABC):
         """Gives the readers of the shards of one run the same schema, where a file does not tell all columns."""
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Reads the rows from the first one on: all columns, or some of `STATUS_COLUMNS`; may be called again."""
+        """Reads the rows from the first one on: all columns, or some other than `features`; may be called again."""
         with self._damage():
             for batch in self._batches(columns):
                 yield restore_formula_texts(batch) if self.restores_texts else batch

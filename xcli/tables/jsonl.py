@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
-from xcli.core.records import STATUS_COLUMNS
+from xcli.core.records import PATH, STATUS, STATUS_COLUMNS
 from xcli.tables.base import Format, TableReader, TableWriter, check_width, slices
 from xcli.tables.column_text import encode_json, plain, to_text
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, classify_schema, prediction_columns, prediction_count
@@ -154,25 +154,74 @@ class JsonlReader(TableReader):
                 yield number, line
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        if columns is None or not set(self._carried or ()).isdisjoint(columns):
+            for batch in self._parsed(self._lines()):
+                yield batch if columns is None else batch.select(columns)
+            return
+        rows = 0
+        for chunk in self._chunks():
+            picked = self._picked(chunk, columns)
+            lines = enumerate(chunk.splitlines(keepends=True), rows + 1)
+            for batch in self._parsed(lines) if picked is None else [picked]:
+                yield batch.select(columns)
+                rows += batch.num_rows
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yields whole lines, some megabytes at a time."""
+        with open(self.path, "rb") as file:
+            while chunk := file.read(_BATCH_BYTES) + file.readline(_MAX_LINE):
+                yield chunk
+
+    def _picked(self, chunk: bytes, columns: Sequence[str]) -> pa.RecordBatch | None:
+        """Has Arrow parse some columns of whole lines, in a tenth of the time.
+
+        Returns None where anything may be wrong, which `_parsed` then names.
+        """
+        import pyarrow as pa
+        from pyarrow import json as arrow_json
+
+        wanted = {PATH, STATUS, *columns}
+        fields = [pa.field(name, pa.string()) for name in STATUS_COLUMNS if name in wanted]
+        if not wanted.issubset(STATUS_COLUMNS):
+            members = [(name, self.schema.field(f"{name}_1").type) for name in self._keys]
+            fields.append(pa.field(_PREDICTIONS, pa.list_(pa.struct(members))))
+        options = arrow_json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
+        how = arrow_json.ReadOptions(use_threads=False, block_size=len(chunk))
+        try:
+            (batch,) = arrow_json.read_json(pa.BufferReader(chunk), how, options).to_batches()
+        except (pa.ArrowException, ValueError):
+            return None
+        if batch.num_rows != chunk.count(b"\n") or batch[PATH].null_count or batch[STATUS].null_count:
+            return None
+        if _PREDICTIONS not in batch.schema.names:
+            return batch
+        values = batch[_PREDICTIONS].values
+        always = [name for name in self._keys if name != "score"]
+        if any(one.null_count for one in (batch[_PREDICTIONS], values, *map(values.field, always))):
+            return None
+        columns = [name for name in columns if name not in STATUS_COLUMNS]
+        arrays = [_ranked(batch[_PREDICTIONS], *name.rsplit("_", 1)) for name in columns]
+        batch = batch.drop_columns([_PREDICTIONS])
+        return pa.RecordBatch.from_arrays([*batch.columns, *arrays], [*batch.schema.names, *columns])
+
+    def _parsed(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[pa.RecordBatch]:
         rows: list[list[Any]] = []
         size = 0
-        for number, line in self._lines():
+        for number, line in lines:
             try:
-                rows.append(self._row(_object(line), columns))
+                rows.append(self._row(_object(line)))
             except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
                 raise ValueError(f"line {number}: {error}") from error
             size += len(line)
             if len(rows) == self.batch_rows or size >= _BATCH_BYTES:
-                yield self._batch(rows, columns)
+                yield self._batch(rows)
                 rows, size = [], 0
         if rows:
-            yield self._batch(rows, columns)
+            yield self._batch(rows)
 
-    def _row(self, members: dict[str, Any], columns: Sequence[str] | None) -> list[Any]:
+    def _row(self, members: dict[str, Any]) -> list[Any]:
         if tuple(members) != (*_MEMBERS, *(self._carried or ())):
             raise ValueError("its members are not those of the first line")
-        if columns is not None:
-            return [members[name] for name in columns]
         row = [members[name] for name in STATUS_COLUMNS]
         predictions = members[_PREDICTIONS]
         if len(predictions) > self._top:
@@ -184,13 +233,23 @@ class JsonlReader(TableReader):
         row += [None] * (len(self._keys) * (self._top - len(predictions)))
         return row + [_encode(members[name]) for name in self._carried or ()]
 
-    def _batch(self, rows: list[list[Any]], columns: Sequence[str] | None) -> pa.RecordBatch:
+    def _batch(self, rows: list[list[Any]]) -> pa.RecordBatch:
         import pyarrow as pa
 
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         values = zip(*rows, strict=True)
-        arrays = [pa.array(column, pa.string()).cast(field.type) for column, field in zip(values, schema, strict=True)]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        arrays = [
+            pa.array(column, pa.string()).cast(field.type) for column, field in zip(values, self.schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _ranked(predictions: pa.ListArray, member: str, rank: str) -> pa.Array:
+    """Returns a member of the prediction of some rank in each row, null where there is none."""
+    import pyarrow.compute as pc
+
+    at = pc.add(predictions.offsets[:-1], int(rank) - 1)
+    is_there = pc.less(at, predictions.offsets[1:])
+    return predictions.values.field(member).take(pc.if_else(is_there, at, None))
 
 
 def _object(line: bytes) -> dict[str, Any]:

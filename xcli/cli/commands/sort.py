@@ -119,8 +119,8 @@ def _report(result: Sorted, what: str) -> int:
         reasons = Counter(problem.reason for _, problem in result.problems)
         named = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
         parts.append(f"{len(result.problems):,} not ({named})")
-    parts += [f"{count:,} {reason}" for reason, count in sorted(result.passed_over.items())]
-    log.info("%s", ", ".join(parts))
+    others = [f"; {reason}: {count:,}" for reason, count in sorted(result.passed_over.items())]
+    log.info("%s%s", ", ".join(parts), "".join(others))
     if result.log and what == "in their places":
         log.info("to take it back: %s", one_line(shlex.join(["xception", "sort", "--undo", result.log])))
     return ExitCode.ROW_ERRORS if result.problems else ExitCode.OK
