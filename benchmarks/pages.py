@@ -1,8 +1,10 @@
 """What the page of a large table costs: time, memory, size, and the time to open it in Chromium, if that is installed.
 
-    python -m benchmarks.pages PHOTOGRAPHS [--rows N] [--classes N]
+    python -m benchmarks.pages PHOTOGRAPHS [--rows N] [--classes N] [--compare] [--repeats N] [--keep PAGE]
 
-The rows share the photographs below PHOTOGRAPHS; their scores are random. The table and the page are temporary.
+The rows share the photographs below PHOTOGRAPHS; their scores are random. With --compare, the page is that of two such
+tables, in which one best class in ten is another one. Told are the medians of the repeats. The tables are temporary,
+and the page as well unless --keep names a file for it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import sys
 import tempfile
 import time
 from importlib.util import find_spec
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.machine import processor
 from benchmarks.photographs import find
+from xcli.core.process import processor_count
 from xcli.tables.formats import create_table
 from xcli.tables.schema import classify_schema
 
@@ -30,9 +35,13 @@ if TYPE_CHECKING:
 TOP, BATCH = 5, 1 << 16
 
 
-def write_table(name: str, files: list[Path], rows: int, classes: int) -> None:
-    """Writes a table of `classify` in Parquet, one row in 500 of which is an error."""
-    rng = np.random.default_rng(0)
+def write_table(name: str, files: list[Path], rows: int, classes: int, changed: float = 0) -> None:
+    """Writes a table of `classify` in Parquet, one row in 500 of which is an error.
+
+    Args:
+        changed: share of the rows whose best class is another one than in the table without changes.
+    """
+    rng, other = np.random.default_rng(0), np.random.default_rng(1)
     schema = classify_schema(TOP, "name", ())
     labels = np.array([f"class {number:04}" for number in range(classes)])
     paths = np.array([str(file) for file in files])
@@ -46,6 +55,8 @@ def write_table(name: str, files: list[Path], rows: int, classes: int) -> None:
             scores = np.sort(rng.dirichlet(np.full(TOP, 0.4), count).astype(np.float32), axis=1)[:, ::-1]
             for k in range(TOP):
                 chosen = rng.integers(0, classes, count)
+                if k == 0:
+                    chosen = (chosen + (other.random(count) < changed)) % classes
                 for values, kind in ((labels[chosen], pa.string()), (chosen, pa.int32()), (scores[:, k], pa.float32())):
                     columns.append(pa.array(values, kind, mask=failed))
             table.write(pa.RecordBatch.from_arrays(columns, schema=schema))
@@ -75,18 +86,34 @@ def main() -> None:
     parser.add_argument("photographs")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--compare", action="store_true", help="the page of two tables")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--keep", metavar="PAGE", help="a file for the page")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         table, page = os.path.join(folder, "table.parquet"), os.path.join(folder, "report.html")
-        write_table(table, find(os.path.abspath(chosen.photographs)), chosen.rows, chosen.classes)
-        begin = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-m", "xcli", "report", table, "-o", page])
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begin
-        print(f"{chosen.rows:,} rows: {seconds:.1f} s, {usage.ru_maxrss * 1024 / 1e6:,.0f} MB of memory, ", end="")
-        print(f"exit code {os.waitstatus_to_exitcode(status)}, page of {os.path.getsize(page) / 1e6:.1f} MB")
-        opened = seconds_to_open(page)
-        print("not opened: no Chromium with Playwright" if opened is None else f"opened in {opened:.1f} s")
+        files = find(os.path.abspath(chosen.photographs))
+        write_table(table, files, chosen.rows, chosen.classes)
+        command = [sys.executable, "-m", "xcli", "report", table, "-o", page, "--overwrite", "-q"]
+        if chosen.compare:
+            other = os.path.join(folder, "other.parquet")
+            write_table(other, files, chosen.rows, chosen.classes, changed=0.1)
+            command += ["--compare", other]
+        figures = []
+        for _ in range(chosen.repeats):
+            begin = time.monotonic()
+            process = subprocess.Popen(command)
+            _, status, usage = os.wait4(process.pid, 0)
+            if code := os.waitstatus_to_exitcode(status):
+                sys.exit(f"xception report ended with exit code {code}")
+            figures.append((time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6, seconds_to_open(page)))
+        seconds, memory, opened = zip(*figures, strict=True)
+        print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(memory):,.0f} MB of memory, ", end="")
+        print(f"page of {os.path.getsize(page) / 1e6:.1f} MB, ", end="")
+        print("not opened: no Chromium with Playwright" if None in opened else f"opened in {median(opened):.1f} s")
+        print(f"medians of {chosen.repeats}; {processor()}, {processor_count()} cores")
+        if chosen.keep:
+            shutil.copy(page, chosen.keep)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """Draws docs/images/overview.png: what xception prints and writes, for photographs of shapes that this script makes.
 
-    python examples/overview.py docs/images/overview.png [--page docs/images/report.png] [--weights FILE]
+    python examples/overview.py docs/images/overview.png [--pages docs/images] [--weights FILE]
 
 It trains a classifier on the shapes, classifies some of them on a terminal, evaluates the classifier, and puts the
-table and the two pictures of `xception evaluate` side by side. With --page it also draws the page of `xception report`,
-which takes Chromium. It takes two minutes on two processors.
+table and the two pictures of `xception evaluate` side by side. With --pages it also draws pages of `xception report`,
+which takes Chromium and Playwright. It takes two minutes on two processors.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,15 @@ from matplotlib import pyplot as plt
 SHAPES = {"circle": 40, "hexagon": 6, "pentagon": 5, "square": 4, "star": 10, "triangle": 3}
 SIDE = 200
 SIZES = {"train": 40, "validation": 25}
+
+PAGES = {
+    "report": ("report.html", "light", 1100, 1250),
+    "report-dark": ("report.html#class=star", "dark", 1100, 700),
+    "report-narrow": ("report.html", "light", 360, 760),
+    "changes": ("changes.html", "light", 1100, 1000),
+    "changes-narrow": ("changes.html#change=class", "dark", 360, 760),
+}
+"""Pictures of pages: the page and its address, the colours, width and height."""
 
 
 def shape(corners: int, random: np.random.Generator) -> Image.Image:
@@ -88,14 +99,32 @@ def draw(table: str, report: Path, target: str) -> None:
     Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
 
 
-def draw_page(page: Path, target: str) -> None:
-    """Draws the beginning of a page, as Chromium shows it."""
-    with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--hide-scrollbars"]
-        picture = Path(profile, "page.png")
-        size = ["--window-size=1100,1250", f"--screenshot={picture}"]
-        subprocess.run(["chromium", *options, *size, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
-        Image.open(picture).convert("RGB").quantize(128).save(target, optimize=True)
+def make_pages(xception: list[str], folder: Path) -> None:
+    """Makes the page of a table, and of its comparison with one of the same model whose images were squashed."""
+    for table, resize in (("labels.csv", "crop"), ("squashed.csv", "squash")):
+        command = ["classify", "shapes", "--model", "RUN", "--resize", resize, "-o", table]
+        subprocess.run([*xception, *command], cwd=folder, check=True)
+    subprocess.run([*xception, "report", "labels.csv", "-o", "report.html"], cwd=folder, check=True)
+    command = ["report", "labels.csv", "--compare", "squashed.csv", "-o", "changes.html"]
+    subprocess.run([*xception, *command], cwd=folder, check=True)
+
+
+def draw_pages(folder: Path, target: Path) -> None:
+    """Draws the pages of a folder, as Chromium shows them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (page, scheme, width, height) in PAGES.items():
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab.emulate_media(reduced_motion="reduce")
+            file, _, address = page.partition("#")
+            tab.goto(f"{(folder / file).as_uri()}#{address}", wait_until="load")
+            tab.wait_for_timeout(500)  # until it has gone to the part that the address names
+            picture = Image.open(io.BytesIO(tab.screenshot()))
+            picture.convert("RGB").quantize(96).save(target / f"{name}.png", optimize=True)
+            tab.close()
+        browser.close()
 
 
 def main() -> None:
@@ -103,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("target", help="the PNG to write")
     parser.add_argument("--weights", default="imagenet", help="as for xception finetune")
-    parser.add_argument("--page", help="the PNG to write of the page of xception report")
+    parser.add_argument("--pages", help="the directory of the pictures of pages of xception report")
     options = parser.parse_args()
     xception = [sys.executable, "-m", "xcli"]
     with tempfile.TemporaryDirectory() as name:
@@ -114,12 +143,9 @@ def main() -> None:
         subprocess.run([*xception, "evaluate", "shapes", "--model", "RUN", "-o", "report"], cwd=folder, check=True)
         command = ["classify", "photos", "--model", "RUN", "--top", "2"]
         table = run_on_terminal([*xception, *command], folder)
-        if options.page:
-            subprocess.run(
-                [*xception, "classify", "shapes", "--model", "RUN", "-o", "labels.csv"], cwd=folder, check=True
-            )
-            subprocess.run([*xception, "report", "labels.csv", "-o", "report.html"], cwd=folder, check=True)
-            draw_page(folder / "report.html", options.page)
+        if options.pages:
+            make_pages(xception, folder)
+            draw_pages(folder, Path(options.pages))
         draw(f"$ xception {' '.join(command)}\n\n{table}", folder / "report", options.target)
 
 

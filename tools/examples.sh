@@ -58,8 +58,8 @@ xception merge part-*.parquet -o all.csv
 xception report labels.csv -o report.html --open
 # The images have been moved since; more of each class, in a larger page:
 xception report labels.parquet -o report.html --images /archive/photos --top-images 30 --max-size 60
-# Of a directory of parts, in place of an older page:
-xception report labels/ -o report.html --overwrite
+# What changes from the table of an older model to that of a newer one, with the images:
+xception report older.csv --compare newer.parquet -o changes.html
 # Of an evaluation or a fine-tuned run: the confusion matrix, whose cells open their images:
 xception report clothes-model -o report.html
 # A table against the true classes of its images, a file with the columns path and label:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.reports.conftest import MakeTable, save_image
+from tests.writtentables import provenance, write
 from xcli.reports.options import ReportOptions
 from xcli.reports.report import open_input, write_report
+from xcli.tables.formats import open_table
+from xcli.tables.schema import classify_schema
 
 Open = Callable[..., Any]
 
@@ -41,10 +45,11 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
     page.on("dialog", lambda dialog: noise.append(dialog.message))
     page.on("request", lambda request: requests.append(request.url))
 
-    def open_report(table: str, address: str = "", **options: Any) -> Any:
-        target = tmp_path / "report.html"
+    def open_report(table: str, address: str = "", other: str | None = None, **options: Any) -> Any:
+        target, second = tmp_path / "report.html", None if other is None else open_table(other)
         told = ReportOptions(**options)
-        write_report(open_input(table, told), str(target), told, overwrite=True)
+        source = open_input(table, told, second)
+        write_report(source, str(target), told, other=second, overwrite=True)
         page.goto(target.as_uri() + address)
         return page
 
@@ -167,3 +172,54 @@ def test_hostile_texts(opened: Open, make_table: MakeTable) -> None:
     assert page.locator("#error-rows tr").count() == len(HOSTILE)
     assert r"right \u202e to left \u200f" in page.locator("#error-rows").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+def carrying_table(target: Path) -> str:
+    """Writes a table with hostile columns, which a manifest may have had."""
+    names = [f"{text[:200]}{number}" for number, text in enumerate(HOSTILE)]
+    schema = classify_schema(1, "name", [(name, None) for name in names])
+    columns: dict[str, list[Any]] = {name: [HOSTILE[1], HOSTILE[3]] for name in names}
+    columns |= {"path": ["a.png", "b.png"], "status": ["ok", "error"], "error": [None, "empty: no bytes"]}
+    columns |= {"label_1": ["cat", None], "index_1": [0, None], "score_1": [0.5, None]}
+    return write(target, pa.RecordBatch.from_pydict(columns, schema), provenance("classify"))
+
+
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_hostile_columns_of_a_manifest(opened: Open, tmp_path: Path, extension: str) -> None:
+    page = opened(carrying_table(tmp_path / f"labels.{extension}"))
+    assert names(page) == ["a.png"]
+    assert page.title() == f"labels.{extension} - xception report"
+    assert page.locator("script").count() == 2
+    assert page.locator("img, style:not(head style), iframe, object").count() == 0
+
+
+@pytest.mark.parametrize("rows", [[], [("bad.png", "empty: no bytes"), ("worse.png", "missing: no such file")]])
+def test_tables_without_a_result(opened: Open, make_table: MakeTable, rows: list[Any]) -> None:
+    page = opened(make_table(rows))
+    assert page.locator("#status").inner_text() == "0 rows on this page match."
+    assert page.locator(".charts figure:visible").count() == 0
+    assert page.locator("#errors").count() == bool(rows)
+    assert page.locator("#error-rows tr").count() == len(rows)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+
+
+def test_print(opened: Open, table: str) -> None:
+    page = opened(table)
+    page.emulate_media(media="print", color_scheme="dark")
+    headings = page.locator("h2")
+    assert headings.all_inner_texts() == ["Overview", "Classes", "Images", "Errors"]
+    assert all(one.is_visible() for one in headings.all())
+    assert page.locator(".charts svg:visible").count() == 2
+    assert page.locator(".sheet li:visible").count() == 4
+    assert page.locator("input:visible, select:visible, .others:visible, kbd:visible, .skip:visible").count() == 0
+    assert page.locator("button:visible:not(.sheet button)").count() == 0
+    colours = page.evaluate(
+        "[document.body, ...document.querySelectorAll('.card, .tiles li')].map("
+        "one => getComputedStyle(one).backgroundColor)"
+    )
+    assert set(colours) == {"rgb(255, 255, 255)"}
+    assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(0, 0, 0)"
+    # Everything is on the paper: nothing is scrolled there.
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollHeight <= one.clientHeight)")
+    assert page.pdf(format="A4").startswith(b"%PDF")

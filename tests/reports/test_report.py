@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tarfile
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.archivefiles import tar_bytes, zip_bytes
 from tests.cli.conftest import Invoke, invoke  # noqa: F401 - a fixture
+from tests.objectstore import ObjectStore
 from tests.reports.conftest import MakeTable, save_image
 from tests.writtentables import provenance, rows_of, write
 from xcli.reports.summary import MAX_SAMPLE, Summary
@@ -83,6 +86,28 @@ def test_moved_images_and_members_of_archives(invoke: Invoke, make_table: MakeTa
     assert invoke("report", table, "-o", page, "--images", tmp_path / "new").code == 0
     found = {row[1]: row[4] for row in data_of(page)["classify"]["rows"]}
     assert [isinstance(found[path], int) for path in paths] == [True, True, False]
+
+
+def test_images_of_an_object_store_and_of_archives(
+    invoke: Invoke,  # noqa: F811
+    make_table: MakeTable,
+    tmp_path: Path,
+    s3: ObjectStore,
+) -> None:
+    content, prefix = Path(save_image(tmp_path / "a.png")).read_bytes(), s3.prefix()
+    tarred, zipped = tar_bytes([("in/a.png", content)]), zip_bytes([("in/a.png", content)])
+    local = [str(tmp_path / name) for name in ("b.tar.gz", "b.zip")]
+    for name, data in zip(local, (gzip.compress(tarred), zipped), strict=True):
+        Path(name).write_bytes(data)
+    remote = [s3.put(f"{prefix}/{name}", data) for name, data in (("b.tar", tarred), ("b.zip", zipped))]
+    paths = [s3.put(f"{prefix}/a b.png", content), *(f"{name}::in/a.png" for name in local + remote)]
+    missing = [s3.url(f"{prefix}/none.png"), f"{local[0]}::none.png", f"{remote[1]}::none.png"]
+    page = tmp_path / "report.html"
+    assert invoke("report", make_table([(one, [("cat", 0.5)]) for one in paths + missing]), "-o", page).code == 0
+    found = {row[1]: row[4] for row in data_of(page)["classify"]["rows"]}
+    assert [found[path] for path in paths if not isinstance(found[path], int)] == []
+    assert [found[path] for path in missing] == ["missing"] * 3
+    assert len(data_of(page)["thumbnails"]) == len(paths)
 
 
 def test_the_page_keeps_to_its_size_and_says_what_is_left_out(

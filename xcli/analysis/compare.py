@@ -72,6 +72,38 @@ class Comparison:
 
         return np.abs(self.change) if self.command == "classify" else 1 - self.change
 
+    @property
+    def only_a(self) -> NDArray[np.int64]:
+        """The rows of A that B does not have."""
+        import numpy as np
+
+        return np.flatnonzero(self.partner < 0)
+
+    @property
+    def only_b(self) -> NDArray[np.int64]:
+        """The rows of B that A does not have."""
+        import numpy as np
+
+        surplus = np.ones(len(self.b.ok), bool)
+        surplus[self.partner[self.partner >= 0]] = False
+        return np.flatnonzero(surplus)
+
+    @property
+    def status_changed(self) -> NDArray[np.int64]:
+        """The rows of A that are ok in one table and an error in the other."""
+        import numpy as np
+
+        return np.flatnonzero((self.partner >= 0) & (self.a.ok != _taken(self.b.ok, self.partner, False)))
+
+    @property
+    def slightly_changed(self) -> NDArray[np.int64]:
+        """The rows of A that are ok in both tables, and differ in the score of the same class, or in the features."""
+        import numpy as np
+
+        missing = 0.0 if self.command == "classify" else 1.0  # features whose cosine is not defined do differ
+        both = (self.partner >= 0) & self.a.ok & _taken(self.b.ok, self.partner, False)
+        return np.flatnonzero(both & ~self.is_other & (np.nan_to_num(self.distance, nan=missing) > 0))
+
     def label(self, number: int) -> str | None:
         """Returns the name of a class; None for `NO_LABEL`."""
         return None if number == NO_LABEL else self.names[number]
@@ -87,7 +119,7 @@ def compare(first: TableReader, second: TableReader, most: int = MOST_CHANGED) -
     """
     import numpy as np
 
-    _check_kinds(first, second)
+    check_comparable(first, second)
     if first.is_escaped or second.is_escaped:
         # What --csv-safe has changed in one table is in neither: paths and classes are matched as texts.
         first.restores_texts = second.restores_texts = True
@@ -111,7 +143,8 @@ def compare(first: TableReader, second: TableReader, most: int = MOST_CHANGED) -
     return result
 
 
-def _check_kinds(first: TableReader, second: TableReader) -> None:
+def check_comparable(first: TableReader, second: TableReader) -> None:
+    """Raises UsageError for tables of different kinds, or of features of different shapes."""
     if first.command != second.command:
         kinds = f"{one_line(first.name)} is of {first.command}, {one_line(second.name)} of {second.command}"
         raise UsageError(f"tables of one command are compared: {kinds}")
@@ -298,17 +331,10 @@ def write_differences(
     """
     import numpy as np
 
-    partner, distance = result.partner, np.nan_to_num(result.distance, nan=1.0)
-    paired = partner >= 0
-    status = paired & (result.a.ok != _taken(result.b.ok, partner, False))
-    slight = paired & result.a.ok & ~status & (distance > 0)
-    if result.command == "classify":
-        slight &= ~np.isnan(result.change)
-    rows = np.flatnonzero(~paired | status | result.is_other | slight)
-    surplus = np.ones(len(result.b.ok), bool)
-    surplus[partner[paired]] = False
+    changed = (result.only_a, result.status_changed, np.flatnonzero(result.is_other), result.slightly_changed)
+    rows = np.sort(np.concatenate(changed))
     with create_table(form, target, _schema(result.command), {}, overwrite) as table:
-        for reader, of_a, numbers in ((first, True, rows), (second, False, np.flatnonzero(surplus))):
+        for reader, of_a, numbers in ((first, True, rows), (second, False, result.only_b)):
             paths = row_paths([reader], numbers)
             with _counted_whole(reader, len(result.a.ok if of_a else result.b.ok)):
                 for start in range(0, len(numbers), _WRITTEN):

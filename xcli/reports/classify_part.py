@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xcli.reports.page import embedded_json
-from xcli.reports.parts import seconds_and_rate
+from xcli.reports.parts import Names, seconds_and_rate
 from xcli.reports.summary import MAX_SAMPLE, Histogram, Summary
 
 if TYPE_CHECKING:
@@ -45,24 +45,20 @@ class ClassifyPart:
             "margin": _distribution(summary.margin_histogram()),
         }
         left = room - len(embedded_json(data))
-        labels: dict[str, int] = {label: index for index, (label, _) in enumerate(classes)}
-        names = [label for label, _ in classes]
+        names = Names()
+        for label, _ in classes:
+            names.of(label)
         kept = []
         for row in summary.shown_rows():
-            known = len(names)
-            pairs = []
-            for label, score in row.predictions:
-                if label not in labels:
-                    labels[label] = len(names)
-                    names.append(label)
-                pairs.append([labels[label], round(score, 5)])
-            value = [row.number, row.path, pairs, labels[row.label]]
-            left -= len(embedded_json([value, names[known:]]))
+            known = len(names.all)
+            pairs = [[names.of(label), round(score, 5)] for label, score in row.predictions]
+            value = [row.number, row.path, pairs, names.of(row.label)]
+            left -= len(embedded_json([value, names.all[known:]]))
             if left < 0:
                 break
             kept.append(value)
             self.rows.append(row)
-        return data | {"labels": names, "rows": kept, "top": self._ends()}
+        return data | {"labels": names.all, "rows": kept, "top": self._ends()}
 
     def _ends(self) -> list[list[list[int]]]:
         """Returns for each class, in the order of the data, the places in `rows` of its surest and least sure rows."""

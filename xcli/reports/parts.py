@@ -35,6 +35,25 @@ class Part(Protocol):
         """Returns what its template shows, which has it as `part`."""
 
 
+class Names:
+    """Labels, each once, by number.
+
+    Attributes:
+        all: the labels, in the order of their numbers; the empty one stands for no class.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def of(self, label: str | None) -> int:
+        """Returns the number of a label, which is a new one if the label is."""
+        number = self._numbers.setdefault(label or "", len(self.all))
+        if number == len(self.all):
+            self.all.append(label or "")
+        return number
+
+
 class ErrorsPart:
     """The error rows of a table.
 

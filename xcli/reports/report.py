@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xcli.analysis.compare import check_comparable, compare
 from xcli.analysis.truth import read_truth
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.text import one_line
 from xcli.reports.against_truth import read_against
+from xcli.reports.changes_part import ChangesPart
 from xcli.reports.classify_part import ClassifyPart
 from xcli.reports.evaluation_files import EvaluationFiles
 from xcli.reports.history_part import HistoryPart
@@ -34,6 +36,9 @@ _MARKUP_BYTES = 100_000
 
 _ROWS_SHARE = 0.5
 """Part of the page that rows may take, so that there is room for thumbnails."""
+
+_CHANGES_SHARE = 0.2
+"""Part of the page that rows of a comparison may take."""
 
 _ERRORS_SHARE = 0.1
 """Part of the page that error rows may take."""
@@ -60,8 +65,13 @@ class Made:
     bytes: int
 
 
-def open_input(name: str, options: ReportOptions) -> TableReader | EvaluationFiles:
+def open_input(name: str, options: ReportOptions, other: TableReader | None = None) -> TableReader | EvaluationFiles:
     """Opens what a report is to be made of.
+
+    Args:
+        name: of a table, or of a directory that `evaluate` or `finetune` wrote.
+        options: of the report.
+        other: a second table, with which the first is to be compared.
 
     Raises:
         SourceError: there is no such file, or it cannot be opened.
@@ -71,9 +81,15 @@ def open_input(name: str, options: ReportOptions) -> TableReader | EvaluationFil
     if EvaluationFiles.recognizes(name):
         if options.truth is not None:
             raise UsageError(f"--truth goes with a table of classify; {one_line(name)} has the true classes itself")
+        if other is not None:
+            raise UsageError(f"--compare goes with two tables; {one_line(name)} is an evaluation or a run")
         return EvaluationFiles(name)
     reader = open_table(name, escaped="restore")
-    if reader.command != "classify":
+    if other is not None:
+        check_comparable(reader, other)
+        if reader.command == "features" and options.truth is not None:
+            raise UsageError(f"--truth goes with a table of classify; {one_line(name)} is a table of features")
+    elif reader.command != "classify":
         raise CheckError(f"{one_line(name)} is a table of features; a report is made of a table of classify")
     return reader
 
@@ -84,12 +100,14 @@ def write_report(
     options: ReportOptions,
     *,
     overwrite: bool,
+    other: TableReader | None = None,
     progress: Callable[[int, int], object] = lambda images, failed: None,
     on_total: Callable[[int], object] = lambda total: None,
 ) -> Made:
     """Writes the report of what `open_input` has opened, whole or not at all.
 
     Args:
+        other: a second table, of the same images: the page also shows what has changed from the first to it.
         progress: is told the numbers of images, and of those that cannot be shown.
         on_total: is told how many images there will be at most: after the table was read, before the first of them.
 
@@ -104,7 +122,7 @@ def write_report(
         if isinstance(source, EvaluationFiles):
             parts, rows, shown = _evaluation(source, options, most)
         else:
-            parts, rows, shown = _table(source, options, most)
+            parts, rows, shown = _table(source, other, options, most)
         paths = list(dict.fromkeys(path for part in parts for path in part.paths()))
         on_total(len(paths))
         # A thumbnail costs its text and some ten bytes, for quotes, a comma and its number.
@@ -123,14 +141,32 @@ def write_report(
     return Made(rows, shown, len(thumbnails.made), len(thumbnails.missing), thumbnails.left_out, len(content))
 
 
-def _table(reader: TableReader, options: ReportOptions, most: int) -> tuple[list[Part], int, int]:
-    """Returns the parts for a table of `classify`, the number of its rows, and of those shown."""
+def readings_of(source: TableReader | EvaluationFiles, other: TableReader | None, options: ReportOptions) -> int:
+    """Returns how often each row is read."""
+    if other is not None and other.command == "features":
+        return 3
+    # With labels the rows are read a second time to be compared with them, a third time for the paths of some.
+    return 1 + (other is not None) + 2 * (options.truth is not None)
+
+
+def _table(
+    reader: TableReader, other: TableReader | None, options: ReportOptions, most: int
+) -> tuple[list[Part], int, int]:
+    """Returns the parts for a table, the number of its rows, and of those shown."""
+    parts: list[Part] = []
+    if other is not None:
+        result = compare(reader, other, most=0)
+        changes = ChangesPart(result, reader, other, options.top_images, int(most * _CHANGES_SHARE))
+        if reader.command == "features":
+            return [changes], len(result.partner), len(changes.paths())
+        parts.append(changes)
+        del result  # 80 bytes a row
     summary = Summary(options.top_images)
     summary.read(reader)
     # Where both show rows, they share the room.
     room = int(most * _ROWS_SHARE) // (1 if options.truth is None else 2)
     main = ClassifyPart(reader, summary, options.top_images, room)
-    parts: list[Part] = [main]
+    parts.append(main)
     if options.truth is not None:
         outcomes = read_against(reader, read_truth(options.truth))
         parts.append(LabelledPart(outcomes, options.top_images, room, is_first=False))

@@ -19,9 +19,10 @@ from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from xcli.tables.base import TableReader
 
@@ -54,7 +55,7 @@ class Row(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """How many values are in each of `BINS` intervals of the same width, from `low` to `high`."""
+    """How many values are in each of some intervals of the same width, from `low` to `high`."""
 
     low: float
     high: float
@@ -143,9 +144,7 @@ class Summary:
                     self._margins.append(score - second)
 
             def make(index: int = index, number: int = number) -> Row:
-                pairs = ((name[index].as_py(), _finite(value[index].as_py())) for name, value in columns)
-                found = tuple((name, value) for name, value in pairs if name is not None and value is not None)
-                return Row(number, str(paths[index]), found)
+                return Row(number, str(paths[index]), predictions(columns, index))
 
             kept = self.classes.get(label)
             if kept is None:
@@ -168,11 +167,11 @@ class Summary:
 
     def score_histogram(self) -> Histogram | None:
         """Returns the distribution of the best score; None where there is none."""
-        return _histogram(self._scores)
+        return histogram(self._scores)
 
     def margin_histogram(self) -> Histogram | None:
         """Returns the distribution of the difference between the two best scores; None where there is none."""
-        return _histogram(self._margins)
+        return histogram(self._margins)
 
     def shown_rows(self) -> list[Row]:
         """Returns the rows that are kept, each once, those first that deserve a thumbnail most.
@@ -197,13 +196,22 @@ def _finite(score: float | None) -> float | None:
     return score if score is not None and isfinite(score) else None
 
 
-def _histogram(values: array[float]) -> Histogram | None:
+def predictions(columns: Sequence[tuple[pa.Array, pa.Array]], row: int) -> tuple[tuple[str, float], ...]:
+    """Returns the labels and scores of a row, best first, from the columns of both."""
+    pairs = ((labels[row].as_py(), _finite(scores[row].as_py())) for labels, scores in columns)
+    return tuple((label, score) for label, score in pairs if label is not None and score is not None)
+
+
+def histogram(
+    values: array[float] | NDArray[Any], low: float = 0.0, high: float = 1.0, bins: int = BINS
+) -> Histogram | None:
+    """Returns the distribution of the finite values, from `low` to `high` or further; None where there is none."""
     import numpy as np
 
-    numbers: Any = np.frombuffer(values, np.float32) if values else np.empty(0, np.float32)
+    numbers: Any = np.asarray(values)
     numbers = numbers[np.isfinite(numbers)]
     if not numbers.size:
         return None
-    low, high = min(0.0, float(numbers.min())), max(1.0, float(numbers.max()))
-    counts, _ = np.histogram(numbers, BINS, (low, high))
+    low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
+    counts, _ = np.histogram(numbers, bins, (low, high))
     return Histogram(low, high, counts.tolist(), float(np.median(numbers)))

@@ -16,8 +16,9 @@ from xcli.core.text import one_line
 from xcli.inference.options import MAX_WORKERS
 from xcli.outputs.target import File, parse_target
 from xcli.reports.options import MAX_PAGE_MB, ReportOptions
-from xcli.reports.report import open_input, write_report
+from xcli.reports.report import open_input, readings_of, write_report
 from xcli.storage.urls import is_url
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from xcli.reports.report import Made
@@ -34,6 +35,7 @@ log = logging.getLogger("xcli")
     "True classes of the images of TABLE: CSV or Parquet with the columns path and label, or class folders. Adds the "
     "confusion matrix, figures by class, calibration and mistakes.",
 )
+@path("--compare", INPUT, "B", "A second table of the same images: the page begins with what changes from TABLE to B.")
 @path("--images", INPUT, "DIR", "Look for the images in DIR, by the ends of their paths: they have been moved there.")
 @path("-o --output", OUTPUT, "FILE", "Write the page to FILE; - is standard output.", required=True)
 @number(
@@ -73,6 +75,10 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     fine-tuned run also its history. With --truth, the page of a table has these sections, too. Labels are the names of
     the classes or their WordNet ids, as for evaluate.
 
+    --compare adds what changes from TABLE to B: images in one table only, status, best classes by pairs, scores, and
+    the images that change most, with the candidates of both tables (`report.html#from=cat&to=dog`). With it TABLE and B
+    may also be tables of features, of which the page shows the cosines and the images that change most.
+
     All numbers are those of all rows. Of a large table the page shows some rows: those of --top-images (for each class,
     or each cell of the matrix), and 3,000 drawn at random. An image that is not found is a grey tile.
 
@@ -87,12 +93,18 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     options = fold(ReportOptions, values)
     if options.images is not None and not os.path.isdir(options.images):
         raise UsageError(f"--images takes a directory on this machine, and {options.images!r} is none")
-    source = open_input(values["table"], options)
-    # With labels the rows are read a second time to be compared with them, a third time for the paths of some.
-    readings = Readings([source], lambda: 1 if options.truth is None else 3)
+    other = None if values["compare"] is None else open_table(values["compare"], escaped="restore")
+    source = open_input(values["table"], options, other)
+    readings = Readings([source] if other is None else [source, other], lambda: readings_of(source, other, options))
     with TwoStages(values["progress"], readings, quiet=messages.level < 0) as stages:
         made = write_report(
-            source, target, options, overwrite=values["overwrite"], progress=stages.count, on_total=stages.begin_second
+            source,
+            target,
+            options,
+            other=other,
+            overwrite=values["overwrite"],
+            progress=stages.count,
+            on_total=stages.begin_second,
         )
     log.info("%s", _closing(target, made))
     if values["open"]:

@@ -123,4 +123,5 @@
   byId("class-order").addEventListener("change", showClasses);
   fillForm();
   render();
+  if (NAMES.some((name) => filter.values[name] !== null)) goTo("images");
 })();

@@ -77,11 +77,12 @@ const page = (() => {
     const most = Math.max(...counts), step = (width - 2 * left) / counts.length;
     const edge = (index) => low + ((high - low) * index) / counts.length;
     const total = counts.reduce((sum, one) => sum + one, 0);
+    const places = Math.max(2, Math.ceil(-Math.log10(high - low)) + 2);
     const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": caption });
     picture.append(drawn("line", { x1: left, x2: width - left, y1: height - bottom + 0.5, y2: height - bottom + 0.5 }));
     counts.forEach((count, index) => {
       const tall = count ? Math.max(1.5, ((height - bottom - top) * count) / most) : 0;
-      const range = `${edge(index).toFixed(2)} to ${edge(index + 1).toFixed(2)}`;
+      const range = `${edge(index).toFixed(places)} to ${edge(index + 1).toFixed(places)}`;
       const text = `${range}: ${number.format(count)} images, ${((100 * count) / total).toFixed(1)} %`;
       const parts = [
         drawn("title", {}, text),
@@ -95,10 +96,10 @@ const page = (() => {
     });
     [0, 0.25, 0.5, 0.75, 1].forEach((at) => {
       const anchor = at === 0 ? "start" : at === 1 ? "end" : "middle";
-      const text = (low + at * (high - low)).toFixed(2);
+      const text = (low + at * (high - low)).toFixed(places);
       picture.append(drawn("text", { x: left + at * (width - 2 * left), y: height - 5, "text-anchor": anchor }, text));
     });
-    picture.append(drawn("text", { x: width - left, y: 11, "text-anchor": "end" }, `highest bar: ${number.format(most)}`));
+    picture.append(drawn("text", { x: width - left, y: 8, "text-anchor": "end" }, `highest bar: ${number.format(most)}`));
     figure.append(picture);
     figure.hidden = false;
   }
