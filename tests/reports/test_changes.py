@@ -127,6 +127,22 @@ def test_features(invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
     assert "scores" not in data
 
 
+def test_no_two_elements_of_a_page_with_all_parts_have_one_id(
+    invoke: Invoke,  # noqa: F811
+    make_table: MakeTable,
+    tmp_path: Path,
+) -> None:
+    first = make_table([("a.png", [("cat", 0.5)]), ("b.png", [("dog", 0.4)]), ("c.png", "empty: zero bytes")], "a.csv")
+    second = make_table([("a.png", [("dog", 0.5)]), ("b.png", [("dog", 0.4)]), ("c.png", [("cat", 0.9)])], "b.csv")
+    truth, page = tmp_path / "truth.csv", tmp_path / "page.html"
+    truth.write_text("path,label\na.png,cat\nb.png,cat\nc.png,dog\n")
+    result = invoke("report", first, "--compare", second, "--truth", truth, "-o", page)
+    assert result.code == 0, result
+    assert {"changes", "classify", "labelled", "errors"} <= data_of(page).keys()
+    ids = re.findall(r'<[^>]* id="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids)), sorted(one for one in set(ids) if ids.count(one) > 1)
+
+
 def test_progress_and_refusals(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811
     table = make_table([("a.png", [("cat", 0.5)]), ("b.png", [])], "a.parquet")
     page = tmp_path / "page.html"

@@ -159,4 +159,4 @@ def test_print(opened: Open, tables: Tables) -> None:  # noqa: F811
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("#change-section h3:visible").count() >= 2
     assert page.locator("#change-sheet li:visible").count() == 8
-    assert page.locator("input:visible, select:visible, #more-pairs:visible").count() == 0
+    assert page.locator("input:visible, select:visible, #more-changed-pairs:visible, #more-pairs:visible").count() == 0

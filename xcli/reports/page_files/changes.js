@@ -42,8 +42,8 @@
       return element("li", {}, link);
     }));
     if (!found.length) list.append(element("li", { class: "note" }, "No pair has such a class."));
-    byId("more-pairs").hidden = allPairs || found.length <= PAIRS;
-    byId("more-pairs").textContent = `Show all ${number.format(found.length)} pairs`;
+    byId("more-changed-pairs").hidden = allPairs || found.length <= PAIRS;
+    byId("more-changed-pairs").textContent = `Show all ${number.format(found.length)} pairs`;
   }
 
   // What a table says of an image: the best class and its score, or a word.
@@ -126,7 +126,7 @@
   });
   if (byId("pair-search")) {
     byId("pair-search").addEventListener("input", showPairs);
-    byId("more-pairs").addEventListener("click", () => { allPairs = true; showPairs(); });
+    byId("more-changed-pairs").addEventListener("click", () => { allPairs = true; showPairs(); });
   }
   byId("more-changed").addEventListener("click", () => { room += 4 * PAGE; render(); });
   chart(byId("change-chart"), data.change, data.of === "features" ? "Distribution of the cosines" : "Distribution of the drift of scores");
