@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,14 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+def wait_until(page: Any, condition: str, argument: Any = None, seconds: float = 20) -> None:
+    """Waits until JavaScript, an expression or a function of the argument, is true.
+
+    It is asked for from here: where Playwright waits, it evaluates text in the page, which the policy forbids.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, condition
+        time.sleep(0.02)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.reports.conftest import MakeTable, save_image
+from tests.reports.conftest import MakeTable, save_image, wait_until
 from tests.writtentables import provenance, write
 from xcli.reports.options import ReportOptions
 from xcli.reports.report import open_input, write_report
@@ -82,10 +82,10 @@ def names(page: Any) -> list[str]:
 
 def wait_for_names(page: Any, expected: list[str]) -> None:
     """Waits until the sheets show these images: a new address is taken up after the browser has returned."""
-    page.wait_for_function(
+    wait_until(
+        page,
         "names => [...document.querySelectorAll('.sheet .where')].map((one) => one.innerText).join() === names.join()",
-        arg=expected,
-        timeout=10_000,
+        expected,
     )
 
 
@@ -122,7 +122,7 @@ def test_a_class_has_its_surest_and_least_sure(opened: Open, table: str) -> None
     assert page.locator("#sheets h3").all_inner_texts() == ["Surest", "Least sure", "Others on this page"]
     assert names(page) == ["a.png", "b.png", "c.png"]
     page.evaluate("location.hash = 'class=no%20such'")
-    page.wait_for_function("document.getElementById('status').textContent.includes('No image has the class')")
+    wait_until(page, "document.getElementById('status').textContent.includes('No image has the class')")
 
 
 def test_keyboard(opened: Open, table: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.test_compare import random_table
-from tests.reports.conftest import MakeTable, save_image
+from tests.reports.conftest import MakeTable, save_image, wait_until
 from tests.reports.test_browser import HOSTILE, Open, opened  # noqa: F401 - a fixture
 
 Tables = tuple[str, str]
@@ -45,11 +45,11 @@ def names(page: Any) -> list[str]:
 
 
 def wait_for_names(page: Any, expected: list[str]) -> None:
-    page.wait_for_function(
+    wait_until(
+        page,
         "names => [...document.querySelectorAll('#change-sheet .where')].map((one) => one.innerText).join() "
         "=== names.join()",
-        arg=expected,
-        timeout=10_000,
+        expected,
     )
 
 
@@ -84,7 +84,7 @@ def test_pairs_and_addresses(opened: Open, tables: Tables) -> None:  # noqa: F81
 def test_a_link_to_a_pair_and_both_sets_of_candidates(opened: Open, tables: Tables) -> None:  # noqa: F811
     page = opened(tables[0], "#from=cat&to=dog", other=tables[1])
     assert names(page) == ["a.png", "b.png"]
-    page.wait_for_function("() => document.getElementById('changed').getBoundingClientRect().top < 200")
+    wait_until(page, "() => document.getElementById('changed').getBoundingClientRect().top < 200")
     # A filter of another part of the page leaves this one, in the page and in its address.
     page.fill("#path", "d.png")
     assert page.evaluate("location.hash") == "#from=cat&to=dog&path=d.png"
@@ -147,7 +147,7 @@ def test_hostile_texts(opened: Open, make_table: MakeTable) -> None:  # noqa: F8
     page.evaluate("document.querySelectorAll('.sheet button').forEach((one) => { one.click(); detail.close(); })")
     for place in range(page.locator("#pair-list a").count()):
         page.locator("#pair-list a").nth(place).click()
-        page.wait_for_function("() => document.querySelectorAll('#change-sheet button').length === 1")
+        wait_until(page, "() => document.querySelectorAll('#change-sheet button').length === 1")
     assert page.title() == "<img src=x>a.csv - xception report"
     assert page.locator("script").count() == 2
     assert page.locator("img, style:not(head style), iframe, object").count() == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.reports.conftest import MakeEvaluation, MakeTable, make_run, save_image
+from tests.reports.conftest import MakeEvaluation, MakeTable, make_run, save_image, wait_until
 from tests.reports.test_browser import HOSTILE, Open, names, opened  # noqa: F401 - a fixture
 
 ROWS: list[Any] = [
@@ -41,14 +41,14 @@ def test_a_cell_opens_its_images(opened: Open, run: str) -> None:  # noqa: F811
     assert page.locator(".outcomes-title").inner_text() == "Surest mistakes"
     assert names(page) == ["true: dog", "e.png", "true: dog", "c.png", "true: cat", "b.png"]
     page.click(".matrix tbody tr:nth-child(2) td:nth-child(2) a")
-    page.wait_for_function("document.activeElement.id === 'images'")
+    wait_until(page, "document.activeElement.id === 'images'")
     assert page.evaluate("location.hash") == "#truth=dog&predicted=cat"
     assert page.locator(".outcomes-title").inner_text() == "dog taken for cat"
     assert names(page) == ["true: dog", "e.png", "true: dog", "c.png"]
     page.click("#pairs a:has-text('cat taken for dog')")
-    page.wait_for_function("document.querySelectorAll('.sheet li').length === 1")
+    wait_until(page, "document.querySelectorAll('.sheet li').length === 1")
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.sheet li').length === 2")
+    wait_until(page, "document.querySelectorAll('.sheet li').length === 2")
     page.click("text=Clear")
     page.select_option("#truth", "class:dog")
     page.select_option("#show", "right")
@@ -64,11 +64,9 @@ def test_addresses(opened: Open, run: str) -> None:  # noqa: F811
     assert names(page) == ["d.png"]
     assert page.locator("#truth").input_value() == "class:dog"
     page.evaluate("location.hash = 'truth=cow'")
-    page.wait_for_function(
-        "document.getElementById('outcome-status').textContent.includes('No image has the class cow')"
-    )
+    wait_until(page, "document.getElementById('outcome-status').textContent.includes('No image has the class cow')")
     page.evaluate("location.hash = 'sort=least&show=all'")
-    page.wait_for_function("document.querySelectorAll('.sheet li').length === 6")
+    wait_until(page, "document.querySelectorAll('.sheet li').length === 6")
     assert page.locator(".sheet .leaf").all_inner_texts()[0] == "d.png"
 
 
@@ -85,7 +83,7 @@ def test_figures_are_sorted(opened: Open, run: str) -> None:  # noqa: F811
     page.click("#figure-heads button:has-text('Class')")
     assert page.evaluate(order) == ["cat", "dog", "ferret"]
     page.click("#figure-rows a:has-text('ferret')")
-    page.wait_for_function("document.querySelectorAll('.sheet li').length === 1")
+    wait_until(page, "document.querySelectorAll('.sheet li').length === 1")
 
 
 def test_keyboard(opened: Open, run: str) -> None:  # noqa: F811
@@ -103,7 +101,7 @@ def test_keyboard(opened: Open, run: str) -> None:  # noqa: F811
     for key in ("ArrowRight", "Home", "ArrowLeft"):
         page.keyboard.press(key)
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'images'")
+    wait_until(page, "document.activeElement.id === 'images'")
     assert page.evaluate("location.hash") == "#truth=dog&predicted=cat"
     page.locator(".matrix td [tabindex='0']").focus()
     page.keyboard.press("Tab")
