@@ -183,7 +183,7 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-OTHERS = {"rows": "benchmarks.rows", "host": "benchmarks.host"}
+OTHERS = {"rows": "benchmarks.rows", "host": "benchmarks.host", "maps": "benchmarks.maps"}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 
 if __name__ == "__main__":

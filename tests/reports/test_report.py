@@ -151,10 +151,10 @@ def test_refusals(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None
     assert page.read_text() == "mine"
     assert invoke("report", table, "-o", page, "--images", tmp_path / "none").code == 2
     assert invoke("report", table, "-o", "-", "--open").code == 2
-    features = write(tmp_path / "f.parquet", rows_of("features", []), provenance("features"))
-    result = invoke("report", features, "-o", page, "--overwrite")
-    assert (result.code, page.read_text()) == (6, "mine")
-    assert "a report is made of a table of classify" in result.err
+    maps = write(tmp_path / "maps.parquet", rows_of("features", [], shape=(2, 2, 8)), provenance("features"))
+    result = invoke("report", maps, "-o", page, "--overwrite")
+    assert (result.code, page.read_text()) == (2, "mine")
+    assert "maps.parquet holds maps of 2x2x8 values, not vectors: use features --pooling avg" in result.err
     assert invoke("report", table, "-o", page, "--overwrite").code == 0
     assert page.read_text().startswith("<!doctype html>")
 

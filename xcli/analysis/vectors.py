@@ -144,7 +144,7 @@ def open_features(names: Sequence[str], like: FeatureTables | None = None) -> Fe
         CheckError: a table is damaged.
     """
     readers = tuple(open_table(name) for name in names)
-    widths = [_width(reader) for reader in readers]
+    widths = [vector_width(reader) for reader in readers]
     known = [] if like is None else [(like.readers[0].name, like.width, like.origin)]
     for reader, width in zip(readers, widths, strict=True):
         origin = origin_of(reader)
@@ -157,7 +157,12 @@ def open_features(names: Sequence[str], like: FeatureTables | None = None) -> Fe
     return FeatureTables(readers, widths[0], origins[0] if origins else None)
 
 
-def _width(reader: TableReader) -> int:
+def vector_width(reader: TableReader) -> int:
+    """Returns how many values the vectors of a table of features have.
+
+    Raises:
+        UsageError: it is not of features, or holds maps instead of vectors.
+    """
     shape = feature_shape(reader.schema)
     if shape is None:
         raise UsageError(f"{one_line(reader.name)} is a table of classify; give one that features wrote")

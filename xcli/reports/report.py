@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xcli.analysis.compare import check_comparable, compare
+from xcli.analysis.feature_sample import sample_rows
 from xcli.analysis.truth import read_truth
-from xcli.core.errors import CheckError, UsageError
+from xcli.analysis.vectors import vector_width
+from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.reports.against_truth import read_against
 from xcli.reports.changes_part import ChangesPart
 from xcli.reports.classify_part import ClassifyPart
 from xcli.reports.evaluation_files import EvaluationFiles
+from xcli.reports.features_part import features_parts, read_map
 from xcli.reports.history_part import HistoryPart
 from xcli.reports.labelled_part import LabelledPart
 from xcli.reports.page import embedded_json, page
@@ -81,17 +84,32 @@ def open_input(name: str, options: ReportOptions, other: TableReader | None = No
     if EvaluationFiles.recognizes(name):
         if options.truth is not None:
             raise UsageError(f"--truth goes with a table of classify; {one_line(name)} has the true classes itself")
+        if options.clusters is not None:
+            raise UsageError(f"--clusters goes with a table of features; {one_line(name)} is an evaluation")
         if other is not None:
             raise UsageError(f"--compare goes with two tables; {one_line(name)} is an evaluation or a run")
         return EvaluationFiles(name)
     reader = open_table(name, escaped="restore")
+    if reader.command == "features":
+        if options.truth is not None:
+            raise UsageError(f"--truth goes with a table of classify; {one_line(name)} is one of features")
+        vector_width(reader)  # refuses maps
+    if options.clusters is not None and (reader.command != "features" or other is not None):
+        raise UsageError("--clusters goes with a table of features that is not compared with another one")
     if other is not None:
         check_comparable(reader, other)
-        if reader.command == "features" and options.truth is not None:
-            raise UsageError(f"--truth goes with a table of classify; {one_line(name)} is a table of features")
-    elif reader.command != "classify":
-        raise CheckError(f"{one_line(name)} is a table of features; a report is made of a table of classify")
     return reader
+
+
+def readings_of(source: TableReader | EvaluationFiles, other: TableReader | None, options: ReportOptions) -> int:
+    """Returns how often the rows are read, as far as can be said before."""
+    if not isinstance(source, EvaluationFiles) and source.command == "features":
+        if other is not None:
+            return 3
+        # Those of a table that is larger than the sample are read a second time for the sizes of the clusters.
+        return 1 + ((source.row_count or 0) > sample_rows(vector_width(source)))
+    # With labels the rows are read a second time to be compared with them, a third time for the paths of some.
+    return 1 + (other is not None) + 2 * (options.truth is not None)
 
 
 def write_report(
@@ -121,6 +139,8 @@ def write_report(
         most = int(options.max_size * 1_000_000)
         if isinstance(source, EvaluationFiles):
             parts, rows, shown = _evaluation(source, options, most)
+        elif source.command == "features" and other is None:
+            parts, rows, shown = _features(source, options, most)
         else:
             parts, rows, shown = _table(source, other, options, most)
         paths = list(dict.fromkeys(path for part in parts for path in part.paths()))
@@ -139,14 +159,6 @@ def write_report(
         file.discard()
         raise
     return Made(rows, shown, len(thumbnails.made), len(thumbnails.missing), thumbnails.left_out, len(content))
-
-
-def readings_of(source: TableReader | EvaluationFiles, other: TableReader | None, options: ReportOptions) -> int:
-    """Returns how often each row is read."""
-    if other is not None and other.command == "features":
-        return 3
-    # With labels the rows are read a second time to be compared with them, a third time for the paths of some.
-    return 1 + (other is not None) + 2 * (options.truth is not None)
 
 
 def _table(
@@ -173,6 +185,17 @@ def _table(
     if summary.errors:
         parts.append(_errors(summary.errors, summary.error_rows, int(most * _ERRORS_SHARE)))
     return parts, summary.rows, len(main.rows)
+
+
+def _features(reader: TableReader, options: ReportOptions, most: int) -> tuple[list[Part], int, int]:
+    """Returns the parts for a table of `features`, the number of its rows, and of those shown."""
+    found = read_map(reader, options.clusters, options.top_images)
+    sample = found.sample
+    drawn, clusters = features_parts(reader, found, options.top_images, int(most * _ROWS_SHARE))
+    parts: list[Part] = [drawn, clusters]
+    if sample.errors:
+        parts.append(_errors(sample.errors, sample.error_rows, int(most * _ERRORS_SHARE)))
+    return parts, sample.rows, len(drawn.points)
 
 
 def _evaluation(files: EvaluationFiles, options: ReportOptions, most: int) -> tuple[list[Part], int, int]:

@@ -15,7 +15,7 @@ from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.inference.options import MAX_WORKERS
 from xcli.outputs.target import File, parse_target
-from xcli.reports.options import MAX_PAGE_MB, ReportOptions
+from xcli.reports.options import MAX_CLUSTERS, MAX_PAGE_MB, ReportOptions
 from xcli.reports.report import open_input, readings_of, write_report
 from xcli.storage.urls import is_url
 from xcli.tables.formats import open_table
@@ -43,8 +43,16 @@ log = logging.getLogger("xcli")
     OUTPUT,
     "N",
     click.IntRange(min=1),
-    "Images of each class to show because their scores are highest, and as many because they are lowest.",
+    "Images of each class to show because their scores are highest, and as many because they are lowest; of features, "
+    "those of each cluster that are nearest to its centre.",
     of=ReportOptions,
+)
+@number(
+    "--clusters",
+    OUTPUT,
+    "N",
+    click.IntRange(1, MAX_CLUSTERS),
+    "Clusters to divide features into [default: a fifth of the square root of the number of images, 2 to 40].",
 )
 @number(
     "--max-size",
@@ -61,14 +69,17 @@ log = logging.getLogger("xcli")
 @message_arguments
 @click.pass_context
 def report(ctx: click.Context, /, **values: Any) -> int:
-    """Make a page of a table that classify wrote, or of an evaluation, to look through it in a browser.
+    """Make a page of a table of classify or features, or of an evaluation, to look through it in a browser.
 
     TABLE is the file, or the directory of parts; or a directory that evaluate -o or finetune -o wrote. The page is one
     file that opens without a network.
 
-    Of a table it shows counts, throughput, errors and their reasons, the distributions of the best score and of its
-    distance to the second, and for each class the images of which the model is surest and least sure. Images can be
-    filtered by class, score and path; the address of the page (`report.html#class=cat`) keeps the filter.
+    Of a table of classify it shows counts, throughput, errors and their reasons, the distributions of the best score
+    and of its distance to the second, and for each class the images of which the model is surest and least sure. Images
+    can be filtered by class, score and path; the address of the page (`report.html#class=cat`) keeps the filter.
+
+    Of a table of features it shows a map on which images that are alike to the network are near each other, and
+    clusters with their most typical images. They can be filtered by cluster and path (`report.html#cluster=3`).
 
     Of an evaluation it shows the confusion matrix, where a cell opens its images
     (`report.html#truth=cat&predicted=dog`), figures for each class, calibration, and the surest mistakes; of a
@@ -80,7 +91,8 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     may also be tables of features, of which the page shows the cosines and the images that change most.
 
     All numbers are those of all rows. Of a large table the page shows some rows: those of --top-images (for each class,
-    or each cell of the matrix), and 3,000 drawn at random. An image that is not found is a grey tile.
+    cell of the matrix, or cluster), and 3,000 drawn at random, of features 10,000. An image that is not found is a grey
+    tile.
 
     Exit status: 0 the page is written, 2 usage, 5 output, 6 the table is damaged, or none of which a page is made.
     """
