@@ -27,8 +27,27 @@ _CHUNK = 1 << 22  # scores processed at a time, so that temporary arrays stay sm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Metrics:
-    """Metrics of n predictions among C classes.
+class ClassFigures:
+    """The figures of each of C classes, and their averages.
+
+    Attributes:
+        precision, recall, f1: float64[C]; 0 where undefined.
+        support: int64[C]; images of each class.
+        macro, weighted: `precision`, `recall` and `f1`, averaged over the classes that occur among the true or the
+            predicted ones (plain; or weighted by support), as in scikit-learn without `labels`.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+    macro: dict[str, float]
+    weighted: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metrics(ClassFigures):
+    """Metrics of n predictions among C classes, beside the figures of these.
 
     Attributes:
         labels: names of the C classes.
@@ -36,10 +55,6 @@ class Metrics:
         top1, top5: share of the images whose true class has the best, or one of the min(5, C) best scores; None
             without images. Of equal scores, that of the lower class index counts as better, as in the predictions.
         confusion: int64[C, C]; rows are true classes, columns predicted ones.
-        precision, recall, f1: float64[C]; 0 where undefined.
-        support: int64[C]; images of each class.
-        macro, weighted: `precision`, `recall` and `f1`, averaged over the classes that occur among the true or the
-            predicted ones (plain; or weighted by support), as in scikit-learn without `labels`.
         ece: expected calibration error, 0 to 1; None without images, or if the scores are not probabilities.
     """
 
@@ -48,12 +63,6 @@ class Metrics:
     top1: float | None
     top5: float | None
     confusion: NDArray[np.int64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    support: NDArray[np.int64]
-    macro: dict[str, float]
-    weighted: dict[str, float]
     ece: float | None
 
     def occurring(self) -> NDArray[np.int64]:
@@ -109,18 +118,6 @@ def compute_metrics(
         ece=calibrate(best, predicted == target).error if probabilities else None,
         **asdict(figures),
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassFigures:
-    """The figures of each of C classes, and their averages; as in `Metrics`."""
-
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    support: NDArray[np.int64]
-    macro: dict[str, float]
-    weighted: dict[str, float]
 
 
 def class_figures(right: NDArray[np.int64], support: NDArray[np.int64], guessed: NDArray[np.int64]) -> ClassFigures:
