@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xcli.analysis import nearest as module
-from xcli.analysis.nearest import bands, blocks_of, nearest, pairs_above
+from xcli.analysis.nearest import bands, pairs_above
 from xcli.core.errors import UsageError
 
 
@@ -73,19 +73,3 @@ def test_it_goes_on_with_a_band() -> None:
 def test_a_threshold_that_zeros_would_pass_is_refused(threshold: float) -> None:
     with pytest.raises(UsageError, match="threshold"):
         next(pairs_above(np.ones((2, 2), np.float32), threshold))
-
-
-@pytest.mark.parametrize("count", [1, 5, 200])
-@pytest.mark.parametrize("name", NAMES)
-def test_the_nearest_are_those_of_a_stable_sort(name: str, count: int) -> None:
-    values = np.round(unit(tables(np.random.default_rng(4))[name]) * 4) / 4  # products without rounding
-    queries = np.round(unit(np.random.default_rng(5).normal(size=(9, 8))) * 4) / 4
-    ok = np.arange(len(values)) % 5 > 0
-    products = np.where(ok, queries @ values.T, -np.inf).astype(np.float32)
-    found = nearest(queries.astype(np.float32), blocks_of(values, ok, 40), count)
-    assert found.rows.shape == (9, count)
-    kept = min(count, int(ok.sum()))
-    order = np.argsort(-products, axis=1, kind="stable")[:, :kept]
-    np.testing.assert_array_equal(found.rows[:, :kept], order)
-    np.testing.assert_array_equal(found.similarity[:, :kept], np.take_along_axis(products, order, axis=1))
-    assert (found.rows[:, kept:] == -1).all()

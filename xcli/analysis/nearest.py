@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -98,49 +98,3 @@ def _sorted(found: list[Pairs]) -> Pairs:
     first, second, similarity = (np.concatenate(one) for one in zip(none, *found, strict=True))
     order = np.lexsort((second, first))
     return Pairs(first[order], second[order], similarity[order])
-
-
-class Nearest(NamedTuple):
-    """The rows most like each query, the most similar first and the earlier of equal ones first.
-
-    Attributes:
-        rows: int64[q, c], -1 where there are fewer rows.
-        similarity: float32[q, c], minus infinity there.
-    """
-
-    rows: NDArray[np.int64]
-    similarity: NDArray[np.float32]
-
-
-def nearest(
-    queries: NDArray[np.float32], blocks: Iterable[tuple[int, NDArray[Any], NDArray[np.bool_]]], count: int
-) -> Nearest:
-    """Returns the `count` rows most like each query.
-
-    Args:
-        queries: float32[q, k], see the module.
-        blocks: number of the first row, vectors [b, k] of the same kind, and bool[b] whether a row is compared.
-        count: at least 1.
-    """
-    import numpy as np
-
-    best = Nearest(np.full((len(queries), count), -1, np.int64), np.full((len(queries), count), -np.inf, np.float32))
-    for start, values, ok in blocks:
-        products = queries @ values.astype(np.float32, copy=False).T
-        products[:, ~ok] = -np.inf
-        better = products > best.similarity[:, -1:]
-        for query in np.flatnonzero(better.any(axis=1)).tolist():
-            columns = np.flatnonzero(better[query])
-            similarity = np.concatenate([best.similarity[query], products[query, columns]])
-            rows = np.concatenate([best.rows[query], columns + start])
-            order = np.argsort(-similarity, kind="stable")[:count]
-            best.similarity[query], best.rows[query] = similarity[order], rows[order]
-    return best
-
-
-def blocks_of(
-    values: NDArray[Any], ok: NDArray[np.bool_], rows: int = 16384
-) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-    """Yields a matrix in memory as `nearest` takes it."""
-    for start in range(0, len(values), rows):
-        yield start, values[start : start + rows], ok[start : start + rows]
