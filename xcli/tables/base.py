@@ -174,7 +174,7 @@ class TableReader(ABC):
         """Reads the rows from the first one on: all columns, or some other than `features`; may be called again."""
         with self._damage():
             for batch in self._batches(columns):
-                yield restore_formula_texts(batch) if self.restores_texts else batch
+                yield self._restored(batch)
                 if self.on_rows is not None:
                     self.on_rows(batch.num_rows)
 
@@ -184,7 +184,11 @@ class TableReader(ABC):
     def batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yields batches that hold these rows, sorted numbers, and what must be read besides; with their first rows."""
         with self._damage():
-            yield from self._batches_with(rows) if rows else ()
+            for start, batch in self._batches_with(rows) if rows else ():
+                yield start, self._restored(batch)
+
+    def _restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return restore_formula_texts(batch) if self.restores_texts else batch
 
     def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
         start = 0
