@@ -9,11 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from xcli.analysis.vectors import vector_width
+from xcli.analysis.vectors import batch_vectors, vector_width
 from xcli.core.errors import reason_of
-from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS
-from xcli.tables.rows import flat_features
-from xcli.tables.schema import FIRST_RESULT
+from xcli.core.records import ERROR, PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,14 +136,10 @@ def vectors(reader: TableReader, errors: _Errors | None = None) -> Iterator[Vect
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     start, width = 0, vector_width(reader)
     for batch in reader.batches():
-        values = flat_features(batch.column(FIRST_RESULT)).to_numpy(zero_copy_only=False)  # NaN where null
-        values = values.reshape(batch.num_rows, width).astype(np.float32, copy=False)
-        is_ok = pc.equal(batch.column(STATUS), OK_STATUS).fill_null(False).to_numpy(zero_copy_only=False)
-        is_finite = np.isfinite(values).all(1)
+        values, is_ok, is_finite = batch_vectors(batch, width)
         usable = np.flatnonzero(is_ok & is_finite)
         if errors is not None:
             for row in np.flatnonzero(~(is_ok & is_finite)).tolist():
@@ -154,7 +148,7 @@ def vectors(reader: TableReader, errors: _Errors | None = None) -> Iterator[Vect
                 errors.add(batch[PATH][row].as_py(), reason, f"{NOT_FINITE}: {text}" if is_ok[row] else text)
         if len(usable):
             paths = batch[PATH].fill_null("").take(pa.array(usable))
-            yield Vectors(start + usable, paths, _of_length_one(values[usable]))
+            yield Vectors(start + usable, paths, _of_length_one(values[usable].astype(np.float32, copy=False)))
         start += batch.num_rows
 
 

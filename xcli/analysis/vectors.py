@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import UsageError
-from xcli.core.records import OK_STATUS, PATH, STATUS
+from xcli.core.records import FEATURES, OK_STATUS, PATH, STATUS
 from xcli.core.text import one_line, short_text
 from xcli.tables.formats import open_table
 from xcli.tables.provenance import differences, provenance_of
 from xcli.tables.rows import flat_features
-from xcli.tables.schema import FIRST_RESULT, feature_shape
+from xcli.tables.schema import feature_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ class FeatureTables:
         start, pending, count = 0, list[pa.RecordBatch](), 0
         for reader in self.readers:
             for batch in reader.batches():
-                piece = batch.select([batch.schema.names.index(PATH), batch.schema.names.index(STATUS), FIRST_RESULT])
+                piece = batch.select([PATH, STATUS, FEATURES])
                 while count + piece.num_rows >= rows:
                     pending.append(piece.slice(0, rows - count))
                     piece = piece.slice(rows - count)
@@ -103,8 +103,7 @@ class FeatureTables:
         for start, batch in self.readers[table].batches_with(rows):
             own = rows[bisect_left(rows, start) : bisect_left(rows, start + batch.num_rows)]
             if own:
-                names = batch.schema.names
-                piece = batch.select([names.index(PATH), names.index(STATUS), FIRST_RESULT])
+                piece = batch.select([PATH, STATUS, FEATURES])
                 block = _block(start, [piece.take([row - start for row in own])], self.width)
                 values = np.where(block.ok[:, None], block.values, np.float32(np.nan))
                 yield from zip(own, values, strict=True)
@@ -113,21 +112,30 @@ class FeatureTables:
 def _block(start: int, batches: Sequence[pa.RecordBatch], width: int) -> Block:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     rows = sum(batch.num_rows for batch in batches)
     values, ok = np.empty((rows, width), np.float32), np.empty(rows, bool)
     at = 0
     for batch in batches:
         end = at + batch.num_rows
-        flat = flat_features(batch.column(2)).to_numpy(zero_copy_only=False)  # NaN where null
-        values[at:end] = flat.reshape(-1, width)
-        ok[at:end] = pc.equal(batch.column(1), OK_STATUS).fill_null(False).to_numpy(zero_copy_only=False)
+        values[at:end], is_ok, is_finite = batch_vectors(batch, width)
+        ok[at:end] = is_ok & is_finite
         at = end
-    ok &= np.isfinite(values).all(axis=1)
     values[~ok] = 0
     paths = pa.concat_arrays([batch.column(0) for batch in batches])
     return Block(start, paths.fill_null(""), values, ok)
+
+
+def batch_vectors(
+    batch: pa.RecordBatch, width: int
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns vectors [b, width], NaN where null, and of each whether its row is ok, and whether it is finite."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    values = flat_features(batch.column(FEATURES)).to_numpy(zero_copy_only=False).reshape(batch.num_rows, width)
+    is_ok = pc.equal(batch.column(STATUS), OK_STATUS).fill_null(False).to_numpy(zero_copy_only=False)
+    return values, is_ok, np.isfinite(values).all(axis=1)
 
 
 def open_features(names: Sequence[str], like: FeatureTables | None = None) -> FeatureTables:
