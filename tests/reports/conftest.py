@@ -134,3 +134,13 @@ def wait_until(page: Any, condition: str, argument: Any = None, seconds: float =
     while not page.evaluate(condition, argument):
         assert time.monotonic() < end, condition
         time.sleep(0.02)
+
+
+def wait_for_texts(page: Any, selector: str, expected: list[str]) -> None:
+    """Waits until the elements have these texts: a new address is taken up after the browser has returned."""
+    wait_until(
+        page,
+        "([selector, texts]) => [...document.querySelectorAll(selector)].map((one) => one.innerText).join() "
+        "=== texts.join()",
+        [selector, expected],
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.reports.conftest import MakeTable, save_image, wait_until
+from tests.reports.conftest import MakeTable, save_image, wait_for_texts, wait_until
 from tests.writtentables import provenance, write
 from xcli.reports.options import ReportOptions
 from xcli.reports.report import open_input, write_report
@@ -81,12 +81,7 @@ def names(page: Any) -> list[str]:
 
 
 def wait_for_names(page: Any, expected: list[str]) -> None:
-    """Waits until the sheets show these images: a new address is taken up after the browser has returned."""
-    wait_until(
-        page,
-        "names => [...document.querySelectorAll('.sheet .where')].map((one) => one.innerText).join() === names.join()",
-        expected,
-    )
+    wait_for_texts(page, ".sheet .where", expected)
 
 
 def test_filters_and_addresses(opened: Open, table: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.test_compare import random_table
-from tests.reports.conftest import MakeTable, save_image, wait_until
+from tests.reports.conftest import MakeTable, save_image, wait_for_texts, wait_until
 from tests.reports.test_browser import HOSTILE, Open, opened  # noqa: F401 - a fixture
 
 Tables = tuple[str, str]
@@ -45,12 +45,7 @@ def names(page: Any) -> list[str]:
 
 
 def wait_for_names(page: Any, expected: list[str]) -> None:
-    wait_until(
-        page,
-        "names => [...document.querySelectorAll('#change-sheet .where')].map((one) => one.innerText).join() "
-        "=== names.join()",
-        expected,
-    )
+    wait_for_texts(page, "#change-sheet .where", expected)
 
 
 def test_pairs_and_addresses(opened: Open, tables: Tables) -> None:  # noqa: F811
