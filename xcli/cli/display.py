@@ -192,3 +192,13 @@ def _vector(batch: pa.RecordBatch, row: int) -> str:
     column = batch.column(FEATURES)
     values = np.asarray((column.storage if hasattr(column, "storage") else column)[row].values, np.float32)
     return f"{np.linalg.norm(values):<9.4g} " + " ".join(f"{value:.4f}" for value in values[:8])
+
+
+def lacking_pictures(missing: int, left_out: int) -> list[str]:
+    """Returns what the closing line of a page says of images without a thumbnail: not found, or without room."""
+    parts = []
+    if missing:
+        parts.append(f"{missing:,} images not found or not readable (--images says where they are now)")
+    if left_out:
+        parts.append(f"{left_out:,} left out for --max-size")
+    return parts

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from xcli.analysis.pairing import rows_at
 from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS, STATUS_COLUMNS
 from xcli.reports.page import embedded_json
-from xcli.reports.parts import Names, provenance_facts
-from xcli.reports.summary import histogram, predictions
+from xcli.reports.parts import Names, source_facts
+from xcli.reports.summary import chart_data, histogram, predictions
 from xcli.tables.schema import prediction_count
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.analysis.compare import Comparison
-    from xcli.reports.summary import Histogram
     from xcli.reports.thumbnails import Thumbnails
     from xcli.tables.base import TableReader
 
@@ -76,8 +74,8 @@ class ChangesPart:
             "skip": "changed",
             "summary": result.summary,
             "spread": result.summary.get("score_drift") or result.summary.get("cosine"),
-            "names": [os.path.basename(table.name) or table.name for table in (first, second)],
-            "models": [provenance_facts(table)["model"] for table in (first, second)],
+            "names": [source_facts(table)["title"] for table in (first, second)],
+            "models": [source_facts(table)["model"] for table in (first, second)],
             "counts": self.data["counts"],
             "pairs": len(self.data["pairs"]),
             "pair_count": len(pairs),
@@ -222,16 +220,12 @@ def _distributions(result: Comparison) -> dict[str, Any]:
     change = change[~np.isnan(change)]
     if result.command == "features":
         low = float(change.min()) if len(change) else 0.0
-        return {"change": _data_of(histogram(change, min(low, 1 - 1e-6), 1.0))}
+        return {"change": chart_data(histogram(change, min(low, 1 - 1e-6), 1.0))}
     furthest = max(0.01, float(np.abs(change).max())) if len(change) else 1.0
     return {
-        "change": _data_of(histogram(change, -furthest, furthest, _DRIFT_BINS)),
-        "scores": [_data_of(histogram(side.scores)) for side in (result.a, result.b)],
+        "change": chart_data(histogram(change, -furthest, furthest, _DRIFT_BINS)),
+        "scores": [chart_data(histogram(side.scores)) for side in (result.a, result.b)],
     }
-
-
-def _data_of(found: Histogram | None) -> dict[str, Any] | None:
-    return None if found is None else found._asdict()
 
 
 def _change(result: Comparison, row: int) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.reports.page import embedded_json
 from xcli.reports.parts import Names, seconds_and_rate
-from xcli.reports.summary import MAX_SAMPLE, Histogram, Summary
+from xcli.reports.summary import MAX_SAMPLE, Summary, chart_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,8 @@ class ClassifyPart:
         classes = sorted(summary.classes.items(), key=lambda one: (-one[1].count, one[0]))
         data: dict[str, Any] = {
             "classes": [[label, kept.count, round(kept.total / kept.count, 5)] for label, kept in classes],
-            "score": _distribution(summary.score_histogram()),
-            "margin": _distribution(summary.margin_histogram()),
+            "score": chart_data(summary.score_histogram()),
+            "margin": chart_data(summary.margin_histogram()),
         }
         left = room - len(embedded_json(data))
         names = Names()
@@ -92,7 +92,3 @@ class ClassifyPart:
             "sample_limit": MAX_SAMPLE,
             "top_images": self._top_images,
         }
-
-
-def _distribution(histogram: Histogram | None) -> dict[str, Any] | None:
-    return None if histogram is None else histogram._asdict()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ class ErrorsPart:
         return {"reasons": self._reasons}
 
 
-def provenance_facts(source: TableReader | EvaluationFiles) -> dict[str, Any]:
-    """Returns what the head and the foot of a page tell of how a table was made; None is what it does not tell."""
+def source_facts(source: TableReader | EvaluationFiles) -> dict[str, Any]:
+    """Returns what the head and the foot of a page tell of a table: its name, and how it was made or None."""
     made = {**(source.provenance or {}), **(source.meta or {})}
     model, tool = (made.get(name) or {} for name in ("model", "tool"))
     return {
+        "title": os.path.basename(source.name.rstrip("/")) or source.name,
         "model": model.get("name"),
         "precision": made.get("precision"),
         "device": made.get("device"),

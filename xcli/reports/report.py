@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from xcli.reports.features_part import features_parts, read_map
 from xcli.reports.history_part import HistoryPart
 from xcli.reports.labelled_part import LabelledPart
 from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import ErrorsPart, provenance_facts
+from xcli.reports.parts import ErrorsPart, source_facts
 from xcli.reports.summary import MAX_ERRORS, Summary
 from xcli.reports.thumbnails import make_thumbnails
 from xcli.storage.atomic import commit, open_output
@@ -150,8 +149,7 @@ def write_report(
         thumbnails = make_thumbnails(paths, room, options.images, options.workers, progress)
         for part in parts:
             part.attach(thumbnails)
-        title = os.path.basename(source.name.rstrip("/")) or source.name
-        facts = {"title": title, "max_size": options.max_size, **provenance_facts(source)}
+        facts = {"max_size": options.max_size, **source_facts(source)}
         content = page(parts, thumbnails, facts)
         file.stream.write(content)
         commit([file])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.text import one_line
 from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import provenance_facts
+from xcli.reports.parts import source_facts
 from xcli.reports.thumbnails import Thumbnails, make_thumbnails
 from xcli.storage.atomic import commit, open_output
 
@@ -116,8 +115,7 @@ def write_search_page(
             thumbnails.made | others.made, thumbnails.missing | others.missing, thumbnails.left_out + others.left_out
         )
         part.attach(thumbnails)
-        title = os.path.basename(reader.name.rstrip("/")) or reader.name
-        facts = {"title": title, "max_size": options.max_size, **provenance_facts(reader)}
+        facts = {"max_size": options.max_size, **source_facts(reader)}
         file.stream.write(page([part], thumbnails, facts))
         commit([file])
     except BaseException:

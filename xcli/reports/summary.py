@@ -215,3 +215,8 @@ def histogram(
     low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
     counts, _ = np.histogram(numbers, bins, (low, high))
     return Histogram(low, high, counts.tolist(), float(np.median(numbers)))
+
+
+def chart_data(found: Histogram | None) -> dict[str, Any] | None:
+    """Returns a distribution as the function `chart` of the script takes it."""
+    return None if found is None else found._asdict()

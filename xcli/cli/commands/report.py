@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xcli.cli.display import lacking_pictures
 from xcli.cli.help import INPUT, OUTPUT, RUN, Command, flag, fold, number, path
 from xcli.cli.progress import Readings, TwoStages, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
@@ -126,8 +127,5 @@ def report(ctx: click.Context, /, **values: Any) -> int:
 
 def _closing(target: str, made: Made) -> str:
     parts = [f"{made.rows:,} rows, {made.shown:,} of them shown", f"{made.thumbnails:,} thumbnails"]
-    if made.missing:
-        parts.append(f"{made.missing:,} images not found or not readable (--images says where they are now)")
-    if made.left_out:
-        parts.append(f"{made.left_out:,} left out for --max-size")
+    parts += lacking_pictures(made.missing, made.left_out)
     return f"{one_line(target)}: {', '.join(parts)}; {made.bytes / 1e6:.1f} MB"

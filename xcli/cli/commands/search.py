@@ -13,7 +13,7 @@ import click
 from xcli.analysis.queries import Queries, answer_rows, answer_schema, find_queries
 from xcli.analysis.search import Answers, fit_space, most_alike
 from xcli.analysis.vectors import FeatureTables, open_features
-from xcli.cli.display import open_console
+from xcli.cli.display import lacking_pictures, open_console
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, choice, flag, fold, number, path
 from xcli.cli.options import device_option, weights_places, workers_option
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
@@ -147,11 +147,8 @@ def _write_page(
     part = SearchPart(queries, answers, whitened=values["whiten"], top_images=_SHOWN, room=room)
     made = write_search_page(part, tables.readers[0], values["html"], options, overwrite=values["overwrite"])
     parts = [f"{len(part.shown):,} queries with {len(made.made):,} thumbnails"]
-    if made.missing:
-        parts.append(f"{len(made.missing):,} images not found or not readable (--images says where they are now)")
-    if made.left_out:
-        parts.append(f"{made.left_out:,} left out for --max-size")
-    log.info("%s: %s", values["html"], ", ".join(parts))
+    parts += lacking_pictures(len(made.missing), made.left_out)
+    log.info("%s: %s", one_line(values["html"]), ", ".join(parts))
 
 
 def _embedded(ctx: click.Context, tables: FeatureTables, listing: Listing, values: dict[str, Any]) -> Iterator[Any]:
