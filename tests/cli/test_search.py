@@ -71,6 +71,20 @@ def test_several_tables_and_outputs(invoke: Invoke, table: str, tmp_path: Path) 
     assert (tmp_path / "out.csv").read_bytes() == invoke("search", table, "d/2.jpg").out
 
 
+def test_a_page_beside_a_table_of_a_given_format(invoke: Invoke, table: str, tmp_path: Path) -> None:
+    (tmp_path / "moved" / "d").mkdir(parents=True)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "moved" / "d" / "3.jpg")
+    out, page = tmp_path / "answers", tmp_path / "page.html"
+    args = ["--format", "parquet", "-o", out, "--html", page, "--images", tmp_path / "moved", "--max-size", "0.2"]
+    result = invoke("search", table, "d/2.jpg", "--top", "1", *args)
+    assert result.code == 0, result
+    assert pq.read_table(out)["path"].to_pylist() == ["d/3.jpg"]
+    assert page.stat().st_size <= 200_000
+    assert f"{page}: 1 queries with 1 thumbnails, 1 images not found" in result.err
+    assert invoke("search", table, "d/2.jpg", "--html", page).code == 5
+    assert invoke("search", table, "d/2.jpg", "--html", page, "--overwrite").code == 0
+
+
 def test_tables_that_cannot_be_searched_together(invoke: Invoke, table: str, tmp_path: Path) -> None:
     other = make_table(tmp_path / "other.parquet", [("e.jpg", VECTORS[0])], model__sha256="cd" * 32)
     result = invoke("search", table, "d/2.jpg", "--also", other)
