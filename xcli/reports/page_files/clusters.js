@@ -1,6 +1,6 @@
 // The clusters of a map, and its images by cluster and path.
 (() => {
-  const { byId, element, number, shown, short, named, thumbnail, watchAddress, goTo, sheet, map, showOnly } = page;
+  const { byId, element, number, shown, short, named, thumbnail, watchAddress, goTo, sheet, map } = page;
   const { points, groups, swatch } = map;
   const { typical } = page.data.clusters;
   const PAGE = 60;
@@ -38,7 +38,7 @@
   let room = PAGE;
   function render() {
     const { cluster, path, sort } = watched.values;
-    const found = points.filter(showOnly({ group: cluster, path }));
+    const found = points.filter(map.showOnly({ group: cluster, path }));
     const place = groups.findIndex((one) => one.name === cluster);
     const about = place < 0 ? "" : `; cluster ${cluster} has ${number.format(groups[place].count)} in the table`;
     byId("status").textContent = cluster && place < 0

@@ -67,22 +67,6 @@ const page = (() => {
     });
     return watched;
   }
-  // A part that filters images tells the others which ones it shows, and gets the test: whether it shows one of a path, in
-  // a group with a name, as the points of a map are.
-  const listeners = [];
-  let told = null;
-  function showOnly({ group, path }) {
-    const text = (path || "").toLowerCase();
-    const hasGroup = group !== null && group !== undefined;
-    const test = (point) => (!hasGroup || page.map.groups[point.group].name === group) && (!text || point.path.toLowerCase().includes(text));
-    told = [test, group];
-    listeners.forEach((one) => one(...told));
-    return test;
-  }
-  function onShow(listener) {
-    listeners.push(listener);
-    if (told) listener(...told);
-  }
   const goTo = (id) => setTimeout(() => byId(id).scrollIntoView());
 
   // Draws a distribution into a figure; `addressOf` gives the address of the images between two values.
@@ -174,5 +158,5 @@ const page = (() => {
   });
 
   return { data, byId, number, shown, short, labelled, element, drawn, named, digits, meter, candidate, watchAddress, goTo, chart,
-    thumbnail, open, sheet, showOnly, onShow };
+    thumbnail, open, sheet };
 })();

@@ -12,7 +12,7 @@
     const values = series.flatMap(([, , at]) => epochs.map((one) => one[at])).filter((one) => one !== null);
     if (!values.length) return;
     const least = Math.min(...values), most = Math.max(...values), margin = (most - least) * 0.06 || 0.05;
-    const low = place === LOSS ? Math.max(0, least - margin) : Math.max(0, least - margin), high = place === LOSS ? most + margin : Math.min(1, most + margin);
+    const low = Math.max(0, least - margin), high = place === LOSS ? most + margin : Math.min(1, most + margin);
     const x = (at) => side.left + ((at + 0.5) / epochs.length) * (width - side.left - side.right);
     const y = (value) => height - side.bottom - ((value - low) / (high - low)) * (height - side.top - side.bottom);
     const last = (at) => [...epochs].reverse().find((one) => one[at] !== null);

@@ -1,6 +1,6 @@
 // Images on a map: drawn on a canvas, reached with the pointer and with the arrows. It is `page.map` for other parts.
 page.map = (() => {
-  const { byId, data, element, number, shown, short, named, labelled, thumbnail, open, goTo, onShow } = page;
+  const { byId, data, element, number, shown, short, named, labelled, thumbnail, open } = page;
   const kind = data.map.kind;
   const groups = data.map.groups.map(([name, count]) => ({ name, count }));
   const points = data.map.points.map(([path, x, y, group, distance, picture], place) => ({ path, x, y, group, distance, picture, place }));
@@ -31,8 +31,8 @@ page.map = (() => {
   });
 
   const frame = byId("map-frame"), canvas = byId("map-canvas"), tip = byId("map-tip");
-  const made = { points, groups, swatch, image };
-  if (!frame) return made;
+  const made = { points, groups, swatch, image, showOnly: () => () => true };
+  if (!frame) return made;  // it has no points
   const context = canvas.getContext("2d");
   let wide = 0, tall = 0, scale = 1, middle = { x: SIDE / 2, y: SIDE / 2 };
   let matches = () => true, current = null, isHovering = false;
@@ -315,8 +315,10 @@ page.map = (() => {
   if (groups.length > LEGEND) byId("map-legend").append(element("li", { class: "note" }, `and ${number.format(groups.length - LEGEND)} more`));
 
   clampView();
-  onShow((test, group) => {
-    matches = test;
+  // Shows only the points of a group, by its name, with a text in their paths; returns the test whether a point is shown.
+  made.showOnly = ({ group, path }) => {
+    const text = (path || "").toLowerCase(), hasGroup = group !== null && group !== undefined;
+    matches = (point) => (!hasGroup || groups[point.group].name === group) && (!text || point.path.toLowerCase().includes(text));
     if (current && !matches(current)) choose(null, false);
     for (const one of byId("map-legend").querySelectorAll("a")) {
       if (one.dataset.group === group) one.setAttribute("aria-current", "true");
@@ -324,7 +326,8 @@ page.map = (() => {
     }
     byId("map-status").textContent = summary();
     draw();
-  });
+    return matches;
+  };
   draw();
   made.at = (point) => ({ x: across(point), y: down(point) });
   return made;
