@@ -101,6 +101,7 @@ def test_arrows_reach_every_image_that_matches_and_no_other(opened: Open, table:
 
 def test_the_map_by_mouse(opened: Open, table: str) -> None:  # noqa: F811
     page = opened(table, clusters=3)
+    page.emulate_media(reduced_motion="reduce")  # else the page goes on scrolling while the pointer moves
     page.locator("#map-frame").focus()
     page.keyboard.press("Home")
     wait_until(page, "!document.getElementById('map-tip').hidden")
