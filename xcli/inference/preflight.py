@@ -78,7 +78,7 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
     found = Preflight()
     widths: Counter[int] = Counter()
     heights: Counter[int] = Counter()
-    for path, outcome in _headers(refs, max_pixels):
+    for path, outcome in read_headers(refs, max_pixels):
         found.listed += 1
         if isinstance(outcome, ImageError):
             found.errors[outcome.reason] += 1
@@ -94,7 +94,10 @@ def preflight(refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS) ->
     return found
 
 
-def _headers(refs: Iterable[ImageRef], max_pixels: int) -> Iterator[tuple[str, Header | ImageError]]:
+def read_headers(
+    refs: Iterable[ImageRef], max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[tuple[str, Header | ImageError]]:
+    """Yields the path of each image, and its format, width, height and number of bytes, or why it has none."""
     # Few are read ahead, because members of compressed archives hold their bytes in memory.
     threads = min(32, 4 * (os.cpu_count() or 1))
     waiting: deque[tuple[str, Future[Header | ImageError]]] = deque()
