@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,8 @@ import pytest
 from tests.writtentables import provenance, write
 from xcli.tables.base import TableReader
 from xcli.tables.formats import open_table
+from xcli.tables.npy import NpyReader
+from xcli.tables.parquet import ParquetReader
 from xcli.tables.rows import features_array, flat_features
 from xcli.tables.schema import FIRST_RESULT, features_schema
 
@@ -42,17 +47,35 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "t")
 
 
-@pytest.mark.parametrize("table", ["csv", "npy", "parquet", "directory"], indirect=True)
-@pytest.mark.parametrize("rows", [[], [0], [39], [7], [6, 7, 8], [0, 20, 39], [*range(ROWS)]])
-def test_batches_that_hold_some_rows(table: str, rows: list[int], request: pytest.FixtureRequest) -> None:
-    read, seen = set(), 0
-    for start, batch in open_table(table).batches_with(rows):
-        numbers = [*range(start, start + batch.num_rows)]
+TABLES = pytest.mark.parametrize("table", ["csv", "npy", "parquet", "directory"], indirect=True)
+
+
+@TABLES
+@pytest.mark.parametrize("rows", [[], [0], [39], [7], [6, 7, 8], [0, 20, 39], [*range(ROWS)], [3, 40, 99]])
+@pytest.mark.parametrize("columns", [None, ["path"]])
+def test_some_rows(table: str, rows: list[int], columns: list[str] | None) -> None:
+    found = []
+    for numbers, batch in open_table(table).rows(rows, columns):
         assert batch.column(0).to_pylist() == [f"{number}.jpg" for number in numbers]
-        assert flat_features(batch.column(FIRST_RESULT)).to_pylist() == np.repeat(numbers, 2).tolist()
-        read |= set(numbers)
-        seen += batch.num_rows
-    assert read >= set(rows)
-    assert seen == len(read)
-    if not table.endswith(".csv"):
-        assert len(read) <= 3 * len(rows)
+        if columns is None:
+            assert flat_features(batch.column(FIRST_RESULT)).to_pylist() == np.repeat(numbers, 2).tolist()
+        else:
+            assert batch.schema.names == columns
+        found += numbers
+    assert found == [row for row in rows if row < ROWS]
+
+
+@TABLES
+def test_little_more_is_read(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def spied(self: Any, rows: Any, columns: Any, original: Any) -> Iterator[Any]:
+        for start, batch in original(self, rows, columns):
+            read.append(batch.num_rows)
+            yield start, batch
+
+    for kind in (TableReader, NpyReader, ParquetReader):
+        original = kind.__dict__["_batches_with"]
+        monkeypatch.setattr(kind, "_batches_with", partialmethod(spied, original=original))
+    assert [numbers for numbers, _ in open_table(table).rows([7, 20])]
+    assert 2 <= sum(read) <= (22 if table.endswith(".csv") else 6)

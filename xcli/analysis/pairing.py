@@ -9,8 +9,6 @@ from xcli.checks.row_index import path_hashes
 from xcli.core.records import ERROR_STATUS, PATH, STATUS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -85,24 +83,3 @@ def pair(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.in
     partner = np.full(len(first), -1, np.int64)
     partner[order[found]] = other[slot[found]]
     return partner
-
-
-def rows_at(
-    reader: TableReader, rows: NDArray[np.int64], columns: Sequence[str] | None = None
-) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-    """Yields rows of a table by their sorted numbers, a batch at a time, each with its numbers.
-
-    Raises:
-        CheckError: the table is damaged.
-    """
-    import pyarrow as pa
-
-    start = 0
-    for batch in reader.batches(columns):
-        if not len(rows):
-            return
-        here = rows[rows < start + batch.num_rows]
-        if len(here):
-            yield here, batch.take(pa.array(here - start))
-        rows = rows[len(here) :]
-        start += batch.num_rows

@@ -8,7 +8,6 @@ provenance says otherwise are refused by name.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,13 +99,10 @@ class FeatureTables:
         """
         import numpy as np
 
-        for start, batch in self.readers[table].batches_with(rows):
-            own = rows[bisect_left(rows, start) : bisect_left(rows, start + batch.num_rows)]
-            if own:
-                piece = batch.select([PATH, STATUS, FEATURES])
-                block = _block(start, [piece.take([row - start for row in own])], self.width)
-                values = np.where(block.ok[:, None], block.values, np.float32(np.nan))
-                yield from zip(own, values, strict=True)
+        for own, batch in self.readers[table].rows(rows):
+            block = _block(own[0], [batch.select([PATH, STATUS, FEATURES])], self.width)
+            values = np.where(block.ok[:, None], block.values, np.float32(np.nan))
+            yield from zip(own, values, strict=True)
 
 
 def _block(start: int, batches: Sequence[pa.RecordBatch], width: int) -> Block:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xcli.analysis.pairing import rows_at
 from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS, STATUS_COLUMNS
 from xcli.reports.page import embedded_json
 from xcli.reports.parts import Names, source_facts
@@ -236,16 +235,14 @@ def _change(result: Comparison, row: int) -> float | None:
 
 def _outcomes(table: TableReader, rows: list[int]) -> dict[int, tuple[str, Outcome]]:
     """Returns of some rows, sorted by their numbers, the path and what the table says of the image."""
-    import numpy as np
-
-    wanted = np.array([row for row in rows if row != ABSENT], np.int64)
+    wanted = [row for row in rows if row != ABSENT]
     is_classify = table.command == "classify"
     width = prediction_count(table.schema) if is_classify else 0
     found: dict[int, tuple[str, Outcome]] = {}
-    for numbers, batch in rows_at(table, wanted, None if is_classify else STATUS_COLUMNS):
+    for numbers, batch in table.rows(wanted, None if is_classify else STATUS_COLUMNS):
         columns = [(batch[f"label_{k}"], batch[f"score_{k}"]) for k in range(1, width + 1)]
         facts = (batch[name].to_pylist() for name in (PATH, STATUS, ERROR))
-        for place, (number, path, status, error) in enumerate(zip(numbers.tolist(), *facts, strict=True)):
+        for place, (number, path, status, error) in enumerate(zip(numbers, *facts, strict=True)):
             outcome: Outcome = error or "error"
             if status == OK_STATUS:
                 outcome = predictions(columns, place) if is_classify else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -181,18 +182,36 @@ class TableReader(ABC):
     @abstractmethod
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]: ...
 
-    def batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yields batches that hold these rows, sorted numbers, and what must be read besides; with their first rows."""
+    def rows(
+        self, numbers: Sequence[int], columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[list[int], pa.RecordBatch]]:
+        """Yields some rows, by their sorted numbers, a batch at a time, each with its numbers.
+
+        Of Parquet and NPY little more than these rows is read, of other formats all rows up to the last of them.
+
+        Args:
+            numbers: from 0; those that the table does not have are left out.
+            columns: as of `batches`.
+        """
         with self._damage():
-            for start, batch in self._batches_with(rows) if rows else ():
-                yield start, self._restored(batch)
+            for here, batch in self._taken(numbers, columns) if numbers else ():
+                yield here, self._restored(batch)
 
     def _restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return restore_formula_texts(batch) if self.restores_texts else batch
 
-    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _taken(
+        self, numbers: Sequence[int], columns: Sequence[str] | None
+    ) -> Iterator[tuple[list[int], pa.RecordBatch]]:
+        for start, batch in self._batches_with(numbers, columns):
+            here = list(numbers[bisect_left(numbers, start) : bisect_left(numbers, start + batch.num_rows)])
+            if here:
+                yield here, batch.take([number - start for number in here])
+
+    def _batches_with(self, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yields batches that hold these rows, and what must be read besides, each with the number of its first row."""
         start = 0
-        for batch in self._batches(None):
+        for batch in self._batches(columns):
             yield start, batch
             start += batch.num_rows
             if start > rows[-1]:

@@ -121,15 +121,15 @@ class NpyReader(TableReader):
             companion = one_line(self._table.name)
             raise CheckError(f"{companion} has {more} rows than the {self._rows:,} of {one_line(self.name)}")
 
-    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches_with(self, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
         start, size = 0, math.prod(self._shape) * self._dtype.itemsize
         with open(self.path, "rb") as file:
-            for batch in self._table.batches():
+            for batch in self._table.batches(columns):
                 for piece in sliced(batch, self.batch_rows):
                     end = start + piece.num_rows
                     if bisect_left(rows, start) < bisect_left(rows, end):
                         file.seek(self._start + start * size)
-                        yield start, self._joined(piece, file)
+                        yield start, piece if columns is not None else self._joined(piece, file)
                     start = end
                 if start > rows[-1]:
                     return

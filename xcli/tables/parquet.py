@@ -165,16 +165,19 @@ class ParquetReader(TableReader):
         return schema.set(FIRST_RESULT, pa.field(FEATURES, pa.list_(column.value_type, column.list_size)))
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
 
         # Buffered, so that a column of a row group is never in memory as a whole.
         with open(self.path, "rb") as file:
             # Twice what a manifest may carry, so that what a run writes can be read.
             for batch in CheckedParquet(file, _BUFFER, share=2).batches(self.batch_rows, columns, most=GROUP_BYTES):
-                yield batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+                yield self._named(batch, columns)
 
-    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _named(self, batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBatch:
         import pyarrow as pa
+
+        return batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+
+    def _batches_with(self, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
 
         with open(self.path, "rb") as file:
             parquet = CheckedParquet(file, _BUFFER, share=2)
@@ -182,8 +185,8 @@ class ParquetReader(TableReader):
             for group, size in enumerate(parquet.group_rows()):
                 end = start + size
                 if bisect_left(rows, start) < bisect_left(rows, end):
-                    for batch in parquet.batches(self.batch_rows, most=GROUP_BYTES, only=[group]):
-                        yield start, pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+                    for batch in parquet.batches(self.batch_rows, columns, most=GROUP_BYTES, only=[group]):
+                        yield start, self._named(batch, columns)
                         start += batch.num_rows
                 start = end
 
@@ -249,13 +252,15 @@ class DatasetReader(TableReader):
         for part in self.parts:
             yield from self._open(part).batches(columns)
 
-    def _batches_with(self, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _taken(
+        self, numbers: Sequence[int], columns: Sequence[str] | None
+    ) -> Iterator[tuple[list[int], pa.RecordBatch]]:
         first = 0
         for part in map(self._open, self.parts):
             end = first + (part.row_count or 0)
-            own = [row - first for row in rows[bisect_left(rows, first) : bisect_left(rows, end)]]
-            for start, batch in part.batches_with(own):
-                yield first + start, batch
+            own = [number - first for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]]
+            for here, batch in part.rows(own, columns):
+                yield [first + number for number in here], batch
             first = end
 
 
