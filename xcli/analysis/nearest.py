@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
-BAND_ROWS = 1024
+    Wanted = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], NDArray[np.bool_]] | None
+
+BAND_ROWS = 2048
 """Rows that `pairs_above` compares with all others before it yields."""
 
+SLACK = 1e-4
+"""More than the error of a product in float32."""
+
 _TILE = 2048  # rows of the others at a time, so that the products of a tile stay in the processor's cache
-_SLACK = 1e-4  # more than the error of a product in float32
 _REFINED = 4096  # pairs at a time
 
 
@@ -55,26 +59,43 @@ def pairs_above(
         other: [m, k], the rows with which those of `values` are compared; None compares each row with all later ones.
         band: number of the band with which to begin.
     """
+    for number in range(band, bands(len(values))):
+        yield joined(pairs_of_band(values, number, threshold, other))
+
+
+def pairs_of_band(
+    values: NDArray[Any], number: int, threshold: float, other: NDArray[Any] | None = None, *, wanted: Wanted = None
+) -> Iterator[Pairs]:
+    """Yields the pairs of one band, a tile of the other rows at a time, so that the pairs of a tile bound the memory.
+
+    Args:
+        values, threshold, other: as of `pairs_above`.
+        number: of the band.
+        wanted: called with rows of `values` and of the others, int64[p] each, whose similarity may reach the
+            threshold, and with about what it is, float32[p]; returns bool[p], which of them are of interest.
+    """
     import numpy as np
 
     if not 0 < threshold <= 1:
         raise UsageError(f"the threshold is above 0 and at most 1; received {threshold:g}")
     columns = values if other is None else other
-    products, above = np.empty((BAND_ROWS, _TILE), np.float32), np.empty((BAND_ROWS, _TILE), bool)
-    least = np.float32(threshold - _SLACK)
-    for start in range(band * BAND_ROWS, len(values), BAND_ROWS):
-        rows = values[start : start + BAND_ROWS].astype(np.float32, copy=False)
-        found = []
-        for at in range(start if other is None else 0, len(columns), _TILE):
-            tile = columns[at : at + _TILE].astype(np.float32, copy=False)
-            size = len(rows), len(tile)
-            product = np.matmul(rows, tile.T, out=products[: size[0], : size[1]])
-            if np.greater_equal(product, least, out=above[: size[0], : size[1]]).any():
-                first, second = np.nonzero(above[: size[0], : size[1]])
-                first, second = first + start, second + at
-                later = slice(None) if other is not None else second > first
-                found.append(_refined(values, columns, first[later], second[later], threshold))
-        yield _sorted(found)
+    least = np.float32(threshold - SLACK)
+    start = number * BAND_ROWS
+    rows = values[start : start + BAND_ROWS].astype(np.float32, copy=False)
+    products = np.empty((len(rows), _TILE), np.float32)
+    for at in range(start if other is None else 0, len(columns), _TILE):
+        tile = columns[at : at + _TILE].astype(np.float32, copy=False)
+        product = products[:, : len(tile)]
+        if np.matmul(rows, tile.T, out=product).max(initial=-1) < least:
+            continue
+        first, second = np.nonzero(product >= least)
+        about = product[first, second]
+        first, second = first + start, second + at
+        kept = second > first if other is None else np.ones(len(first), bool)
+        if wanted is not None:
+            kept &= wanted(first, second, about)
+        if kept.any():
+            yield _refined(values, columns, first[kept], second[kept], threshold)
 
 
 def _refined(
@@ -83,15 +104,26 @@ def _refined(
     """Returns the pairs that are above the threshold in float64."""
     import numpy as np
 
+    similarity = similarity_of(values, columns, first, second)
+    kept = similarity >= threshold
+    return Pairs(first[kept], second[kept], similarity[kept].astype(np.float32))
+
+
+def similarity_of(
+    values: NDArray[Any], columns: NDArray[Any], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Returns the cosines of pairs of rows of two matrices, which may be one: float64[p]."""
+    import numpy as np
+
     similarity = np.empty(len(first), np.float64)
     for at in range(0, len(first), _REFINED):
         part = slice(at, at + _REFINED)
         similarity[part] = np.einsum("ij,ij->i", values[first[part]], columns[second[part]], dtype=np.float64)
-    kept = similarity >= threshold
-    return Pairs(first[kept], second[kept], np.minimum(similarity[kept], 1).astype(np.float32))
+    return np.minimum(similarity, 1)
 
 
-def _sorted(found: list[Pairs]) -> Pairs:
+def joined(found: Iterable[Pairs]) -> Pairs:
+    """Returns all of some pairs in one, in their order."""
     import numpy as np
 
     none = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))

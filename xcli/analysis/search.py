@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.analysis.whitening import fit_whitening
+from xcli.analysis.whitening import fit_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _PRODUCTS = 1 << 23
 """Products that are in memory at a time: 32 MiB."""
-
-FIT_ROWS = 50_000
-"""Rows to which a whitening is fitted; more change it hardly, and take a second for each ten thousand."""
 
 _EXACT_ROWS = 512
 """Rows that are in memory in float64 at a time."""
@@ -117,15 +114,8 @@ def _product(queries: NDArray[np.float32], values: NDArray[np.float32]) -> NDArr
 
 
 def fit_space(tables: FeatureTables, *, whiten: bool) -> Space:
-    """Returns the space in which rows of the tables are compared; to `whiten`, the tables are read once.
-
-    The fit is that of all rows, or of each n-th, so that they are at most `FIT_ROWS` if the tables tell their number.
-    """
-    if not whiten:
-        return Space()
-    rows = sum(reader.row_count or 0 for reader in tables.readers)
-    step = max(1, -(-rows // FIT_ROWS))
-    return Space(fit_whitening(one._replace(values=one.values[::step], ok=one.ok[::step]) for one in tables.blocks()))
+    """Returns the space in which rows of the tables are compared; to `whiten`, the tables are read once."""
+    return Space(fit_tables(tables)) if whiten else Space()
 
 
 def most_alike(

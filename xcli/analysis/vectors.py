@@ -69,6 +69,11 @@ class FeatureTables:
     width: int
     origin: dict[str, Any] | None
 
+    @property
+    def row_count(self) -> int:
+        """Number of rows of the tables that tell it without being read."""
+        return sum(reader.row_count or 0 for reader in self.readers)
+
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Block]:
         """Yields all rows of all tables, `rows` at a time whatever the format; may be called again.
 
@@ -103,6 +108,35 @@ class FeatureTables:
             block = _block(own[0], [batch.select([PATH, STATUS, FEATURES])], self.width)
             values = np.where(block.ok[:, None], block.values, np.float32(np.nan))
             yield from zip(own, values, strict=True)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorsInMemory(FeatureTables):
+    """Vectors as if they were read from a table, with empty paths.
+
+    Attributes:
+        values: float[n, d].
+        ok: bool[n], which rows have a vector.
+    """
+
+    values: NDArray[Any]
+    ok: NDArray[np.bool_]
+
+    @property
+    def row_count(self) -> int:
+        """Number of rows."""
+        return len(self.ok)
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Block]:
+        """Yields all rows, see `FeatureTables.blocks`."""
+        import numpy as np
+        import pyarrow as pa
+
+        for start in range(0, len(self.ok), rows):
+            values = self.values[start : start + rows].astype(np.float32, order="C")
+            ok = self.ok[start : start + rows] & np.isfinite(values).all(axis=1)
+            values[~ok] = 0
+            yield Block(start, pa.array([""] * len(ok), pa.string()), values, ok)
 
 
 def _block(start: int, batches: Sequence[pa.RecordBatch], width: int) -> Block:

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.analysis.vectors import Block
+    from xcli.analysis.vectors import Block, FeatureTables
 
 COMPONENTS = 512
 """Directions that are kept; twice as many find hardly more, and cost twice as much."""
+
+FIT_ROWS = 50_000
+"""Rows to which a whitening is fitted; more change it hardly, and take a second for each ten thousand."""
 
 _MAX_BYTES = 1 << 30  # of a fit that is read
 
@@ -109,6 +112,20 @@ def load_whitening(path: str) -> Whitening:
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckError(f"{one_line(path)} is no fit of this program, or damaged: {one_line(str(error))}") from error
+
+
+def fit_tables(*tables: FeatureTables) -> Whitening:
+    """Reads tables once, and fits to all rows, or to each n-th, so that they are at most `FIT_ROWS`.
+
+    Of tables that do not tell their number of rows all are taken.
+
+    Raises:
+        UsageError: no row has a vector.
+        CheckError: a table is damaged.
+    """
+    step = max(1, -(-sum(one.row_count for one in tables) // FIT_ROWS))
+    blocks = (block for one in tables for block in one.blocks())
+    return fit_whitening(one._replace(values=one.values[::step], ok=one.ok[::step]) for one in blocks)
 
 
 def fit_whitening(blocks: Iterable[Block], components: int = COMPONENTS) -> Whitening:

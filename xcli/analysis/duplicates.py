@@ -1,0 +1,328 @@
+"""Copies of images among rows of features: pairs, and groups of which one image can be kept for all.
+
+Vectors are compared centred and whitened (`xcli.analysis.whitening`); rows whose vectors are equal are copies whatever
+the whitening makes of them. Every pair of rows is compared:
+
+    rows = whiten_tables(tables)                # or whiten_vectors(values, ok), of vectors in memory
+    pairs = find_pairs(rows)                    # all pairs, as many as fit into memory
+    groups = group_rows(rows, linked_rows(rows))  # bounded by the number of rows, whatever the number of pairs
+
+In a group **each row is a copy of the row that is kept**: there are no chains, in which each image is like the next one
+and the last one unlike the first. Rows are taken in an order, the table's own or one of preference; one that is in no
+group yet is kept, and takes all later ones that are copies of it and in no group. So the groups depend on nothing but
+the rows and their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from xcli.analysis.nearest import BAND_ROWS, SLACK, Pairs, bands, joined, pairs_above, pairs_of_band, similarity_of
+from xcli.analysis.vectors import VectorsInMemory, read_matrix
+from xcli.analysis.whitening import fit_tables
+from xcli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from xcli.analysis.vectors import FeatureTables
+    from xcli.analysis.whitening import Whitening
+
+DEFAULT_THRESHOLD = 0.6
+"""Whitened cosine from which two images are taken for copies."""
+
+MAX_PAIRS = 10_000_000
+"""Pairs that `find_pairs` returns: 200 MB."""
+
+FLOAT16_ROWS = 250_000
+"""From so many rows on, vectors are kept in float16, which changes a cosine by some 1e-5."""
+
+_DIGEST = 16  # bytes
+
+_LINKED = 1_000_000  # pairs that wait to be linked
+
+_PRODUCTS = 1 << 24  # in memory at a time
+
+_CENTRES = 256  # rows of a group of linked rows that are compared with all others of it at a time
+
+
+@dataclass(frozen=True, eq=False)
+class WhitenedRows:
+    """Rows made ready to be compared.
+
+    Attributes:
+        values: float32[n, k] or float16[n, k], of unit length; zeros in rows without a vector, in rows without a
+            direction, and in rows that repeat an earlier one.
+        same: int64[n], the first row with an equal vector; the row itself if there is none before it.
+        ok: bool[n], which rows have a vector.
+        paths: n texts; None of vectors that were in memory.
+        whitening: the fit.
+    """
+
+    values: NDArray[Any]
+    same: NDArray[np.int64]
+    ok: NDArray[np.bool_]
+    paths: pa.ChunkedArray | None
+    whitening: Whitening
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """To which group each of n rows belongs.
+
+    Attributes:
+        kept: int64[n], the row that is kept of its group, which is the row itself for rows in no group.
+        similarity: float32[n], with the row that is kept; 1 for that one.
+    """
+
+    kept: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def grouped(self) -> NDArray[np.bool_]:
+        """Returns bool[n], which rows are in a group, kept or not."""
+        import numpy as np
+
+        found = self.kept != np.arange(len(self.kept))
+        found[self.kept[found]] = True
+        return found
+
+
+class _Whitener:
+    """Whitens blocks, and remembers digests of the vectors as they were."""
+
+    def __init__(self, whitening: Whitening) -> None:
+        self._transform = whitening.transform
+        self._digests = bytearray()
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        for row in values + 0.0:  # so that there is one zero
+            self._digests += blake2b(row.data, digest_size=_DIGEST).digest()
+        return self._transform(values)
+
+    def same(self, ok: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
+        """Returns for each row the first one with an equal vector; rows that are not `ok`, or zeros, have none."""
+        import numpy as np
+
+        zero = blake2b(bytes(4 * width), digest_size=_DIGEST).digest()
+        digests = np.frombuffer(self._digests, f"V{_DIGEST}")
+        found = np.arange(len(ok))
+        rows = np.flatnonzero(ok & (digests != np.void(zero)))
+        _, first, inverse = np.unique(digests[rows], return_index=True, return_inverse=True)
+        found[rows] = rows[first[inverse]]
+        return found
+
+
+def whiten_tables(tables: FeatureTables, whitening: Whitening | None = None) -> WhitenedRows:
+    """Reads all rows of tables; twice, unless a fit is given. See `fit_tables` for the rows of the fit.
+
+    Raises:
+        UsageError: no row has a vector.
+        CheckError: a table is damaged.
+    """
+    import numpy as np
+
+    fit = fit_tables(tables) if whitening is None else whitening
+    whiten = _Whitener(fit)
+    dtype = "float16" if tables.row_count >= FLOAT16_ROWS else "float32"
+    matrix = read_matrix(tables, whiten, width=fit.components, dtype=dtype)
+    same = whiten.same(matrix.ok, tables.width)
+    matrix.values[same != np.arange(len(same))] = 0
+    return WhitenedRows(matrix.values, same, matrix.ok, matrix.paths, fit)
+
+
+def whiten_vectors(
+    values: NDArray[Any], ok: NDArray[np.bool_] | None = None, whitening: Whitening | None = None
+) -> WhitenedRows:
+    """Makes vectors ready that are in memory, float[n, d]; without a fit they get one to all of them, or to each n-th.
+
+    Args:
+        values: the vectors.
+        ok: bool[n], which rows have one, if not all whose values are finite.
+        whitening: the fit.
+
+    Raises:
+        UsageError: no row has a vector.
+    """
+    import numpy as np
+
+    has = np.ones(len(values), bool) if ok is None else ok
+    return whiten_tables(VectorsInMemory((), values.shape[1], None, values, has), whitening)
+
+
+def find_pairs(rows: WhitenedRows, threshold: float = DEFAULT_THRESHOLD, *, most: int = MAX_PAIRS) -> Pairs:
+    """Returns all pairs of rows that are at least so similar; rows with equal vectors have a similarity of 1.
+
+    Raises:
+        UsageError: there are more than `most`, or no cosine can be so high.
+    """
+    import numpy as np
+
+    members = np.argsort(rows.same, kind="stable")  # by the first row with an equal vector
+    sizes = np.bincount(rows.same, minlength=len(rows))
+    repeated = np.flatnonzero(sizes > 1)
+    repeats = Pairs(repeated, repeated, np.ones(len(repeated), np.float32))
+    found, count = list[Pairs](), 0
+    for pairs in chain([repeats], pairs_above(rows.values, threshold)):
+        count += int(sizes[pairs.first] @ sizes[pairs.second])
+        if count > most:
+            raise UsageError(f"more than {most:,} pairs have a similarity of {threshold:g}: give a higher threshold")
+        found.append(_with_repeats(pairs, members, sizes))
+    return joined(found)
+
+
+def _with_repeats(pairs: Pairs, members: NDArray[np.int64], sizes: NDArray[np.int64]) -> Pairs:
+    """Returns for each pair those of all rows that have vectors equal to its two; for a row with itself, each once."""
+    import numpy as np
+
+    starts = np.cumsum(sizes) - sizes
+    width = sizes[pairs.second]
+    counts = sizes[pairs.first] * width
+    pair = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = members[starts[pairs.first[pair]] + place // width[pair]]
+    second = members[starts[pairs.second[pair]] + place % width[pair]]
+    kept = (pairs.first != pairs.second)[pair] | (first < second)
+    first, second = first[kept], second[kept]
+    return Pairs(np.minimum(first, second), np.maximum(first, second), pairs.similarity[pair[kept]])
+
+
+class Links:
+    """Which rows are linked by copies of copies, in memory bounded by their number.
+
+    Attributes:
+        root: int64[n], the first of the rows with which each is linked.
+    """
+
+    def __init__(self, rows: WhitenedRows, root: NDArray[np.int64] | None = None) -> None:
+        self.root = rows.same.copy() if root is None else root
+
+    def wanted(self, first: NDArray[np.int64], second: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns which pairs would link what is not linked yet."""
+        found: NDArray[np.bool_] = self.root[first] != self.root[second]
+        return found
+
+    def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        """Links pairs of rows."""
+        import numpy as np
+
+        while True:
+            one, other = self.root[first], self.root[second]
+            differ = one != other
+            if not differ.any():
+                return
+            first, second, one, other = first[differ], second[differ], one[differ], other[differ]
+            np.minimum.at(self.root, np.maximum(one, other), np.minimum(one, other))
+            while not np.array_equal(further := self.root[self.root], self.root):
+                self.root = further
+
+
+def link_bands(rows: WhitenedRows, links: Links, threshold: float, band: int = 0) -> Iterator[int]:
+    """Compares all pairs of rows, band by band from one on, and yields the number of each when it is in `links`."""
+    import numpy as np
+
+    for number in range(band, bands(len(rows))):
+        first, second, count = list[Any](), list[Any](), 0
+        for pairs in pairs_of_band(rows.values, number, threshold, wanted=links.wanted):
+            first.append(pairs.first)
+            second.append(pairs.second)
+            count += len(pairs.first)
+            if count > _LINKED:
+                links.add(np.concatenate(first), np.concatenate(second))
+                first, second, count = [], [], 0
+        if count:
+            links.add(np.concatenate(first), np.concatenate(second))
+        yield number
+
+
+def linked_rows(rows: WhitenedRows, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.int64]:
+    """Returns the first of the rows with which each is linked by copies, and by copies of copies, int64[n].
+
+    What must not be on two sides of a split is linked; what can stand for another is not, see `group_rows`.
+    """
+    links = Links(rows)
+    for _ in link_bands(rows, links, threshold):
+        pass
+    return links.root
+
+
+def group_rows(
+    rows: WhitenedRows,
+    linked: NDArray[np.int64],
+    threshold: float = DEFAULT_THRESHOLD,
+    order: NDArray[np.int64] | None = None,
+) -> Groups:
+    """Returns the groups, see the module.
+
+    Args:
+        rows: the rows.
+        linked: what `linked_rows` returned for them and the threshold.
+        threshold: that of a copy.
+        order: int64[n], the rows from the one that is kept first to the last one; without it, the order of the table.
+    """
+    import numpy as np
+
+    groups = Groups(np.arange(len(rows)), np.ones(len(rows), np.float32))
+    rank = np.arange(len(rows))
+    if order is not None:
+        rank[order] = np.arange(len(rows))
+    many = np.flatnonzero(np.bincount(linked, minlength=len(rows))[linked] > 1)
+    many = many[np.lexsort((rank[many], linked[many]))]
+    for members in np.split(many, np.flatnonzero(np.diff(linked[many])) + 1):
+        size = 1
+        while len(members) > 1:
+            found = _pairs_of_first(rows, members, size, threshold)
+            members = _taken(members, size, found, groups)
+            # Where few take all, the others need not be compared.
+            sparse = len(found.first) < 8 * size
+            size = max(1, min(2 * size, _CENTRES, _PRODUCTS // max(1, len(members)))) if sparse else 1
+    return groups
+
+
+def _pairs_of_first(rows: WhitenedRows, members: NDArray[np.int64], count: int, threshold: float) -> Pairs:
+    """Returns the pairs of the first members with later ones, by their places among them."""
+    import numpy as np
+
+    same = rows.same[members]
+    centres = rows.values[same[:count]].astype(np.float32)
+    found = []
+    for at in range(0, len(members), BAND_ROWS):
+        tile = same[at : at + BAND_ROWS]
+        product = centres @ rows.values[tile].astype(np.float32).T
+        product[same[:count, None] == tile] = 1
+        first, second = np.nonzero(product >= np.float32(threshold - SLACK))
+        second += at
+        later = second > first
+        first, second = first[later], second[later]
+        similarity = similarity_of(rows.values, rows.values, same[first], same[second])
+        similarity[same[first] == same[second]] = 1
+        kept = similarity >= threshold
+        found.append(Pairs(first[kept], second[kept], similarity[kept].astype(np.float32)))
+    return joined(found)
+
+
+def _taken(members: NDArray[np.int64], size: int, found: Pairs, groups: Groups) -> NDArray[np.int64]:
+    """Lets the first members take what is like them, and returns those that are left."""
+    import numpy as np
+
+    free = np.ones(len(members), bool)
+    bounds = np.searchsorted(found.first, np.arange(size + 1))
+    for place in range(min(size, len(members))):
+        if free[place]:
+            free[place] = False
+            part = slice(bounds[place], bounds[place + 1])
+            own = free[found.second[part]]
+            taken = found.second[part][own]
+            groups.kept[members[taken]] = members[place]
+            groups.similarity[members[taken]] = found.similarity[part][own]
+            free[taken] = False
+    return members[free]
