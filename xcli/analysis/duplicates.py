@@ -92,7 +92,7 @@ class Groups:
         """Returns bool[n], which rows are in a group, kept or not."""
         import numpy as np
 
-        found = self.kept != np.arange(len(self.kept))
+        found: NDArray[np.bool_] = self.kept != np.arange(len(self.kept))
         found[self.kept[found]] = True
         return found
 
