@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests.tables.tablerows import encode, refs
-from tests.thorough import thorough
 from xcli.analysis.folder_names import Template, candidates, file_name, folder_of, label_of
 from xcli.analysis.sort import Sorted, sort_files, undo
 from xcli.analysis.sort_plan import IN_PLACE, MODES, SortOptions, plan_sort
@@ -302,10 +301,3 @@ def test_killed_at_every_change_of_a_name(way: str, tmp_path: Path, monkeypatch:
     root = tmp_path / "again"
     make_files(root, 8)
     kill_often(monkeypatch, root, way, [1, 2, 3, 4, 5])
-
-
-@thorough
-@pytest.mark.parametrize("way", WAYS)
-def test_killed_among_a_thousand_files(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_files(tmp_path, 1000)
-    kill_often(monkeypatch, tmp_path, way, [1, 2, 3, 4, 5])

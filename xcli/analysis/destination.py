@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from xcli.core.errors import ImageError, OutputError
 from xcli.core.text import one_line
 from xcli.images.formats import MAX_FILE_BYTES
+from xcli.sources.archives.listing import SEPARATOR
 from xcli.sources.locations import RemoteObject
 from xcli.storage import disk
 from xcli.storage.local import open_file
@@ -135,14 +136,15 @@ Source = LocalSource | ReadSource
 
 def locate(path: str, archives: Archives) -> Source:
     """Returns what a path names: a file, an object of a store, or a member of an archive; raises ImageError."""
-    if is_url(path):
-        return ReadSource(RemoteObject(path))
-    if "::" in path and not os.path.lexists(path):
+    remote = is_url(path)
+    if SEPARATOR in path and (remote or not os.path.lexists(path)):
         member = archives.member(os.fsencode(path))
         if member is not None:
             if member.error is not None:
                 raise member.error
             return ReadSource(member.location)
+    if remote:
+        return ReadSource(RemoteObject(path))
     return LocalSource(path)
 
 
