@@ -276,14 +276,16 @@ def _add_cosines(
     path = os.path.join(directory.path, "vectors")
     compared = np.zeros(len(partner), bool)
     compared[both] = True
+    stored_as = np.dtype(np.float32)
     try:
         with write_errors(path), disk.create(path) as file:
             for _, vectors in _vectors(second):
+                stored_as = vectors.dtype
                 file.write(vectors.data.cast("B"))
         with open(path, "rb", buffering=0) as stored:
             for start, vectors in _vectors(first):
                 rows = np.flatnonzero(compared[start : start + len(vectors)])
-                there = np.empty((len(rows), vectors.shape[1]), np.float32)
+                there = np.empty((len(rows), vectors.shape[1]), stored_as)
                 # Read, not mapped: what was mapped would count as memory of this process.
                 for at, row in enumerate(partner[start + rows].tolist()):
                     stored.seek(row * there.itemsize * there.shape[1])
@@ -293,20 +295,22 @@ def _add_cosines(
         directory.close()
 
 
-def _vectors(reader: TableReader) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yields the features of a table, float32[some rows, values], each with the number of its first row."""
+def _vectors(reader: TableReader) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields the features of a table, [some rows, values] in its own dtype, each with the number of its first row."""
     import numpy as np
 
     start = 0
     for batch in reader.batches():
         for piece in sliced(batch, _CHUNK):
             flat = flat_features(piece.column(FIRST_RESULT)).to_numpy(zero_copy_only=False)
-            yield start, np.ascontiguousarray(flat, np.float32).reshape(piece.num_rows, -1)
+            yield start, np.ascontiguousarray(flat).reshape(piece.num_rows, -1)
             start += piece.num_rows
 
 
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     import numpy as np
+
+    a, b = a.astype(np.float32, copy=False), b.astype(np.float32, copy=False)
 
     def products(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = np.einsum("ij,ij->i", one, other, dtype=np.float64)
