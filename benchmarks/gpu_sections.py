@@ -295,7 +295,7 @@ def finetune(given: Given) -> None:
 
 def _engine(given: Given, name: str, batch: int, *, classify: bool = False, device: str | None = None) -> Any:
     from xcli.core.tensorflow import apply_precision
-    from xcli.inference.engine import Engine
+    from xcli.inference.engines.tensorflow import Engine
     from xcli.models.loader import load_model
 
     apply_precision(name)  # type: ignore[arg-type]

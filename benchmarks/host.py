@@ -83,13 +83,13 @@ def without_tensorflow() -> type[PixelPipeline]:
 
 def main_process(folder: Path, target: Path, batch_size: int) -> float:
     """Processor seconds of this process for `features` of all files of a directory, into a Parquet file."""
-    import xcli.inference.engine
+    import xcli.inference.engines.tensorflow
     from benchmarks.stub_engine import StubEngine
     from xcli.api import features, load_model
     from xcli.inference import decoder_server
     from xcli.inference.options import RunOptions
 
-    xcli.inference.engine.Engine = StubEngine  # type: ignore[misc,assignment]
+    xcli.inference.engines.tensorflow.Engine = StubEngine  # type: ignore[misc,assignment]
     decoder_server.MODULE = "benchmarks.sleeping_decoders"
     model = load_model(weights="none", include_top=False)
     before = resource.getrusage(resource.RUSAGE_SELF)

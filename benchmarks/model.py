@@ -139,7 +139,7 @@ def _contestants(settings: Settings, batch: int, pixels: Any) -> tuple[dict[str,
 
 def _engine(weights: str, precision: str, batch: int) -> Any:
     from xcli import load_model
-    from xcli.inference.engine import Engine
+    from xcli.inference.engines.tensorflow import Engine
 
     model = load_model(weights=weights, include_top=False)
     model.network.prepare(precision)  # type: ignore[arg-type]

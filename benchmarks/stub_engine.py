@@ -13,7 +13,7 @@ WIDTH = 2048
 
 
 class StubEngine:
-    """What a run uses of `xcli.inference.engine.Engine`: the mean of each image's first line, and 2,047 zeros."""
+    """What a run uses of `xcli.inference.engines.tensorflow.Engine`: the mean of each first line, and 2,047 zeros."""
 
     def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
         self.batch_size = batch_size

@@ -22,7 +22,7 @@ def resident() -> float:
 
 def main() -> None:
     """Puts the stubs in place and runs the command."""
-    import xcli.inference.engine
+    import xcli.inference.engines.tensorflow
     import xcli.inference.predictor
     import xcli.outputs.save
     from tests.inference.decoders import decoder
@@ -36,7 +36,7 @@ def main() -> None:
         xcli.inference.predictor.PixelPipeline = functools.partial(  # type: ignore[misc,assignment]
             PixelPipeline, decoder=decoder("constant", value=7)
         )
-    xcli.inference.engine.Engine = StubEngine  # type: ignore[misc,assignment]
+    xcli.inference.engines.tensorflow.Engine = StubEngine  # type: ignore[misc,assignment]
     log = open(arguments.pop(0), "w", encoding="ascii")  # noqa: SIM115 - for as long as the process lives
     rows = 0
     done = xcli.outputs.save._Saver._count

@@ -9,7 +9,7 @@ import pytest
 
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import load_tensorflow
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.inference.graph_memory import HEAD_BYTES, effort, fitting_batch, peak_bytes
 from xcli.models.loader import load_model
 

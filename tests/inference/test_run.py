@@ -78,7 +78,7 @@ def test_a_long_run_embeds_its_constants(
         def __init__(self, forward: object, *, embedded: bool, **_: object) -> None:
             asked.append(embedded)
 
-    monkeypatch.setattr("xcli.inference.engine.Engine", Untraced)
+    monkeypatch.setattr("xcli.inference.engines.tensorflow.Engine", Untraced)
     listing = list_images(SourceOptions(sources=(str(tmp_path / "in"),)))
     Run(listing, model, FeaturesTask(), preprocessing_for(model), RunOptions(device="cpu")).start()
     assert asked == [expected]

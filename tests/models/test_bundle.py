@@ -14,7 +14,7 @@ import pytest
 from tests.networks import SIZE, config_of
 from tests.thorough import slow
 from xcli.images.preprocessing import Preprocessing
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.bundle import build_model, read_bundle, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.keras_network import KerasNetwork

@@ -15,7 +15,7 @@ import pytest
 from tests.networks import SIZE, ordered
 from tests.thorough import thorough
 from xcli.core.errors import ModelError
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.keras_network import KerasNetwork
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel

@@ -18,7 +18,7 @@ from tests.networks import CLASSES, SIZE, write_legacy
 from xcli.core.errors import LabelsError, ModelError, UsageError, WeightsError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.preprocessing import DEFAULT_CROP_PCT
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models import keras_network as foreign
 from xcli.models import loader as loader
 from xcli.models.architecture import layers
@@ -478,7 +478,7 @@ def test_the_default_crop_is_that_of_the_pixels() -> None:
 IMPORTS = """
 import sys
 import xcli, xcli.models.loader, xcli.models.architecture, xcli.models.keras_file, xcli.models.keras_network
-import xcli.inference.engine, xcli.models.keras_graph, xcli.models.keras2
+import xcli.inference.engines.tensorflow, xcli.models.keras_graph, xcli.models.keras2
 import xcli.models.hdf5_weights, xcli.models.labels, xcli.core.tensorflow
 xcli.models.spec.ModelSpec(include_top=False, pooling="avg")
 xcli.models.architecture.output_sizes(299)

@@ -19,7 +19,7 @@ from tests.budget import check_cost
 from tests.networks import SIZE, config_of, layer_of, write_archive, write_legacy
 from tests.thorough import thorough
 from xcli.core.errors import ModelError
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models import keras_network
 from xcli.models.hdf5_weights import random_weights
 from xcli.models.keras_file import open_archive
@@ -356,7 +356,7 @@ RUN = """
 import sys
 import numpy as np
 from xcli.core.errors import ModelError
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.loader import load_model
 try:
     model = load_model(model=sys.argv[1])

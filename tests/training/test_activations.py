@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.conftest import save_photos
 from xcli.images.preprocessing import Preprocessing, load_image
-from xcli.inference.engine import Engine, Engines
+from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.sources.labelled import read_labelled

@@ -11,7 +11,7 @@ import pytest
 from tests.networks import SIZE
 from xcli.core.errors import ModelError
 from xcli.images.preprocessing import Preprocessing
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.loader import load_model

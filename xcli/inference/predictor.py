@@ -19,7 +19,7 @@ from xcli.core.tensorflow import Precision, apply_precision, choose_devices, cho
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.decoder_server import start_early
-from xcli.inference.engine import Engine, Engines
+from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap

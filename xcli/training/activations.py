@@ -20,7 +20,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
-from xcli.inference.engine import Engines
+from xcli.inference.engines.tensorflow import Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import LONG_RUN, RunOptions
 from xcli.inference.ordered_map import OrderedMap

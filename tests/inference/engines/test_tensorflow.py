@@ -15,7 +15,7 @@ from tests.thorough import slow
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.process import has_bfloat16
 from xcli.core.tensorflow import load_tensorflow
-from xcli.inference.engine import Engine, _Traced
+from xcli.inference.engines.tensorflow import Engine, _Traced
 from xcli.models.architecture import layers
 from xcli.models.folded import INPUT_RANGES, Backbone, pool, scale_pixels
 from xcli.models.hdf5_weights import random_weights, read_weights
@@ -353,7 +353,7 @@ FUSED = """
 import os
 os.environ["ONEDNN_VERBOSE"] = "1"
 import numpy as np
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.folded import Backbone, scale_pixels
 from xcli.models.hdf5_weights import random_weights
 from xcli.core.tensorflow import load_tensorflow
@@ -373,7 +373,7 @@ from xcli.core.tensorflow import load_tensorflow
 tf = load_tensorflow()
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from xcli.inference.engine import Engine
+from xcli.inference.engines.tensorflow import Engine
 from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import random_weights, read_weights
 backbone = Backbone(random_weights(include_top=False, classes=1, seed=0), "float32")

@@ -1,4 +1,4 @@
-"""The engine: a forward pass traced once for a static batch of uint8 pixels, on one device or on several."""
+"""The TensorFlow engine: a forward pass traced once for a static batch of pixels, on one device or on several."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.batch_size import STREAMS
+from xcli.inference.engines.static_batch import check_pixels, compute_in_pieces
 from xcli.inference.graph_memory import HEAD_BYTES, effort, fitting_batch, is_too_slow, peak_bytes
 from xcli.models.folded import Forward, embedding
 
@@ -92,6 +93,11 @@ class Engine:
             embedding.reset(token)
 
     @property
+    def function(self) -> Any:
+        """The traced function, with a graph for `computed_batch_size` images."""
+        return self._traced.function
+
+    @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one image's result, for each output."""
         return tuple(tuple(shape[1:]) for shape in self._traced.function.output_shapes)
@@ -107,13 +113,8 @@ class Engine:
         Raises:
             UsageError: not even one image fits in the device's memory.
         """
-        import numpy as np
-
         tf = load_tensorflow()
-        fits = pixels.shape[1:] == (self.size, self.size, 3) and len(pixels) <= self.batch_size
-        if not fits or pixels.dtype != np.uint8:
-            expected = f"up to {self.batch_size} images of uint8[{self.size}, {self.size}, 3]"
-            raise UsageError(f"the engine takes {expected}; received {pixels.dtype}{list(pixels.shape)}")
+        check_pixels(pixels, self.size, self.batch_size)
         while True:
             traced = self._traced
             try:
@@ -126,21 +127,13 @@ class Engine:
             self._back_off(traced, reason)
 
     def _run(self, traced: _Traced, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        import numpy as np
-
         tf = load_tensorflow()
-        pieces = []
-        for start in range(0, max(1, len(pixels)), traced.batch_size):
-            piece = pixels[start : start + traced.batch_size]
-            count = len(piece)
-            if count < traced.batch_size:
-                piece = np.concatenate([piece, np.zeros((traced.batch_size - count, *piece.shape[1:]), np.uint8)])
+
+        def compute(piece: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
             with tf.device(self.device):
-                outputs = traced.function(tf.constant(piece))
-            pieces.append([output.numpy()[:count] for output in outputs])
-        if len(pieces) == 1:
-            return tuple(pieces[0])
-        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+                return [output.numpy() for output in traced.function(tf.constant(piece))]
+
+        return compute_in_pieces(pixels, traced.batch_size, compute)
 
     def _back_off(self, failed: _Traced, reason: str) -> None:
         """Halves the number of images computed at a time, unless another thread has done so since `failed` was used."""
