@@ -12,7 +12,7 @@ import pytest
 from tests.reports.conftest import MakeTable, save_image, wait_for_texts, wait_until
 from tests.writtentables import provenance, write
 from xcli.reports.options import ReportOptions
-from xcli.reports.report import open_input, write_report
+from xcli.reports.report import open_input, open_map_table, write_report
 from xcli.tables.formats import open_table
 from xcli.tables.schema import classify_schema
 
@@ -45,11 +45,14 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
     page.on("dialog", lambda dialog: noise.append(dialog.message))
     page.on("request", lambda request: requests.append(request.url))
 
-    def open_report(table: str, address: str = "", other: str | None = None, **options: Any) -> Any:
+    def open_report(
+        table: str, address: str = "", other: str | None = None, features: str | None = None, **options: Any
+    ) -> Any:
         target, second = tmp_path / "report.html", None if other is None else open_table(other)
         told = ReportOptions(**options)
         source = open_input(table, told, second)
-        write_report(source, str(target), told, other=second, overwrite=True)
+        mapped = None if features is None else open_map_table(features, source)
+        write_report(source, str(target), told, other=second, features=mapped, overwrite=True)
         page.goto(target.as_uri() + address)
         return page
 

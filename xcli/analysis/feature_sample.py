@@ -14,7 +14,7 @@ from xcli.core.errors import reason_of
 from xcli.core.records import ERROR, PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     import pyarrow as pa
@@ -88,25 +88,33 @@ def sample_rows(width: int) -> int:
     return max(1, min(MAX_SAMPLE, MAX_BYTES // (4 * width)))
 
 
-def read_sample(reader: TableReader, max_errors: int) -> FeatureSample:
+def read_sample(
+    reader: TableReader, max_errors: int, wanted: Callable[[list[str]], NDArray[np.bool_]] | None = None
+) -> FeatureSample:
     """Reads a table of features.
 
     Args:
         max_errors: rows of `error_rows`.
+        wanted: says of paths of rows with a vector which rows are to be counted as `ok`, and sampled; without it all.
 
     Raises:
         UsageError: its rows are maps, not vectors.
         CheckError: it is damaged.
     """
     import numpy as np
+    import pyarrow as pa
 
     width = vector_width(reader)
     most = sample_rows(width)
     random = np.random.default_rng(0)
     errors = _Errors(max_errors)
     values, numbers, paths = np.zeros((0, width), np.float32), np.zeros(most, np.int64), [""] * most
-    ok = rows = 0
+    ok = unwanted = 0
     for found in vectors(reader, errors):
+        if wanted is not None:
+            mask = wanted(found.paths.to_pylist())
+            unwanted += len(mask) - int(mask.sum())
+            found = Vectors(found.numbers[mask], found.paths.filter(pa.array(mask)), found.values[mask])
         count = len(found.numbers)
         # Algorithm R: the t-th row replaces one of the sample with the chance most / t.
         order = np.arange(ok, ok + count)
@@ -121,7 +129,7 @@ def read_sample(reader: TableReader, max_errors: int) -> FeatureSample:
             numbers[places[row]] = found.numbers[row]
             values[places[row]] = found.values[row]
         ok += count
-    rows = ok + errors.counts.total()
+    rows = ok + unwanted + errors.counts.total()
     kept = min(ok, most)
     order = np.argsort(numbers[:kept], kind="stable")
     values = values[:kept] if kept == ok and bool((order == np.arange(kept)).all()) else values[order]

@@ -31,14 +31,14 @@ class Point(NamedTuple):
         path: as the table has it.
         x, y: from 0 to `SIDE`; y grows downwards.
         group: number of its cluster, or of its class.
-        distance: to the centre of the cluster.
+        value: the distance to the centre of the cluster, or the score of the class.
     """
 
     path: str
     x: int
     y: int
     group: int
-    distance: float
+    value: float | None
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class MapPart:
 
 
 def _data_of(point: Point) -> list[Any]:
-    return [point.path, point.x, point.y, point.group, round(point.distance, 3)]
+    return [point.path, point.x, point.y, point.group, None if point.value is None else round(point.value, 5)]
 
 
 class ClustersPart:

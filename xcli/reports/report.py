@@ -13,6 +13,7 @@ from xcli.core.errors import UsageError
 from xcli.core.text import one_line
 from xcli.reports.against_truth import read_against
 from xcli.reports.changes_part import ChangesPart
+from xcli.reports.class_map import class_map
 from xcli.reports.classify_part import ClassifyPart
 from xcli.reports.evaluation_files import EvaluationFiles
 from xcli.reports.features_part import features_parts, read_map
@@ -100,6 +101,22 @@ def open_input(name: str, options: ReportOptions, other: TableReader | None = No
     return reader
 
 
+def open_map_table(name: str, source: TableReader | EvaluationFiles) -> TableReader:
+    """Opens the table of features of which the page of a table of `classify` shows a map.
+
+    Raises:
+        SourceError, CheckError: as `open_input`.
+        UsageError: it is no such table, or the page is not one of `classify`.
+    """
+    if isinstance(source, EvaluationFiles) or source.command != "classify":
+        raise UsageError(f"--features goes with a table of classify; {one_line(source.name)} is none")
+    features = open_table(name, escaped="restore")
+    if features.command != "features":
+        raise UsageError(f"--features takes a table of features; {one_line(name)} is one of {features.command}")
+    vector_width(features)  # refuses maps
+    return features
+
+
 def readings_of(source: TableReader | EvaluationFiles, other: TableReader | None, options: ReportOptions) -> int:
     """Returns how often the rows are read, as far as can be said before."""
     if not isinstance(source, EvaluationFiles) and source.command == "features":
@@ -118,6 +135,7 @@ def write_report(
     *,
     overwrite: bool,
     other: TableReader | None = None,
+    features: TableReader | None = None,
     progress: Callable[[int, int], object] = lambda images, failed: None,
     on_total: Callable[[int], object] = lambda total: None,
 ) -> Made:
@@ -125,6 +143,7 @@ def write_report(
 
     Args:
         other: a second table, of the same images: the page also shows what has changed from the first to it.
+        features: a table of features of the same images, of which the page shows a map.
         progress: is told the numbers of images, and of those that cannot be shown.
         on_total: is told how many images there will be at most: after the table was read, before the first of them.
 
@@ -141,7 +160,7 @@ def write_report(
         elif source.command == "features" and other is None:
             parts, rows, shown = _features(source, options, most)
         else:
-            parts, rows, shown = _table(source, other, options, most)
+            parts, rows, shown = _table(source, other, features, options, most)
         paths = list(dict.fromkeys(path for part in parts for path in part.paths()))
         on_total(len(paths))
         # A thumbnail costs its text and some ten bytes, for quotes, a comma and its number.
@@ -160,7 +179,11 @@ def write_report(
 
 
 def _table(
-    reader: TableReader, other: TableReader | None, options: ReportOptions, most: int
+    reader: TableReader,
+    other: TableReader | None,
+    features: TableReader | None,
+    options: ReportOptions,
+    most: int,
 ) -> tuple[list[Part], int, int]:
     """Returns the parts for a table, the number of its rows, and of those shown."""
     parts: list[Part] = []
@@ -173,10 +196,13 @@ def _table(
         del result  # 80 bytes a row
     summary = Summary(options.top_images)
     summary.read(reader)
-    # Where both show rows, they share the room.
-    room = int(most * _ROWS_SHARE) // (1 if options.truth is None else 2)
+    # Where several show rows, they share the room.
+    room = int(most * _ROWS_SHARE) // (1 + (options.truth is not None) + (features is not None))
     main = ClassifyPart(reader, summary, options.top_images, room)
     parts.append(main)
+    if features is not None:
+        classes = [(label, count) for label, count, _ in main.data["classes"]]
+        parts.append(class_map(reader, features, classes, room))
     if options.truth is not None:
         outcomes = read_against(reader, read_truth(options.truth))
         parts.append(LabelledPart(outcomes, options.top_images, room, is_first=False))

@@ -17,7 +17,7 @@ from xcli.core.text import one_line
 from xcli.inference.options import MAX_WORKERS
 from xcli.outputs.target import File, parse_target
 from xcli.reports.options import MAX_CLUSTERS, MAX_PAGE_MB, ReportOptions
-from xcli.reports.report import open_input, readings_of, write_report
+from xcli.reports.report import open_input, open_map_table, readings_of, write_report
 from xcli.storage.urls import is_url
 from xcli.tables.formats import open_table
 
@@ -37,6 +37,13 @@ log = logging.getLogger("xcli")
     "confusion matrix, figures by class, calibration and mistakes.",
 )
 @path("--compare", INPUT, "B", "A second table of the same images: the page begins with what changes from TABLE to B.")
+@path(
+    "--features",
+    INPUT,
+    "FEATURES",
+    "A table of features of the same images: the page of a table of classify also shows them on a map, coloured by "
+    "class.",
+)
 @path("--images", INPUT, "DIR", "Look for the images in DIR, by the ends of their paths: they have been moved there.")
 @path("-o --output", OUTPUT, "FILE", "Write the page to FILE; - is standard output.", required=True)
 @number(
@@ -87,12 +94,15 @@ def report(ctx: click.Context, /, **values: Any) -> int:
     fine-tuned run also its history. With --truth, the page of a table has these sections, too. Labels are the names of
     the classes or their WordNet ids, as for evaluate.
 
+    --features adds a map of the images of a table of classify, on which those that are alike to the network are near
+    each other, coloured by their best classes; the filters of the page apply to it. Rows are matched by their paths.
+
     --compare adds what changes from TABLE to B: images in one table only, status, best classes by pairs, scores, and
     the images that change most, with the candidates of both tables (`report.html#from=cat&to=dog`). With it TABLE and B
     may also be tables of features, of which the page shows the cosines and the images that change most.
 
     All numbers are those of all rows. Of a large table the page shows some rows: those of --top-images (for each class,
-    cell of the matrix, or cluster), and 3,000 drawn at random, of features 10,000. An image that is not found is a grey
+    cell of the matrix, or cluster), and 3,000 drawn at random, on a map 10,000. An image that is not found is a grey
     tile.
 
     Exit status: 0 the page is written, 2 usage, 5 output, 6 the table is damaged, or none of which a page is made.
@@ -108,13 +118,19 @@ def report(ctx: click.Context, /, **values: Any) -> int:
         raise UsageError(f"--images takes a directory on this machine, and {options.images!r} is none")
     other = None if values["compare"] is None else open_table(values["compare"], escaped="restore")
     source = open_input(values["table"], options, other)
-    readings = Readings([source] if other is None else [source, other], lambda: readings_of(source, other, options))
+    features = None if values["features"] is None else open_map_table(values["features"], source)
+    both = [source] if other is None else [source, other]
+    if features is None:
+        readings = Readings(both, lambda: readings_of(source, other, options))
+    else:  # for which the first table is read once more
+        readings = Readings([*both * readings_of(source, other, options), source, features], lambda: 1)
     with TwoStages(values["progress"], readings, quiet=messages.level < 0) as stages:
         made = write_report(
             source,
             target,
             options,
             other=other,
+            features=features,
             overwrite=values["overwrite"],
             progress=stages.count,
             on_total=stages.begin_second,

@@ -68,6 +68,11 @@
       && (!text || row.path.toLowerCase().includes(text)));
   }
 
+  // The map follows this filter; its script may come after this one, and then begins with it.
+  page.filterMap = () => {
+    const { class: group, path, min, max } = filter.values;
+    if (page.map) page.map.showOnly({ group, path, low: bound(min), high: bound(max) });
+  };
   function render() {
     const wanted = filter.values;
     const found = matching(), sheets = byId("sheets"), place = data.classes.findIndex((one) => one[0] === wanted.class);
@@ -93,6 +98,7 @@
     byId("more-images").hidden = rest.length <= room;
     byId("more-images").textContent = `Show more (${number.format(rest.length - room)} left)`;
     showClasses();
+    page.filterMap();
   }
   function fillForm() {
     const wanted = filter.values;

@@ -29,8 +29,8 @@
   }
 
   const ORDERS = {
-    near: (one, other) => one.distance - other.distance || one.place - other.place,
-    far: (one, other) => other.distance - one.distance || one.place - other.place,
+    near: (one, other) => one.value - other.value || one.place - other.place,
+    far: (one, other) => other.value - one.value || one.place - other.place,
     path: (one, other) => (one.path < other.path ? -1 : one.path > other.path ? 1 : one.place - other.place),
   };
   // Points begin with the typical ones of each cluster.

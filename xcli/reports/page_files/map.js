@@ -1,9 +1,9 @@
 // Images on a map: drawn on a canvas, reached with the pointer and with the arrows. It is `page.map` for other parts.
 page.map = (() => {
-  const { byId, data, element, number, shown, short, named, labelled, thumbnail, open } = page;
+  const { byId, data, digits, element, number, shown, short, named, labelled, thumbnail, open } = page;
   const kind = data.map.kind;
   const groups = data.map.groups.map(([name, count]) => ({ name, count }));
-  const points = data.map.points.map(([path, x, y, group, distance, picture], place) => ({ path, x, y, group, distance, picture, place }));
+  const points = data.map.points.map(([path, x, y, group, value, picture], place) => ({ path, x, y, group, value, picture, place }));
   const SIDE = 9999, STRETCH = 1.6, REACH = 18;
 
   // A turn by the golden angle keeps the colours of successive groups apart.
@@ -27,7 +27,7 @@ page.map = (() => {
     alt: `${short(groupName(point))}: ${short(shown(point.path))}`,
     caption: [element("span", { class: "name" }, swatch(point.group), short(groupName(point)))],
     details: () => element("p", { class: "about" }, named(point.path, "path"), element("span", {},
-      kind === "cluster" ? `${groupName(point)}, ${point.distance.toFixed(3)} from its centre` : short(groupName(point)))),
+      kind === "cluster" ? `${groupName(point)}, ${digits(point.value)} from its centre` : `${short(groupName(point))}, ${digits(point.value)}`)),
   });
 
   const frame = byId("map-frame"), canvas = byId("map-canvas"), tip = byId("map-tip");
@@ -315,10 +315,12 @@ page.map = (() => {
   if (groups.length > LEGEND) byId("map-legend").append(element("li", { class: "note" }, `and ${number.format(groups.length - LEGEND)} more`));
 
   clampView();
-  // Shows only the points of a group, by its name, with a text in their paths; returns the test whether a point is shown.
-  made.showOnly = ({ group, path }) => {
-    const text = (path || "").toLowerCase(), hasGroup = group !== null && group !== undefined;
-    matches = (point) => (!hasGroup || groups[point.group].name === group) && (!text || point.path.toLowerCase().includes(text));
+  // Shows only the points of a group, by its name, with a text in their paths, and values from one number to another;
+  // returns the test whether a point is shown.
+  made.showOnly = ({ group = null, path = null, low = null, high = null }) => {
+    const text = (path || "").toLowerCase();
+    matches = (point) => (group === null || groups[point.group].name === group) && (!text || point.path.toLowerCase().includes(text))
+      && (low === null || (point.value !== null && point.value >= low)) && (high === null || (point.value !== null && point.value <= high));
     if (current && !matches(current)) choose(null, false);
     for (const one of byId("map-legend").querySelectorAll("a")) {
       if (one.dataset.group === group) one.setAttribute("aria-current", "true");
@@ -332,3 +334,4 @@ page.map = (() => {
   made.at = (point) => ({ x: across(point), y: down(point) });
   return made;
 })();
+if (page.filterMap) page.filterMap();
