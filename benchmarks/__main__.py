@@ -183,7 +183,7 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-OTHERS = {"rows": "benchmarks.rows", "host": "benchmarks.host", "maps": "benchmarks.maps"}
+OTHERS = {name: f"benchmarks.{name}" for name in ("rows", "host", "maps", "labels")}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 
 if __name__ == "__main__":
