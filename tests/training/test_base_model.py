@@ -12,11 +12,12 @@ from tests.networks import SIZE
 from xcli.core.errors import ModelError
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.engines.tensorflow import Engine
+from xcli.models.backbone import SCALINGS
 from xcli.models.bundle import build_model, write_bundle
 from xcli.models.hdf5_weights import BIAS, KERNEL
 from xcli.models.loader import load_model
 from xcli.models.spec import ModelSpec
-from xcli.training.base_model import SCALINGS, read_base_model
+from xcli.training.base_model import read_base_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -169,7 +169,12 @@ class Predictor:
         return {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
             "versions": versions(*self.preprocessing.packages),
-            "model": {"name": self.model.name, "sha256": self.model.digest, "input_range": self.model.input_range},
+            "model": {
+                "name": self.model.name,
+                "sha256": self.model.digest,
+                "input_range": self.model.input_range,
+                "backbone": self.model.backbone,
+            },
             "preprocessing": self.preprocessing.as_dict(),
             "precision": self.precision,
             "device": kind_of(self.devices[0]),

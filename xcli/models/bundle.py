@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from xcli.storage.atomic import write_atomically
 from xcli.storage.streams import write_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from xcli.images.preprocessing import Preprocessing
 
@@ -28,6 +29,16 @@ BUNDLE_MODEL, BUNDLE_LABELS, BUNDLE_RECIPE = "model.keras", "labels.json", "run.
 """The files of a bundle; `finetune` writes more files beside them, which are not read."""
 
 _RECIPE: Schema = {"preprocessing": {"bit_depth": int}}
+_RECORD: Schema = {
+    "fingerprint": str,
+    "settings": {
+        "precision": str,
+        "preprocessing": dict,
+        "recipe": {"unfreeze": str},
+        "model": {"backbone": str | None},
+    },
+}
+"""Of `run.json`."""
 _MAX_SIZE = 100_000  # pixels
 _MIN_CROP_PCT = 0.01  # images are resized to a hundred times the size at most
 
@@ -112,12 +123,30 @@ def read_bundle(path: str, labels: str | None) -> tuple[dict[str, Any], str | No
     recipe = Path(path, BUNDLE_RECIPE)
     if not recipe.is_file():
         return {}, labels
-    try:
+    with _reading(recipe):
         return _checked_recipe(parse_object(disk.read_file(recipe, MAX_BYTES + 1), _RECIPE)["preprocessing"]), labels
+
+
+def read_record(path: str) -> dict[str, Any]:
+    """Returns what the `run.json` of a bundle, which is there, says of its training.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    recipe = Path(path, BUNDLE_RECIPE)
+    with _reading(recipe):
+        return parse_object(disk.read_file(recipe, MAX_BYTES + 1), _RECORD)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turns what reading a file of a bundle raises into a ModelError."""
+    try:
+        yield
     except OSError as error:
-        raise ModelError(f"cannot read {recipe}: {error.strerror}") from error
+        raise ModelError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError) as error:
-        raise ModelError(f"{recipe} is damaged: {short_text(error)}") from error
+        raise ModelError(f"{file} is damaged: {short_text(error)}") from error
 
 
 def _check_file(path: Path) -> None:

@@ -15,6 +15,7 @@ from xcli.core.errors import ModelError
 from xcli.core.tensorflow import Precision, default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
+from xcli.models.backbone import RESCALING, layers_before
 from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import MAX_CLASSES, Weights, values_problem
 from xcli.models.keras_file import CONFIG, open_archive
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 log = logging.getLogger(__name__)
-
-_RESCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply", "BatchNormalization"}
 
 _UNSAVED_NUMBERS = 1 << 20
 """Numbers that a model may have beside those in its file, which older versions of Keras did not save, as of seeds."""
@@ -95,7 +94,7 @@ class KerasNetwork:
     @property
     def rescales(self) -> bool:
         """Whether layers before the Xception scale the pixels."""
-        return any(node.kind in _RESCALING for node in _ancestors(self.graph, self._holder))
+        return any(node.kind in RESCALING for node in layers_before(self.graph))
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -273,29 +272,6 @@ def _spoil(output: Any, finite: Any) -> Any:
     tf = load_tensorflow()
     finite = tf.reshape(finite, [-1] + [1] * (len(output.shape) - 1))
     return tf.where(finite, tf.cast(output, tf.float32), math.nan)
-
-
-def _ancestors(graph: Graph, holder: Graph) -> list[Node]:
-    """Returns the layers between the input of the model and that of the Xception, also of nested models."""
-    if graph is holder:
-        start = graph.node(graph.backbone[layers()[0].name])
-        inner: list[Node] = []
-    else:
-        start = next(
-            node for node in graph.nodes if node.graph is not None and any(one is holder for one in node.graph.walk())
-        )
-        assert start.graph is not None
-        inner = _ancestors(start.graph, holder)
-    nodes = {node.name: node for node in graph.nodes}
-    names, stack = set[str](), [start.name]
-    while stack:
-        for call in nodes[stack.pop()].calls:
-            new = {key[0] for key in call.inputs if key[0] in nodes} - names
-            names |= new
-            stack.extend(new)
-    before = [nodes[name] for name in names]
-    nested = [node for one in before if one.graph is not None for g in one.graph.walk() for node in g.nodes]
-    return before + nested + inner
 
 
 def _apply(operation: Any, call: Call, values: Mapping[Key, Any]) -> Any:

@@ -11,6 +11,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.text import short_text
 from xcli.images.preprocessing import Preprocessing
 from xcli.models.architecture import IMAGE_SIZE, IMAGENET_CLASSES, MIN_SIZE, layers
+from xcli.models.backbone import backbone_digest
 from xcli.models.bundle import BUNDLE_MODEL, BUNDLE_RECIPE, read_bundle
 from xcli.models.download import sha256_of
 from xcli.models.hdf5_weights import TOP, random_weights, read_weights
@@ -66,6 +67,7 @@ def _load_plain(spec: ModelSpec) -> LoadedModel:
         activation="softmax",
         layer_names=(*(layer.name for layer in layers()), *top),
         parameters=sum(array.size for array in weights.values()),
+        backbone=backbone_digest(weights),
     )
 
 
@@ -123,6 +125,7 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
         bit_depth=recipe.get("bit_depth"),
         notes=tuple(notes),
         parameters=network.parameters,
+        backbone=backbone_digest(network.weights, input_range, network.graph),
     )
 
 

@@ -72,6 +72,7 @@ class LoadedModel:
         layer_names: every name that `features` accepts.
         resize, interpolation, crop_pct, bit_depth: its preprocessing, unless the user chooses another.
         notes: assumptions of the loader, one line each, to be shown once.
+        backbone: what tells which network computes features (`backbone_digest`); None where that cannot be told.
     """
 
     name: str
@@ -90,6 +91,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     parameters: int | None = None
     bit_depth: int | None = None
+    backbone: str | None = None
 
     def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
         """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, classes],).

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 from xcli.core.errors import ModelError
 from xcli.models.architecture import FEATURE_WIDTH
+from xcli.models.backbone import SCALINGS, Scaling, scaling_before
 from xcli.models.hdf5_weights import BIAS, KERNEL, Weights, random_weights, read_weights
 
 if TYPE_CHECKING:
-    from xcli.models.keras_graph import Graph
     from xcli.models.labels import Labels
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
-
-SCALINGS = {"xception": (1 / 127.5, -1.0), "unit": (1 / 255, 0.0), "raw": (1.0, 0.0)}
-"""Factor and offset that turn pixels of [0, 255] into each input range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class BaseModel:
     """
 
     weights: Weights
-    scaling: tuple[float, float]
+    scaling: Scaling
     labels: Labels | None
 
     def with_head(self, classes: int) -> Weights:
@@ -52,27 +49,16 @@ def read_base_model(model: LoadedModel, spec: ModelSpec) -> BaseModel:
 
     network = model.network
     if isinstance(network, KerasNetwork):
-        factor, offset = SCALINGS[model.input_range]
-        if network.rescales:
-            inner = _rescaling(network.graph, model.name)
-            factor, offset = factor * inner[0], offset * inner[0] + inner[1]
-        return BaseModel(dict(network.weights), (factor, offset), model.labels)
+        scaling = scaling_before(network.graph, model.input_range)
+        if scaling is None:
+            raise ModelError(
+                f"{model.name} scales its pixels in a way that cannot be carried over (one Rescaling layer with a "
+                "number for scale and offset can); start from --weights imagenet, or from a directory made by finetune"
+            )
+        return BaseModel(dict(network.weights), scaling, model.labels)
     if model.path is None:
         # The random weights of the backbone come first, so they do not depend on the classifier.
         weights = random_weights(include_top=False, classes=1, seed=spec.seed)
     else:
         weights = read_weights(model.path, include_top=False)
     return BaseModel(weights, SCALINGS[model.input_range], None)
-
-
-def _rescaling(graph: Graph, name: str) -> tuple[float, float]:
-    """Factor and offset of the one Rescaling layer in a model."""
-    configs = [node.config for one in graph.walk() for node in one.nodes if node.kind == "Rescaling"]
-    only = configs[0] if len(configs) == 1 else {}
-    factor, offset = only.get("scale"), only.get("offset", 0.0)
-    if isinstance(factor, (int, float)) and isinstance(offset, (int, float)):
-        return float(factor), float(offset)
-    raise ModelError(
-        f"{name} scales its pixels in a way that cannot be carried over (one Rescaling layer with a number for scale "
-        "and offset can); start from --weights imagenet, or from a directory made by finetune"
-    )
