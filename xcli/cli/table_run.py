@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,9 +43,11 @@ from xcli.storage.urls import is_url
 from xcli.tables.formats import CSV_SAFE_FORMATS, FEATURES_FORMATS, format_of_extension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from xcli.core.records import RunCounts
+    from xcli.inference.run import TableRun
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from xcli.outputs.target import Target
 
     MakeTask = Callable[[dict[str, Any]], Callable[[LoadedModel], Task]]
+    OpenRun = Callable[[TableRequest, Messages], AbstractContextManager[TableRun]]
 
 log = logging.getLogger("xcli")
 
@@ -87,10 +90,12 @@ def run_table(
     spec: ModelSpec,
     make_task: MakeTask,
     formats: tuple[str, ...],
+    open_run: OpenRun | None = None,
 ) -> int:
     """Runs a command that writes a table in one of `formats`; returns its exit code.
 
-    `make_task` makes, of the values of the command, what makes the task for the loaded model.
+    `make_task` makes, of the values of the command, what makes the task for the loaded model; `open_run` opens a run of
+    other things than images, on one machine.
 
     Checks that are cheap come first: options, then the output, then the sources, then the model.
     """
@@ -109,7 +114,8 @@ def run_table(
         if on_cluster:
             return _close(*run_on_cluster(ctx, request, values, on_comparison), found)
         _check_request(request)
-        run, seconds = _run(request, messages, values["progress"], on_comparison, on_terminal=_is_on_terminal(values))
+        opened = (open_run or _images_run)(request, messages)
+        run, seconds = _run(request, opened, messages, values, on_comparison)
         code = _close(run.report, seconds, found)
     finally:
         if values["json"] and found:
@@ -120,18 +126,17 @@ def run_table(
 
 
 def _run(
-    request: TableRequest, messages: Messages, mode: str, on_comparison: OnComparison, *, on_terminal: bool
-) -> tuple[Run, float | None]:
+    request: TableRequest,
+    opened: AbstractContextManager[TableRun],
+    messages: Messages,
+    values: dict[str, Any],
+    on_comparison: OnComparison,
+) -> tuple[TableRun, float | None]:
     """Computes and saves the rows; returns the run, and its seconds (None: finished before)."""
-    # Only Parquet has types; in other formats a number stays as the manifest spells it.
-    with list_images(request.sources, numbers=request.output.format == "parquet") as listing:
-        quiet_libraries(debug=messages.debug)
-        model = load_model(request.spec)
-        for note in model.notes:
-            log.warning("%s", note)
-        run = Run(listing, model, request.make_task(model), preprocessing_for(model, **request.pixels), request.run)
-        total, kept = (lambda: listing.total), (lambda: run.report.resumed)
-        with Progress(mode, quiet=messages.level < 0, total=total, kept=kept) as progress:
+    with opened as run:
+        total, kept = (lambda: run.listing.total), (lambda: run.report.resumed)
+        with Progress(values["progress"], quiet=messages.level < 0, total=total, kept=kept) as progress:
+            on_terminal = _is_on_terminal(values)
             show = (lambda schema: nullcontext(TerminalTable(schema, progress))) if on_terminal else None
             saved = save(
                 run,
@@ -144,6 +149,18 @@ def _run(
                 on_comparison=on_comparison,
             )
             return run, saved
+
+
+@contextmanager
+def _images_run(request: TableRequest, messages: Messages) -> Iterator[Run]:
+    """Opens a run of the network over the images of the sources."""
+    # Only Parquet has types; in other formats a number stays as the manifest spells it.
+    with list_images(request.sources, numbers=request.output.format == "parquet") as listing:
+        quiet_libraries(debug=messages.debug)
+        model = load_model(request.spec)
+        for note in model.notes:
+            log.warning("%s", note)
+        yield Run(listing, model, request.make_task(model), preprocessing_for(model, **request.pixels), request.run)
 
 
 def quiet_libraries(debug: bool) -> None:
@@ -174,7 +191,7 @@ def _parse_request(
     target: Target,
     formats: tuple[str, ...],
 ) -> TableRequest:
-    format, save = values["format"], fold(SaveOptions, values)
+    format, save = values["format"], fold(SaveOptions, values, of_images=not values.get("from_features"))
     for name in save.csv_style() if _is_on_terminal(values) else ():
         raise UsageError(f"--{name.replace('_', '-')} is for CSV; give --format csv, or -o FILE")
     format = format or target.format(formats, "csv")

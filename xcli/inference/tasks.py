@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.models.folded import Forward
+    from xcli.models.labels import Labels
     from xcli.models.network import LoadedModel
 
     Shapes = Sequence[tuple[int, ...]]
@@ -48,12 +49,20 @@ class Task(Protocol):
         """Returns the options that change rows, for provenance."""
 
 
+class Labelled(Protocol):
+    """A model, or its head alone."""
+
+    @property
+    def labels(self) -> Labels | None:
+        """Its classes; None where it has no classifier."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClassifyTask:
     """The best classes of each image.
 
     Attributes:
-        model: must have a classifier.
+        model: whose scores they are; it must have a classifier.
         top: predictions in a row; at most the number of classes.
         min_score: predictions below it are null.
         label_type: `name`, `wnid` or `both`.
@@ -62,7 +71,7 @@ class ClassifyTask:
         error_features: what that holds in error rows of Parquet: `nan` in each place, or `null` instead of the list.
     """
 
-    model: LoadedModel
+    model: Labelled
     top: int = 5
     min_score: float | None = None
     label_type: str = "name"

@@ -61,6 +61,7 @@ class SaveOptions:
         drop_missing: whether an update may drop more than a few rows.
         trust_existing: in an update, take the files of now as those that the rows were made of, where that is not
             recorded.
+        of_images: whether the rows are computed from images; only such outputs can be updated.
     """
 
     part_rows: int = DEFAULT_PART_ROWS
@@ -75,6 +76,7 @@ class SaveOptions:
     update: bool = False
     drop_missing: bool = False
     trust_existing: bool = False
+    of_images: bool = True
 
     def how_to_update(self, target: KeptTarget) -> str:
         """Returns what a message says of bringing a finished output up to date."""
@@ -88,6 +90,8 @@ class SaveOptions:
 
     def no_update(self, target: KeptTarget) -> str | None:
         """Returns why an output cannot be updated; None if it can."""
+        if not self.of_images:
+            return "it is computed from tables of features"
         second = self.features_file()
         return "it is in an object store" if target.remote or (second is not None and second.remote) else None
 
