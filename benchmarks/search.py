@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 WIDTH, BATCH, BASE = 2048, 4096, 8192
-_READ = (
+READ = (
     "import sys\nfrom xcli.analysis.vectors import open_features\nfor _ in open_features(sys.argv[1:]).blocks(): pass"
 )
 
@@ -49,11 +49,11 @@ def main() -> None:
         np.save(vectors, mixtures(np.random.default_rng(1).integers(0, options.rows, options.queries // 2), 0.6))
         search = ["-m", "xcli", "-q", "search", table, *(f"{row}.jpg" for row in spread.tolist()), vectors]
         search += ["-o", os.path.join(folder, "answers.csv"), "--overwrite"]
-        runs = {"read": ["-c", _READ, table], f"{options.queries} queries": search}
+        runs = {"read": ["-c", READ, table], f"{options.queries} queries": search}
         if options.whiten:
             runs |= {"the same, whitened": [*search, "--whiten"]}
         for what, command in runs.items():
-            seconds, most = zip(*(_run(command) for _ in range(options.repeats)), strict=True)
+            seconds, most = zip(*(run_python(command) for _ in range(options.repeats)), strict=True)
             shown = f"{statistics.median(seconds):.1f} s, {max(most):,.0f} MiB"
             print(f"{options.rows:,} rows, {options.format}, {options.dtype}, {what}: {shown}")
 
@@ -70,16 +70,20 @@ def _base() -> NDArray[np.float32]:
     return np.maximum(np.random.default_rng(0).standard_normal((BASE, WIDTH), np.float32), 0)
 
 
-def write_table(name: str, rows: int, dtype: Any) -> None:
-    """Writes a table of features whose paths are `NUMBER.jpg`."""
+def write_table(name: str, rows: int, dtype: Any, provenance: Mapping[str, Any] | None = None) -> None:
+    """Writes a table of features whose paths are `NUMBER.jpg`, and what made it, if that is to be said."""
     import pyarrow as pa
 
     from xcli.tables.formats import create_table
+    from xcli.tables.provenance import provenance_metadata
     from xcli.tables.rows import features_array
     from xcli.tables.schema import FIRST_RESULT, features_schema
 
     schema = features_schema((WIDTH,), dtype, ())
-    with create_table(os.path.splitext(name)[1][1:], name, schema, {}, overwrite=False) as table:
+    metadata = {} if provenance is None else provenance_metadata(provenance)
+    with create_table(os.path.splitext(name)[1][1:], name, schema, metadata, overwrite=False) as table:
+        if provenance is not None:
+            table.record(provenance)
         for numbers in _batches(rows):
             values = mixtures(numbers).astype(dtype).ravel()
             columns = [pa.array([f"{number}.jpg" for number in numbers.tolist()]), pa.array(["ok"] * len(numbers))]
@@ -92,7 +96,7 @@ def _batches(rows: int) -> Iterator[NDArray[np.int64]]:
         yield np.arange(start, min(rows, start + BATCH))
 
 
-def _run(command: list[str]) -> tuple[float, float]:
+def run_python(command: list[str]) -> tuple[float, float]:
     """Runs Python; returns its seconds, and the MiB of its memory."""
     begin = time.monotonic()
     process = subprocess.Popen([sys.executable, *command])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, ImageError, reason_of
 from xcli.core.records import ERROR_STATUS, OK_STATUS, STATUS_COLUMNS, ImageBatch, ImageRef, RunCounts
-from xcli.core.text import one_line
+from xcli.core.text import one_line, short_text
 from xcli.core.version import __version__, versions
 from xcli.inference.finite import finite_rows
 from xcli.inference.profiler import Profile
@@ -96,7 +96,9 @@ class ScoresRun:
     def __post_init__(self) -> None:
         carried = list(self.stored.readers[0].schema)[FIRST_RESULT + 1 :]
         extra = tuple(ExtraColumn(one.name, one.type) for one in carried)
-        self.listing = Listing(self._rows(), self.options, extra_columns=extra)
+        count, limit = self.stored.row_count, self.options.limit
+        known = None if count is None or self.options.shard else min(count, count if limit is None else limit)
+        self.listing = Listing(self._rows(), self.options, extra_columns=extra, total=known)
 
     def foresee(self, batch_size: int | None) -> bool:
         """Everything is known without TensorFlow."""
@@ -167,7 +169,7 @@ class ScoresRun:
                     extras = zip(*carried, strict=True) if carried else [()] * batch.num_rows
                     for index, (path, status, error, extra) in enumerate(zip(*columns, extras, strict=True)):
                         location = RowLocation(reader.name, number, state, vectors, index)
-                        found = _error(reader.name, number, status, error)
+                        found = _error(reader.name, number, path, status, error)
                         yield ImageRef(path, location, path.encode(), found, extra)
                         number += 1
 
@@ -180,13 +182,16 @@ class ScoresRun:
             return np.ascontiguousarray(flat, np.float32).reshape(batch.num_rows, -1)
 
 
-def _error(table: str, number: int, status: str | None, text: str | None) -> ImageError | None:
+def _error(table: str, number: int, path: str | None, status: str | None, text: str | None) -> ImageError | None:
     """Returns the error that a row of a table tells; raises CheckError where it tells neither that nor success."""
+    if path is None:
+        raise CheckError(f"{one_line(table)} is damaged: a row (number {number + 1:,} of all) has no path")
     if status == OK_STATUS:
         return None
     reason = reason_of(text)
     if status != ERROR_STATUS or reason not in ImageError.REASONS:
-        raise CheckError(f"{one_line(table)}: row {number + 1} is damaged: it has the status {one_line(str(status))!r}")
+        shown = f"the status {short_text(status)} with the error {short_text(text)}"
+        raise CheckError(f"{one_line(table)} is damaged: the row of {one_line(path)} has {shown}")
     return ImageError(reason, (text or "").partition(": ")[2])
 
 

@@ -40,14 +40,14 @@ class StoredFeatures:
         readers: of the tables, in the order given.
         states: size and time of modification of each.
         provenance: of the first; the others differ in what changes no value but by rounding.
-        backbone: the network; see `backbone_digest`.
+        backbone: the network; see `backbone_digest`. None if an older version, which did not record it, made the table.
         dtype: `float32`, or `float16` if a table is of float16.
     """
 
     readers: tuple[TableReader, ...]
     states: tuple[FileState, ...]
     provenance: dict[str, Any]
-    backbone: str
+    backbone: str | None
     dtype: str
 
     @property
@@ -58,6 +58,11 @@ class StoredFeatures:
     @property
     def precision(self) -> str:
         return str(self.provenance["precision"])
+
+    def is_of(self, model: Mapping[str, Any]) -> bool:
+        """Returns whether the file of this model, `sha256` and `input_range`, has computed the features."""
+        made = self.provenance["model"]
+        return all(name in model and made.get(name) == model[name] for name in ("sha256", "input_range"))
 
     @property
     def row_count(self) -> int | None:
@@ -91,7 +96,7 @@ def open_stored(names: Sequence[str]) -> StoredFeatures:
     for reader, one in zip(tables.readers[1:], made[1:], strict=True):
         for what, mine, theirs in (
             ("precision", first["precision"], one["precision"]),
-            ("backbone", first["model"]["backbone"], one["model"]["backbone"]),
+            ("backbone", first["model"].get("backbone"), one["model"].get("backbone")),
             ("columns", _carried(tables.readers[0]), _carried(reader)),
         ):
             if mine != theirs:
@@ -102,7 +107,7 @@ def open_stored(names: Sequence[str]) -> StoredFeatures:
         tables.readers,
         tuple(_state(reader) for reader in tables.readers),
         first,
-        first["model"]["backbone"],
+        first["model"].get("backbone"),
         "float32" if types == {"float"} else "float16",
     )
 
@@ -112,10 +117,16 @@ def _carried(reader: TableReader) -> list[tuple[str, str]]:
 
 
 def _state(reader: TableReader) -> FileState:
-    """Returns the state of a table by which a change is noticed; of a directory the newest of its parts counts."""
-    parts = reader.parts if isinstance(reader, DatasetReader) else [""]
-    found = [os.stat(os.path.join(reader.path, part) if part else reader.path) for part in parts]
-    return FileState.of(sum(one.st_size for one in found), max(one.st_mtime_ns for one in found))
+    """Returns the state of a table by which a change is noticed; of a directory the newest of its parts counts.
+
+    The copy of a table in an object store has a time of its own, so that what stands beside the table counts instead.
+    """
+    parts = [os.path.join(reader.path, one) for one in reader.parts] if isinstance(reader, DatasetReader) else []
+    found = [os.stat(one) for one in parts or [reader.path]]
+    size = sum(one.st_size for one in found)
+    if reader.copies is not None:
+        return FileState(size, int(digest({"meta": reader.meta})[:15], 16))
+    return FileState.of(size, max(one.st_mtime_ns for one in found))
 
 
 def _provenance(reader: TableReader) -> dict[str, Any]:
@@ -136,12 +147,7 @@ def _provenance(reader: TableReader) -> dict[str, Any]:
     ):
         if problem:
             raise UsageError(f"{name} {problem}; a head takes the averaged last map as it is: run features {advice}")
-    if "backbone" not in model:
-        raise UsageError(
-            f"{name} was written by an older version, which did not record the digest of its network: compute the "
-            "features again"
-        )
-    if model["backbone"] is None:
+    if model.get("backbone", "not recorded") is None:
         raise UsageError(
             f"{name} was computed by {short_text(model.get('name'))}, in which layers before its Xception change the "
             "pixels: heads go with networks without such layers"
@@ -168,8 +174,13 @@ def check_fit(stored: StoredFeatures, head: Head, precision: str = "auto") -> No
         ModelError: the network, the preprocessing or the precision is another one.
     """
     table, bundle, made = stored.name, one_line(head.name), stored.provenance
-    if stored.backbone != head.backbone:
-        trained = head.settings.get("recipe", {}).get("unfreeze", "none")
+    trained = head.settings.get("recipe", {}).get("unfreeze", "none")
+    if stored.backbone is None and (trained != "none" or not stored.is_of(head.settings.get("model", {}))):
+        raise ModelError(
+            f"{table} was written by an older version, which did not record the digest of its backbone, so that "
+            f"nothing proves that it goes with {bundle}: compute the features again with features --model {bundle}"
+        )
+    if stored.backbone not in (None, head.backbone):
         if trained != "none":
             what = "its whole network" if trained == "all" else f"{trained} of its network, and what is above that,"
             raise ModelError(
@@ -179,8 +190,8 @@ def check_fit(stored: StoredFeatures, head: Head, precision: str = "auto") -> No
             )
         raise ModelError(
             f"{table} does not go with {bundle}: it was computed by {short_text(made['model'].get('name'))}, whose "
-            f"backbone has the digest {stored.backbone[:16]}, and that of the bundle has {str(head.backbone)[:16]}. "
-            f"Compute the features with features --model {bundle}"
+            f"backbone has the digest {str(stored.backbone)[:16]}, and that of the bundle has "
+            f"{str(head.backbone)[:16]}. Compute the features with features --model {bundle}"
         )
     mine, theirs = pixels_of(made["preprocessing"]), pixels_of(head.preprocessing)
     for name in mine | theirs:

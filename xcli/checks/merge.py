@@ -26,9 +26,9 @@ from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.formats import create_table, open_table
 from xcli.tables.provenance import (
+    IMPLIED_KEYS,
     MACHINE_KEYS,
     META_SUFFIX,
-    NAMES_ONLY,
     differences,
     provenance_metadata,
     provenance_of,
@@ -110,7 +110,7 @@ class Shards:
         values = {key: [provenance.get(key)] for key in MACHINE_KEYS}
         for other in self.readers[1:]:
             for key, one, two in differences(provenance, _provenance(other)):
-                if key in NAMES_ONLY:
+                if key in IMPLIED_KEYS:
                     continue
                 if key not in MACHINE_KEYS:
                     raise _not_one_run(key, one, first, two, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from xcli.cli.environment import beats
@@ -47,6 +48,7 @@ def take_tables(ctx: click.Context, values: dict[str, Any]) -> None:
     refuse_others(ctx, values, _CLASSIFY)
     if values["model"] is None:
         raise UsageError("--from-features needs the head that scores them: --model RUN, a directory that finetune made")
-    if values["output"] in values["from_features"]:
-        raise UsageError(f"{one_line(values['output'])} is the table of features and the output at once")
+    output = values["output"]
+    if output is not None and any(os.path.realpath(output) == os.path.realpath(one) for one in values["from_features"]):
+        raise UsageError(f"{one_line(output)} is the table of features and the output at once; give another -o")
     values["sources"] = values["from_features"]

@@ -35,7 +35,7 @@ _RECORD: Schema = {
         "precision": str,
         "preprocessing": dict,
         "recipe": {"unfreeze": str},
-        "model": {"backbone": str | None},
+        "model": {"sha256": str, "input_range": str},
     },
 }
 """Of `run.json`."""

@@ -57,21 +57,23 @@ class Head:
     preprocessing: dict[str, Any]
     settings: dict[str, Any]
 
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the probabilities, float32[b, C], of features float32[b, d]; of what is not finite they are NaN."""
+    def scores(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Returns the probabilities, float32[b, C], of features [b, d]; of what is not finite they are NaN.
+
+        Sums are in float64, so that only the rounding of the network is between these scores and its own.
+        """
         import numpy as np
 
-        found = np.empty((len(features), len(self.bias)), np.float32)
+        kernel, found = self.kernel.astype(np.float64), np.empty((len(features), len(self.bias)), np.float32)
+        block = np.zeros((_BLOCK, features.shape[1]))
         with np.errstate(all="ignore"):
             for start in range(0, len(features), _BLOCK):
-                block = features[start : start + _BLOCK]
-                rows = len(block)
-                if rows < _BLOCK:
-                    block = np.concatenate([block, np.zeros((_BLOCK - rows, block.shape[1]), np.float32)])
-                logits = block @ self.kernel + self.bias
+                rows = min(_BLOCK, len(features) - start)
+                block[:rows] = features[start : start + rows]
+                logits = block @ kernel + self.bias
                 logits -= logits.max(1, keepdims=True)
-                np.exp(logits, out=logits)
-                found[start : start + rows] = (logits / logits.sum(1, keepdims=True))[:rows]
+                scores = np.exp(logits[:rows].astype(np.float32))
+                np.divide(scores, scores.sum(1, keepdims=True), out=found[start : start + rows])
         return found
 
 

@@ -88,7 +88,7 @@ class Listing:
         close: closes the files that the listing reads from (standard input excepted); may be called twice.
         carried: of the manifest's rows so far.
         listed: number of references that were yielded so far.
-        total: number of all, once the listing has ended.
+        total: number of all, once the listing has ended, or from the start where that is known.
         whole: with `shard`, what all shards have listed together so far.
     """
 

@@ -29,8 +29,8 @@ PROVENANCE_KEYS = ("tool", "versions", "model", "preprocessing", "precision", "d
 ENVIRONMENT = "environment"
 """A further member, where variables are set by which TensorFlow computes otherwise."""
 
-NAMES_ONLY = frozenset({"model.name", "options.labels.source"})
-"""Members that tell where a file was whose digest is another member: they do not change rows."""
+IMPLIED_KEYS = frozenset({"model.name", "model.backbone", "options.labels.source"})
+"""Members that tell where a file was whose digest is another member, or follow from it: they do not change rows."""
 
 MACHINE_KEYS = frozenset({"device", "batch_size"})
 """Members that differ between machines and change values only within the stated precision."""

@@ -1,0 +1,74 @@
+"""What it costs to score a table of features with the head of a model, beside reading it:
+
+    python -m benchmarks.scores [FOLDER] [--rows N] [--dtype T] [--format F] [--classes C] [--repeats N]
+
+FOLDER gets the table, which is removed at the end; a million rows of float16 are 4 GB. The head is a random one over a
+network with random weights: how long it takes does not depend on the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from typing import Any
+
+from benchmarks.search import READ, run_python, write_table
+
+SETTINGS = {"precision": "float32"}
+
+
+def main() -> None:
+    """Writes the bundle and the table, reads the table, and scores it by the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="where the table goes (default: a temporary directory)")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
+    parser.add_argument("--format", choices=["parquet", "npy", "csv"], default="parquet")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        bundle, table = os.path.join(folder, "RUN"), os.path.join(folder, f"table.{options.format}")
+        write_table(table, options.rows, options.dtype, write_head(bundle, options.classes, options.dtype))
+        score = ["-m", "xcli", "-q", "classify", "--from-features", table, "--model", bundle, "--overwrite"]
+        for what, command in {
+            "read": ["-c", READ, table],
+            "scored to Parquet": [*score, "-o", os.path.join(folder, "scores.parquet")],
+            "scored to CSV": [*score, "-o", os.path.join(folder, "scores.csv")],
+        }.items():
+            seconds, most = zip(*(run_python(command) for _ in range(options.repeats)), strict=True)
+            shown = f"{statistics.median(seconds):.1f} s, {max(most):,.0f} MiB"
+            print(
+                f"{options.rows:,} rows, {options.format}, {options.dtype}, {options.classes} classes, {what}: {shown}"
+            )
+
+
+def write_head(folder: str, classes: int, dtype: str) -> dict[str, Any]:
+    """Writes a bundle as finetune does, and returns the provenance of features that its network would compute."""
+    from xcli.images.preprocessing import Preprocessing
+    from xcli.models.backbone import backbone_digest
+    from xcli.models.bundle import build_model, write_bundle
+    from xcli.models.hdf5_weights import random_weights
+
+    os.mkdir(folder)
+    weights, preprocessing = random_weights(include_top=True, classes=classes, seed=0), Preprocessing()
+    model = build_model(weights, classes, preprocessing.size, (1 / 127.5, -1.0), 0.0)
+    names = [f"class {number}" for number in range(classes)]
+    write_bundle(folder, model, names, preprocessing, {"settings": SETTINGS})
+    network = {"name": "random", "sha256": "0" * 64, "input_range": "xception", "backbone": backbone_digest(weights)}
+    return {
+        "tool": {"name": "xception-cli", "version": "0", "command": "features"},
+        "versions": {},
+        "model": network,
+        "preprocessing": preprocessing.as_dict(),
+        **SETTINGS,
+        "device": "CPU",
+        "batch_size": 16,
+        "options": {"pooling": "avg", "layer": None, "dtype": dtype, "normalize": False},
+    }
+
+
+if __name__ == "__main__":
+    main()
