@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xcli.core.errors import ImageError
 
 MIN_AGREEMENT = 0.9
-"""Agreement from which two images are copies: of altered copies it is above 0.92, but for one in a thousand; of look-alikes below 0.88."""
+"""Agreement from which two images are copies: of 999 in 1,000 altered copies it is above 0.92, of look-alikes below."""
 
 MIN_CANDIDATE = 0.25
 """Whitened cosine from which pairs are worth a look at their pixels."""
