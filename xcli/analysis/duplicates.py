@@ -15,6 +15,7 @@ the rows and their order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
     from xcli.analysis.vectors import FeatureTables
     from xcli.analysis.whitening import Whitening
 
-DEFAULT_THRESHOLD = 0.6
-"""Whitened cosine from which two images are taken for copies."""
+DEFAULT_THRESHOLD = 0.55
+"""Whitened cosine from which two images are taken for copies, if the fit has all directions; see `threshold_for`."""
+
+LEFT_OUT = 192
+"""Leading directions of a fit that are not compared: in these, look-alikes are as close as copies."""
 
 MAX_PAIRS = 10_000_000
 """Pairs that `find_pairs` returns: 200 MB."""
@@ -61,15 +65,17 @@ class WhitenedRows:
         values: float32[n, k] or float16[n, k], of unit length; zeros in rows without a vector, in rows without a
             direction, and in rows that repeat an earlier one.
         same: int64[n], the first row with an equal vector; the row itself if there is none before it.
+        digests: 16 bytes[n], equal for equal vectors; zeros in rows that have none, or only zeros.
         ok: bool[n], which rows have a vector.
-        paths: n texts; None of vectors that were in memory.
+        paths: n texts; empty ones of vectors that were in memory.
         whitening: the fit.
     """
 
     values: NDArray[Any]
     same: NDArray[np.int64]
+    digests: NDArray[np.void]
     ok: NDArray[np.bool_]
-    paths: pa.ChunkedArray | None
+    paths: pa.ChunkedArray
     whitening: Whitening
 
     def __len__(self) -> int:
@@ -109,21 +115,18 @@ class _Whitener:
             self._digests += blake2b(row.data, digest_size=_DIGEST).digest()
         return self._transform(values)
 
-    def same(self, ok: NDArray[np.bool_], width: int) -> NDArray[np.int64]:
-        """Returns for each row the first one with an equal vector; rows that are not `ok`, or zeros, have none."""
+    def digests(self, ok: NDArray[np.bool_], width: int) -> NDArray[np.void]:
+        """Returns the digest of each vector; zeros for rows that are not `ok`, and for vectors of zeros."""
         import numpy as np
 
-        zero = blake2b(bytes(4 * width), digest_size=_DIGEST).digest()
-        digests = np.frombuffer(self._digests, f"V{_DIGEST}")
-        found = np.arange(len(ok))
-        rows = np.flatnonzero(ok & (digests != np.void(zero)))
-        _, first, inverse = np.unique(digests[rows], return_index=True, return_inverse=True)
-        found[rows] = rows[first[inverse]]
+        found = np.frombuffer(self._digests, f"V{_DIGEST}")
+        zero = np.void(blake2b(bytes(4 * width), digest_size=_DIGEST).digest())
+        found[~ok | (found == zero)] = np.void(bytes(_DIGEST))
         return found
 
 
 def whiten_tables(tables: FeatureTables, whitening: Whitening | None = None) -> WhitenedRows:
-    """Reads all rows of tables; twice, unless a fit is given. See `fit_tables` for the rows of the fit.
+    """Reads all rows of tables; twice, unless a fit is given, see `fit_for_copies`.
 
     Raises:
         UsageError: no row has a vector.
@@ -131,13 +134,17 @@ def whiten_tables(tables: FeatureTables, whitening: Whitening | None = None) -> 
     """
     import numpy as np
 
-    fit = fit_tables(tables) if whitening is None else whitening
+    fit = fit_for_copies(tables) if whitening is None else whitening
     whiten = _Whitener(fit)
     dtype = "float16" if tables.row_count >= FLOAT16_ROWS else "float32"
     matrix = read_matrix(tables, whiten, width=fit.components, dtype=dtype)
-    same = whiten.same(matrix.ok, tables.width)
+    digests = whiten.digests(matrix.ok, tables.width)
+    same = np.arange(len(digests))
+    rows = np.flatnonzero(digests != np.void(bytes(_DIGEST)))
+    _, first, inverse = np.unique(digests[rows], return_index=True, return_inverse=True)
+    same[rows] = rows[first[inverse]]
     matrix.values[same != np.arange(len(same))] = 0
-    return WhitenedRows(matrix.values, same, matrix.ok, matrix.paths, fit)
+    return WhitenedRows(matrix.values, same, digests, matrix.ok, matrix.paths, fit)
 
 
 def whiten_vectors(
@@ -159,14 +166,30 @@ def whiten_vectors(
     return whiten_tables(VectorsInMemory((), values.shape[1], None, values, has), whitening)
 
 
-def find_pairs(rows: WhitenedRows, threshold: float = DEFAULT_THRESHOLD, *, most: int = MAX_PAIRS) -> Pairs:
+def fit_for_copies(*tables: FeatureTables) -> Whitening:
+    """Fits to the rows of tables, see `fit_tables`, and leaves out the directions that look-alikes share."""
+    return fit_tables(*tables, leave_out=LEFT_OUT)
+
+
+def threshold_for(fit: Whitening) -> float:
+    """Returns the threshold of copies in a fit: the fewer directions it has, the higher cosines are by chance."""
+    return round(min(0.9, 0.435 + 2.6 / math.sqrt(max(1, fit.components))), 2)
+
+
+def find_pairs(rows: WhitenedRows, threshold: float | None = None, *, most: int = MAX_PAIRS) -> Pairs:
     """Returns all pairs of rows that are at least so similar; rows with equal vectors have a similarity of 1.
+
+    Args:
+        rows: the rows.
+        threshold: by default that of `threshold_for`.
+        most: pairs that fit into memory.
 
     Raises:
         UsageError: there are more than `most`, or no cosine can be so high.
     """
     import numpy as np
 
+    threshold = threshold_for(rows.whitening) if threshold is None else threshold
     members = np.argsort(rows.same, kind="stable")  # by the first row with an equal vector
     sizes = np.bincount(rows.same, minlength=len(rows))
     repeated = np.flatnonzero(sizes > 1)
@@ -197,24 +220,47 @@ def _with_repeats(pairs: Pairs, members: NDArray[np.int64], sizes: NDArray[np.in
 
 
 class Links:
-    """Which rows are linked by copies of copies, in memory bounded by their number.
+    """Which rows are linked by copies, and by copies of copies, in memory bounded by their number.
 
     Attributes:
         root: int64[n], the first of the rows with which each is linked.
     """
 
-    def __init__(self, rows: WhitenedRows, root: NDArray[np.int64] | None = None) -> None:
-        self.root = rows.same.copy() if root is None else root
+    def __init__(self, rows: WhitenedRows) -> None:
+        self._rows = rows
+        self.root = rows.same.copy()
 
-    def wanted(self, first: NDArray[np.int64], second: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns which pairs would link what is not linked yet."""
+    @property
+    def state(self) -> NDArray[np.int64]:
+        """A copy of all that is known."""
+        return self.root.copy()
+
+    @state.setter
+    def state(self, state: NDArray[np.int64]) -> None:
+        self.root = state.copy()
+
+    def compare(self, threshold: float, band: int = 0) -> Iterator[int]:
+        """Compares all pairs of rows, band by band from one on, and yields the number of each."""
+        for number in range(band, bands(len(self._rows))):
+            found, count = list[Pairs](), 0
+            for pairs in pairs_of_band(self._rows.values, number, threshold, wanted=self._wanted):
+                found.append(pairs)
+                count += len(pairs.first)
+                if count > _LINKED:
+                    self._add(joined(found))
+                    found, count = [], 0
+            if count:
+                self._add(joined(found))
+            yield number
+
+    def _wanted(self, first: NDArray[np.int64], second: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.root[first] != self.root[second]
         return found
 
-    def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
-        """Links pairs of rows."""
+    def _add(self, pairs: Pairs) -> None:
         import numpy as np
 
+        first, second = pairs.first, pairs.second
         while True:
             one, other = self.root[first], self.root[second]
             differ = one != other
@@ -226,31 +272,14 @@ class Links:
                 self.root = further
 
 
-def link_bands(rows: WhitenedRows, links: Links, threshold: float, band: int = 0) -> Iterator[int]:
-    """Compares all pairs of rows, band by band from one on, and yields the number of each when it is in `links`."""
-    import numpy as np
-
-    for number in range(band, bands(len(rows))):
-        first, second, count = list[Any](), list[Any](), 0
-        for pairs in pairs_of_band(rows.values, number, threshold, wanted=links.wanted):
-            first.append(pairs.first)
-            second.append(pairs.second)
-            count += len(pairs.first)
-            if count > _LINKED:
-                links.add(np.concatenate(first), np.concatenate(second))
-                first, second, count = [], [], 0
-        if count:
-            links.add(np.concatenate(first), np.concatenate(second))
-        yield number
-
-
-def linked_rows(rows: WhitenedRows, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.int64]:
+def linked_rows(rows: WhitenedRows, threshold: float | None = None) -> NDArray[np.int64]:
     """Returns the first of the rows with which each is linked by copies, and by copies of copies, int64[n].
 
     What must not be on two sides of a split is linked; what can stand for another is not, see `group_rows`.
     """
     links = Links(rows)
-    for _ in link_bands(rows, links, threshold):
+    threshold = threshold_for(rows.whitening) if threshold is None else threshold
+    for _ in links.compare(threshold):
         pass
     return links.root
 
@@ -258,7 +287,7 @@ def linked_rows(rows: WhitenedRows, threshold: float = DEFAULT_THRESHOLD) -> NDA
 def group_rows(
     rows: WhitenedRows,
     linked: NDArray[np.int64],
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float | None = None,
     order: NDArray[np.int64] | None = None,
 ) -> Groups:
     """Returns the groups, see the module.
@@ -271,6 +300,7 @@ def group_rows(
     """
     import numpy as np
 
+    threshold = threshold_for(rows.whitening) if threshold is None else threshold
     groups = Groups(np.arange(len(rows)), np.ones(len(rows), np.float32))
     rank = np.arange(len(rows))
     if order is not None:

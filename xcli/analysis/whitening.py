@@ -36,6 +36,8 @@ COMPONENTS = 512
 FIT_ROWS = 50_000
 """Rows to which a whitening is fitted; more change it hardly, and take a second for each ten thousand."""
 
+_NO_SPREAD = 1e-9  # of the greatest variance: what rounding makes of none
+
 _MAX_BYTES = 1 << 30  # of a fit that is read
 
 
@@ -100,24 +102,36 @@ def load_whitening(path: str) -> Whitening:
         FileNotFoundError: there is no such file.
         CheckError: it is damaged, or another file.
     """
+    try:
+        return parse_whitening(disk.read_file(path, _MAX_BYTES))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{one_line(path)} is no fit of this program, or damaged: {one_line(str(error))}") from error
+
+
+def parse_whitening(data: bytes) -> Whitening:
+    """Returns the fit of which `Whitening.save` returned this; raises ValueError if it did not."""
     import numpy as np
 
     try:
-        with np.load(io.BytesIO(disk.read_file(path, _MAX_BYTES)), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             mean, projection, rows, shrinkage = (arrays[key] for key in ("mean", "projection", "rows", "shrinkage"))
         if mean.dtype != np.float32 or projection.dtype != np.float32 or mean.shape != projection.shape[:1]:
             raise ValueError("its arrays have other types or shapes")
         return Whitening(mean, projection, int(rows), float(shrinkage))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckError(f"{one_line(path)} is no fit of this program, or damaged: {one_line(str(error))}") from error
+    except (TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from error
 
 
-def fit_tables(*tables: FeatureTables) -> Whitening:
+def fit_tables(*tables: FeatureTables, leave_out: int = 0) -> Whitening:
     """Reads tables once, and fits to all rows, or to each n-th, so that they are at most `FIT_ROWS`.
 
     Of tables that do not tell their number of rows all are taken.
+
+    Args:
+        tables: what is read.
+        leave_out: see `fit_whitening`.
 
     Raises:
         UsageError: no row has a vector.
@@ -125,11 +139,19 @@ def fit_tables(*tables: FeatureTables) -> Whitening:
     """
     step = max(1, -(-sum(one.row_count for one in tables) // FIT_ROWS))
     blocks = (block for one in tables for block in one.blocks())
-    return fit_whitening(one._replace(values=one.values[::step], ok=one.ok[::step]) for one in blocks)
+    sample = (one._replace(values=one.values[::step], ok=one.ok[::step]) for one in blocks)
+    return fit_whitening(sample, leave_out=leave_out)
 
 
-def fit_whitening(blocks: Iterable[Block], components: int = COMPONENTS) -> Whitening:
+def fit_whitening(blocks: Iterable[Block], components: int = COMPONENTS, *, leave_out: int = 0) -> Whitening:
     """Fits to the vectors of some blocks, which are read once; memory is that of some matrices of d by d in float64.
+
+    Args:
+        blocks: the vectors.
+        components: directions that are kept.
+        leave_out: leading directions that are not: what images of one kind have in common is in them, and what tells
+            a copy from a look-alike is in those that follow. Of few rows, or of few dimensions, a part of both is
+            taken, because in the last directions of a sample there is little but the differences of its pairs.
 
     Raises:
         UsageError: no row has a vector.
@@ -146,7 +168,12 @@ def fit_whitening(blocks: Iterable[Block], components: int = COMPONENTS) -> Whit
     shrinkage = _shrinkage(covariance, sums.rows, sums.fourth())
     variances, directions = np.linalg.eigh(covariance)
     level = max(float(variances.mean()), 0.0)
-    variances, directions = variances[::-1][:components], directions[:, ::-1][:, :components]
+    kept = slice(components)
+    if leave_out:
+        spread = int((variances > _NO_SPREAD * variances[-1]).sum())
+        end = max(1, min(leave_out + components, spread, sums.rows * 3 // 8))
+        kept = slice(end * leave_out // (leave_out + components), end)
+    variances, directions = variances[::-1][kept], directions[:, ::-1][:, kept]
     variances = (1 - shrinkage) * np.maximum(variances, 0) + shrinkage * level
     # Directions without any variance are left out: in them there is nothing to scale.
     info = np.finfo(np.float32)

@@ -25,6 +25,7 @@ HEADINGS = {
         "compare": "Compare two tables of the same images: what has changed, and by how much.",
         "sort": "Put the files of a table into a folder for each class.",
         "search": "Find the images of a table that are most like others.",
+        "duplicates": "Find images that are copies of each other, in a table or between two.",
         "report": "Make a page of a table or an evaluation, to look through it in a browser.",
         "verify": "Check that a table is intact and that every source has its row.",
     },

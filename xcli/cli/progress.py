@@ -28,8 +28,11 @@ INTERVAL = 60.0
 NARROW = 60
 """Columns of a terminal, below which the bar gives way to the numbers."""
 
-IMAGES, ROWS, FILES = "images", "rows", "files"
-"""What is counted: images that are computed, rows that are read, or files that are put somewhere."""
+IMAGES, ROWS, FILES, PAIRS = "images", "rows", "files", "pairs"
+"""What is counted: images that are computed, rows that are read, files that are put somewhere, pairs of rows that are
+compared."""
+
+_WITHOUT_ERRORS = ROWS, PAIRS
 
 log = logging.getLogger("xcli")
 
@@ -89,7 +92,7 @@ class Progress:
         total: returns the number of images, or None while it is not known.
         kept: returns the number of rows from an earlier run, which are not counted by `count`.
         clock: returns seconds.
-        unit: `IMAGES`, `ROWS` or `FILES`; rows have no errors.
+        unit: `IMAGES`, `ROWS`, `FILES` or `PAIRS`; rows and pairs have no errors.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ class Progress:
                 "seconds": round(seconds, 1),
                 "done": done,
                 "total": total,
-                **({"errors": self._failed} if self._unit != ROWS else {}),
+                **({"errors": self._failed} if self._unit not in _WITHOUT_ERRORS else {}),
                 f"{self._unit}_per_second": round(rate, 2),
                 "seconds_left": None if left is None else round(left),
             }
@@ -199,7 +202,7 @@ class Progress:
         unit = self._unit
         share = f" of {total:,} {unit} ({done * 100 // total} %)" if total else f" {unit}, total not known yet"
         parts = [f"{done:,}{share}", f"{rate:,.1f} {unit}/s"]
-        if unit != ROWS:
+        if unit not in _WITHOUT_ERRORS:
             parts.append(self._errors())
         if left is not None:
             minutes, seconds = divmod(round(left), 60)

@@ -23,7 +23,7 @@ LEFT = re.compile(_TEMPORARY)
 """Matches what a publication that was cut short may leave."""
 
 FILES = re.compile(
-    rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
+    rf"{LOCK}|publish\.json|{_TEMPORARY}|(run\.json|part-[0-9]{{5,}}\.arrow|compared)(\.[0-9]+-[0-9a-f]+)?(\.tmp)?"
     rf"|part-[0-9]{{5,}}\.arrow{DAMAGED}"
 )
 """Matches the names of all files that this program writes into such a directory."""

@@ -1,0 +1,256 @@
+"""`xception duplicates`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xcli.analysis.compared_bands import ComparedBands
+from xcli.analysis.duplicates import DEFAULT_THRESHOLD
+from xcli.analysis.duplicates_run import Comparison, Copies, answer_rows, answer_schema, grouped, image_sizes, shared
+from xcli.analysis.shared_copies import SharedCopies
+from xcli.analysis.vectors import open_features
+from xcli.cli.display import open_console
+from xcli.cli.help import INPUT, OUTPUT, RUN, Command, choice, flag, number, path
+from xcli.cli.progress import IMAGES, PAIRS, ROWS, Progress, Readings, progress_argument
+from xcli.cli.verbosity import message_arguments, messages_of, start_messages
+from xcli.core.errors import ExitCode, UsageError
+from xcli.core.text import one_line
+from xcli.core.version import __version__
+from xcli.outputs.target import Directory, File, parse_target
+from xcli.storage.atomic import open_output
+from xcli.storage.urls import is_url
+from xcli.tables.formats import check_output, create_table, format_from_name
+from xcli.tables.provenance import provenance_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xcli.analysis.vectors import FeatureTables
+
+log = logging.getLogger("xcli")
+
+FIT_SUFFIX = ".whitening.npz"
+
+_FORMATS = ("csv", "parquet")
+_SHOWN = 50
+_FEW = 1000  # rows, from which the threshold is less sure
+_THRESHOLD = (
+    f"Least similarity of copies, above 0 and at most 1 [default: {DEFAULT_THRESHOLD}; higher if there are less than "
+    "1,900 rows]."
+)
+_BETWEEN = "Find the images of FEATURES that have copies in OTHER, another table, and nothing else. Repeatable."
+_IMAGES = "Look for the images of the table in DIR, to tell which is the largest: they have been moved there."
+_OUTPUT = (
+    "Write the groups to FILE (.csv, .parquet); - is standard output [default: a table on a terminal, CSV on a pipe]."
+)
+_RESTART = "Discard an unfinished comparison of FILE and start again."
+
+
+@click.command(cls=Command)
+@click.argument("tables", metavar="FEATURES...", nargs=-1, required=True, type=click.Path())
+@path("--between", INPUT, "OTHER", _BETWEEN, multiple=True)
+@path("--images", INPUT, "DIR", _IMAGES)
+@number("--threshold", RUN, "C", click.FloatRange(0, 1, min_open=True), _THRESHOLD)
+@path("-o --output", OUTPUT, "FILE", _OUTPUT)
+@choice("--format", OUTPUT, _FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
+@flag("--json", OUTPUT, "Print the figures as JSON.")
+@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@flag("--restart", OUTPUT, _RESTART)
+@progress_argument
+@message_arguments
+@click.pass_context
+def duplicates(ctx: click.Context, /, **values: Any) -> int:
+    """Find images that are the same but for size, quality, colour, crop or a border, by their features.
+
+    FEATURES are tables that features wrote, in any format; their rows are taken together. Vectors are centred and
+    whitened by the tables' own covariance, without its leading directions, so that look-alikes are not taken for
+    copies; then every pair of rows is compared. In a group, each image is a copy of the one that is kept: that with
+    most pixels, of these with most bytes, of these the first. Images that cannot be read count as the smallest. With
+    --between, each image of FEATURES that has copies in OTHER is kept, and its copies follow.
+
+    A comparison that is interrupted is continued by the same command, if -o names a file on this machine.
+
+    \b
+    CSV, Parquet: group, path, similarity, keep
+
+    Exit status: 0 compared, 2 usage, 5 output, 6 a table is damaged.
+    """
+    begin = time.monotonic()
+    start_messages(ctx)
+    target = values["output"]
+    form = _checked_format(target, values)
+    if target is not None:
+        check_output(form, target, values["overwrite"])
+    tables = open_features(values["tables"])
+    between = open_features(values["between"], like=tables) if values["between"] else None
+    kept_in = target if target is not None and _is_kept(target) else None
+    with ComparedBands(kept_in, restart=values["restart"]) as kept:
+        comparison = _read(ctx, tables, between, kept, values)
+        copies = _compared(ctx, comparison, values)
+        summary = _summary(comparison, copies, values)
+        if target is None and (values["json"] or (values["format"] is None and sys.stdout.isatty())):
+            if not values["json"]:
+                _show(comparison, copies)
+        else:
+            _write(comparison, copies, summary, form, values)
+        kept.discard()
+    if values["json"]:
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    log.info("%s", _closing(comparison, copies, time.monotonic() - begin))
+    return ExitCode.OK
+
+
+def _checked_format(target: str | None, values: dict[str, Any]) -> str:
+    """Returns the format of the table."""
+    if target is not None and isinstance(parse_target(target), Directory):
+        raise UsageError(f"duplicates writes one file, and {target!r} is a directory")
+    if target == "-" and values["json"]:
+        raise UsageError("--json and -o - both write to standard output; give -o a file")
+    if values["restart"] and (target is None or not _is_kept(target)):
+        raise UsageError("--restart is for -o with a file on this machine, where an unfinished comparison is kept")
+    form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
+    return form
+
+
+def _is_kept(target: str) -> bool:
+    return isinstance(parse_target(target), File) and not is_url(target)
+
+
+def _read(
+    ctx: click.Context,
+    tables: FeatureTables,
+    between: FeatureTables | None,
+    kept: ComparedBands,
+    values: dict[str, Any],
+) -> Comparison:
+    readers = [*tables.readers, *(between.readers if between is not None else ())]
+    readings = Readings(readers, lambda: 2 if kept.fit is None else 1)
+    quiet = messages_of(ctx).level < 0
+    with Progress(values["progress"], quiet=quiet, total=readings.total, unit=ROWS) as progress:
+        readings.show(progress)
+        comparison = Comparison(tables, between, kept, values["threshold"])
+    fit = comparison.fit
+    if fit.rows < _FEW:
+        log.warning(
+            "the fit has only %s rows (shrinkage %.2f, %d directions, copies from %g on): look through the groups before "
+            "you rely on them",
+            f"{fit.rows:,}",
+            fit.shrinkage,
+            fit.components,
+            comparison.threshold,
+        )
+    if comparison.pairs_kept:
+        log.info("an earlier command has compared %s pairs; this one goes on", f"{comparison.pairs_kept:,}")
+    return comparison
+
+
+def _compared(ctx: click.Context, comparison: Comparison, values: dict[str, Any]) -> Copies:
+    quiet = messages_of(ctx).level < 0
+    total = comparison.pairs()
+    kept = comparison.pairs_kept
+    with Progress(values["progress"], quiet=quiet, total=lambda: total, kept=lambda: kept, unit=PAIRS) as progress:
+        progress.begin(is_first=False)
+        found = comparison.compare(progress.count)
+    if isinstance(found, SharedCopies):
+        return shared(found)
+    with Progress(values["progress"], quiet=quiet, unit=IMAGES) as progress:
+        failed = 0
+
+        def count(images: int, errors: int) -> None:
+            nonlocal failed
+            failed += errors
+            progress.count(images, errors)
+
+        sizes = image_sizes(_paths(comparison), values["images"], count)
+        copies = grouped(comparison.sides[0], found, comparison.threshold, sizes)
+    if failed:
+        log.warning("%s images with copies cannot be read, and count as the smallest; see --images", f"{failed:,}")
+    return copies
+
+
+def _paths(comparison: Comparison) -> Callable[[NDArray[np.int64]], list[str]]:
+    """Returns what finds the paths of rows."""
+    import pyarrow as pa
+
+    columns = pa.chunked_array([chunk for side in comparison.sides for chunk in side.paths.chunks], pa.string())
+
+    def paths(rows: NDArray[np.int64]) -> list[str]:
+        found: list[str] = columns.take(pa.array(rows)).to_pylist()
+        return found
+
+    return paths
+
+
+def _summary(comparison: Comparison, copies: Copies, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the answer rests on, and its figures."""
+    fit = comparison.fit
+    return {
+        "tool": {"name": "xception-cli", "version": __version__, "command": "duplicates"},
+        "tables": list(values["tables"]),
+        "between": list(values["between"]),
+        "rows": [len(side) for side in comparison.sides],
+        "compared": [int(side.ok.sum()) for side in comparison.sides],
+        "pairs": comparison.pairs(),
+        "threshold": comparison.threshold,
+        "whitening": {
+            "sha256": fit.digest,
+            "rows": fit.rows,
+            "components": fit.components,
+            "shrinkage": round(fit.shrinkage, 6),
+        },
+        "groups": copies.groups,
+        "copies": len(copies.row) - copies.groups,
+    }
+
+
+def _write(comparison: Comparison, copies: Copies, summary: dict[str, Any], form: str, values: dict[str, Any]) -> None:
+    """Writes the answer, and beside a file the fit and what the answer rests on."""
+    target, overwrite = values["output"], values["overwrite"]
+    metadata = provenance_metadata(summary)
+    kept = target is not None and _is_kept(target)
+    with create_table(form, target, answer_schema(), metadata, overwrite, exclusive=kept) as table:
+        for batch in answer_rows(copies, _paths(comparison)):
+            table.write(batch)
+        if target is not None and isinstance(parse_target(target), File):
+            fit = open_output(target + FIT_SUFFIX, True, table.staging)
+            table.files.insert(0, fit)
+            fit.stream.write(comparison.fit.save())
+            table.record(summary)
+
+
+def _show(comparison: Comparison, copies: Copies) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = open_console()
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("group", "right"), ("similarity", "right"), ("keep", "left"), ("path", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    shown = copies.row[copies.group <= _SHOWN]
+    for place, name in enumerate(_paths(comparison)(shown)):
+        keep = copies.keep[place]
+        group = str(copies.group[place]) if keep else ""
+        cells = group, f"{copies.similarity[place]:.4f}", "keep" if keep else ""
+        table.add_row(*cells, Text(one_line(name), overflow="fold"))
+    if len(shown):
+        console.print(table)
+    if copies.groups > _SHOWN:
+        console.print(f"and {copies.groups - _SHOWN:,} more groups: -o FILE writes all")
+
+
+def _closing(comparison: Comparison, copies: Copies, seconds: float) -> str:
+    rows = " and ".join(f"{len(side):,}" for side in comparison.sides)
+    without = sum(int((~side.ok).sum()) for side in comparison.sides)
+    parts = [f"{rows} rows, {without:,} without a vector" if without else f"{rows} rows"]
+    others = len(copies.row) - copies.groups
+    parts.append(f"{copies.groups:,} group{'s' if copies.groups != 1 else ''} with {others:,} further copies")
+    return f"{', '.join(parts)}, from a similarity of {comparison.threshold:g} on, in {seconds:.1f} s"
