@@ -88,6 +88,14 @@ xception compare older.parquet newer.parquet -o differences.csv
 xception compare older.csv newer.parquet --assert-agreement 0.99
 # Features of a lower precision: how far they are from the others.
 xception compare features.parquet features16.npy --json | jq .cosine
+# Images that are copies of each other, and which of each group to keep:
+xception duplicates features.parquet -o copies.csv
+# What can go, for another program:
+xception duplicates features.parquet | grep ',false$' | cut -d, -f2
+# Test images that are among the training images, too:
+xception duplicates test.parquet --between train.parquet -o leaks.csv
+# Surer ones only, of photographs that have been moved since:
+xception duplicates 2025.parquet 2026.parquet --threshold 0.7 --images /archive/photos
 # The images most like one that is not in the table; it is embedded as the table was:
 xception search features.parquet query.jpg
 # The five most like each of two rows of the table, without a network:

@@ -141,8 +141,8 @@ def _read(
     fit = comparison.fit
     if fit.rows < _FEW:
         log.warning(
-            "the fit has only %s rows (shrinkage %.2f, %d directions, copies from %g on): look through the groups before "
-            "you rely on them",
+            "the fit has only %s rows (shrinkage %.2f, %d directions, copies from %g on): look through the groups "
+            "before you rely on them",
             f"{fit.rows:,}",
             fit.shrinkage,
             fit.components,
