@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from benchmarks.generated_rows import GeneratedListing
 from benchmarks.machine import machine
+from benchmarks.processes import measure_process
 from xcli.tables.formats import create_table
 from xcli.tables.schema import classify_schema, features_schema
 
@@ -89,12 +89,11 @@ def write_features(
 
 def measure(tables: list[str]) -> tuple[float, float]:
     """Compares two tables by the command; returns seconds and MiB."""
-    begin = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "xcli", "compare", *tables, "-q"], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if code := os.waitstatus_to_exitcode(status):
-        sys.exit(f"xception compare ended with exit code {code}")
-    return time.monotonic() - begin, usage.ru_maxrss / 1024
+    command = [sys.executable, "-m", "xcli", "compare", *tables, "-q"]
+    taken = measure_process(command, stdout=subprocess.DEVNULL)
+    if taken.code:
+        sys.exit(f"xception compare ended with exit code {taken.code}")
+    return taken.seconds, taken.mib
 
 
 def main() -> None:
@@ -114,11 +113,11 @@ def main() -> None:
                 write_features(table, options.format, options.rows, options.width, options.dtype, second=bool(second))
             else:
                 write_classes(table, options.format, options.rows, second=bool(second))
-        sizes = sum(os.path.getsize(table) for table in tables) / 2e9
+        sizes = sum(os.path.getsize(table) for table in tables) / 2e6
         seconds, memory = zip(*(measure(tables) for _ in range(options.repeats)), strict=True)
     about = machine()
     kind = f"features of {options.width:,} values, {options.dtype}" if options.width else "classes"
-    print(f"{options.rows:,} rows of {kind}, {options.format} of {sizes:.1f} GB each: ", end="")
+    print(f"{options.rows:,} rows of {kind}, {options.format} of {sizes:,.0f} MB each: ", end="")
     print(f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), {max(memory):,.0f} MiB")
     print(f"{about['processor']}, {about['cores']} cores, load {about['load']}")
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.processes import measure_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,20 +171,18 @@ def run(name: str, values: NDArray[np.float32], folder: str) -> tuple[float, flo
     """
     source, target = os.path.join(folder, "values.npy"), os.path.join(folder, "points.npy")
     np.save(source, values)
-    process = subprocess.Popen(
+    taken = measure_process(
         [sys.executable, "-m", "benchmarks.maps", "--draw", json.dumps([name, source, target])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | dict.fromkeys(THREADS, "1"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS)),
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGKILL:
+    if taken.code == -signal.SIGKILL:
         return None
-    if code:
+    if taken.code:
         raise SystemExit(f"{name} failed; python -m benchmarks.maps --draw shows why")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, np.load(target)
+    return taken.processor, taken.mib, np.load(target)
 
 
 def draw(name: str, source: str, target: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import pyarrow as pa
 
 from benchmarks.machine import processor
 from benchmarks.photographs import find
+from benchmarks.processes import measure_process
 from xcli.core.process import processor_count
 from xcli.tables.formats import create_table
 from xcli.tables.schema import classify_schema
@@ -101,14 +101,12 @@ def main() -> None:
             command += ["--compare", other]
         figures = []
         for _ in range(chosen.repeats):
-            begin = time.monotonic()
-            process = subprocess.Popen(command)
-            _, status, usage = os.wait4(process.pid, 0)
-            if code := os.waitstatus_to_exitcode(status):
-                sys.exit(f"xception report ended with exit code {code}")
-            figures.append((time.monotonic() - begin, usage.ru_maxrss * 1024 / 1e6, seconds_to_open(page)))
+            taken = measure_process(command)
+            if taken.code:
+                sys.exit(f"xception report ended with exit code {taken.code}")
+            figures.append((taken.seconds, taken.mib, seconds_to_open(page)))
         seconds, memory, opened = zip(*figures, strict=True)
-        print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(memory):,.0f} MB of memory, ", end="")
+        print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(memory):,.0f} MiB of memory, ", end="")
         print(f"page of {os.path.getsize(page) / 1e6:.1f} MB, ", end="")
         print("not opened: no Chromium with Playwright" if None in opened else f"opened in {median(opened):.1f} s")
         print(f"medians of {chosen.repeats}; {processor()}, {processor_count()} cores")

@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from benchmarks.processes import measure_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,11 +98,9 @@ def _batches(rows: int) -> Iterator[NDArray[np.int64]]:
 
 def run_python(command: list[str]) -> tuple[float, float]:
     """Runs Python; returns its seconds, and the MiB of its memory."""
-    begin = time.monotonic()
-    process = subprocess.Popen([sys.executable, *command])
-    _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, command
-    return time.monotonic() - begin, usage.ru_maxrss / 1024
+    taken = measure_process([sys.executable, *command])
+    assert taken.code == 0, command
+    return taken.seconds, taken.mib
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ PAGES = {
     "report-narrow": ("report.html", "light", 360, 760),
     "changes": ("changes.html", "light", 1100, 1000),
     "changes-narrow": ("changes.html#change=class", "dark", 360, 760),
+    "evaluation": ("run.html#accuracy", "light", 1100, 1150),
+    "evaluation-cell": ("run.html#truth=hexagon&predicted=pentagon", "dark", 1100, 620),
+    "map": ("map.html#map", "light", 1100, 830),
+    "map-class": ("mapped.html#class=star", "dark", 1100, 900),
 }
 """Pictures of pages: the page and its address, the colours, width and height."""
 
@@ -100,13 +104,17 @@ def draw(table: str, report: Path, target: str) -> None:
 
 
 def make_pages(xception: list[str], folder: Path) -> None:
-    """Makes the page of a table, and of its comparison with one of the same model whose images were squashed."""
-    for table, resize in (("labels.csv", "crop"), ("squashed.csv", "squash")):
-        command = ["classify", "shapes", "--model", "RUN", "--resize", resize, "-o", table]
-        subprocess.run([*xception, *command], cwd=folder, check=True)
-    subprocess.run([*xception, "report", "labels.csv", "-o", "report.html"], cwd=folder, check=True)
-    command = ["report", "labels.csv", "--compare", "squashed.csv", "-o", "changes.html"]
-    subprocess.run([*xception, *command], cwd=folder, check=True)
+    """Makes the pages: of a table, of its comparison with one of squashed images, of a run, and maps."""
+    for command in (
+        "classify shapes --model RUN -o labels.csv --features-out vectors.parquet",
+        "classify shapes --model RUN --resize squash -o squashed.csv",
+        "report labels.csv -o report.html",
+        "report labels.csv --compare squashed.csv -o changes.html",
+        "report RUN -o run.html",
+        "report vectors.parquet -o map.html",
+        "report labels.csv --features vectors.parquet -o mapped.html",
+    ):
+        subprocess.run([*xception, *command.split()], cwd=folder, check=True)
 
 
 def draw_pages(folder: Path, target: Path) -> None:

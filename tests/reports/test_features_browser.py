@@ -181,4 +181,5 @@ def test_print(opened: Open, table: str) -> None:  # noqa: F811
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("#map-help").is_hidden()
     assert page.locator("#map-canvas").is_visible()
+    assert page.locator("footer .keys").is_hidden()
     assert page.pdf()[:5] == b"%PDF-"

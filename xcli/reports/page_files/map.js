@@ -6,10 +6,10 @@ page.map = (() => {
   const points = data.map.points.map(([path, x, y, group, value, picture], place) => ({ path, x, y, group, value, picture, place }));
   const SIDE = 9999, STRETCH = 1.6, REACH = 18;
 
-  // A turn by the golden angle keeps the colours of successive groups apart.
+  // A turn by the golden angle keeps the colours of successive groups apart, three lightnesses those that come near again.
   let isDark = false;
   const hue = (group) => (group * 137.508 + 190) % 360;
-  const colour = (group) => (isDark ? `oklch(${group % 2 ? 0.82 : 0.72} 0.13 ${hue(group)})` : `oklch(${group % 2 ? 0.44 : 0.56} 0.14 ${hue(group)})`);
+  const colour = (group) => (isDark ? `oklch(${[0.72, 0.84, 0.63][group % 3]} 0.13 ${hue(group)})` : `oklch(${[0.55, 0.42, 0.64][group % 3]} 0.14 ${hue(group)})`);
   function swatch(group) {
     const made = element("span", { class: "swatch", "data-colour": group });
     made.style.background = colour(group);
