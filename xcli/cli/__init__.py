@@ -22,6 +22,7 @@ HEADINGS = {
         "merge": "Merge the outputs of --shard runs and check that nothing is missing or duplicated.",
     },
     "Use tables": {
+        "audit": "Find what is wrong with a labelled data set, before a model is trained on it.",
         "compare": "Compare two tables of the same images: what has changed, and by how much.",
         "sort": "Put the files of a table into a folder for each class.",
         "search": "Find the images of a table that are most like others.",
