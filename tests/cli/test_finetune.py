@@ -18,7 +18,9 @@ from PIL import Image
 from tests.cli.conftest import Invoke, Result, clean_environment
 from tests.thorough import slow
 from xcli.cli.training_progress import TrainingDisplay
+from xcli.core.errors import UsageError
 from xcli.images.preprocessing import Preprocessing, load_image
+from xcli.sources.labelled import LabelledImages
 from xcli.storage.local import LocalFile
 from xcli.storage.locks import FileLock
 
@@ -353,3 +355,24 @@ def test_help_and_usage_errors_import_no_heavy_library() -> None:
     assert done.returncode == 0, done
     assert b"--unfreeze" in done.stdout
     assert b"Seed of the split" in done.stdout
+
+
+def test_images_of_findings_are_left_out(
+    invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(sorted((data / "red").iterdir())))
+    findings = tmp_path / "f.csv"
+    findings.write_text(f"path,issue\n{first},tiny\n{data}/blue/{first.name},dark\n")
+    seen: list[set[str]] = []
+
+    def stop(images: LabelledImages, *_: object) -> None:
+        seen.append({one.ref.path for one in images.samples})
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(MODULE, "split_images", stop)
+    common = ("finetune", data, "-o", tmp_path / "run")
+    for options in ((), ("--exclude", findings), ("--exclude", findings, "--exclude-kinds", "tiny,blank")):
+        assert "far enough" in invoke(*common, *options).err
+    assert seen[0] - seen[1] == {str(first), f"{data}/blue/{first.name}"}
+    assert seen[0] - seen[2] == {str(first)}
+    assert "--exclude-kinds is for --exclude" in invoke(*common, "--exclude-kinds", "tiny").err

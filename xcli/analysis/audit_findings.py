@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from xcli.analysis.picture_faults import BLANK, BLURRED, BRIGHT, DARK, ODD_SHAPE, TINY
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from xcli.sources.labelled import LabelledImages
+
+log = logging.getLogger("xcli")
+
 UNREADABLE, WRONG_LABEL = "unreadable", "wrong-label"
 ACROSS_CLASSES, ACROSS_SPLITS, IN_CLASS = "copy-across-classes", "copy-across-splits", "copy-in-class"
 OUTLIER, SMALL_CLASS = "outlier", "small-class"
@@ -24,6 +30,9 @@ PICTURE_KINDS = BLANK, BLURRED, DARK, BRIGHT, TINY, ODD_SHAPE
 
 KINDS = UNREADABLE, *FEATURE_KINDS, *PICTURE_KINDS, SMALL_CLASS
 """In the order of the table."""
+
+EXCLUDED = "left out for a finding"
+"""The reason under which images are counted that are left out."""
 
 COLUMNS = "path", "label", "issue", "severity", "detail", "suggested", "related"
 
@@ -109,3 +118,24 @@ def excluded_paths(source: str, kinds: Collection[str] = KINDS) -> set[str]:
         return found
     finally:
         manifest.close()
+
+
+def leave_out(data: LabelledImages, source: str, kinds: Collection[str] = KINDS) -> LabelledImages:
+    """Returns labelled images without those that `excluded_paths` names; they are counted among the skipped ones.
+
+    Raises:
+        SourceError: the table cannot be read, names images of other data only, or all images of a class.
+    """
+    paths = excluded_paths(source, kinds)
+    kept = tuple(sample for sample in data.samples if sample.ref.path not in paths)
+    count = len(data.samples) - len(kept)
+    if paths and not count:
+        raise SourceError(
+            f"none of the {len(paths):,} images that {one_line(source)} names is among the data: paths have to be the "
+            f"same; it has {one_line(min(paths))!r}, the data have {one_line(data.samples[0].ref.path)!r}"
+        )
+    lost = set(data.labels) - {sample.label for sample in kept}
+    if lost:
+        raise SourceError(f"{one_line(source)} leaves no image of the class {one_line(min(lost))!r}")
+    log.info("%s images are left out for %s", f"{count:,}", one_line(source))
+    return replace(data, samples=kept, skipped={**data.skipped, EXCLUDED: count})

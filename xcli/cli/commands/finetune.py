@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from xcli.analysis.audit_findings import KINDS, leave_out, parse_kinds
 from xcli.cli.commands.evaluate import label_columns, labelled_images, show
 from xcli.cli.help import (
     INPUT,
@@ -37,7 +38,7 @@ from xcli.cli.progress import mode_of, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, start_messages
-from xcli.core.errors import ExitCode, Terminated
+from xcli.core.errors import ExitCode, Terminated, UsageError
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
@@ -58,17 +59,24 @@ from xcli.training.recipe import (
 from xcli.training.run_directory import RunPaths, check_paths
 from xcli.training.split import split_images
 
+if TYPE_CHECKING:
+    from xcli.sources.labelled import LabelledImages
+
 SHOWN_BAD = 10
 """Images left out that are named one by one."""
 
 log = logging.getLogger("xcli")
 
 _VAL_SPLIT = "Share of each class to use for validation if DATA has no validation part; 0 uses none."
+_EXCLUDE = "Leave out the images that a table of audit names, or any CSV or Parquet file with a column path."
+_EXCLUDE_KINDS = "Kinds of findings for which images are left out [default: all]."
 _TENSORBOARD = "Write loss, accuracy and learning rate to DIR for TensorBoard."
 
 _data_arguments = options(
     click.argument("data", metavar="DATA", type=click.Path()),
     label_columns,
+    path("--exclude", INPUT, "FINDINGS", _EXCLUDE),
+    option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,..."),
     number("--val-split", INPUT, "SHARE", click.FloatRange(0, 1, max_open=True), _VAL_SPLIT, of=Recipe),
     path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
     flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
@@ -164,6 +172,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     xception finetune clothes/ -o RUN                        the last two blocks and a new head
     xception finetune clothes/ -o RUN --unfreeze none        the head alone: faster
     xception finetune clothes/ -o RUN --model OLD            from an earlier run's network
+    xception finetune clothes/ -o RUN --exclude findings.csv without what audit has found
     xception classify photos/ --model RUN
 
     Exit status: 0 done, 4 done without some images, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
@@ -175,7 +184,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     # --batch-size is that of training; activations are computed in batches of the default size.
     spec, options = model_spec(ctx, values, include_top=False), fold(RunOptions, values, batch_size=None)
     check_paths(paths)
-    data = labelled_images(values)
+    data = _images(values)
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
     model = load_model(spec)
@@ -190,6 +199,16 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
             log.error("stopped; the same command continues from the last epoch, and uses the cached activations")
             raise
     return _close(result, time.monotonic() - begin)
+
+
+def _images(values: dict[str, Any]) -> LabelledImages:
+    """Lists the images without those that are excluded."""
+    source, kinds = values["exclude"], values["exclude_kinds"]
+    if source is None and kinds is not None:
+        raise UsageError("--exclude-kinds is for --exclude FINDINGS, which was not given")
+    chosen = KINDS if kinds is None else parse_kinds(kinds)
+    data = labelled_images(values)
+    return data if source is None else leave_out(data, source, chosen)
 
 
 def _paths(values: dict[str, Any]) -> RunPaths:
