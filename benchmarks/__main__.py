@@ -183,7 +183,7 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-OTHERS = {name: f"benchmarks.{name}" for name in ("rows", "host", "maps", "labels", "approximate")}
+OTHERS = {name: f"benchmarks.{name}" for name in ("rows", "host", "maps", "labels", "approximate", "pixels")}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 
 if __name__ == "__main__":
