@@ -42,11 +42,9 @@ NEAREST = 10  # rows that indexes which find no more than some are asked for
 
 def generate(features: NDArray[np.float32], rows: int, threshold: float, seed: int = 0) -> NDArray[np.float32]:
     """Returns whitened vectors of length one, float32[rows, components]."""
-    from xcli.analysis.vectors import Block
-    from xcli.analysis.whitening import fit_whitening
+    from xcli.analysis.duplicates import whiten_vectors
 
-    block = Block(0, None, features, np.ones(len(features), bool))  # type: ignore[arg-type]
-    real = fit_whitening([block]).transform(features)
+    real: Any = whiten_vectors(features).values
     random = np.random.default_rng(seed)
     made = np.empty((rows, real.shape[1]), np.float32)
     for part in range(PARTS):
@@ -172,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks approximate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("features")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--threshold", type=float, default=0.6)
+    parser.add_argument("--threshold", type=float, default=0.55)
     parser.add_argument("--only", action="append", choices=[*CANDIDATES])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -24,18 +24,18 @@ from benchmarks.machine import machine
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BANDS = (0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
+BANDS = (0.2, 0.25, 0.3, 0.4, 0.5)
 SHOWN, SIDE, COLUMNS = 60, 160, 3
 
 
 def main() -> None:
     """Makes copies, looks at them and at look-alikes, and prints tables in Markdown."""
-    from xcli.analysis.pixel_check import MIN_AGREEMENT, MIN_CANDIDATE
+    from xcli.analysis.pixel_check import MIN_AGREEMENT
 
     parser = argparse.ArgumentParser(prog="benchmarks pixels", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("features")
     parser.add_argument("--originals", type=int, default=250)
-    parser.add_argument("--least", type=float, default=MIN_CANDIDATE)
+    parser.add_argument("--least", type=float, default=0.2)
     parser.add_argument("--sheet")
     options = parser.parse_args()
     paths, first, second, similarity = look_alikes(options.features, options.least)
@@ -60,12 +60,12 @@ def main() -> None:
 
 def look_alikes(table: str, least: float) -> tuple[list[str], Any, Any, Any]:
     """Returns paths, and the pairs of them whose whitened cosine is at least so high, with it."""
+    from xcli.analysis.duplicates import fit_for_copies
     from xcli.analysis.nearest import joined, pairs_above
     from xcli.analysis.vectors import open_features, read_matrix
-    from xcli.analysis.whitening import fit_whitening
 
     tables = open_features([table])
-    fit = fit_whitening(tables.blocks())
+    fit = fit_for_copies(tables)
     matrix = read_matrix(tables, fit.transform, width=fit.components)
     return matrix.paths.to_pylist(), *joined(pairs_above(matrix.values, least))
 

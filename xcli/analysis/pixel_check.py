@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 MIN_AGREEMENT = 0.9
 """Agreement from which two images are copies: of 999 in 1,000 altered copies it is above 0.92, of look-alikes below."""
 
-MIN_CANDIDATE = 0.25
-"""Whitened cosine from which pairs are worth a look at their pixels."""
-
 IMAGES, PAIRS = "images", "pairs"
 """What is counted while the pixels are checked."""
 
