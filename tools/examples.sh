@@ -106,6 +106,8 @@ xception search 2025.parquet logo.png --also 2026.parquet --whiten --top 20
 xception search features.npy vectors.npy | cut -d, -f1,3
 # What is wrong with a data set; the features are kept, so that the next audit needs no network:
 xception audit clothes --features clothes.parquet -o findings.csv
+# A page of the findings, each beside the image it is compared with:
+xception audit clothes --features clothes.parquet --html findings.html
 # Stop a pipeline when images for validation are also among those for training, or lie under two labels:
 xception audit clothes --features clothes.parquet --assert-clean copy-across-splits,copy-across-classes
 # Of a table of features and a file with the columns path and label, without a look at the images:

@@ -85,7 +85,11 @@ def test_assertions(invoke: Invoke, tmp_path: Path) -> None:
     data = Folders(tmp_path / "data")
     data.save("dog/tiny.png", "dog", picture(1000, (60, 50)))
     common = ("audit", data.top, "--features", data.features(tmp_path / "t.parquet"))
-    assert invoke(*common, "--assert-clean", "blank,copy-in-class").code == 0
+    result = invoke(*common, "--assert-clean", "blank,copy-in-class", "--html", tmp_path / "page.html")
+    assert result.code == 0, result
+    assert "page.html: " in result.err
+    assert "dog/tiny.png" in (tmp_path / "page.html").read_text()
+    assert invoke(*common, "--html", tmp_path / "page.html").code == 5
     result = invoke(*common, "--assert-clean", "blank,tiny")
     assert result.code == 6
     assert "--assert-clean: tiny has 1 findings" in result.err

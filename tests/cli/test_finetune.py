@@ -357,9 +357,8 @@ def test_help_and_usage_errors_import_no_heavy_library() -> None:
     assert b"Seed of the split" in done.stdout
 
 
-def test_images_of_findings_are_left_out(
-    invoke: Invoke, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_of_findings_are_left_out(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save_colours(tmp_path / "data", 2)
     first = next(iter(sorted((data / "red").iterdir())))
     findings = tmp_path / "f.csv"
     findings.write_text(f"path,issue\n{first},tiny\n{data}/blue/{first.name},dark\n")

@@ -18,8 +18,8 @@ from xcli.analysis.audit_images import AuditImages, images_of_data, images_of_ta
 from xcli.analysis.feature_audit import READINGS, match_rows
 from xcli.analysis.vectors import FeatureTables, open_features
 from xcli.cli.commands.evaluate import label_columns, labelled_images
-from xcli.cli.display import open_console
-from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, flag, fold, option, path
+from xcli.cli.display import lacking_pictures, open_console
+from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, flag, fold, number, option, path
 from xcli.cli.options import command_line, machine_options, weights_places
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.table_run import quiet_libraries
@@ -34,8 +34,11 @@ from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output
 from xcli.outputs.save import save
 from xcli.outputs.target import Directory, File, parse_target
+from xcli.reports.audit_part import write_audit_page
+from xcli.reports.options import MAX_PAGE_MB, ReportOptions
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
+from xcli.storage.atomic import open_output
 from xcli.storage.temporary import TemporaryDirectory
 from xcli.storage.urls import is_url
 from xcli.tables.formats import FEATURES_FORMATS, check_output, create_table, format_from_name, open_table
@@ -51,6 +54,8 @@ _TRUTH = "The labels, if DATA is a table of features: a manifest with the column
 _FEATURES = "Features of the images: a table that features wrote. If there is no FILE, they are computed into it."
 _IMAGES = "Look for the images in DIR: they have been moved there since the table was made."
 _OUTPUT = "Write the findings to FILE (.csv, .parquet), a row for each; - is standard output."
+_HTML = "Also make a page with the images of the findings, to look at in a browser."
+_MAX_SIZE = "Size of the page of --html; when it is reached, further images have no thumbnail."
 _ASSERT = f"Exit with 6 if there are findings of one of these kinds: {', '.join(KINDS)}."
 _PIXELS = "Look at the images themselves; without it, only at what their features tell."
 _MODEL = "Compute features with a network of your own, a directory that finetune made or a .keras file."
@@ -64,8 +69,10 @@ _WEIGHTS = "Weights with which features are computed."
 @label_columns
 @path("--images", INPUT, "DIR", _IMAGES)
 @path("-o --output", OUTPUT, "FILE", _OUTPUT)
+@path("--html", OUTPUT, "FILE", _HTML)
+@number("--max-size", OUTPUT, "MB", click.FloatRange(0.1, MAX_PAGE_MB), _MAX_SIZE, of=ReportOptions)
 @flag("--json", OUTPUT, "Print the summary as JSON.")
-@flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
+@flag("--overwrite", OUTPUT, "Replace FILE, and that of --html, if it exists.")
 @option("--assert-clean", OUTPUT, _ASSERT, metavar="KIND,...")
 @option("--pixels/--no-pixels", RUN, _PIXELS, default=True, show_default=True)
 @path("--model", MODEL, "PATH", _MODEL)
@@ -104,6 +111,8 @@ def audit(ctx: click.Context, /, **values: Any) -> int:
     if values["output"] is not None:
         with create_table(form, values["output"], findings_schema(), {}, values["overwrite"]) as table:
             table.write(findings_batch(found.findings))
+    if values["html"] is not None:
+        _write_page(found, tables, values)
     if values["json"]:
         text = json.dumps(summary_of(found), indent=2, ensure_ascii=False)
         click.echo(text.encode("utf-8", "backslashreplace"))
@@ -128,6 +137,10 @@ def _checked(values: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
             raise UsageError("--json and -o - both write to standard output; give -o a file")
         form = format_from_name(target, _FORMATS, "csv")
         check_output(form, target, values["overwrite"])
+    if values["html"] is not None:
+        if not isinstance(parse_target(values["html"]), File):
+            raise UsageError(f"--html takes the name of a file; received {values['html']!r}")
+        open_output(values["html"], values["overwrite"]).discard()
     kinds = () if values["assert_clean"] is None else parse_kinds(values["assert_clean"])
     unseen = [] if values["pixels"] else [kind for kind in kinds if kind in PICTURE_KINDS]
     if unseen:
@@ -238,6 +251,13 @@ def _audit(
         listed = values["truth"] is None
         found.add_pictures(rows.errors, listed=listed, progress=progress.count, **where)
     return found.finished()
+
+
+def _write_page(found: Audit, tables: FeatureTables, values: dict[str, Any]) -> None:
+    options, target = fold(ReportOptions, values, truth=None), values["html"]
+    made = write_audit_page(found, values["data"], tables.readers[0], target, options, overwrite=values["overwrite"])
+    parts = [f"{len(made.made):,} thumbnails", *lacking_pictures(len(made.missing), made.left_out)]
+    log.info("%s: %s", one_line(target), ", ".join(parts))
 
 
 def summary_of(found: Audit) -> dict[str, Any]:
