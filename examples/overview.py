@@ -36,10 +36,10 @@ PAGES = {
     "report-narrow": ("report.html", "light", 360, 760),
     "changes": ("changes.html", "light", 1100, 1000),
     "changes-narrow": ("changes.html#change=class", "dark", 360, 760),
-    "evaluation": ("run.html#accuracy", "light", 1100, 1150),
+    "evaluation": ("run.html#confusions", "light", 1100, 900),
     "evaluation-cell": ("run.html#truth=hexagon&predicted=pentagon", "dark", 1100, 620),
-    "map": ("map.html#map", "light", 1100, 830),
-    "map-class": ("mapped.html#class=star", "dark", 1100, 900),
+    "map": ("map.html#map", "light", 1100, 860),
+    "map-class": ("mapped.html#map", "dark", 1100, 860),
 }
 """Pictures of pages: the page and its address, the colours, width and height."""
 

@@ -1,7 +1,7 @@
 """Runs `xception sort` in processes that are killed at a step: python -m tests.faults.mortal_sort
 
 Reads lines of JSON from standard input, `{"arguments": [...], "step": N}`. For each it forks a process that runs the
-command and kills itself, by SIGKILL, before its N-th change of the disk, counted from 1; a call that writes has then
+command and kills itself, by SIGKILL, after its N-th change of the disk, counted from 1; a call that writes has then
 written half of its bytes. The answer is a line with the exit code, or the negative number of the signal.
 """
 
@@ -23,7 +23,7 @@ CHANGES = frozenset(
 
 
 class MortalSystem(disk.System):
-    """Kills this process before its step of that number."""
+    """Kills this process after its step of that number; calls that fail are none."""
 
     def __init__(self, step: int) -> None:
         self._left = step
@@ -34,13 +34,15 @@ class MortalSystem(disk.System):
             return call
 
         def counted(*args: Any) -> Any:
+            is_last = self._left == 1
+            if is_last and name == "write":
+                args = (args[0], memoryview(args[1])[: len(args[1]) // 2])
+            result = call(*args)
             if name != "open" or args[1] & os.O_CREAT:
                 self._left -= 1
-            if self._left == 0:
-                if name == "write":
-                    call(args[0], memoryview(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args)
+                if is_last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
         return counted
 

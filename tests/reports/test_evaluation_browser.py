@@ -60,6 +60,9 @@ def test_a_cell_opens_its_images(opened: Open, run: str) -> None:  # noqa: F811
 
 def test_addresses(opened: Open, run: str) -> None:  # noqa: F811
     page = opened(run, "#truth=dog&predicted=dog")
+    page.emulate_media(reduced_motion="reduce")
+    page.reload()
+    wait_until(page, "scrollY > 100")
     assert page.locator(".outcomes-title").inner_text() == "dog, rightly predicted"
     assert names(page) == ["d.png"]
     assert page.locator("#truth").input_value() == "class:dog"

@@ -339,4 +339,6 @@
   byId("more-outcomes").addEventListener("click", () => { room += 4 * PAGE; render(); });
   fillForm();
   render();
+  // Others that sent the address meant these images.
+  if (NAMES.some((name) => filter.values[name] !== null)) page.goTo(title.id);
 })();
