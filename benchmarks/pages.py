@@ -1,10 +1,11 @@
 """What the page of a large table costs: time, memory, size, and the time to open it in Chromium, if that is installed.
 
-    python -m benchmarks.pages PHOTOGRAPHS [--rows N] [--classes N] [--compare] [--repeats N] [--keep PAGE]
+    python -m benchmarks.pages PHOTOGRAPHS [--rows N] [--classes N] [--compare] [--truth] [--repeats N] [--keep PAGE]
 
 The rows share the photographs below PHOTOGRAPHS; their scores are random. With --compare, the page is that of two such
-tables, in which one best class in ten is another one. Told are the medians of the repeats. The tables are temporary,
-and the page as well unless --keep names a file for it.
+tables, in which one best class in ten is another one; with --truth, each photograph has one of the classes as its true
+one. Told are the medians of the repeats; of the memory, that of the process without those that decode. The tables are
+temporary, and the page as well unless --keep names a file for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import csv
 
 from benchmarks.machine import processor
 from benchmarks.photographs import find
@@ -43,7 +45,7 @@ def write_table(name: str, files: list[Path], rows: int, classes: int, changed: 
     """
     rng, other = np.random.default_rng(0), np.random.default_rng(1)
     schema = classify_schema(TOP, "name", ())
-    labels = np.array([f"class {number:04}" for number in range(classes)])
+    labels = np.array([_label(number) for number in range(classes)])
     paths = np.array([str(file) for file in files])
     with create_table("parquet", name, schema, {}, overwrite=False) as table:
         for begin in range(0, rows, BATCH):
@@ -60,6 +62,10 @@ def write_table(name: str, files: list[Path], rows: int, classes: int, changed: 
                 for values, kind in ((labels[chosen], pa.string()), (chosen, pa.int32()), (scores[:, k], pa.float32())):
                     columns.append(pa.array(values, kind, mask=failed))
             table.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+
+
+def _label(number: int) -> str:
+    return f"class {number:04}"
 
 
 def seconds_to_open(page: str) -> float | None:
@@ -87,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--compare", action="store_true", help="the page of two tables")
+    parser.add_argument("--truth", action="store_true", help="with the true classes of the images")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", metavar="PAGE", help="a file for the page")
     chosen = parser.parse_args()
@@ -99,6 +106,14 @@ def main() -> None:
             other = os.path.join(folder, "other.parquet")
             write_table(other, files, chosen.rows, chosen.classes, changed=0.1)
             command += ["--compare", other]
+        if chosen.truth:
+            truth = os.path.join(folder, "truth.csv")
+            labelled = {
+                "path": [*map(str, files)],
+                "label": [_label(number % chosen.classes) for number in range(len(files))],
+            }
+            csv.write_csv(pa.table(labelled), truth)
+            command += ["--truth", truth]
         figures = []
         for _ in range(chosen.repeats):
             taken = measure_process(command)
@@ -109,7 +124,7 @@ def main() -> None:
         print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(memory):,.0f} MiB of memory, ", end="")
         print(f"page of {os.path.getsize(page) / 1e6:.1f} MB, ", end="")
         print("not opened: no Chromium with Playwright" if None in opened else f"opened in {median(opened):.1f} s")
-        print(f"medians of {chosen.repeats}; {processor()}, {processor_count()} cores")
+        print(f"medians of {chosen.repeats}; {processor()}, {processor_count()} cores, load {os.getloadavg()[0]:.1f}")
         if chosen.keep:
             shutil.copy(page, chosen.keep)
 

@@ -23,6 +23,7 @@ def test_what_is_shown_and_written(invoke: Invoke, tables: tuple[str, str], tmp_
     assert result.code == 0, result
     assert "50 in A, 60 in B" in result.text
     assert "best classes that changed" in result.text
+    assert max(map(len, result.text.splitlines())) < 1000
     assert (tmp_path / "diff.csv").read_text().startswith("path,difference,status_a,status_b,label_a,score_a,")
     assert invoke("compare", *tables, "-o", tmp_path / "diff.csv").code == 5
     assert invoke("compare", *tables, "-o", tmp_path / "diff.csv", "--overwrite").code == 0
@@ -54,6 +55,28 @@ def test_assertions(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> 
 def test_outputs_that_cannot_be(invoke: Invoke, tables: tuple[str, str], more: list[str], code: int) -> None:
     result = invoke("compare", *tables, *more)
     assert result.code == code, result
+
+
+def test_the_message_names_what_the_command_has(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> None:
+    result = invoke("compare", *tables, "-o", "differences.txt")
+    assert result.err.endswith("the name does not tell the format; end it in .csv or .parquet\n"), result
+
+
+def test_a_long_path_is_on_one_line(invoke: Invoke, tmp_path: Path) -> None:
+    path = "photos/" + "x" * 300 + ".jpg"
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for table, label in zip(tables, ("cat", "dog"), strict=True):
+        table.write_text(f"path,status,error,label_1,index_1,score_1\n{path},ok,,{label},0,0.5\n")
+    assert path in invoke("compare", *tables).text
+
+
+def test_tables_of_other_images(invoke: Invoke, tmp_path: Path) -> None:
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for table in tables:
+        table.write_text(f"path,status,error,label_1,index_1,score_1\n{table.name}.jpg,ok,,cat,0,0.5\n")
+    result = invoke("compare", *tables, "--assert-agreement", "0.5", "--missing-ok")
+    assert (result.code, "there is no image to compare" in result.err) == (6, True), result
+    assert "of 2 images, 0 have the same" in invoke("compare", *tables, "--assert-agreement", "0.5").err
 
 
 def test_no_tensorflow(tables: tuple[str, str]) -> None:

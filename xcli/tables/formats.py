@@ -48,8 +48,14 @@ def format_of_extension(path: str) -> str | None:
     return next((name for name, one in FORMATS.items() if extension in one.extensions), None)
 
 
-def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> str:
+def format_from_name(path: str | None, allowed: Sequence[str], default: str, *, has_option: bool = True) -> str:
     """Returns the format that the extension of a name stands for; `default` for standard output, pipes and devices.
+
+    Args:
+        path: the name.
+        allowed: formats that the command writes; at least two.
+        default: one of them.
+        has_option: whether the command has the option --format.
 
     Raises:
         UsageError: the extension stands for no format, or for one that is not `allowed`.
@@ -60,7 +66,9 @@ def format_from_name(path: str | None, allowed: Sequence[str], default: str) -> 
     if known is None and is_direct(path):
         return default
     endings = [FORMATS[name].extensions[0] for name in allowed]
-    choices = f"end it in {', '.join(endings[:-1])} or {endings[-1]}, or give --format {'|'.join(allowed)}"
+    choices = f"end it in {', '.join(endings[:-1])} or {endings[-1]}"
+    if has_option:
+        choices += f", or give --format {'|'.join(allowed)}"
     reason = "the name does not tell the format" if known is None else f"this command does not write {known}"
     raise UsageError(f"{path!r}: {reason}; {choices}")
 

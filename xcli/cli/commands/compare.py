@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("xcli")
 
 _SHOWN = 10
+_WIDE = 1 << 14
 _AGREEMENT = (
     "Exit with 6 if less than this share of the images has the same best class. Images that are missing or failed in "
     "one table count as different."
@@ -72,7 +73,7 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
             raise UsageError(f"compare writes one file, and {target!r} is a directory")
         if target == "-" and values["json"]:
             raise UsageError("--json and -o - both write to standard output; give -o a file")
-        form = format_from_name(target, ("csv", "parquet"), "csv")
+        form = format_from_name(target, ("csv", "parquet"), "csv", has_option=False)
         check_output(form, target, values["overwrite"])
     times = readings(first.command, written=target is not None)
     rows = Readings([first] * times[0] + [second] * times[1], lambda: 1)
@@ -95,12 +96,19 @@ def _check(summary: dict[str, Any], values: dict[str, Any]) -> int:
     left_out = f"{missing:,} missing or failed in one table (--missing-ok leaves these out)"
     if (least := values["assert_agreement"]) is not None:
         found = summary["agreement_of_all" if missing else "agreement"]
-        if found is None or found < least:
+        if found is None:
+            log.error(
+                "--assert-agreement asks for %s, and there is no image to compare%s",
+                least,
+                f": {left_out}" if missing else "",
+            )
+            return ExitCode.CHECK
+        if found < least:
             same, changed = summary["compared"] - summary["changed"], summary["changed"]
             log.error(
                 "the agreement is %s, less than the %s that --assert-agreement asks for: of %s images, %s have the "
                 "same best class, %s another one%s",
-                "unknown" if found is None else f"{found:.6f}",
+                f"{found:.6f}",
                 least,
                 f"{summary['compared'] + missing:,}",
                 f"{same:,}",
@@ -124,6 +132,8 @@ def _show(summary: dict[str, Any]) -> None:
     from rich.text import Text
 
     console = open_console()
+    if not console.is_terminal:
+        console.width = _WIDE  # other programs find each row on a line
     print_facts(console, _facts(summary))
     for title, rows in (
         ("best classes that changed", summary.get("changed_classes", [])),
