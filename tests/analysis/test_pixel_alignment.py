@@ -66,7 +66,7 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_an_altered_copy_agrees(name: str, seed: int) -> None:
     image = scene(seed)
@@ -84,7 +84,7 @@ def shifted_parts(seed: int) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_other_pictures_do_not_agree(seed: int) -> None:
     assert agreement(picture(scene(seed)), picture(scene(seed + 100))) < 0.8
     assert agreement(picture(scene(seed)), picture(shifted_parts(seed))) < 0.8
