@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from threadpoolctl import threadpool_limits
 
 from xcli.analysis.pixel_alignment import PAD, SIDE, Picture, agreement
 from xcli.analysis.pixel_check import MIN_AGREEMENT
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with threadpool_limits(1):
+        yield
 
 
 def scene(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:

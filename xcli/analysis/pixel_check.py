@@ -90,12 +90,14 @@ def check_pixels(
         MachineError: the storage of the images does not answer.
     """
     import numpy as np
+    from threadpoolctl import threadpool_limits
 
     directory = TemporaryDirectory("small pictures of the images")
     path = os.path.join(directory.path, "pictures")
     try:
         unreadable = _write_pictures(path, paths, images, workers, progress)
-        with read_errors(path), open(path, "rb", buffering=0) as file:
+        # On matrices this small, threads wait for each other longer than they work.
+        with read_errors(path), open(path, "rb", buffering=0) as file, threadpool_limits(1):
 
             @lru_cache(_PICTURES)
             def picture(image: int) -> Picture | None:
