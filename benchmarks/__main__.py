@@ -183,7 +183,8 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-OTHERS = {name: f"benchmarks.{name}" for name in ("rows", "host", "maps", "labels", "approximate", "pixels")}
+_OWN = "rows", "host", "maps", "labels", "approximate", "pixels", "duplicates"
+OTHERS = {name: f"benchmarks.{name}" for name in _OWN}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 
 if __name__ == "__main__":

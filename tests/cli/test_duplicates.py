@@ -92,7 +92,7 @@ def test_a_file_has_the_fit_and_what_it_rests_on_beside_it(invoke: Invoke, table
     assert found["group"].to_pylist() == [1, 1, 2, 2, 2, 3, 3]
     summary = json.loads(result.text)
     assert (summary["threshold"], summary["groups"], summary["copies"]) == (0.7, 3, 4)
-    assert (summary["rows"], summary["pairs"]) == ([ROWS], ROWS * (ROWS - 1) // 2)
+    assert (summary["rows"], summary["compared"], summary["exact"]) == ([ROWS], [ROWS], True)
     fit = load_whitening(f"{out}.whitening.npz")
     assert fit.digest == summary["whitening"]["sha256"]
     assert json.loads(Path(f"{out}.meta.json").read_bytes())["whitening"] == summary["whitening"]
@@ -236,3 +236,37 @@ def test_tables_without_copies_and_without_vectors(invoke: Invoke, tmp_path: Pat
 
 def test_no_network_is_loaded(table: str) -> None:
     assert code_and_imports(["duplicates", table]) == "IMPORTED 0 []"
+
+
+def test_pixels_decide_where_they_can_be_read(invoke: Invoke, table: str, tmp_path: Path) -> None:
+    folder = tmp_path / "moved" / "d"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("3", "10", "20"):
+        blocks = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+        blocks.resize((160, 120), Image.Resampling.NEAREST).save(folder / f"{name}.jpg")
+    Image.open(folder / "3.jpg").resize((120, 90)).save(folder / "7.jpg")
+    images = tmp_path / "moved"
+    result = invoke("duplicates", table, "--check-pixels", "--images", images)
+    assert result.code == 0, result
+    # 290 cannot be read, so that it is a copy of 10 and of 20, which are no copies of each other; 20 has more bytes.
+    assert groups_of(rows_of(result)) == [("3", "7"), ("20", "290"), ("30", "31")]
+    assert "1 images cannot be read" in result.err
+    other = write_features(tmp_path / "o.parquet", vectors()[[3, 10]], ["d/7.jpg", "d/20.jpg"])
+    shared = rows_of(invoke("duplicates", table, "--between", other, "--check-pixels", "--images", images))
+    assert ("3", "7") in groups_of(shared)
+    assert not [row for row in shared if row[1] == "d/10.jpg" and row[2] != "1"]
+
+
+def test_an_approximate_comparison_says_how_much_it_finds(invoke: Invoke, table: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    result = invoke("duplicates", table, "--approximate", "-o", out, "--json")
+    assert result.code == 0, result
+    assert "sampled rows, 8 pairs are copies: 1.0000 of them were compared" in result.err
+    summary = json.loads(result.text)
+    assert summary["recall"] == {"rows": 299, "pairs": 8, "found": 8, "share": 1.0}
+    assert summary["exact"] is False
+    assert out.read_bytes() == invoke("duplicates", table).out
+    for option in (["--check-pixels"], ["--between", table]):
+        result = invoke("duplicates", table, "--approximate", *option)
+        assert (result.code, "--approximate does not go with" in result.err) == (2, True), result

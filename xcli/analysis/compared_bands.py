@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
@@ -126,4 +127,7 @@ class ComparedBands:
 
     def __exit__(self, *_: object) -> None:
         if self._folder is not None:
+            with suppress(OutputError):
+                if _COMPARED not in self._folder.names():
+                    self.discard()  # there is nothing to continue
             self._folder.close()

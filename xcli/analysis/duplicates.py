@@ -21,18 +21,20 @@ from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from xcli.analysis.approximate import pairs_of_lists
 from xcli.analysis.nearest import BAND_ROWS, SLACK, Pairs, bands, joined, pairs_above, pairs_of_band, similarity_of
 from xcli.analysis.vectors import VectorsInMemory, read_matrix
 from xcli.analysis.whitening import fit_tables
 from xcli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from xcli.analysis.approximate import RowLists
     from xcli.analysis.vectors import FeatureTables
     from xcli.analysis.whitening import Whitening
 
@@ -176,13 +178,20 @@ def threshold_for(fit: Whitening) -> float:
     return round(min(0.9, 0.435 + 2.6 / math.sqrt(max(1, fit.components))), 2)
 
 
-def find_pairs(rows: WhitenedRows, threshold: float | None = None, *, most: int = MAX_PAIRS) -> Pairs:
+def find_pairs(
+    rows: WhitenedRows,
+    threshold: float | None = None,
+    *,
+    most: int = MAX_PAIRS,
+    on_band: Callable[[int], object] = lambda number: None,
+) -> Pairs:
     """Returns all pairs of rows that are at least so similar; rows with equal vectors have a similarity of 1.
 
     Args:
         rows: the rows.
         threshold: by default that of `threshold_for`.
         most: pairs that fit into memory.
+        on_band: told the number of each band that was compared.
 
     Raises:
         UsageError: there are more than `most`, or no cosine can be so high.
@@ -195,7 +204,9 @@ def find_pairs(rows: WhitenedRows, threshold: float | None = None, *, most: int 
     repeated = np.flatnonzero(sizes > 1)
     repeats = Pairs(repeated, repeated, np.ones(len(repeated), np.float32))
     found, count = list[Pairs](), 0
-    for pairs in chain([repeats], pairs_above(rows.values, threshold)):
+    for number, pairs in enumerate(chain([repeats], pairs_above(rows.values, threshold)), -1):
+        if number >= 0:
+            on_band(number)
         count += int(sizes[pairs.first] @ sizes[pairs.second])
         if count > most:
             raise UsageError(f"more than {most:,} pairs have a similarity of {threshold:g}: give a higher threshold")
@@ -239,11 +250,21 @@ class Links:
     def state(self, state: NDArray[np.int64]) -> None:
         self.root = state.copy()
 
-    def compare(self, threshold: float, band: int = 0) -> Iterator[int]:
-        """Compares all pairs of rows, band by band from one on, and yields the number of each."""
-        for number in range(band, bands(len(self._rows))):
+    def compare(self, threshold: float, band: int = 0, lists: RowLists | None = None) -> Iterator[int]:
+        """Compares pairs of rows, band by band from one on, and yields the number of each.
+
+        Args:
+            threshold: of a copy.
+            band: the first one.
+            lists: only the pairs that these bring together, in their bands; without them all pairs.
+        """
+        values = self._rows.values
+        for number in range(band, bands(len(self._rows)) if lists is None else lists.bands):
+            steps = pairs_of_band(values, number, threshold, wanted=self._wanted)
+            if lists is not None:
+                steps = pairs_of_lists(values, lists, number, threshold, wanted=self._wanted)
             found, count = list[Pairs](), 0
-            for pairs in pairs_of_band(self._rows.values, number, threshold, wanted=self._wanted):
+            for pairs in steps:
                 found.append(pairs)
                 count += len(pairs.first)
                 if count > _LINKED:
@@ -315,6 +336,19 @@ def group_rows(
             # Where few take all, the others need not be compared.
             sparse = len(found.first) < 8 * size
             size = max(1, min(2 * size, _CENTRES, _PRODUCTS // max(1, len(members)))) if sparse else 1
+    return groups
+
+
+def group_pairs(n: int, pairs: Pairs, order: NDArray[np.int64] | None = None) -> Groups:
+    """Returns the groups of n rows of which these pairs are copies, see the module; `order` is as of `group_rows`."""
+    import numpy as np
+
+    order = np.arange(n) if order is None else order
+    groups = Groups(np.arange(n), np.ones(n, np.float32))
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    first, second = rank[pairs.first], rank[pairs.second]
+    _taken(order, n, joined([Pairs(np.minimum(first, second), np.maximum(first, second), pairs.similarity)]), groups)
     return groups
 
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from xcli.analysis.duplicates import Links, fit_for_copies, group_rows, threshold_for, whiten_tables
+from xcli.analysis.approximate import Recall, RowLists, list_rows, measured_recall
+from xcli.analysis.duplicates import (
+    Groups,
+    Links,
+    fit_for_copies,
+    group_pairs,
+    group_rows,
+    threshold_for,
+    whiten_tables,
+)
 from xcli.analysis.nearest import BAND_ROWS, bands
 from xcli.analysis.shared_copies import SharedCopies
 from xcli.core.errors import ImageError
@@ -26,8 +35,13 @@ if TYPE_CHECKING:
 
     from xcli.analysis.compared_bands import ComparedBands
     from xcli.analysis.duplicates import WhitenedRows
+    from xcli.analysis.nearest import Pairs
     from xcli.analysis.vectors import FeatureTables
     from xcli.analysis.whitening import Whitening
+
+    # Returns for numbers of rows how large their images are, int64[m, s]; of two the one is larger whose first number
+    # is, and if that is equal, whose next one is.
+    Sizes = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 _WRITTEN = 65_536  # rows at a time
 
@@ -61,25 +75,34 @@ class Comparison:
         tables, between: the tables; they are read twice, or once if `kept` has a fit.
         kept: what an earlier command has found.
         threshold: of a copy; None is that of the fit.
+        approximate: whether only pairs are compared that lists of similar rows bring together.
 
     Attributes:
         fit: the whitening.
         threshold: of a copy.
         sides: the rows of the tables, and those of the other ones.
+        lists: the lists, if it is approximate.
 
     Raises:
         OutputError: what is kept is of other rows or options.
     """
 
     def __init__(
-        self, tables: FeatureTables, between: FeatureTables | None, kept: ComparedBands, threshold: float | None
+        self,
+        tables: FeatureTables,
+        between: FeatureTables | None,
+        kept: ComparedBands,
+        threshold: float | None,
+        *,
+        approximate: bool = False,
     ) -> None:
         both = [tables] if between is None else [tables, between]
         self.fit: Whitening = kept.fit or fit_for_copies(*both)
         self.threshold = threshold_for(self.fit) if threshold is None else threshold
         self.sides = [whiten_tables(one, self.fit) for one in both]
         self._kept = kept
-        options = {"threshold": self.threshold}
+        self.lists: RowLists | None = None
+        options = {"threshold": self.threshold, **({"approximate": True} if approximate else {})}
         kept.begin({"comparison": "duplicates", "options": options, "rows": [_digest(side) for side in self.sides]})
 
     def pairs(self, first: int = 0, end: int | None = None) -> int:
@@ -97,23 +120,39 @@ class Comparison:
         """Pairs that an earlier command has compared."""
         return self.pairs(0, self._kept.bands)
 
+    def make_lists(self, progress: Callable[[int, int], object]) -> None:
+        """Makes the lists; `progress` is told how many steps are done, and of how many."""
+        self.lists = list_rows(self.sides[0].values, progress=progress)
+
+    def recall(self) -> Recall:
+        """Compares some rows with all others, and returns how many of their pairs the lists bring together."""
+        assert self.lists is not None
+        return measured_recall(self.sides[0].values, self.lists, self.threshold)
+
+    def bands(self) -> int:
+        """Returns how many bands are left."""
+        return (bands(len(self.sides[0])) if self.lists is None else self.lists.bands) - self._kept.bands
+
     def compare(self, count: Callable[[int], object]) -> Links | SharedCopies:
         """Compares the pairs that are left; what is found is kept, also if this is interrupted.
 
         Args:
-            count: told the number of pairs after each band.
+            count: told the number of pairs after each band; of an approximate comparison, that of bands.
         """
-        found: Links | SharedCopies = Links(self.sides[0])
+        done = self._kept.bands
+        found: Links | SharedCopies
         if self.sides[1:]:
             found = SharedCopies(*self.sides)
-        done = self._kept.bands
+            steps = found.compare(self.threshold, done)
+        else:
+            found = Links(self.sides[0])
+            steps = found.compare(self.threshold, done, self.lists)
         if self._kept.state is not None:
             found.state = self._kept.state
-        steps = found.compare(self.threshold, done)
         state = found.state
         try:
             for number in steps:
-                count(self.pairs(number, number + 1))
+                count(self.pairs(number, number + 1) if self.lists is None else 1)
                 done, state = number + 1, found.state
                 self._kept.keep(self.fit, done, state)
         finally:
@@ -131,26 +170,40 @@ def _digest(side: WhitenedRows) -> str:
     return digest.hexdigest()
 
 
-def grouped(
-    rows: WhitenedRows, links: Links, threshold: float, sizes: Callable[[NDArray[np.int64]], NDArray[np.int64]]
-) -> Copies:
-    """Returns the groups of one collection.
-
-    Args:
-        rows, links, threshold: the comparison.
-        sizes: returns for numbers of rows, those with a copy, how large their images are, int64[m, s]; of two the one
-            is larger whose first number is, and if that is equal, whose next one is.
-    """
+def grouped(rows: WhitenedRows, links: Links, threshold: float, sizes: Sizes) -> Copies:
+    """Returns the groups of one collection; `sizes` is asked for rows with copies."""
     import numpy as np
 
-    linked = np.flatnonzero(np.bincount(links.root, minlength=len(rows))[links.root] > 1)
-    order = np.arange(len(rows))
-    if len(linked):
-        order[linked] = linked[np.lexsort((linked, *(-column for column in sizes(linked).T[::-1])))]
-    groups = group_rows(rows, links.root, threshold, order)
+    linked = np.bincount(links.root, minlength=len(rows))[links.root] > 1
+    return _as_copies(group_rows(rows, links.root, threshold, _order(linked, sizes)))
+
+
+def grouped_pairs(rows: WhitenedRows, pairs: Pairs, sizes: Sizes) -> Copies:
+    """Returns the groups of one collection whose copies are these pairs; `sizes` is asked for their rows."""
+    import numpy as np
+
+    linked = np.zeros(len(rows), bool)
+    linked[pairs.first] = linked[pairs.second] = True
+    return _as_copies(group_pairs(len(rows), pairs, _order(linked, sizes)))
+
+
+def _order(linked: NDArray[np.bool_], sizes: Sizes) -> NDArray[np.int64]:
+    """Returns the rows from the one that is kept first."""
+    import numpy as np
+
+    rows = np.flatnonzero(linked)
+    order = np.arange(len(linked))
+    if len(rows):
+        order[rows] = rows[np.lexsort((rows, *(-column for column in sizes(rows).T[::-1])))]
+    return order
+
+
+def _as_copies(groups: Groups) -> Copies:
+    import numpy as np
+
     row = np.flatnonzero(groups.grouped())
     kept = groups.kept[row]
-    first = np.full(len(rows), len(rows))
+    first = np.full(len(groups.kept), len(groups.kept))
     np.minimum.at(first, kept, row)
     order = np.lexsort((row, row != kept, first[kept]))
     row, kept = row[order], kept[order]
@@ -180,24 +233,25 @@ def shared(found: SharedCopies) -> Copies:
 
 
 def image_sizes(
-    paths: Callable[[NDArray[np.int64]], list[str]], images: str | None, count: Callable[[int, int], object]
-) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    paths: Callable[[NDArray[np.int64]], list[str]], images: str | None, progress: Callable[[int, int, int], object]
+) -> Sizes:
     """Returns what reads pixels and bytes of the images of rows, for `grouped`; zeros of one that cannot be read.
 
     Args:
         paths: returns the paths of rows.
         images: the directory in which they are, if it is not where their paths say.
-        count: told for each image that it was read, and whether it failed.
+        progress: told how many images were looked at, of how many, and how many of them have failed.
     """
     import numpy as np
 
     def sizes(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        found = np.zeros((len(rows), 2), np.int64)
+        found, failed = np.zeros((len(rows), 2), np.int64), 0
         for place, (_, header) in enumerate(read_headers(row_images(paths(rows), images))):
-            failed = isinstance(header, ImageError)
-            if not isinstance(header, ImageError):
+            if isinstance(header, ImageError):
+                failed += 1
+            else:
                 found[place] = header[1] * header[2], header[3]
-            count(1, int(failed))
+            progress(place + 1, len(rows), failed)
         return found
 
     return sizes

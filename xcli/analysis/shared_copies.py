@@ -63,7 +63,7 @@ class SharedCopies:
         one, other = self._sides
         for number in range(band, self.bands()):
             for pairs in pairs_of_band(one.values, number, threshold, other.values, wanted=self._wanted):
-                self._add(pairs)
+                self.add(pairs)
             yield number
 
     def spread(self) -> None:
@@ -79,7 +79,8 @@ class SharedCopies:
         found: NDArray[np.bool_] = (about > mine - SLACK) & (mine < 1) | (about > theirs - SLACK) & (theirs < 1)
         return found
 
-    def _add(self, pairs: Pairs) -> None:
+    def add(self, pairs: Pairs) -> None:
+        """Takes pairs that were compared."""
         import numpy as np
 
         for rows, there, row, similarity in (

@@ -28,11 +28,11 @@ INTERVAL = 60.0
 NARROW = 60
 """Columns of a terminal, below which the bar gives way to the numbers."""
 
-IMAGES, ROWS, FILES, PAIRS = "images", "rows", "files", "pairs"
+IMAGES, ROWS, FILES, PAIRS, BANDS = "images", "rows", "files", "pairs", "bands"
 """What is counted: images that are computed, rows that are read, files that are put somewhere, pairs of rows that are
-compared."""
+compared, or bands of these."""
 
-_WITHOUT_ERRORS = ROWS, PAIRS
+_WITHOUT_ERRORS = ROWS, PAIRS, BANDS
 
 log = logging.getLogger("xcli")
 
@@ -92,7 +92,8 @@ class Progress:
         total: returns the number of images, or None while it is not known.
         kept: returns the number of rows from an earlier run, which are not counted by `count`.
         clock: returns seconds.
-        unit: `IMAGES`, `ROWS`, `FILES` or `PAIRS`; rows and pairs have no errors.
+        unit: `IMAGES`, `ROWS`, `FILES`, `PAIRS` or `BANDS`; rows, pairs and bands have no
+            errors.
     """
 
     def __init__(

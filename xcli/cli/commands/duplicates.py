@@ -6,18 +6,29 @@ import json
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from xcli.analysis.checked_copies import candidates, check, shared_by
 from xcli.analysis.compared_bands import ComparedBands
 from xcli.analysis.duplicates import DEFAULT_THRESHOLD
-from xcli.analysis.duplicates_run import Comparison, Copies, answer_rows, answer_schema, grouped, image_sizes, shared
+from xcli.analysis.duplicates_run import (
+    Comparison,
+    Copies,
+    answer_rows,
+    answer_schema,
+    grouped,
+    grouped_pairs,
+    image_sizes,
+    shared,
+)
 from xcli.analysis.shared_copies import SharedCopies
 from xcli.analysis.vectors import open_features
 from xcli.cli.display import open_console
 from xcli.cli.help import INPUT, OUTPUT, RUN, Command, choice, flag, number, path
-from xcli.cli.progress import IMAGES, PAIRS, ROWS, Progress, Readings, progress_argument
+from xcli.cli.progress import BANDS, IMAGES, PAIRS, ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, messages_of, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from xcli.analysis.checked_copies import Checked
+    from xcli.analysis.duplicates_run import Sizes
     from xcli.analysis.vectors import FeatureTables
 
 log = logging.getLogger("xcli")
@@ -48,7 +61,15 @@ _THRESHOLD = (
     "1,900 rows]."
 )
 _BETWEEN = "Find the images of FEATURES that have copies in OTHER, another table, and nothing else. Repeatable."
-_IMAGES = "Look for the images of the table in DIR, to tell which is the largest: they have been moved there."
+_IMAGES = "Look for the images of the tables in DIR: they have been moved there."
+_CHECK = (
+    "Have a second look at the pixels of pairs that may be copies, from a lower similarity on: finds more of them, and "
+    "takes fewer look-alikes for copies. Opens their images; of what cannot be read the features decide."
+)
+_APPROXIMATE = (
+    "Do not compare every pair, but those that lists of similar rows bring together: for more than a million rows. How "
+    "many of the copies are found is measured on a sample, and printed."
+)
 _OUTPUT = (
     "Write the groups to FILE (.csv, .parquet); - is standard output [default: a table on a terminal, CSV on a pipe]."
 )
@@ -60,6 +81,8 @@ _RESTART = "Discard an unfinished comparison of FILE and start again."
 @path("--between", INPUT, "OTHER", _BETWEEN, multiple=True)
 @path("--images", INPUT, "DIR", _IMAGES)
 @number("--threshold", RUN, "C", click.FloatRange(0, 1, min_open=True), _THRESHOLD)
+@flag("--check-pixels", RUN, _CHECK)
+@flag("--approximate", RUN, _APPROXIMATE)
 @path("-o --output", OUTPUT, "FILE", _OUTPUT)
 @choice("--format", OUTPUT, _FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
 @flag("--json", OUTPUT, "Print the figures as JSON.")
@@ -77,7 +100,8 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
     most pixels, of these with most bytes, of these the first. Images that cannot be read count as the smallest. With
     --between, each image of FEATURES that has copies in OTHER is kept, and its copies follow.
 
-    A comparison that is interrupted is continued by the same command, if -o names a file on this machine.
+    A comparison that is interrupted is continued by the same command, if -o names a file on this machine; with
+    --check-pixels it begins anew.
 
     \b
     CSV, Parquet: group, path, similarity, keep
@@ -95,8 +119,10 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
     kept_in = target if target is not None and _is_kept(target) else None
     with ComparedBands(kept_in, restart=values["restart"]) as kept:
         comparison = _read(ctx, tables, between, kept, values)
-        copies = _compared(ctx, comparison, values)
+        copies = _compared(ctx, comparison, kept, values)
         summary = _summary(comparison, copies, values)
+        if values["approximate"]:
+            _tell_recall(comparison, summary)
         if target is None and (values["json"] or (values["format"] is None and sys.stdout.isatty())):
             if not values["json"]:
                 _show(comparison, copies)
@@ -117,6 +143,9 @@ def _checked_format(target: str | None, values: dict[str, Any]) -> str:
         raise UsageError("--json and -o - both write to standard output; give -o a file")
     if values["restart"] and (target is None or not _is_kept(target)):
         raise UsageError("--restart is for -o with a file on this machine, where an unfinished comparison is kept")
+    for name in ("between", "check_pixels"):
+        if values["approximate"] and values[name]:
+            raise UsageError(f"--approximate does not go with --{name.replace('_', '-')}, which compares every pair")
     form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
     return form
 
@@ -137,7 +166,7 @@ def _read(
     quiet = messages_of(ctx).level < 0
     with Progress(values["progress"], quiet=quiet, total=readings.total, unit=ROWS) as progress:
         readings.show(progress)
-        comparison = Comparison(tables, between, kept, values["threshold"])
+        comparison = Comparison(tables, between, kept, values["threshold"], approximate=values["approximate"])
     fit = comparison.fit
     if fit.rows < _FEW:
         log.warning(
@@ -148,30 +177,82 @@ def _read(
             fit.components,
             comparison.threshold,
         )
-    if comparison.pairs_kept:
-        log.info("an earlier command has compared %s pairs; this one goes on", f"{comparison.pairs_kept:,}")
+    if kept.bands:
+        log.info("an earlier command has compared a part of the pairs; this one goes on")
     return comparison
 
 
-def _compared(ctx: click.Context, comparison: Comparison, values: dict[str, Any]) -> Copies:
-    quiet = messages_of(ctx).level < 0
-    total = comparison.pairs()
-    kept = comparison.pairs_kept
-    with Progress(values["progress"], quiet=quiet, total=lambda: total, kept=lambda: kept, unit=PAIRS) as progress:
-        progress.begin(is_first=False)
+class _Stages:
+    """Shows how far each of several stages is; a context manager."""
+
+    def __init__(self, ctx: click.Context, values: dict[str, Any]) -> None:
+        self._mode, self._quiet = values["progress"], messages_of(ctx).level < 0
+        self._stack = ExitStack()
+        self._unit, self._done, self._of = "", 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    def begin(self, unit: str, of: int, kept: int = 0) -> Progress:
+        """Ends a stage, and begins the next one."""
+        self._stack.close()
+        self._unit, self._done, self._of = unit, 0, of
+        shown = Progress(self._mode, quiet=self._quiet, total=lambda: of, kept=lambda: kept, unit=unit)
+        self._progress = self._stack.enter_context(shown)
+        self._progress.begin(is_first=False)
+        return self._progress
+
+    def tell(self, unit: str, done: int, of: int) -> None:
+        """Says how many are done in a stage."""
+        if (unit, of) != (self._unit, self._of):
+            self.begin(unit, of)
+        self._progress.count(done - self._done)
+        self._done = done
+
+
+def _compared(ctx: click.Context, comparison: Comparison, kept: ComparedBands, values: dict[str, Any]) -> Copies:
+    sides, threshold = comparison.sides, comparison.threshold
+    with _Stages(ctx, values) as stages:
+        if values["check_pixels"]:
+            progress = stages.begin(PAIRS, comparison.pairs())
+            pairs = candidates(sides, threshold, lambda band: progress.count(comparison.pairs(band, band + 1)))
+            checked = check(sides, pairs, threshold, _paths(comparison), values["images"], stages.tell)
+            log.info("looked at the pixels of %s pairs: %s are copies", *map("{:,}".format, _looked(checked)))
+            if checked.unreadable:
+                log.warning("%s images cannot be read: of their pairs the features decide", f"{checked.unreadable:,}")
+            if sides[1:]:
+                return shared(shared_by(sides, checked.pairs))
+            return _grouped(stages, comparison, values, lambda sizes: grouped_pairs(sides[0], checked.pairs, sizes))
+        if values["approximate"]:
+            comparison.make_lists(lambda done, of: stages.tell(ROWS, done, of))
+            progress = stages.begin(BANDS, comparison.bands() + kept.bands, kept.bands)
+        else:
+            progress = stages.begin(PAIRS, comparison.pairs(), comparison.pairs_kept)
         found = comparison.compare(progress.count)
-    if isinstance(found, SharedCopies):
-        return shared(found)
-    with Progress(values["progress"], quiet=quiet, unit=IMAGES) as progress:
-        failed = 0
+        if isinstance(found, SharedCopies):
+            return shared(found)
+        return _grouped(stages, comparison, values, lambda sizes: grouped(sides[0], found, threshold, sizes))
 
-        def count(images: int, errors: int) -> None:
-            nonlocal failed
-            failed += errors
-            progress.count(images, errors)
 
-        sizes = image_sizes(_paths(comparison), values["images"], count)
-        copies = grouped(comparison.sides[0], found, comparison.threshold, sizes)
+def _looked(checked: Checked) -> tuple[int, int]:
+    return checked.looked_at, len(checked.pairs.first)
+
+
+def _grouped(
+    stages: _Stages, comparison: Comparison, values: dict[str, Any], group: Callable[[Sizes], Copies]
+) -> Copies:
+    """Groups what was found, and says of how many images it is not known how large they are."""
+    failed = 0
+
+    def count(done: int, of: int, errors: int) -> None:
+        nonlocal failed
+        failed = errors
+        stages.tell(IMAGES, done, of)
+
+    copies = group(image_sizes(_paths(comparison), values["images"], count))
     if failed:
         log.warning("%s images with copies cannot be read, and count as the smallest; see --images", f"{failed:,}")
     return copies
@@ -199,7 +280,8 @@ def _summary(comparison: Comparison, copies: Copies, values: dict[str, Any]) -> 
         "between": list(values["between"]),
         "rows": [len(side) for side in comparison.sides],
         "compared": [int(side.ok.sum()) for side in comparison.sides],
-        "pairs": comparison.pairs(),
+        "exact": not values["approximate"],
+        "check_pixels": values["check_pixels"],
         "threshold": comparison.threshold,
         "whitening": {
             "sha256": fit.digest,
@@ -210,6 +292,15 @@ def _summary(comparison: Comparison, copies: Copies, values: dict[str, Any]) -> 
         "groups": copies.groups,
         "copies": len(copies.row) - copies.groups,
     }
+
+
+def _tell_recall(comparison: Comparison, summary: dict[str, Any]) -> None:
+    """Measures how many pairs the approximate comparison brings together."""
+    recall = comparison.recall()
+    share = recall.found / recall.pairs if recall.pairs else None
+    summary["recall"] = {"rows": recall.rows, "pairs": recall.pairs, "found": recall.found, "share": share}
+    shown = "nothing can be said of the others" if share is None else f"{share:.4f} of them were compared"
+    log.info("of %s sampled rows, %s pairs are copies: %s", f"{recall.rows:,}", f"{recall.pairs:,}", shown)
 
 
 def _write(comparison: Comparison, copies: Copies, summary: dict[str, Any], form: str, values: dict[str, Any]) -> None:
