@@ -136,7 +136,7 @@ def test_the_map_by_mouse(opened: Open, table: str) -> None:  # noqa: F811
     assert page.locator("#zoom-out").is_disabled()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessibility(opened: Open, table: str, scheme: str, width: int) -> None:  # noqa: F811
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(table, "#cluster=2", clusters=3)
