@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import code_and_imports
+from tests.thorough import slow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ def test_look_and_update(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
         ((), 0, False),
         (("--device", "cpu", "--precision", "float32"), 0, False),
         (("--normalize",), 5, True),  # other settings, which the network has to tell apart
-        (("--batch-size", "7"), 5, True),
+        pytest.param(("--batch-size", "7"), 5, True, marks=slow),
     ],
 )
 def test_a_finished_output_is_compared_without_tensorflow(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.networks import SIZE, ordered
-from tests.thorough import thorough
+from tests.thorough import slow, thorough
 from xcli.core.errors import ModelError
 from xcli.inference.engines.tensorflow import Engine
 from xcli.models.keras_network import KerasNetwork
@@ -228,7 +228,7 @@ KINDS: dict[Any, tuple[str, str]] = {
 }
 """How the pixels of each have to come, and what its output went through last."""
 
-DAILY = {nested_logits, several_labels_and_dictionaries_around, sequential, sequential_that_starts_with_augmentation}
+DAILY = {nested_logits, several_labels_and_dictionaries_around, sequential_that_starts_with_augmentation}
 DAILY |= {many_kinds_in_the_head, flat_with_maps_of_several_depths, layers_that_are_called_twice, models_in_models}
 """The others have parts of these, put together in other ways."""
 
@@ -255,7 +255,12 @@ def run(loaded: LoadedModel, pixels: NDArray[np.uint8], forward: Any = None) -> 
 
 @pytest.mark.parametrize(
     "build",
-    [pytest.param(build, marks=() if build in DAILY else thorough, id=build.__name__) for build in KINDS],
+    [
+        pytest.param(
+            build, marks=() if build in DAILY else slow if build is sequential else thorough, id=build.__name__
+        )
+        for build in KINDS
+    ],
 )
 def test_computes_what_keras_computes(
     build: Callable[[Any, Any], Any], keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path
