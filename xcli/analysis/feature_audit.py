@@ -1,8 +1,8 @@
 """What features tell of a data set: labels that are likely wrong, copies, and images unlike all others.
 
-The table of features is read five times: for the fit of the whitening, its rows whitened, their paths, the sample to
-which the judges of labels are fitted, and for what they and the nearest others say of each row. Memory is that of the
-whitened rows and of the sample.
+The table of features is read five times: for two fits of a whitening, since what tells copies apart is not what tells
+classes apart, for its rows whitened, for the sample to which the judges of labels are fitted, and for what these and
+the nearest others say of each row. Memory is that of the whitened rows and of the sample.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xcli.analysis.audit_findings import ACROSS_CLASSES, ACROSS_SPLITS, IN_CLASS
 from xcli.analysis.copy_audit import MAX_LOOKS, find_copies
 from xcli.analysis.duplicates import whiten_tables
 from xcli.analysis.labels import MAX_GIVEN, choose_sample, fit_judges
+from xcli.analysis.whitening import fit_tables
 from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def audit_features(rows: ImageRows, tables: FeatureTables, look: Look | None) ->
     sample = _read_sample(tables, chosen, usable)
     judges = None
     if len(classes) > 1:
-        judges = fit_judges(sample.values[sample.is_chosen], labels[chosen], whitened.whitening)
+        judges = fit_judges(sample.values[sample.is_chosen], labels[chosen], fit_tables(tables))
         if len(chosen) < (total := int((labels >= 0).sum())):
             found.remarks.append(f"the judges of labels are fitted to {len(chosen):,} of {total:,} images")
         if len(classes) > label_check.MAX_CLASSES:
