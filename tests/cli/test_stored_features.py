@@ -1,4 +1,4 @@
-"""`--from-features` of `classify`, from the command line to the file, against the whole road over the pixels."""
+"""`--from-features` of `classify` and `finetune`, from the command line, against the whole road over the pixels."""
 
 from __future__ import annotations
 
@@ -166,3 +166,91 @@ def test_a_variable_for_images_is_set_aside(
     monkeypatch.setenv("XCEPTION_CLASSIFY_RESIZE", "pad")
     monkeypatch.setenv("XCEPTION_CLASSIFY_BATCH_SIZE", "7")
     assert scored(invoke, bundle, made / "f32.npy").code == 4
+
+
+@pytest.fixture
+def truth(pictures: Path, tmp_path: Path) -> Path:
+    lines = [f"{pictures}/{number}.jpg,{'odd' if number % 2 else 'even'}" for number in range(9)]
+    file = tmp_path / "truth.csv"
+    file.write_text("\n".join(["path,label", *lines]) + "\n")
+    return file
+
+
+def trained(invoke: Invoke, table: Path, truth: Path, run: Path, *more: str | Path) -> Result:
+    return invoke("finetune", "--from-features", table, "--truth", truth, "-o", run, *more)
+
+
+def test_a_head_that_was_trained_on_a_table_takes_pixels_too(
+    invoke: Invoke, made: Path, pictures: Path, truth: Path, scratch: Path
+) -> None:
+    run = scratch / "RUN"
+    result = trained(invoke, made / "f32.npy", truth, run, "--val-split", "0.3")
+    assert result.code == 4, result  # one picture is none
+    assert "left out: " in result.err
+    assert {path.name for path in run.iterdir()} >= {
+        *("model.keras", "labels.json", "run.json", "metrics.json", "per_class.csv", "confusion_matrix.csv"),
+        *("confusion_matrix.png", "predictions.csv", "mistakes.png", "split.csv", "regularisation.csv"),
+    }
+    assert not run.with_name("RUN.partial").exists()
+    record = json.loads((run / "run.json").read_text())
+    assert record["images"]["validation"] in (2, 3)
+    assert sum(record["images"].values()) == 9
+    assert record["settings"]["precision"] == "float32"
+    assert (record["unreadable"], record["preprocessing"]["size"]) == (1, SIZE)
+    for name, more in (("whole", (pictures,)), ("stored", ("--from-features", made / "f32.npy"))):
+        out = scratch / f"{name}.parquet"
+        assert invoke("classify", *more, "--model", run, "-o", out).code == 4
+    whole, stored = (pq.read_table(scratch / f"{name}.parquet") for name in ("whole", "stored"))
+    assert whole.drop(["score_1", "score_2"]).equals(stored.drop(["score_1", "score_2"]))
+    scores = [np.array(one["score_1"].drop_null()) for one in (whole, stored)]
+    assert np.abs(np.subtract(*scores)).max() < 1e-6
+    again = trained(invoke, made / "f32.npy", truth, run, "--val-split", "0.3")
+    assert (again.code, "with the same data and settings; nothing to do" in again.err) == (0, True)
+    other = trained(invoke, made / "f32.npy", truth, run, "--val-split", "0.2")
+    assert (other.code, "pass --overwrite" in other.err) == (5, True)
+    assert invoke("report", run, "-o", scratch / "page.html").code == 0
+
+
+def test_a_training_that_was_interrupted_begins_again(
+    invoke: Invoke, made: Path, truth: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = scratch / "RUN"
+    with monkeypatch.context() as patch:
+        patch.setattr("xcli.training.stored_training.write_bundle", stop)
+        assert trained(invoke, made / "f32.npy", truth, run).code == 130
+    assert (scratch / "RUN.partial").is_dir()
+    other = trained(invoke, made / "f32.npy", truth, run, "--seed", "5")
+    assert (other.code, "unfinished run with other settings" in other.err) == (2, True)
+    assert trained(invoke, made / "f32.npy", truth, run).code == 4
+    assert not (scratch / "RUN.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--from-features", "t.npy"), "--from-features needs the classes: --truth FILE"),
+        (("--from-features", "t.npy", "photos", "--truth", "t.csv"), "both --from-features and 'photos' were given"),
+        (("--from-features", "t.npy", "--truth", "t.csv", "--unfreeze", "all"), "--unfreeze is for images"),
+        (("--from-features", "t.npy", "--truth", "t.csv", "--epochs", "3"), "--epochs is for images"),
+        (("--from-features", "t.npy", "--truth", "t.csv", "--resize", "pad"), "--resize is for images"),
+        (("photos", "--truth", "t.csv"), "--truth goes with --from-features"),
+        ((), "give DATA, labelled images, or tables of features"),
+    ],
+)
+def test_options_of_a_training_that_do_not_go_together(
+    invoke: Invoke, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    result = invoke("finetune", *args, "-o", tmp_path / "RUN")
+    assert result.code == 2, result
+    assert message in result.err
+
+
+def test_another_network_than_that_of_the_features_is_refused(
+    invoke: Invoke, made: Path, truth: Path, legacy_weights_file: str, tmp_path: Path
+) -> None:
+    result = trained(invoke, made / "f32.npy", truth, tmp_path / "RUN", "--weights", legacy_weights_file)
+    assert result.code == 3, result
+    assert "were computed with" in result.err

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from xcli.checks.row_index import path_hashes
 from xcli.sources.labelled import LABEL, manifest_samples, read_labelled
 from xcli.sources.manifests import open_manifest
+from xcli.sources.splits import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ class Truth:
         labels: the different labels.
         hashes: uint64[k], of the paths, sorted.
         numbers: int32[k], the place of each path's label in `labels`.
+        splits: int8[k], the place of each path's split in `SPLITS`; -1 where the source does not tell it.
         conflicting: number of paths that have more than one label; they are left out.
         example: the first path.
     """
@@ -38,6 +40,7 @@ class Truth:
     labels: tuple[str, ...]
     hashes: NDArray[np.uint64]
     numbers: NDArray[np.int32]
+    splits: NDArray[np.int8]
     conflicting: int
     example: str
 
@@ -54,6 +57,8 @@ class Truth:
 
 def read_truth(source: str) -> Truth:
     """Reads labels: a manifest (CSV or Parquet) with the columns `path` and `label`, or a directory of class folders.
+
+    Both may tell splits, as the data of `finetune` do.
 
     Raises:
         SourceError: it cannot be read, or a row has no label.
@@ -72,16 +77,17 @@ def _collected(samples: Iterator[Sample]) -> Truth:
     import numpy as np
 
     names: dict[str, int] = {}
-    numbers, chunks, example = array("i"), [np.zeros(0, np.uint64)], None
+    numbers, parts, chunks, example = array("i"), array("b"), [np.zeros(0, np.uint64)], None
     while chunk := list(islice(samples, _CHUNK)):
         chunks.append(path_hashes(sample.ref.path for sample in chunk))
         numbers.extend(names.setdefault(sample.label, len(names)) for sample in chunk)
+        parts.extend(-1 if sample.split is None else SPLITS.index(sample.split) for sample in chunk)
         example = chunk[0].ref.path if example is None else example
-    hashes, labels = np.concatenate(chunks), np.frombuffer(numbers, np.int32) if numbers else np.zeros(0, np.int32)
+    hashes, labels, splits = np.concatenate(chunks), np.array(numbers, np.int32), np.array(parts, np.int8)
     order = np.lexsort((labels, hashes))
-    hashes, labels = hashes[order], labels[order]
+    hashes, labels, splits = hashes[order], labels[order], splits[order]
     first, count = np.unique(hashes, return_index=True, return_counts=True)[1:]
     # The labels of one path are sorted: they are the same if the first is the last.
     single = labels[first] == labels[first + count - 1]
     kept = first[single]
-    return Truth(tuple(names), hashes[kept], labels[kept], int((~single).sum()), example or "")
+    return Truth(tuple(names), hashes[kept], labels[kept], splits[kept], int((~single).sum()), example or "")

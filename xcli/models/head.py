@@ -7,7 +7,7 @@ no head is read.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from xcli.models.hdf5_weights import Weights
     from xcli.models.keras_graph import Graph
     from xcli.models.labels import Labels
 
@@ -56,6 +57,14 @@ class Head:
     labels: Labels
     preprocessing: dict[str, Any]
     settings: dict[str, Any]
+
+    def weights(self) -> Weights:
+        """Returns kernel and bias by their names in a network."""
+        return {KERNEL: self.kernel, BIAS: self.bias}
+
+    def with_weights(self, weights: Weights) -> Head:
+        """Returns the head with another kernel and bias."""
+        return replace(self, kernel=weights[KERNEL], bias=weights[BIAS])
 
     def scores(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Returns the probabilities, float32[b, C], of features [b, d]; of what is not finite they are NaN.

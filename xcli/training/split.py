@@ -81,11 +81,37 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
         SourceError: there are fewer than two classes, a class has no images or none for validation, or no image can be
             split off.
     """
+    check_data(data, val_split)
+    with ThreadPoolExecutor(processor_count()) as pool:
+        examples = list(pool.map(_read, data.samples))
+    split = divide(data, examples, [example.digest for example in examples], val_split, seed)
+    _warn_of_duplicates(split.examples)
+    return split
+
+
+def check_data(data: LabelledImages, val_split: float) -> None:
+    """Refuses what cannot be divided whatever the images are; raises what `split_images` does."""
     if not 0 <= val_split < 1:
         raise UsageError(f"--val-split must be from 0 to below 1; received {val_split:g}")
     _check_classes(data)
-    with ThreadPoolExecutor(processor_count()) as pool:
-        examples = list(pool.map(_read, data.samples))
+
+
+def divide(
+    data: LabelledImages, examples: Sequence[Example], groups: Sequence[str | None], val_split: float, seed: int
+) -> Split:
+    """Puts every example into one part, as `split_images` does: what is in one group stays together.
+
+    Args:
+        data: what the examples are of.
+        examples: in the parts that the data have, else in the training part.
+        groups: the name of each example's group, which does not depend on the order of the data; None for one that
+            cannot be read.
+        val_split, seed: see `split_images`.
+
+    Raises:
+        SourceError: no image can be read, a class has none for validation, or no image can be split off.
+    """
+    examples = list(examples)
     if not any(example.digest for example in examples):
         first = examples[0]
         raise SourceError(f"none of the images can be read; the first, '{first.sample.ref.path}': {first.error}")
@@ -97,9 +123,8 @@ def split_images(data: LabelledImages, val_split: float, seed: int) -> Split:
                 "so that one is split off (--val-split)"
             )
     elif val_split:
-        for index in _choose(examples, data.labels, val_split, seed):
+        for index in _choose(examples, groups, data.labels, val_split, seed):
             examples[index] = replace(examples[index], split=VALIDATION)
-    _warn_of_duplicates(examples)
     return Split(tuple(examples), data.labels, dict(data.skipped))
 
 
@@ -141,13 +166,15 @@ def quote_names(labels: Iterable[str]) -> str:
     return join_names(repr(one_line(label)) for label in labels)
 
 
-def _choose(examples: Sequence[Example], labels: Sequence[str], share: float, seed: int) -> set[int]:
-    """Returns the indices of the training images to use for validation."""
+def _choose(
+    examples: Sequence[Example], names: Sequence[str | None], labels: Sequence[str], share: float, seed: int
+) -> set[int]:
+    """Returns the indices of the training images to use for validation; `names` are those of their groups."""
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
+    for index, (example, name) in enumerate(zip(examples, names, strict=True)):
         # Images that cannot be read are not counted, and stay in their part.
-        if example.split == TRAIN and example.digest is not None:
-            groups[example.digest].append(index)
+        if example.split == TRAIN and name is not None:
+            groups[name].append(index)
     by_class: dict[str, list[str]] = {label: [] for label in labels}
     for digest, indices in groups.items():
         by_class[examples[indices[0]].sample.label].append(digest)

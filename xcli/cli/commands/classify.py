@@ -10,6 +10,7 @@ import click
 
 from xcli.analysis.scores import ScoresRun
 from xcli.analysis.stored import check_fit, open_stored
+from xcli.cli.environment import beats
 from xcli.cli.help import COUNT, INPUT, OUTPUT, Command, choice, flag, number, path
 from xcli.cli.options import error_features, model_spec
 from xcli.cli.stored_features import take_tables
@@ -59,6 +60,7 @@ def classify(ctx: click.Context, /, **values: Any) -> int:
 
     Exit status: 0 all rows ok, 4 some rows are errors, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
+    beats(ctx, values, "sources", "from_features")
     stored = values["from_features"]
     if stored:
         take_tables(ctx, values)

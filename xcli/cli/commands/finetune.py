@@ -35,6 +35,7 @@ from xcli.cli.options import (
     pixel_options,
 )
 from xcli.cli.progress import mode_of, progress_argument
+from xcli.cli.stored_features import check_head_options, train_head
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, start_messages
@@ -72,8 +73,13 @@ _EXCLUDE = "Leave out the images that a table of audit names, or any CSV or Parq
 _EXCLUDE_KINDS = "Kinds of findings for which images are left out [default: all]."
 _TENSORBOARD = "Write loss, accuracy and learning rate to DIR for TensorBoard."
 
+_STORED = "Train the head on the rows of TABLE, which features wrote, instead of images. Repeatable."
+_TRUTH = "Classes of the rows of --from-features: CSV or Parquet with the columns path and label, or class folders."
+
 _data_arguments = options(
-    click.argument("data", metavar="DATA", type=click.Path()),
+    click.argument("data", metavar="DATA", type=click.Path(), required=False),
+    path("--from-features", INPUT, "TABLE", _STORED, multiple=True),
+    path("--truth", INPUT, "FILE", _TRUTH),
     label_columns,
     path("--exclude", INPUT, "FINDINGS", _EXCLUDE),
     option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,..."),
@@ -164,6 +170,9 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     optionally split. If there is a test part, it is only used to report figures at the end. Images that cannot be read
     are left out and listed.
 
+    With --from-features, no DATA is given and no pixels are read: the head alone is trained, in seconds, on the rows of
+    TABLE, whose classes --truth tells. RUN takes images all the same.
+
     RUN/ holds the model (model.keras takes raw pixels and loads in plain Keras), its labels and preprocessing
     (labels.json, run.json), metrics.json, history.csv and .png, confusion_matrix.csv and .png, per_class.csv,
     predictions.csv, mistakes.png and split.csv. The same command continues a run that was interrupted.
@@ -173,12 +182,19 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     xception finetune clothes/ -o RUN --unfreeze none        the head alone: faster
     xception finetune clothes/ -o RUN --model OLD            from an earlier run's network
     xception finetune clothes/ -o RUN --exclude findings.csv without what audit has found
+    xception finetune --from-features f.parquet --truth labels.csv -o RUN
     xception classify photos/ --model RUN
 
     Exit status: 0 done, 4 done without some images, 2 usage, 3 model, 5 output, 129, 130 and 143 interrupted.
     """
     begin = time.monotonic()
     messages = start_messages(ctx)
+    check_head_options(ctx, values)
+    if values["from_features"]:
+        paths = _paths(values)
+        check_paths(paths)
+        quiet_libraries(debug=messages.debug)
+        return _close(train_head(ctx, values, paths, quiet=messages.level < 0), time.monotonic() - begin)
     recipe = fold(Recipe, values, augmentation=fold(Augmentation, values))
     paths, pixels = _paths(values), pixel_options(values)
     # --batch-size is that of training; activations are computed in batches of the default size.
@@ -213,7 +229,7 @@ def _images(values: dict[str, Any]) -> LabelledImages:
 
 def _paths(values: dict[str, Any]) -> RunPaths:
     return RunPaths(
-        source=values["data"],
+        source=values["data"] or values["truth"],
         run=values["output"],
         cache_dir=values["cache_dir"],
         cache_bytes=int(values["cache_size"] * GIB),
