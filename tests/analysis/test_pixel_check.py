@@ -72,3 +72,17 @@ def test_few_pictures_in_memory_find_the_same(tmp_path: Path, monkeypatch: pytes
 def test_no_pairs(tmp_path: Path) -> None:
     found = check_pixels([], np.zeros(0, np.int64), np.zeros(0, np.int64), workers=1)
     assert len(found.agreement) == 0
+
+
+def test_what_was_found_before_an_interruption_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene(0).save(tmp_path / "a.png")
+    paths, known = [str(tmp_path / "a.png")], np.zeros(5, np.float32)
+    monkeypatch.setattr(module, "_TOLD", 2)
+
+    def stop(what: str, done: int, of: int) -> None:
+        if what == PAIRS:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_pixels(paths, *pairs(*[(0, 0)] * 5), agreement_of=known, workers=1, progress=stop)
+    np.testing.assert_allclose(known, [1, 1, module.NOT_YET, module.NOT_YET, module.NOT_YET], atol=1e-5)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.analysis.featuretables import with_changes, write_features
 from tests.cli.conftest import Invoke, Result, code_and_imports
-from xcli.analysis import compared_bands, duplicates_run, nearest
+from xcli.analysis import checked_copies, compared_bands, duplicates_run, nearest
 from xcli.analysis.whitening import load_whitening
 
 ROWS = 300
@@ -251,7 +251,7 @@ def test_pixels_decide_where_they_can_be_read(invoke: Invoke, table: str, tmp_pa
     assert result.code == 0, result
     # 290 cannot be read, so that it is a copy of 10 and of 20, which are no copies of each other; 20 has more bytes.
     assert groups_of(rows_of(result)) == [("3", "7"), ("20", "290"), ("30", "31")]
-    assert "1 images cannot be read" in result.err
+    assert "images cannot be read: of their pairs the features decide" in result.err
     other = write_features(tmp_path / "o.parquet", vectors()[[3, 10]], ["d/7.jpg", "d/20.jpg"])
     shared = rows_of(invoke("duplicates", table, "--between", other, "--check-pixels", "--images", images))
     assert ("3", "7") in groups_of(shared)
@@ -267,6 +267,29 @@ def test_an_approximate_comparison_says_how_much_it_finds(invoke: Invoke, table:
     assert summary["recall"] == {"rows": 299, "pairs": 8, "found": 8, "share": 1.0}
     assert summary["exact"] is False
     assert out.read_bytes() == invoke("duplicates", table).out
-    for option in (["--check-pixels"], ["--between", table]):
-        result = invoke("duplicates", table, "--approximate", *option)
-        assert (result.code, "--approximate does not go with" in result.err) == (2, True), result
+    result = invoke("duplicates", table, "--approximate", "--between", table)
+    assert (result.code, "--approximate does not go with" in result.err) == (2, True), result
+
+
+def test_a_look_at_pixels_is_continued(
+    invoke: Invoke, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bands: None
+) -> None:
+    args = ["duplicates", table, "--check-pixels", "--approximate"]
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert invoke(*args, "-o", whole).code == 0
+    looked: list[int] = []
+    original = checked_copies.check_pixels
+
+    def stopped(paths: Any, first: Any, second: Any, *, agreement_of: Any, **more: Any) -> Any:
+        looked.append(len(first))
+        if len(looked) == 2:
+            return original(paths, first, second, agreement_of=agreement_of, **more)
+        agreement_of[:2] = np.nan
+        raise Stop
+
+    monkeypatch.setattr(checked_copies, "check_pixels", stopped)
+    assert invoke(*args, "-o", out).code == 130
+    assert invoke("duplicates", table, "-o", out).code == 5
+    assert invoke(*args, "-o", out).code == 0
+    assert looked[1] == looked[0] - 2 > 0
+    assert out.read_bytes() == whole.read_bytes()

@@ -28,7 +28,7 @@ from xcli.analysis.whitening import fit_tables
 from xcli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     import pyarrow as pa
@@ -183,7 +183,6 @@ def find_pairs(
     threshold: float | None = None,
     *,
     most: int = MAX_PAIRS,
-    on_band: Callable[[int], object] = lambda number: None,
 ) -> Pairs:
     """Returns all pairs of rows that are at least so similar; rows with equal vectors have a similarity of 1.
 
@@ -191,7 +190,6 @@ def find_pairs(
         rows: the rows.
         threshold: by default that of `threshold_for`.
         most: pairs that fit into memory.
-        on_band: told the number of each band that was compared.
 
     Raises:
         UsageError: there are more than `most`, or no cosine can be so high.
@@ -204,9 +202,7 @@ def find_pairs(
     repeated = np.flatnonzero(sizes > 1)
     repeats = Pairs(repeated, repeated, np.ones(len(repeated), np.float32))
     found, count = list[Pairs](), 0
-    for number, pairs in enumerate(chain([repeats], pairs_above(rows.values, threshold)), -1):
-        if number >= 0:
-            on_band(number)
+    for pairs in chain([repeats], pairs_above(rows.values, threshold)):
         count += int(sizes[pairs.first] @ sizes[pairs.second])
         if count > most:
             raise UsageError(f"more than {most:,} pairs have a similarity of {threshold:g}: give a higher threshold")
@@ -339,17 +335,25 @@ def group_rows(
     return groups
 
 
-def group_pairs(n: int, pairs: Pairs, order: NDArray[np.int64] | None = None) -> Groups:
-    """Returns the groups of n rows of which these pairs are copies, see the module; `order` is as of `group_rows`."""
+def group_pairs(rows: WhitenedRows, copies: Pairs, order: NDArray[np.int64]) -> Groups:
+    """Returns the groups if these pairs are the copies, see the module; of equal vectors only the first has pairs.
+
+    Args:
+        rows, order: as of `group_rows`.
+        copies: the pairs.
+    """
     import numpy as np
 
-    order = np.arange(n) if order is None else order
-    groups = Groups(np.arange(n), np.ones(n, np.float32))
-    rank = np.empty(n, np.int64)
-    rank[order] = np.arange(n)
-    first, second = rank[pairs.first], rank[pairs.second]
-    _taken(order, n, joined([Pairs(np.minimum(first, second), np.maximum(first, second), pairs.similarity)]), groups)
-    return groups
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = np.arange(len(rows))
+    best = np.full(len(rows), len(rows))  # of the rows with a vector equal to that of a row
+    np.minimum.at(best, rows.same, rank)
+    first, second = best[copies.first], best[copies.second]
+    places = Pairs(np.minimum(first, second), np.maximum(first, second), copies.similarity)
+    groups = Groups(np.arange(len(rows)), np.ones(len(rows), np.float32))
+    _taken(order, len(rows), joined([places]), groups)
+    firsts = order[best[rows.same]]
+    return Groups(groups.kept[firsts], groups.similarity[firsts])
 
 
 def _pairs_of_first(rows: WhitenedRows, members: NDArray[np.int64], count: int, threshold: float) -> Pairs:

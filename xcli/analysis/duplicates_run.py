@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from xcli.analysis.approximate import Recall, RowLists, list_rows, measured_recall
+from xcli.analysis.checked_copies import CheckedPairs
 from xcli.analysis.duplicates import (
     Groups,
     Links,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     # Returns for numbers of rows how large their images are, int64[m, s]; of two the one is larger whose first number
     # is, and if that is equal, whose next one is.
+    Paths = Callable[[NDArray[np.int64]], list[str]]
     Sizes = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 _WRITTEN = 65_536  # rows at a time
@@ -75,6 +77,7 @@ class Comparison:
         tables, between: the tables; they are read twice, or once if `kept` has a fit.
         kept: what an earlier command has found.
         threshold: of a copy; None is that of the fit.
+        check: whether the pixels of pairs that may be copies are looked at.
         approximate: whether only pairs are compared that lists of similar rows bring together.
 
     Attributes:
@@ -94,6 +97,7 @@ class Comparison:
         kept: ComparedBands,
         threshold: float | None,
         *,
+        check: bool = False,
         approximate: bool = False,
     ) -> None:
         both = [tables] if between is None else [tables, between]
@@ -102,7 +106,9 @@ class Comparison:
         self.sides = [whiten_tables(one, self.fit) for one in both]
         self._kept = kept
         self.lists: RowLists | None = None
-        options = {"threshold": self.threshold, **({"approximate": True} if approximate else {})}
+        self._check, self._done = check, 0
+        choices = {"approximate": approximate, "check_pixels": check}
+        options = {"threshold": self.threshold, **{name: True for name, chosen in choices.items() if chosen}}
         kept.begin({"comparison": "duplicates", "options": options, "rows": [_digest(side) for side in self.sides]})
 
     def pairs(self, first: int = 0, end: int | None = None) -> int:
@@ -133,15 +139,18 @@ class Comparison:
         """Returns how many bands are left."""
         return (bands(len(self.sides[0])) if self.lists is None else self.lists.bands) - self._kept.bands
 
-    def compare(self, count: Callable[[int], object]) -> Links | SharedCopies:
+    def compare(self, count: Callable[[int], object]) -> Links | SharedCopies | CheckedPairs:
         """Compares the pairs that are left; what is found is kept, also if this is interrupted.
 
         Args:
             count: told the number of pairs after each band; of an approximate comparison, that of bands.
         """
         done = self._kept.bands
-        found: Links | SharedCopies
-        if self.sides[1:]:
+        found: Links | SharedCopies | CheckedPairs
+        if self._check:
+            found = CheckedPairs(self.sides, self.threshold, self.lists)
+            steps = found.compare(done)
+        elif self.sides[1:]:
             found = SharedCopies(*self.sides)
             steps = found.compare(self.threshold, done)
         else:
@@ -156,9 +165,16 @@ class Comparison:
                 done, state = number + 1, found.state
                 self._kept.keep(self.fit, done, state)
         finally:
+            self._done = done
             if done != self._kept.bands:
                 self._kept.keep(self.fit, done, state, now=True)
         return found
+
+    def check(
+        self, found: CheckedPairs, paths: Paths, images: str | None, progress: Callable[[str, int, int], object]
+    ) -> None:
+        """Looks at the pixels of the pairs that are left, see `CheckedPairs.check`; what is found is kept."""
+        found.check(paths, images, progress, lambda: self._kept.keep(self.fit, self._done, found.state, now=True))
 
 
 def _digest(side: WhitenedRows) -> str:
@@ -178,13 +194,14 @@ def grouped(rows: WhitenedRows, links: Links, threshold: float, sizes: Sizes) ->
     return _as_copies(group_rows(rows, links.root, threshold, _order(linked, sizes)))
 
 
-def grouped_pairs(rows: WhitenedRows, pairs: Pairs, sizes: Sizes) -> Copies:
-    """Returns the groups of one collection whose copies are these pairs; `sizes` is asked for their rows."""
+def grouped_pairs(rows: WhitenedRows, copies: Pairs, sizes: Sizes) -> Copies:
+    """Returns the groups of one collection whose copies are these pairs; `sizes` is asked for rows with copies."""
     import numpy as np
 
-    linked = np.zeros(len(rows), bool)
-    linked[pairs.first] = linked[pairs.second] = True
-    return _as_copies(group_pairs(len(rows), pairs, _order(linked, sizes)))
+    has_pair = np.zeros(len(rows), bool)
+    has_pair[copies.first] = has_pair[copies.second] = True
+    linked = has_pair[rows.same] | (np.bincount(rows.same, minlength=len(rows))[rows.same] > 1)
+    return _as_copies(group_pairs(rows, copies, _order(linked, sizes)))
 
 
 def _order(linked: NDArray[np.bool_], sizes: Sizes) -> NDArray[np.int64]:
@@ -232,9 +249,7 @@ def shared(found: SharedCopies) -> Copies:
     return Copies(np.cumsum(row < rows), row, similarity[order], row < rows)
 
 
-def image_sizes(
-    paths: Callable[[NDArray[np.int64]], list[str]], images: str | None, progress: Callable[[int, int, int], object]
-) -> Sizes:
+def image_sizes(paths: Paths, images: str | None, progress: Callable[[int, int, int], object]) -> Sizes:
     """Returns what reads pixels and bytes of the images of rows, for `grouped`; zeros of one that cannot be read.
 
     Args:
@@ -265,7 +280,7 @@ def answer_schema() -> pa.Schema:
     return pa.schema([*kinds.items()])
 
 
-def answer_rows(copies: Copies, paths: Callable[[NDArray[np.int64]], list[str]]) -> Iterator[pa.RecordBatch]:
+def answer_rows(copies: Copies, paths: Paths) -> Iterator[pa.RecordBatch]:
     """Yields the rows of the answer."""
     import pyarrow as pa
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MIN_AGREEMENT = 0.9
 """Agreement from which two images are copies: of 999 in 1,000 altered copies it is above 0.92, of look-alikes below."""
 
+NOT_YET = -1.0
+"""Agreement of pairs that have not been looked at."""
+
 IMAGES, PAIRS = "images", "pairs"
 """What is counted while the pixels are checked."""
 
@@ -72,6 +75,7 @@ def check_pixels(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     *,
+    agreement_of: NDArray[np.float32] | None = None,
     images: str | None = None,
     workers: int | None = None,
     progress: Callable[[str, int, int], object] = _silent,
@@ -81,6 +85,7 @@ def check_pixels(
     Args:
         paths: of the images, as the column `path` of a table has them.
         first, second: int64[p], the images of the pairs, by their places in `paths`.
+        agreement_of: float32[p], which is filled while the pairs are looked at; `NOT_YET` in those that follow.
         images: the directory in which local images are looked for; None is where their paths say.
         workers: number of processes that decode; None is one a processor.
         progress: is told what is counted (`IMAGES`, then `PAIRS`), how many are done, and of how many.
@@ -92,6 +97,10 @@ def check_pixels(
     import numpy as np
     from threadpoolctl import threadpool_limits
 
+    found = np.empty(len(first), np.float32) if agreement_of is None else agreement_of
+    found[:] = NOT_YET
+    if not len(found):
+        return PixelCheck(found, {})
     directory = TemporaryDirectory("small pictures of the images")
     path = os.path.join(directory.path, "pictures")
     try:
@@ -107,11 +116,9 @@ def check_pixels(
                 file.seek(image * SIDE**2)
                 return Picture(np.frombuffer(file.read(SIDE**2), np.uint8).reshape(SIDE, SIDE))
 
-            found = np.full(len(first), np.nan, np.float32)
             for number, (one, other) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
                 mine, theirs = picture(one), picture(other)
-                if mine is not None and theirs is not None:
-                    found[number] = agreement(mine, theirs)
+                found[number] = np.nan if mine is None or theirs is None else agreement(mine, theirs)
                 if (number + 1) % _TOLD == 0:
                     progress(PAIRS, number + 1, len(first))
             progress(PAIRS, len(first), len(first))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from xcli.analysis.checked_copies import candidates, check, shared_by
+from xcli.analysis.checked_copies import CheckedPairs
 from xcli.analysis.compared_bands import ComparedBands
 from xcli.analysis.duplicates import DEFAULT_THRESHOLD
 from xcli.analysis.duplicates_run import (
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from xcli.analysis.checked_copies import Checked
     from xcli.analysis.duplicates_run import Sizes
     from xcli.analysis.vectors import FeatureTables
 
@@ -100,8 +99,7 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
     most pixels, of these with most bytes, of these the first. Images that cannot be read count as the smallest. With
     --between, each image of FEATURES that has copies in OTHER is kept, and its copies follow.
 
-    A comparison that is interrupted is continued by the same command, if -o names a file on this machine; with
-    --check-pixels it begins anew.
+    A comparison that is interrupted is continued by the same command, if -o names a file on this machine.
 
     \b
     CSV, Parquet: group, path, similarity, keep
@@ -143,9 +141,8 @@ def _checked_format(target: str | None, values: dict[str, Any]) -> str:
         raise UsageError("--json and -o - both write to standard output; give -o a file")
     if values["restart"] and (target is None or not _is_kept(target)):
         raise UsageError("--restart is for -o with a file on this machine, where an unfinished comparison is kept")
-    for name in ("between", "check_pixels"):
-        if values["approximate"] and values[name]:
-            raise UsageError(f"--approximate does not go with --{name.replace('_', '-')}, which compares every pair")
+    if values["approximate"] and values["between"]:
+        raise UsageError("--approximate does not go with --between, which compares every pair")
     form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
     return form
 
@@ -166,7 +163,9 @@ def _read(
     quiet = messages_of(ctx).level < 0
     with Progress(values["progress"], quiet=quiet, total=readings.total, unit=ROWS) as progress:
         readings.show(progress)
-        comparison = Comparison(tables, between, kept, values["threshold"], approximate=values["approximate"])
+        comparison = Comparison(
+            tables, between, kept, values["threshold"], check=values["check_pixels"], approximate=values["approximate"]
+        )
     fit = comparison.fit
     if fit.rows < _FEW:
         log.warning(
@@ -216,29 +215,27 @@ class _Stages:
 def _compared(ctx: click.Context, comparison: Comparison, kept: ComparedBands, values: dict[str, Any]) -> Copies:
     sides, threshold = comparison.sides, comparison.threshold
     with _Stages(ctx, values) as stages:
-        if values["check_pixels"]:
-            progress = stages.begin(PAIRS, comparison.pairs())
-            pairs = candidates(sides, threshold, lambda band: progress.count(comparison.pairs(band, band + 1)))
-            checked = check(sides, pairs, threshold, _paths(comparison), values["images"], stages.tell)
-            log.info("looked at the pixels of %s pairs: %s are copies", *map("{:,}".format, _looked(checked)))
-            if checked.unreadable:
-                log.warning("%s images cannot be read: of their pairs the features decide", f"{checked.unreadable:,}")
-            if sides[1:]:
-                return shared(shared_by(sides, checked.pairs))
-            return _grouped(stages, comparison, values, lambda sizes: grouped_pairs(sides[0], checked.pairs, sizes))
         if values["approximate"]:
             comparison.make_lists(lambda done, of: stages.tell(ROWS, done, of))
             progress = stages.begin(BANDS, comparison.bands() + kept.bands, kept.bands)
         else:
             progress = stages.begin(PAIRS, comparison.pairs(), comparison.pairs_kept)
         found = comparison.compare(progress.count)
+        if isinstance(found, CheckedPairs):
+            comparison.check(found, _paths(comparison), values["images"], stages.tell)
+            pairs = found.copies()
+            counts = f"{len(found.agreement):,}", f"{len(pairs.first):,}"
+            log.info("looked at the pixels of %s pairs: %s are copies", *counts)
+            if found.unreadable:
+                log.warning(
+                    "%s images cannot be read: of their pairs the features decide", f"{len(found.unreadable):,}"
+                )
+            if not sides[1:]:
+                return _grouped(stages, comparison, values, lambda sizes: grouped_pairs(sides[0], pairs, sizes))
+            found = found.shared()
         if isinstance(found, SharedCopies):
             return shared(found)
         return _grouped(stages, comparison, values, lambda sizes: grouped(sides[0], found, threshold, sizes))
-
-
-def _looked(checked: Checked) -> tuple[int, int]:
-    return checked.looked_at, len(checked.pairs.first)
 
 
 def _grouped(
