@@ -6,12 +6,13 @@ Of N photographs below FOLDER copies are made, one for each alteration of `bench
 is a table of the photographs and these copies, as a user may have it, with a fit of its own. Recall is the share of the
 copies that are found together with their original. All pairs of two different photographs, or their copies, that are
 taken for copies are listed, so that a person can judge them; FILE has those that show one object, as lines
-`first,second` of names of files, and they count as right. Precision is that of all pairs found in the tables of all
-alterations, and that of the photographs alone. The threshold of the cosine lets as many different photographs pass.
+`first,second` of names of files, and they count as right. Precision is that of all pairs found, with the pairs of
+different files of every table, and with each of these counted once. The threshold of the cosine lets as many different
+files pass.
 
 DIR keeps the features and the copies for a further run. With --scale, time and memory of tables of so many rows are
-measured instead, whose rows are mixtures of two photographs each; beyond 200,000 rows a part of the bands, from which
-the time of all follows.
+measured instead, whose rows are mixtures of two photographs each; beyond 200,000 rows for a minute, from whose rate the
+time of all follows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import argparse
 import csv
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,16 +33,17 @@ import numpy as np
 from benchmarks.copies import ALTERATIONS, write_copies
 from benchmarks.machine import machine
 from xcli.analysis.duplicates import find_pairs, threshold_for, whiten_vectors
-from xcli.analysis.nearest import bands, pairs_above
 from xcli.analysis.vectors import open_features, read_matrix
+from xcli.tables.formats import create_table
+from xcli.tables.rows import features_array
+from xcli.tables.schema import FIRST_RESULT, features_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Pair = tuple[int, int]
 
-_ALL_BANDS = 200_000  # rows, up to which all are compared
-_SOME_BANDS = 8
+_ALL_ROWS = 200_000  # up to which all are compared
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
         values, paths = _features(os.path.join(work, "originals.parquet"), options.folder, options.weights)
         if options.scale:
             for rows in options.scale:
-                _scale(values, rows)
+                _scale(values, rows, scratch)
             return
         copies, originals, alterations = _copies(work, paths, options)
         right = _judged(options.judged, paths)
@@ -136,7 +138,10 @@ def _report(
         total = int(chosen.sum())
         print(f"{name:24} {plain:8.3f} {own / total:9.3f} {threshold_for(rows.whitening):6.2f} {len(differ):16}")
     everything = found_own + found_right + found_wrong
-    print(f"precision of the pairs of all these tables: {1 - found_wrong / max(everything, 1):.4f}")
+    wrong = len(set(others) - right)
+    once = found_own + len(others)
+    print(f"precision, each table by itself: {1 - found_wrong / max(everything, 1):.4f}")
+    print(f"precision, each pair of different files counted once: {1 - wrong / max(once, 1):.4f} ({wrong} are wrong)")
     alone = find_pairs(whiten_vectors(values))
     good = sum(pair in right for pair in zip(alone.first.tolist(), alone.second.tolist(), strict=True))
     print(f"the photographs alone: {len(alone.first)} pairs, of which {good} were judged to show one object")
@@ -157,37 +162,51 @@ def _cosine_recall(table: NDArray[np.float32], source: NDArray[np.int64], differ
     return float((similarity[same] >= least).mean())
 
 
-def _scale(values: NDArray[np.float32], rows: int) -> None:
-    """Times a table of so many rows, whose vectors are in memory as those of `duplicates` are."""
-    random = np.random.default_rng(0)
+def _scale(values: NDArray[np.float32], rows: int, folder: str) -> None:
+    """Times the command for a table of so many rows in float16; of very many rows, a part of the pairs."""
+    table, answer = os.path.join(folder, "table.parquet"), os.path.join(folder, "answer.csv")
+    _write_table(table, values, rows)
+    command = [sys.executable, "-m", "xcli", "duplicates", table, "-o", answer, "--progress", "json"]
     begin = time.monotonic()
-    fit = whiten_vectors(values).whitening
-    made = np.empty((rows, fit.components), np.float16)
-    for at in range(0, rows, 4096):
-        size = min(4096, rows - at)
-        one, other = random.integers(0, len(values), (2, size))
-        share = random.uniform(0.3, 0.7, (size, 1)).astype(np.float32)
-        made[at : at + size] = fit.transform(values[one] * share + values[other] * (1 - share))
-    ready = time.monotonic()
-    threshold = threshold_for(fit)
-    total = bands(rows)
-    first = 0 if rows <= _ALL_BANDS else total // 2 - _SOME_BANDS // 2
-    last = total if rows <= _ALL_BANDS else first + _SOME_BANDS
-    found = 0
-    for number, pairs in enumerate(pairs_above(made, threshold, band=first), first):
-        found += len(pairs.first)
-        if number + 1 == last:
-            break
-    seconds = time.monotonic() - ready
-    # The middle bands have half as many pairs as the first, so that they are as long as the mean.
-    whole = seconds if rows <= _ALL_BANDS else seconds * total / _SOME_BANDS
-    measured = "" if rows <= _ALL_BANDS else f" (from {_SOME_BANDS} bands of {total}, {seconds:.1f} s)"
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rate = rows * rows * fit.components / whole / 1e9
-    print(
-        f"{rows:,} rows: vectors {ready - begin:.1f} s, comparison {whole:.1f} s{measured}, {rate:.0f} GFLOP/s, "
-        f"{found:,} pairs, {memory:.2f} GiB"
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    read, rate, stopped = 0.0, 0.0, False
+    for line in process.stderr:
+        told = json.loads(line) if line.startswith("{") else {}
+        if "pairs_per_second" not in told:
+            continue
+        if told["event"] == "start":
+            read = time.monotonic() - begin
+        rate = told["pairs_per_second"] or rate
+        if told["event"] == "progress" and rows > _ALL_ROWS and not stopped:
+            stopped = True
+            process.send_signal(signal.SIGINT)
+    _, status, usage = os.wait4(process.pid, 0)
+    whole = time.monotonic() - begin if not stopped else read + rows * (rows - 1) / 2 / rate
+    note = f", from {rate:,.0f} pairs a second of the first minute" if stopped else ""
+    assert stopped or os.waitstatus_to_exitcode(status) == 0, command
+    memory = usage.ru_maxrss / 2**20
+    print(f"{rows:,} rows: {whole:,.1f} s, of which reading and fit {read:.1f} s{note}; {memory:.2f} GiB", flush=True)
+    for name in os.listdir(folder):
+        if name.startswith(("table.", "answer.")) and os.path.isfile(os.path.join(folder, name)):
+            os.unlink(os.path.join(folder, name))
+
+
+def _write_table(name: str, values: NDArray[np.float32], rows: int) -> None:
+    """Writes a table whose rows are mixtures of two of these vectors each."""
+    import pyarrow as pa
+
+    schema = features_schema((values.shape[1],), "float16", ())
+    random = np.random.default_rng(0)
+    with create_table("parquet", name, schema, {}, overwrite=False) as table:
+        for at in range(0, rows, 4096):
+            size = min(4096, rows - at)
+            one, other = random.integers(0, len(values), (2, size))
+            share = random.uniform(0.3, 0.7, (size, 1)).astype(np.float32)
+            mixed = (values[one] * share + values[other] * (1 - share)).astype(np.float16).ravel()
+            columns = [pa.array([f"{at + row}.jpg" for row in range(size)]), pa.array(["ok"] * size)]
+            columns += [pa.nulls(size, pa.string()), features_array(schema.field(FIRST_RESULT).type, mixed)]
+            table.write(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 if __name__ == "__main__":

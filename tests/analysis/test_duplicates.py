@@ -11,10 +11,13 @@ import pytest
 from tests.analysis.featuretables import write_features
 from xcli.analysis import duplicates as module
 from xcli.analysis import nearest
+from xcli.analysis.approximate import list_rows
 from xcli.analysis.duplicates import (
     DEFAULT_THRESHOLD,
+    Links,
     WhitenedRows,
     find_pairs,
+    group_pairs,
     group_rows,
     linked_rows,
     threshold_for,
@@ -165,3 +168,21 @@ def test_a_fit_leaves_the_leading_directions_out_and_few_rows_get_few() -> None:
     scales = np.linalg.norm(many.projection, axis=0)
     assert 1 / scales.max() ** 2 < variances.max() / 1.5  # the greatest one that is left
     assert DEFAULT_THRESHOLD < threshold_for(many) < threshold_for(few) <= 0.9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_give_the_groups_that_rows_give(name: str) -> None:
+    rows = whiten_vectors(tables()[name])
+    order = np.random.default_rng(2).permutation(len(rows))
+    expected = group_rows(rows, linked_rows(rows, 0.6), 0.6, order)
+    found = group_pairs(len(rows), find_pairs(rows, 0.6), order)
+    assert found.kept.tolist() == expected.kept.tolist()
+    np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-6)
+
+
+def test_lists_that_bring_all_rows_together_link_what_is_linked() -> None:
+    rows = whiten_vectors(tables()["copies"])
+    lists = list_rows(rows.values)
+    links = Links(rows)
+    assert [*links.compare(0.6, 0, lists)] == [*range(lists.bands)]
+    assert links.root.tolist() == linked_rows(rows, 0.6).tolist()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xcli.analysis.vectors import FeatureTables
     from xcli.analysis.whitening import Whitening
 
-DEFAULT_THRESHOLD = 0.55
+DEFAULT_THRESHOLD = 0.56
 """Whitened cosine from which two images are taken for copies, if the fit has all directions; see `threshold_for`."""
 
 LEFT_OUT = 192
@@ -175,7 +175,7 @@ def fit_for_copies(*tables: FeatureTables) -> Whitening:
 
 def threshold_for(fit: Whitening) -> float:
     """Returns the threshold of copies in a fit: the fewer directions it has, the higher cosines are by chance."""
-    return round(min(0.9, 0.435 + 2.6 / math.sqrt(max(1, fit.components))), 2)
+    return round(min(0.9, 0.445 + 2.6 / math.sqrt(max(1, fit.components))), 2)
 
 
 def find_pairs(
