@@ -1,24 +1,26 @@
 """What a look at the pixels says of altered copies, and of images that only look alike:
 
-    python -m benchmarks pixels FEATURES [--originals N] [--least C] [--sheet FILE]
+    python -m benchmarks pixels DIR [--least C] [--sheet FILE]
 
-FEATURES is a table that `xception features` wrote, of photographs that are where it says. Of some of them altered
-copies are made, and compared with the photographs. Then all pairs of different photographs are compared whose whitened
-cosine is at least C; those that pass are to be looked at, in the picture FILE: in most collections they are copies.
+DIR is what `python -m benchmarks duplicates --work DIR` keeps: tables of features of photographs, which are where it
+says, and of altered copies of some of them. Each copy is compared with its photograph: by features alone, with the
+threshold of `duplicates`, fitted to the photographs; and with a look at the pixels, from a lower threshold on. Then all
+pairs of different photographs are compared whose whitened cosine is at least C; those that pass are to be looked at, in
+the picture FILE: in most collections they are copies.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import tempfile
+import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from benchmarks.copies import ALTERATIONS, write_copies
+from benchmarks.copies import ALTERATIONS
 from benchmarks.machine import machine
 
 if TYPE_CHECKING:
@@ -29,20 +31,69 @@ SHOWN, SIDE, COLUMNS = 60, 160, 3
 
 
 def main() -> None:
-    """Makes copies, looks at them and at look-alikes, and prints tables in Markdown."""
+    """Looks at copies and at look-alikes, and prints tables in Markdown."""
     from xcli.analysis.pixel_check import MIN_AGREEMENT
 
     parser = argparse.ArgumentParser(prog="benchmarks pixels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("features")
-    parser.add_argument("--originals", type=int, default=250)
+    parser.add_argument("work", metavar="DIR")
     parser.add_argument("--least", type=float, default=0.2)
-    parser.add_argument("--sheet")
+    parser.add_argument("--sheet", metavar="FILE")
     options = parser.parse_args()
-    paths, first, second, similarity = look_alikes(options.features, options.least)
     print(f"{machine()['processor']}; copies agree from {MIN_AGREEMENT:g} on\n")
-    copies(paths[:: max(1, len(paths) // options.originals)][: options.originals])
-    check, seconds = looked_at(paths, first, second)
-    print("| whitened cosine from | pairs | for 10,000 images | agree | unknown | highest of the others |")
+    matrix, fit = read(os.path.join(options.work, "originals.parquet"))
+    paths = matrix.paths.to_pylist()
+    copies(options.work, matrix.values, paths, fit)
+    look_alikes(matrix.values, paths, options)
+
+
+def read(table: str, fit: Any = None) -> tuple[Any, Any]:
+    """Returns the whitened rows of a table, and the fit."""
+    from xcli.analysis.duplicates import fit_for_copies
+    from xcli.analysis.vectors import open_features, read_matrix
+
+    tables = open_features([table])
+    fit = fit or fit_for_copies(tables)
+    return read_matrix(tables, fit.transform, width=fit.components), fit
+
+
+def copies(work: str, values: NDArray[Any], paths: list[str], fit: Any) -> None:
+    """Prints how many copies are found."""
+    from xcli.analysis.checked_copies import LOWER
+    from xcli.analysis.duplicates import threshold_for
+    from xcli.analysis.pixel_check import check_pixels
+
+    with open(os.path.join(work, "copies.json"), encoding="utf-8") as file:
+        made = json.load(file)
+    matrix, _ = read(os.path.join(work, "copies.parquet"), fit)
+    row = {os.path.basename(path): number for number, path in enumerate(matrix.paths.to_pylist())}
+    first = np.array([paths.index(original) for _, original, _ in made])
+    own = matrix.values[[row[os.path.basename(path)] for path, _, _ in made]]
+    similarity = np.einsum("ij,ij->i", values[first], own)
+    files = [os.path.join(work, "copies", os.path.basename(path)) for path, _, _ in made]
+    check = check_pixels(paths + files, first, len(paths) + np.arange(len(made)))
+    threshold = threshold_for(fit)
+    lower = f"{threshold - LOWER:.2f}"
+    print(f"| alteration | copies | agree | least | similarity from {threshold:g} | from {lower} on, and pixels |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in ALTERATIONS:
+        chosen = np.array([other == name for _, _, other in made])
+        agree, alike = check.are_copies[chosen], similarity[chosen]
+        shares = (alike >= threshold).mean(), ((alike >= threshold - LOWER) & agree).mean()
+        counts = f"{chosen.sum()} | {agree.sum()} | {check.agreement[chosen].min():.3f}"
+        print(f"| {name} | {counts} | {shares[0]:.3f} | {shares[1]:.3f} |")
+    print()
+
+
+def look_alikes(values: NDArray[Any], paths: list[str], options: argparse.Namespace) -> None:
+    """Prints how many pairs of different photographs agree, and draws those that agree most."""
+    from xcli.analysis.nearest import joined, pairs_above
+    from xcli.analysis.pixel_check import check_pixels
+
+    first, second, similarity = joined(pairs_above(values, options.least))
+    begin = time.process_time()
+    check = check_pixels(paths, first, second)
+    seconds = time.process_time() - begin
+    print("| similarity from | pairs | for 10,000 images | agree | unknown | highest of the others |")
     print("| --- | --- | --- | --- | --- | --- |")
     for least in (one for one in BANDS if one >= options.least):
         here = similarity >= least
@@ -50,48 +101,11 @@ def main() -> None:
         counts = here.sum(), here.sum() * (10_000 / len(paths)) ** 2, check.are_copies[here].sum()
         shown = " | ".join(f"{count:,.0f}" for count in counts)
         print(f"| {least} | {shown} | {check.are_unknown[here].sum()} | {others:.3f} |")
-    print(
-        f"\n{len(first):,} pairs of {len(paths):,} images in {seconds:.0f} s: {seconds / len(first) * 1000:.1f} ms each"
-    )
+    each = seconds / max(len(first), 1) * 1000
+    print(f"\n{len(first):,} pairs of {len(paths):,} images: {each:.1f} ms of a processor each, without decoding")
     if options.sheet:
         order = np.argsort(-np.nan_to_num(check.agreement))[:SHOWN]
         draw([(paths[first[at]], paths[second[at]], check.agreement[at]) for at in order], options.sheet)
-
-
-def look_alikes(table: str, least: float) -> tuple[list[str], Any, Any, Any]:
-    """Returns paths, and the pairs of them whose whitened cosine is at least so high, with it."""
-    from xcli.analysis.duplicates import fit_for_copies
-    from xcli.analysis.nearest import joined, pairs_above
-    from xcli.analysis.vectors import open_features, read_matrix
-
-    tables = open_features([table])
-    fit = fit_for_copies(tables)
-    matrix = read_matrix(tables, fit.transform, width=fit.components)
-    return matrix.paths.to_pylist(), *joined(pairs_above(matrix.values, least))
-
-
-def looked_at(paths: list[str], first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Any, float]:
-    """Returns the check of pairs, and the seconds that it took, decoding included."""
-    from xcli.analysis.pixel_check import check_pixels
-
-    begin = time.monotonic()
-    return check_pixels(paths, first, second), time.monotonic() - begin
-
-
-def copies(paths: list[str]) -> None:
-    """Prints how many altered copies of photographs agree with them."""
-    with tempfile.TemporaryDirectory(prefix="xception-pixels-") as folder:
-        made = write_copies(paths, folder)
-        first = np.array([number for _, number, _ in made])
-        check, _ = looked_at(paths + [path for path, _, _ in made], first, len(paths) + np.arange(len(made)))
-    print("| alteration | copies | agree | least agreement | in the median |")
-    print("| --- | --- | --- | --- | --- |")
-    for name in ALTERATIONS:
-        own = [number for number, (_, _, other) in enumerate(made) if other == name]
-        found = check.agreement[own].tolist()
-        shares = f"{check.are_copies[own].sum()} | {min(found):.3f} | {statistics.median(found):.3f}"
-        print(f"| {name} | {len(own)} | {shares} |")
-    print()
 
 
 def draw(pairs: list[tuple[str, str, float]], target: str) -> None:
