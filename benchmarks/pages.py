@@ -4,8 +4,8 @@
 
 The rows share the photographs below PHOTOGRAPHS; their scores are random. With --compare, the page is that of two such
 tables, in which one best class in ten is another one; with --truth, each photograph has one of the classes as its true
-one. Told are the medians of the repeats; of the memory, that of the process without those that decode. The tables are
-temporary, and the page as well unless --keep names a file for it.
+one. Told are the medians of the repeats; processor time and memory are those of the process, without those that decode.
+The tables are temporary, and the page as well unless --keep names a file for it.
 """
 
 from __future__ import annotations
@@ -119,9 +119,10 @@ def main() -> None:
             taken = measure_process(command)
             if taken.code:
                 sys.exit(f"xception report ended with exit code {taken.code}")
-            figures.append((taken.seconds, taken.mib, seconds_to_open(page)))
-        seconds, memory, opened = zip(*figures, strict=True)
-        print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(memory):,.0f} MiB of memory, ", end="")
+            figures.append((taken.seconds, taken.processor, taken.mib, seconds_to_open(page)))
+        seconds, busy, memory, opened = zip(*figures, strict=True)
+        print(f"{chosen.rows:,} rows: {median(seconds):.1f} s, {median(busy):.1f} s of a processor, ", end="")
+        print(f"{median(memory):,.0f} MiB of memory, ", end="")
         print(f"page of {os.path.getsize(page) / 1e6:.1f} MB, ", end="")
         print("not opened: no Chromium with Playwright" if None in opened else f"opened in {median(opened):.1f} s")
         print(f"medians of {chosen.repeats}; {processor()}, {processor_count()} cores, load {os.getloadavg()[0]:.1f}")

@@ -38,8 +38,7 @@ PAGES = {
     "changes-narrow": ("changes.html#change=class", "dark", 360, 760),
     "evaluation": ("run.html#confusions", "light", 1100, 900),
     "evaluation-cell": ("run.html#truth=hexagon&predicted=pentagon", "dark", 1100, 620),
-    "map": ("map.html#map", "light", 1100, 860),
-    "map-class": ("mapped.html#map", "dark", 1100, 860),
+    "map": ("mapped.html#map", "light", 1100, 960),
 }
 """Pictures of pages: the page and its address, the colours, width and height."""
 
@@ -104,14 +103,13 @@ def draw(table: str, report: Path, target: str) -> None:
 
 
 def make_pages(xception: list[str], folder: Path) -> None:
-    """Makes the pages: of a table, of its comparison with one of squashed images, of a run, and maps."""
+    """Makes the pages: of a table, of its comparison with one of squashed images, of a run, and with a map."""
     for command in (
         "classify shapes --model RUN -o labels.csv --features-out vectors.parquet",
         "classify shapes --model RUN --resize squash -o squashed.csv",
         "report labels.csv -o report.html",
         "report labels.csv --compare squashed.csv -o changes.html",
         "report RUN -o run.html",
-        "report vectors.parquet -o map.html",
         "report labels.csv --features vectors.parquet -o mapped.html",
     ):
         subprocess.run([*xception, *command.split()], cwd=folder, check=True)
@@ -130,7 +128,7 @@ def draw_pages(folder: Path, target: Path) -> None:
             tab.goto(f"{(folder / file).as_uri()}#{address}", wait_until="load")
             tab.wait_for_timeout(500)  # until it has gone to the part that the address names
             picture = Image.open(io.BytesIO(tab.screenshot()))
-            picture.convert("RGB").quantize(96).save(target / f"{name}.png", optimize=True)
+            picture.convert("RGB").quantize(192).save(target / f"{name}.png", optimize=True)
             tab.close()
         browser.close()
 
