@@ -1,9 +1,11 @@
 """What it costs to score a table of features with the head of a model, beside reading it:
 
     python -m benchmarks.scores [FOLDER] [--rows N] [--dtype T] [--format F] [--classes C] [--repeats N]
+    python -m benchmarks.scores --table TABLE --model RUN
 
 FOLDER gets the table, which is removed at the end; a million rows of float16 are 4 GB. The head is a random one over a
-network with random weights: how long it takes does not depend on the numbers.
+network with random weights: how long it takes does not depend on the numbers. The second form tells by how much the
+scores of a table in float32 change if its features are rounded to float16.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import os
 import statistics
 import tempfile
 from typing import Any
+
+import numpy as np
 
 from benchmarks.search import READ, run_python, write_table
 
@@ -28,7 +32,12 @@ def main() -> None:
     parser.add_argument("--format", choices=["parquet", "npy", "csv"], default="parquet")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--table", help="a table of features in float32")
+    parser.add_argument("--model", help="a directory that finetune made")
     options = parser.parse_args()
+    if options.table is not None and options.model is not None:
+        print(rounding(options.table, options.model))
+        return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         bundle, table = os.path.join(folder, "RUN"), os.path.join(folder, f"table.{options.format}")
         write_table(table, options.rows, options.dtype, write_head(bundle, options.classes, options.dtype))
@@ -43,6 +52,24 @@ def main() -> None:
             print(
                 f"{options.rows:,} rows, {options.format}, {options.dtype}, {options.classes} classes, {what}: {shown}"
             )
+
+
+def rounding(table: str, model: str) -> str:
+    """Returns what float16 changes in the scores of a table."""
+    from xcli.analysis.vectors import open_features
+    from xcli.models.head import read_head
+
+    head, differences, changed = read_head(model), [np.zeros(0)], 0
+    for block in open_features([table]).blocks():
+        values = block.values[block.ok]
+        exact, rounded = head.scores(values), head.scores(values.astype(np.float16))
+        differences.append(np.abs(exact - rounded).max(axis=1))
+        changed += int((exact.argmax(axis=1) != rounded.argmax(axis=1)).sum())
+    found = np.concatenate(differences)
+    shown = f"{found.max():.1e} at most, {np.median(found):.1e} in the median"
+    return (
+        f"{len(found):,} rows: float16 changes the score that changes most by {shown}; {changed:,} other best classes"
+    )
 
 
 def write_head(folder: str, classes: int, dtype: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ find . -name '*.jpg' -newer last.csv -print0 | xception classify - --null -o new
 xception classify ~/photos --model birds.keras --labels birds.txt -o birds.parquet
 # A bucket, by all machines of a Ray cluster, into a directory of parts in another bucket:
 xception classify s3://bucket/photos/ -o s3://results/labels/ --runner ray --ray-address auto
+# The rows of a table of features, by the head of a model of your own, without pixels:
+xception classify --from-features features.parquet --model RUN -o labels.csv
 # Accuracies and a table by class, for the validation split where there is one:
 xception evaluate clothes --model clothes-model
 # The same with tables and pictures, the confusion matrix and the worst mistakes among them:
@@ -38,6 +40,8 @@ xception finetune ~/clothes -o RUN --unfreeze none
 xception finetune ~/clothes -o RUN --views 6 --unfreeze block12
 # New classes for the network of an earlier run, from a table with the columns file and kind:
 xception finetune birds.csv --path-column file --label-column kind -o BIRDS --model RUN
+# A head on stored features, in seconds, from a file with the columns path and label:
+xception finetune --from-features features.parquet --truth truth.csv -o RUN
 # The network, where its weights are, and what this machine has:
 xception info
 # What is in a directory, before a long run:

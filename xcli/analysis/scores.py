@@ -50,13 +50,13 @@ class RowLocation:
         file: the table.
         offset: number of the row in all tables, by which rows with one path differ.
         table_state: of the table; a row of an earlier run is valid as long as that is the same.
-        vectors, index: float32[some rows, d], and which of them is that of the image; None if only paths were read.
+        vectors, index: float[some rows, d], and which of them is that of the image; None if only paths were read.
     """
 
     file: str
     offset: int
     table_state: FileState
-    vectors: NDArray[np.float32] | None
+    vectors: NDArray[np.floating[Any]] | None
     index: int
 
     size = None
@@ -173,13 +173,14 @@ class ScoresRun:
                         yield ImageRef(path, location, path.encode(), found, extra)
                         number += 1
 
-    def _read(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
-        """Returns the vectors of a batch, float32[b, d]."""
+    def _read(self, batch: pa.RecordBatch) -> NDArray[np.floating[Any]]:
+        """Returns the vectors of a batch, float32[b, d] or float16[b, d]."""
         import numpy as np
 
         with self.profile.stage("listing", batch.num_rows):
             flat = flat_features(batch.column(FIRST_RESULT)).to_numpy(zero_copy_only=False)  # NaN where null
-            return np.ascontiguousarray(flat, np.float32).reshape(batch.num_rows, -1)
+            kept = flat.dtype in (np.float16, np.float32)
+            return np.ascontiguousarray(flat, None if kept else np.float32).reshape(batch.num_rows, -1)
 
 
 def _error(table: str, number: int, path: str | None, status: str | None, text: str | None) -> ImageError | None:
@@ -195,8 +196,8 @@ def _error(table: str, number: int, path: str | None, status: str | None, text: 
     return ImageError(reason, (text or "").partition(": ")[2])
 
 
-def _vectors_of(refs: tuple[ImageRef, ...]) -> NDArray[np.float32]:
-    """Returns the vectors of references, float32[b, d]; consecutive ones are mostly of one block."""
+def _vectors_of(refs: tuple[ImageRef, ...]) -> NDArray[np.floating[Any]]:
+    """Returns the vectors of references, float[b, d]; consecutive ones are mostly of one block."""
     import numpy as np
 
     pieces = []
@@ -207,7 +208,7 @@ def _vectors_of(refs: tuple[ImageRef, ...]) -> NDArray[np.float32]:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _refuse_not_finite(batch: ImageBatch, scores: NDArray[np.float32]) -> ImageBatch:
+def _refuse_not_finite(batch: ImageBatch, scores: NDArray[np.floating[Any]]) -> ImageBatch:
     """Returns the batch with an error for each row whose vector is not finite, though its status is ok."""
     good = finite_rows([scores])
     if good.all():
