@@ -2,8 +2,6 @@
 
 # A table of all images below a directory; the format is that of the extension:
 xception classify ~/photos -o labels.csv
-# The best class only, and only where it is likely, as lines of JSON for another program:
-xception classify ~/photos --top 1 --min-score 0.5 --format jsonl | jq -r '.predictions[].label'
 # Names from another program, separated by NUL so that any name will do:
 find . -name '*.jpg' -newer last.csv -print0 | xception classify - --null -o new.csv
 # A model of your own, with its class names:
