@@ -32,7 +32,7 @@ from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
 from xcli.images.resampling import RESAMPLERS
 from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH
-from xcli.inference.options import MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.inference.options import ENGINES, MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.inference.tasks import ERROR_FEATURES
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
@@ -176,6 +176,7 @@ def pixel_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _DEVICE = "Where to compute. auto: all GPUs, or the CPU if there is none."
+_ENGINE = "What computes. openvino is faster on a CPU and needs the extra [openvino]; auto is tensorflow."
 _WORKERS = "Images to decode at the same time [default: one per processor]."
 _TIMEOUT = "Longest time to read and decode one image."
 
@@ -196,6 +197,7 @@ def machine_options(precision: str) -> Decorator:
 
 run_arguments = options(
     number("--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True),
+    choice("--engine", RUN, ENGINES, _ENGINE, of=RunOptions),
     machine_options("Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."),
     flag("--profile", RUN, "At the end, print a table of where the time went."),
 )

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.tasks import Results, Shapes
-    from xcli.models.folded import Forward
-    from xcli.models.network import LoadedModel
+    from xcli.models.network import ForwardPass, LoadedModel
     from xcli.sources.labelled import LabelledImages, Sample
 
 ALL = "all"
@@ -117,7 +116,7 @@ class ScoresTask:
 
     labels: Labels
 
-    def forward(self, model: LoadedModel) -> Forward:
+    def forward(self, model: LoadedModel) -> ForwardPass:
         return model.scores()
 
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:

@@ -29,8 +29,8 @@ def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Pre
     free = free_memory() if on_cpu else _free_gpu_memory(device)
     if free is None:
         return batch
-    dtype = load_tensorflow().dtypes.as_dtype(arithmetic_dtype(precision))
-    image = IMAGE_BYTES * dtype.size / 4 * (image_size / IMAGE_SIZE) ** 2
+    width = 4 if arithmetic_dtype(precision) == "float32" else 2
+    image = IMAGE_BYTES * width / 4 * (image_size / IMAGE_SIZE) ** 2
     while batch > 1 and batch * STREAMS * image > free * _SHARE:
         batch //= 2
     return batch

@@ -10,6 +10,7 @@ DEFAULT_TIMEOUT = 60.0
 """Seconds that one image may take to be read and decoded."""
 
 MAX_BATCH, MAX_WORKERS, MAX_TIMEOUT = 4096, 1024, 86_400
+ENGINES = AUTO, TENSORFLOW, OPENVINO = "auto", "tensorflow", "openvino"
 BATCH_SIZES = range(1, MAX_BATCH + 1)
 
 LONG_RUN = 5000
@@ -24,6 +25,7 @@ class RunOptions:
         batch_size: images in a batch; None chooses by device, free memory and number of images.
         precision: `auto`, `float32`, `tf32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `gpu` or `gpu:I`.
+        engine: `tensorflow`, `openvino`, which computes on the processors, or `auto`, which is TensorFlow.
         workers: decodes at a time; None is one a processor.
         image_timeout: seconds that one image may take to be read and decoded.
     """
@@ -33,6 +35,7 @@ class RunOptions:
     device: str = "auto"
     workers: int | None = None
     image_timeout: float = DEFAULT_TIMEOUT
+    engine: str = AUTO
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size not in BATCH_SIZES:
@@ -41,3 +44,9 @@ class RunOptions:
             raise UsageError(f"the number of workers is from 1 to {MAX_WORKERS}; received {self.workers}")
         if not 0 < self.image_timeout <= MAX_TIMEOUT:
             raise UsageError(f"the image timeout is up to {MAX_TIMEOUT} s; received {self.image_timeout:g} s")
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine takes one of {', '.join(ENGINES)}; received {self.engine!r}")
+
+    @property
+    def on_openvino(self) -> bool:
+        return self.engine == OPENVINO

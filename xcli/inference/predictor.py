@@ -1,6 +1,6 @@
 """Computes rows from references: for `xcli.inference.run`, and on each machine of a cluster.
 
-references --> PixelPipeline --> Engines, two batches a device --> Task --> rows
+references --> PixelPipeline --> engines, two batches a device --> Task --> rows
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.errors import UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.process import may_have_gpu
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.decoder_server import start_early
+from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines, require_openvino
 from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.profiler import Profile
+from xcli.tables.provenance import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,8 +40,7 @@ if TYPE_CHECKING:
     from xcli.core.records import ImageBatch, ImageRef
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.tasks import Task
-    from xcli.models.folded import Forward
-    from xcli.models.network import LoadedModel
+    from xcli.models.network import ForwardPass, LoadedModel
     from xcli.sources.manifests import ExtraColumn
 
 log = logging.getLogger("xcli")
@@ -64,8 +66,8 @@ class Predictor:
     devices: tuple[str, ...] = ()
     precision: Precision = "float32"
     batch_size: int = 0
-    _forward: Forward | None = None
-    _engines: Engines | None = None
+    _forward: ForwardPass | None = None
+    _engines: Engines | OpenVinoEngines | None = None
     _schema: Any = None
 
     def choose(self) -> int:
@@ -78,10 +80,21 @@ class Predictor:
             ModelError: the model cannot do this task.
         """
         self._forward = self.task.forward(self.model)
+        device = self._processors() if self.options.on_openvino else self.options.device
         start_early()
-        self.devices = choose_devices(self.options.device)
+        self.devices = choose_devices(device)
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
+
+    def _processors(self) -> str:
+        """Returns the device of OpenVINO; raises UsageError if it is not installed, or another one is asked for."""
+        if self.options.device not in ("auto", "cpu"):
+            raise UsageError(
+                f"--engine openvino computes on the CPU; received --device {self.options.device}: use --engine "
+                "tensorflow for GPUs"
+            )
+        require_openvino()
+        return "cpu"
 
     def foresee(self, batch_size: int) -> bool:
         """Chooses what `choose` and `start` would, if that can be told without TensorFlow; returns whether it can.
@@ -91,7 +104,7 @@ class Predictor:
         Raises:
             UsageError: this machine cannot do what the options ask for.
         """
-        request = self.options.device
+        request = self._processors() if self.options.on_openvino else self.options.device
         if request != "cpu" and (request != "auto" or may_have_gpu()):
             return False
         self.devices = choose_devices("cpu")
@@ -109,17 +122,23 @@ class Predictor:
         """
         assert self._forward is not None, "choose() comes first"
         self.batch_size = batch_size
+        self._engines = self._make_engines(self._forward, optimize_for_throughput)
+        self._schema = self.task.schema(self._engines.output_shapes, extra_columns)
+        shape = f"{batch_size} images of {self.model.size} x {self.model.size} pixels"
+        where = ", ".join(self.devices) + (" with OpenVINO" if self.options.on_openvino else "")
+        log.log(DETAIL, "batches of %s, in %s on %s", shape, self.precision, where)
+        log.log(DETAIL, "settings: %s", json.dumps(self.preprocessing.as_dict() | self.task.settings()))
+        return self._schema
+
+    def _make_engines(self, forward: ForwardPass, optimize_for_throughput: bool) -> Engines | OpenVinoEngines:
+        if self.options.on_openvino:
+            return OpenVinoEngines(self.model, forward, precision=self.precision, batch_size=self.batch_size)
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
         embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
-        self._engines = Engines(
-            self._forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
+        return Engines(
+            forward, size=self.model.size, batch_size=self.batch_size, devices=self.devices, embedded=embedded
         )
-        self._schema = self.task.schema(self._engines.output_shapes, extra_columns)
-        shape = f"{batch_size} images of {self.model.size} x {self.model.size} pixels"
-        log.log(DETAIL, "batches of %s, in %s on %s", shape, self.precision, ", ".join(self.devices))
-        log.log(DETAIL, "settings: %s", json.dumps(self.preprocessing.as_dict() | self.task.settings()))
-        return self._schema
 
     def rows(
         self, refs: Iterator[ImageRef], profile: Profile | None = None, turn: AbstractContextManager[Any] | None = None
@@ -145,7 +164,7 @@ class Predictor:
             profile=profile,
         )
         functions = [partial(self._compute, engine, profile) for engine in self._engines.streams]
-        batches = iter(pipeline)
+        batches = pipeline.arrays() if self.options.on_openvino else iter(pipeline)
         if turn is not None:
             batches = chain(list(islice(batches, 1)), batches)
         with turn or nullcontext():
@@ -155,7 +174,9 @@ class Predictor:
                     batch = refuse_not_finite(batch, results, values, self.precision)
                     yield batch, self.task.rows(self._schema, batch, values)
 
-    def _compute(self, engine: Engine, profile: Profile, batch: ImageBatch) -> Sequence[NDArray[np.float32]]:
+    def _compute(
+        self, engine: Engine | OpenVinoEngine, profile: Profile, batch: ImageBatch
+    ) -> Sequence[NDArray[np.float32]]:
         import numpy as np
 
         if all(batch.errors):
@@ -166,9 +187,10 @@ class Predictor:
     def provenance(self, command: str) -> dict[str, Any]:
         """Returns everything that the rows depend on, and nothing else."""
         assert self.batch_size, "start() or foresee() comes first"
-        return {
+        engine = {ENGINE: self.options.engine} if self.options.on_openvino else {}
+        found = {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
-            "versions": versions(*self.preprocessing.packages),
+            "versions": versions(*self.preprocessing.packages, *engine.values()),
             "model": {
                 "name": self.model.name,
                 "sha256": self.model.digest,
@@ -180,4 +202,5 @@ class Predictor:
             "device": kind_of(self.devices[0]),
             "batch_size": self.batch_size,
             "options": self.task.settings(),
-        } | environment()
+        }
+        return found | engine | environment()

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from xcli.models.folded import Forward
     from xcli.models.labels import Labels
-    from xcli.models.network import LoadedModel
+    from xcli.models.network import ForwardPass, LoadedModel
 
     Shapes = Sequence[tuple[int, ...]]
     Results = Sequence[NDArray[np.floating[Any]]]
@@ -33,7 +32,7 @@ ERROR_FEATURES = ("nan", "null")
 class Task(Protocol):
     """What a command computes for an image, and what its rows look like."""
 
-    def forward(self, model: LoadedModel) -> Forward:
+    def forward(self, model: LoadedModel) -> ForwardPass:
         """Returns the function that the engine runs."""
 
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
@@ -91,7 +90,7 @@ class ClassifyTask:
             source = labels.source if labels else "this model"
             raise UsageError(f"--label-type {self.label_type}: the labels ({source}) have no wnids")
 
-    def forward(self, model: LoadedModel) -> Forward:
+    def forward(self, model: LoadedModel) -> ForwardPass:
         return model.scores(self.raw_scores, with_features=self.with_features)
 
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:
@@ -167,7 +166,7 @@ class FeaturesTask:
     def for_model(self, model: LoadedModel) -> FeaturesTask:
         return self
 
-    def forward(self, model: LoadedModel) -> Forward:
+    def forward(self, model: LoadedModel) -> ForwardPass:
         return model.features(self.pooling, self.layer)
 
     def schema(self, shapes: Shapes, extra: Any) -> pa.Schema:

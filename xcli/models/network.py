@@ -11,7 +11,7 @@ from xcli.models.folded import Backbone, Forward, constant, pool, scale_pixels
 from xcli.models.hdf5_weights import BIAS, KERNEL, TOP, Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from xcli.models.labels import Labels
 
@@ -28,6 +28,22 @@ class Network(Protocol):
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
         """Returns the outputs of the layers in `taps`, for scaled pixels float32[b, size, size, 3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPass:
+    """What an engine computes of a model.
+
+    Attributes:
+        function: traceable, from uint8[b, size, size, 3] to one float32[b, ...] for each output.
+        description: what tells it from the passes of other models and from others of the same model, for JSON.
+    """
+
+    function: Forward
+    description: Mapping[str, Any]
+
+    def __call__(self, pixels: Any) -> Sequence[Any]:
+        return self.function(pixels)
 
 
 class PlainNetwork:
@@ -93,8 +109,8 @@ class LoadedModel:
     bit_depth: int | None = None
     backbone: str | None = None
 
-    def scores(self, raw: bool = False, *, with_features: bool = False) -> Forward:
-        """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, classes],).
+    def scores(self, raw: bool = False, *, with_features: bool = False) -> ForwardPass:
+        """Returns a traceable pass from uint8[b, size, size, 3] to (float32[b, classes],).
 
         Args:
             raw: keep the output of the head, instead of turning it into probabilities.
@@ -115,10 +131,10 @@ class LoadedModel:
             scores = output if units is None else probabilities(output, self.activation, units)
             return (scores, pool(taps[LAST_MAP], "avg")) if with_features else (scores,)
 
-        return forward
+        return self._pass(forward, scores=tap, classes=units, with_features=with_features)
 
-    def features(self, pooling: str | None, layer: str | None = None) -> Forward:
-        """Returns a traceable function from uint8[b, size, size, 3] to (float32[b, ...],).
+    def features(self, pooling: str | None, layer: str | None = None) -> ForwardPass:
+        """Returns a traceable pass from uint8[b, size, size, 3] to (float32[b, ...],).
 
         Args:
             pooling: `avg`, `max` or None; of maps only.
@@ -140,7 +156,17 @@ class LoadedModel:
             output = self.network(x, [tap])[tap]
             return (pool(output, pooling if len(output.shape) == 4 else None),)
 
-        return forward
+        return self._pass(forward, layer=tap, pooling=pooling)
+
+    def _pass(self, forward: Forward, **description: Any) -> ForwardPass:
+        model = {
+            "weights": self.digest,
+            "parameters": self.parameters,  # random weights have the same digest with a top and without
+            "size": self.size,
+            "input_range": self.input_range,
+            "activation": self.activation,
+        }
+        return ForwardPass(forward, {"model": model, **description})
 
 
 def probabilities(output: Any, activation: str, classes: int) -> Any:

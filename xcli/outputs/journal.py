@@ -14,7 +14,7 @@ from xcli.tables.provenance import DIGEST, differences, is_unchanged, with_diges
 _SCHEMA: Schema = {"provenance": {"batch_size": BATCH_SIZES}, "schema": [str]}
 
 _OPTIONS = frozenset(
-    "batch_size bit_depth crop_pct csv_bom csv_safe device dtype error_features features_out format input_range "
+    "batch_size bit_depth crop_pct csv_bom csv_safe device dtype engine error_features features_out format input_range "
     "interpolation label_type layer limit manifest max_pixels min_score normalize part_rows path_column pooling "
     "precision raw_scores resampler resize strict top".split()
 )

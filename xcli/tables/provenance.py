@@ -29,6 +29,9 @@ PROVENANCE_KEYS = ("tool", "versions", "model", "preprocessing", "precision", "d
 ENVIRONMENT = "environment"
 """A further member, where variables are set by which TensorFlow computes otherwise."""
 
+ENGINE = "engine"
+"""A further member, where the engine is another one than TensorFlow."""
+
 IMPLIED_KEYS = frozenset({"model.name", "model.backbone", "options.labels.source"})
 """Members that tell where a file was whose digest is another member, or follow from it: they do not change rows."""
 
@@ -169,7 +172,7 @@ def is_unchanged(record: Mapping[str, Any]) -> bool:
 
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of `FILE.meta.json` that says what made the rows."""
-    return {key: meta[key] for key in (*PROVENANCE_KEYS, ENVIRONMENT) if key in meta}
+    return {key: meta[key] for key in (*PROVENANCE_KEYS, ENGINE, ENVIRONMENT) if key in meta}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
