@@ -24,6 +24,7 @@ from xcli.analysis.duplicates import (
     whiten_tables,
     whiten_vectors,
 )
+from xcli.analysis.nearest import joined, pairs_above
 from xcli.analysis.vectors import open_features
 from xcli.core.errors import UsageError
 
@@ -175,7 +176,7 @@ def test_pairs_give_the_groups_that_rows_give(name: str) -> None:
     rows = whiten_vectors(tables()[name])
     order = np.random.default_rng(2).permutation(len(rows))
     expected = group_rows(rows, linked_rows(rows, 0.6), 0.6, order)
-    found = group_pairs(len(rows), find_pairs(rows, 0.6), order)
+    found = group_pairs(rows, joined(pairs_above(rows.values, 0.6)), order)
     assert found.kept.tolist() == expected.kept.tolist()
     np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-6)
 
