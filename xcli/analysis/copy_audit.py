@@ -83,13 +83,17 @@ def find_copies(
     """
     import numpy as np
 
-    whitened.values[~usable] = 0
+    # What does not count comes last, so that it is kept for nothing that counts.
+    order = np.concatenate([order[usable[order]], order[~usable[order]]])
     sure = SURE if int(usable.sum()) >= FEW else SURE_OF_FEW
     groups = group_rows(whitened, linked_rows(whitened, sure), sure, order)
     kept, similarity = groups.kept.copy(), groups.similarity.copy()
+    kept[~usable] = np.flatnonzero(~usable)
     agreement = np.full(len(kept), np.nan, np.float32)
     is_first = usable & (kept == np.arange(len(kept)))
-    whitened.values[~is_first] = 0
+    compared = np.zeros(len(kept), bool)
+    compared[whitened.same[is_first]] = True  # a row that repeats an earlier one has its vector there
+    whitened.values[~compared] = 0
     if look is None:
         return Copies(kept, similarity, agreement, looked=False)
     try:
