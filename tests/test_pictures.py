@@ -37,7 +37,8 @@ def test_a_picture_is_small_and_shown(picture: Path) -> None:
 
 
 def test_the_addresses_of_pages_are_those_of_their_scripts() -> None:
-    scripts = "".join(one.read_text("utf-8") for one in (ROOT / "xcli" / "reports" / "page_files").glob("*.js"))
+    folder = ROOT / "xcli" / "reports" / "page_files"
+    scripts, templates = ("".join(one.read_text("utf-8") for one in folder.glob(kind)) for kind in ("*.js", "*.html"))
     for page, *_ in drawn_pages().values():
-        name = page.partition("#")[2].partition("=")[0]
-        assert not name or f'"{name}"' in scripts
+        name, is_filter, _ = page.partition("#")[2].partition("=")
+        assert not name or (f'"{name}"' in scripts if is_filter else f'id="{name}"' in templates)
