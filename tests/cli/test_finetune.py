@@ -23,6 +23,7 @@ from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.sources.labelled import LabelledImages
 from xcli.storage.local import LocalFile
 from xcli.storage.locks import FileLock
+from xcli.training.finetune import FineTuning
 
 MODULE = importlib.import_module("xcli.cli.commands.finetune")  # the attribute of the package is the command
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
@@ -375,3 +376,42 @@ def test_images_of_findings_are_left_out(invoke: Invoke, tmp_path: Path, monkeyp
     assert seen[0] - seen[1] == {str(first), f"{data}/blue/{first.name}"}
     assert seen[0] - seen[2] == {str(first)}
     assert "--exclude-kinds is for --exclude" in invoke(*common, "--exclude-kinds", "tiny").err
+
+
+def test_a_run_that_an_earlier_version_began_keeps_its_split(
+    invoke: Invoke, tmp_path: Path, options: tuple[str, ...], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = save_colours(tmp_path / "photos", 6)
+    half = Image.open(photos / "red" / "0.jpg")
+    half.resize((60, 54)).save(photos / "red" / "half.jpg", quality=95)
+    command = (
+        "finetune",
+        photos,
+        "-o",
+        scratch / "RUN",
+        *options,
+        "--unfreeze",
+        "none",
+        "--views",
+        "1",
+        "--epochs",
+        "2",
+    )
+
+    def interrupt(self: TrainingDisplay, metrics: Any, phase: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingDisplay, "on_epoch_end", interrupt)
+        patch.setattr(MODULE, "FineTuning", lambda *given: FineTuning(*given[:-1]))
+        assert invoke(*command).code == 130
+    result = invoke(*command)
+    assert result.code == 0, result
+    assert "are copies of others" not in result.err
+    assert "copies" not in json.loads((scratch / "RUN" / "run.json").read_text())["settings"]
+    assert "nothing to do" in invoke(*command).err
+    anew = invoke(*command, "--overwrite")
+    assert anew.code == 0, anew
+    assert "of 19 images are copies of others" in anew.err
+    assert "copies" in json.loads((scratch / "RUN" / "run.json").read_text())["settings"]
+    assert "nothing to do" in invoke(*command).err

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from xcli.analysis.duplicates import DEFAULT_THRESHOLD
 from xcli.core.errors import OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras, load_tensorflow
@@ -35,6 +36,7 @@ from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
 from xcli.training.callbacks import Callbacks, EpochMetrics
 from xcli.training.checkpoints import Checkpoints, TrainingState
+from xcli.training.copy_split import divide_by_features, holds_state, read_split, write_split
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
 from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from xcli.models.hdf5_weights import Weights
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
+    from xcli.sources.labelled import LabelledImages
     from xcli.training.split import Split
 
 HISTORY_PICTURE, SPLIT_FILE = "history.png", "split.csv"
@@ -90,6 +93,7 @@ class FineTuning:
         paths: where to read and write; see `check_paths`.
         options: how to use the machine; its batch size is not used.
         callbacks: called at each stage.
+        data: what the split was made of; it is made anew by what the features tell of copies. None keeps the split.
     """
 
     split: Split
@@ -100,6 +104,7 @@ class FineTuning:
     paths: RunPaths
     options: RunOptions
     callbacks: Callbacks = field(default_factory=Callbacks)
+    data: LabelledImages | None = None
 
     def run(self) -> FineTuneResult:
         """Trains the model and writes RUN.
@@ -114,15 +119,17 @@ class FineTuning:
         devices = choose_devices(self.options.device)
         precision = training_precision(self.options.precision, devices[0])
         base = read_base_model(self.model, self.spec)
-        settings = self._settings(precision, kind_of(devices[0]))
+        older = self._settings(precision, kind_of(devices[0]))
+        settings = older | ({} if self.data is None else {"copies": {"threshold": DEFAULT_THRESHOLD}})
         log.log(
             DETAIL, "training in %s on %s with %s", precision, ", ".join(devices), json.dumps(self.recipe.as_dict())
         )
         run = self.paths.run
         if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
-            if finished_fingerprint(run) == digest(settings):
-                clear_leftovers(self.paths, settings)
-                return FineTuneResult(run)
+            for one in (settings, older):
+                if finished_fingerprint(run) == digest(one):
+                    clear_leftovers(self.paths, one)
+                    return FineTuneResult(run)
             raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
         if base.labels is not None and base.labels.names != self.split.labels:
             log.warning("the classes of %s differ from those of the data: it gets a new head", self.model.name)
@@ -131,17 +138,46 @@ class FineTuning:
             model, preprocessing = self.model, self.preprocessing
             extractor = ActivationExtractor(model, self.recipe, preprocessing, cache, devices, precision, self.options)
             checkpoints = Checkpoints(folder, settings, base.with_head(len(self.split.labels)))
-            state = checkpoints.training_state()
-            data = extract_activations(self.split, self.recipe.view_count, extractor, self.callbacks)
-            dtype, replicas = trained_dtype(precision), Replicas(devices)
-            session = TrainingSession(self.recipe, base, data, dtype, replicas, self.callbacks)
-            weights, state = session.train(checkpoints, state)
-            self._write_bundle(base, weights, self._record(settings, data, state))
-            self._write_history(state)
-            self.callbacks.on_evaluation_begin()
-            result = self._evaluate(data, precision)
-            publish(self.paths)
-            return replace(result, kept=state.kept_epoch)
+            tuning = self
+            if self.data is not None and holds_state(folder, older):
+                # An earlier version has begun it, which divided the images by their bytes alone.
+                checkpoints = Checkpoints(folder, older, checkpoints.start)
+            elif self.data is not None:
+                tuning = replace(self, split=self._divided(folder, checkpoints, extractor))
+            return tuning._train(base, checkpoints, extractor, precision, devices)
+
+    def _divided(self, folder: str, checkpoints: Checkpoints, extractor: ActivationExtractor) -> Split:
+        """Returns the split in which copies are in one part: that of the unfinished run, or a new one."""
+        assert self.data is not None
+        known = None if checkpoints.load() is None else read_split(folder, self.split)
+        if known is not None:
+            return known
+        images = tuple(one for one in self.split.examples if one.split != TEST)
+        plain = extractor.extract([images], self.callbacks)[0]
+        split = divide_by_features(self.data, self.split, plain, self.recipe.val_split, self.recipe.seed)
+        write_split(folder, split)
+        return split
+
+    def _train(
+        self,
+        base: BaseModel,
+        checkpoints: Checkpoints,
+        extractor: ActivationExtractor,
+        precision: Precision,
+        devices: tuple[str, ...],
+    ) -> FineTuneResult:
+        settings = checkpoints.settings
+        state = checkpoints.training_state()
+        data = extract_activations(self.split, self.recipe.view_count, extractor, self.callbacks)
+        dtype, replicas = trained_dtype(precision), Replicas(devices)
+        session = TrainingSession(self.recipe, base, data, dtype, replicas, self.callbacks)
+        weights, state = session.train(checkpoints, state)
+        self._write_bundle(base, weights, self._record(settings, data, state))
+        self._write_history(state)
+        self.callbacks.on_evaluation_begin()
+        result = self._evaluate(data, precision)
+        publish(self.paths)
+        return replace(result, kept=state.kept_epoch)
 
     def _settings(self, precision: Precision, device: str) -> dict[str, Any]:
         """Returns everything that the weights of a finished run depend on."""

@@ -30,10 +30,10 @@ from xcli.training.checkpoints import STATE, Checkpoints
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FINISHED = "finished.json"
+FINISHED, SPLIT = "finished.json", "split.json"
 
 _LOCK, _BUNDLE, _OLD = ".lock", "bundle", "old"
-_FILE = r"(?:state\.json|finished\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
+_FILE = r"(?:state\.json|finished\.json|split\.json|start-\d+\.npz|(?:head|blocks)-(?:last|best)-\d+\.npz)"
 _OURS = re.compile(rf"{_FILE}|\.{_FILE}\.\d+-[0-9a-f]+\.tmp|{_FILE}\.tmp|\.lock|bundle|old")
 
 

@@ -42,6 +42,7 @@ from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, Terminated, UsageError
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
+from xcli.sources.splits import VALIDATION
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
 from xcli.training.finetune import FineTuneResult, FineTuning
@@ -209,7 +210,8 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     with TrainingDisplay(mode, tensorboard=values["tensorboard"]) as display:
         try:
             preprocessing = preprocessing_for(model, **pixels)
-            result = FineTuning(split, model, spec, preprocessing, recipe, paths, options, display).run()
+            own = data if recipe.val_split and not data.part(VALIDATION) else None
+            result = FineTuning(split, model, spec, preprocessing, recipe, paths, options, display, own).run()
         except (KeyboardInterrupt, Terminated):
             display.close()
             log.error("stopped; the same command continues from the last epoch, and uses the cached activations")
