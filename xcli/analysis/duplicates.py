@@ -328,9 +328,9 @@ def group_rows(
         size = 1
         while len(members) > 1:
             found = _pairs_of_first(rows, members, size, threshold)
+            # Where each takes many, few are left to be compared with the next ones.
+            sparse = 16 * len(found.first) < size * len(members)
             members = _taken(members, size, found, groups)
-            # Where few take all, the others need not be compared.
-            sparse = len(found.first) < 8 * size
             size = max(1, min(2 * size, _CENTRES, _PRODUCTS // max(1, len(members)))) if sparse else 1
     return groups
 
