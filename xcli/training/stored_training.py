@@ -133,7 +133,7 @@ class HeadTraining:
         made = self.stored.provenance
         return {
             "version": __version__,
-            "versions": versions("scikit-learn"),
+            "versions": versions("scipy"),
             "data": content.hexdigest(),
             "labels": list(self.rows.labels),
             "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
