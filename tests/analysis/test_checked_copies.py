@@ -82,6 +82,7 @@ def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         found_by([rows_of()])
 
 
+@pytest.mark.slow
 def test_pixels_are_looked_at_and_what_is_left_after_an_interruption(tmp_path: Path) -> None:
     rows = rows_of()
     for row in range(len(rows)):

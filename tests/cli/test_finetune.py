@@ -378,6 +378,7 @@ def test_images_of_findings_are_left_out(invoke: Invoke, tmp_path: Path, monkeyp
     assert "--exclude-kinds is for --exclude" in invoke(*common, "--exclude-kinds", "tiny").err
 
 
+@pytest.mark.slow
 def test_a_run_that_an_earlier_version_began_keeps_its_split(
     invoke: Invoke, tmp_path: Path, options: tuple[str, ...], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

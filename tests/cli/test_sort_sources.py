@@ -96,6 +96,7 @@ def test_members_of_archives(invoke: Invoke, tmp_path: Path, monkeypatch: pytest
     check_names(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_members_that_would_leave(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)

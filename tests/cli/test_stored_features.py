@@ -147,6 +147,7 @@ def test_a_head_and_a_table_are_needed(invoke: Invoke, bundle: str, made: Path, 
     assert (same.code, "is the table of features and the output at once" in same.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_features_of_another_network_are_refused(invoke: Invoke, bundle: str, pictures: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.npy"
     small = ("--weights", "none", "--image-size", str(SIZE))
@@ -211,6 +212,7 @@ def test_a_head_that_was_trained_on_a_table_takes_pixels_too(
     assert invoke("report", run, "-o", scratch / "page.html").code == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_begins_again(
     invoke: Invoke, made: Path, truth: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_scores_of_a_row_are_the_same_among_any_others(head: Head) -> None:
     assert head.scores(features[:0]).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_one_backbone_in_several_files_has_one_digest(
     bundle: Path, head: Head, weights: Weights, legacy_weights_file: str, nested_file: str
 ) -> None:

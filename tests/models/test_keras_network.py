@@ -289,6 +289,7 @@ def test_computes_what_keras_computes(
     assert loaded.parameters == model.count_params()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [pytest.param("mixed_float16", marks=thorough), "mixed_bfloat16"])
 def test_a_model_of_mixed_precision(
     policy: str, keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path
@@ -405,6 +406,7 @@ def test_layers_of_backbone_and_head_can_be_tapped(
     assert np.abs(run(loaded, pixels[:2], loaded.features("avg")) - last.mean((1, 2))).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_renamed_backbone_is_tapped_by_the_usual_names(
     keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path
 ) -> None:
@@ -498,6 +500,7 @@ def test_damaged_numbers_of_the_backbone_are_an_error(keras: Any, weights: Weigh
         KerasNetwork(path)
 
 
+@pytest.mark.slow
 def test_damaged_numbers_of_the_head_are_an_error(keras: Any, nested_file: str, scratch: Path) -> None:
     model = keras.models.load_model(nested_file)
     for value in (np.nan, np.inf):
@@ -510,6 +513,7 @@ def test_damaged_numbers_of_the_head_are_an_error(keras: Any, nested_file: str, 
             KerasNetwork(path)
 
 
+@pytest.mark.slow
 def test_no_activation_hides_that_the_xception_overflows(keras: Any, weights: Weights, scratch: Path) -> None:
     backbone = keras.applications.Xception(weights=None, include_top=False)
     gammas = ("block14_sepconv1_bn/gamma", "block14_sepconv2_bn/gamma")

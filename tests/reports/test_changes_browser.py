@@ -129,6 +129,7 @@ def test_accessibility(
     assert page.evaluate("document.activeElement.id") == "changed"
 
 
+@pytest.mark.slow
 def test_hostile_texts(opened: Open, make_table: MakeTable) -> None:  # noqa: F811
     older: list[Any] = [(text, [(text, 0.5), (f"{text} 2", 0.2)]) for text in HOSTILE]
     newer: list[Any] = [(text, [(f"{text} 2", 0.5), (text, 0.2)]) for text in HOSTILE]

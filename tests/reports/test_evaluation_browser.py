@@ -170,6 +170,7 @@ def test_both_parts_of_a_table(opened: Open, make_table: MakeTable, tmp_path: Pa
     assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
 
 
+@pytest.mark.slow
 def test_hostile_texts(opened: Open, make_evaluation: MakeEvaluation, tmp_path: Path) -> None:  # noqa: F811
     wrong = np.roll(np.eye(len(HOSTILE)), 1, axis=1).tolist()
     rows: list[Any] = [(text, number, wrong[number]) for number, text in enumerate(HOSTILE)]

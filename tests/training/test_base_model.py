@@ -70,6 +70,7 @@ def test_the_plain_network_in_either_form(weights: Weights, legacy_weights_file:
     assert np.abs(found[0, 0, 0] - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_another_scaling_is_refused(keras: Any, theirs: Any, scratch: Path) -> None:
     layers = keras.layers
     start = keras.Input((SIZE, SIZE, 3))

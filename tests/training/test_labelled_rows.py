@@ -58,6 +58,7 @@ def test_parts_of_the_labels_are_kept(tmp_path: Path) -> None:
     assert split.counts == {TRAIN: 6, VALIDATION: 6, TEST: 6}
 
 
+@pytest.mark.slow
 def test_a_share_of_each_class_is_split_off_and_copies_stay_together(tmp_path: Path) -> None:
     values = vectors(60)
     values[58] = values[7]

@@ -107,6 +107,7 @@ def test_scores_features_and_other_layers(model: LoadedModel, pixels: NDArray[np
             assert np.abs(one - other).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16 instructions")
 def test_bfloat16_loses_no_more_than_tensorflow(
     model: LoadedModel, pixels: NDArray[np.uint8], cache: CompiledCache
@@ -119,6 +120,7 @@ def test_bfloat16_loses_no_more_than_tensorflow(
     assert np.abs(ours - exact).mean() < 1.5 * np.abs(theirs - exact).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one unit", "rescaled"])
 def test_models_of_others(
     kind: str, keras: Any, theirs: Any, pixels: NDArray[np.uint8], scratch: Path, cache: CompiledCache
