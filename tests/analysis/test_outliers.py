@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xcli.analysis.outliers import MAX_DEVIATION, deviations, nearness, unit_vectors
+from xcli.analysis.nearest import unit_vectors
+from xcli.analysis.outliers import MAX_DEVIATION, deviations, nearness
 
 
 def test_what_lies_apart_is_far_and_its_nearest_image_is_named() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xcli.analysis.truth import truth_samples
 from xcli.core.errors import SourceError
 from xcli.core.records import PATH
 from xcli.core.text import escape_path, one_line
-from xcli.sources.labelled import LABEL, manifest_samples, read_labelled
-from xcli.sources.manifests import open_manifest
 from xcli.sources.row_images import row_images
 from xcli.sources.splits import SPLITS, TRAIN
 from xcli.storage.local import LocalFile
@@ -95,7 +93,7 @@ def images_of_table(tables: FeatureTables, truth: str) -> tuple[AuditImages, int
         SourceError: the truth cannot be read, or has a label for none of the rows.
     """
     known: dict[str, Sample] = {}
-    for sample in _truth(truth):
+    for sample in truth_samples(truth):
         known.setdefault(sample.ref.path, sample)
     batches = (batch for reader in tables.readers for batch in reader.batches([PATH]))
     paths = [path or "" for batch in batches for path in batch.column(0).to_pylist()]
@@ -105,18 +103,6 @@ def images_of_table(tables: FeatureTables, truth: str) -> tuple[AuditImages, int
         example = f": that has {one_line(next(iter(known)))!r}, the table {one_line(paths[0])!r}" if paths else ""
         raise SourceError(f"no row of {one_line(tables.readers[0].name)} has its path in {one_line(truth)}{example}")
     return _made(paths, samples), len(known) - len(matched)
-
-
-def _truth(source: str) -> Iterator[Sample]:
-    if os.path.isdir(source):
-        yield from read_labelled(source).samples
-        return
-    # The images themselves are not looked for: they may have been moved since the table was made.
-    manifest = open_manifest(source)
-    try:
-        yield from manifest_samples(source, LABEL, manifest)
-    finally:
-        manifest.close()
 
 
 def _made(

@@ -16,6 +16,7 @@ from xcli.analysis.audit_findings import ACROSS_CLASSES, ACROSS_SPLITS, IN_CLASS
 from xcli.analysis.copy_audit import MAX_LOOKS, find_copies
 from xcli.analysis.duplicates import whiten_tables
 from xcli.analysis.labels import MAX_GIVEN, choose_sample, fit_judges
+from xcli.analysis.nearest import unit_vectors
 from xcli.analysis.whitening import fit_tables
 from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS
 
@@ -226,7 +227,7 @@ class _Scan:
         judged_place = np.full(len(self.usable), -1, np.int64)  # among those that the judges are fitted to
         chosen = self.sample.numbers[self.sample.is_chosen]
         judged_place[chosen] = np.arange(len(chosen))
-        units = outliers.unit_vectors(self.sample.values) if near else self.sample.values[:0]
+        units = unit_vectors(self.sample.values) if near else self.sample.values[:0]
         found, seen, cosines, nearest = list[Finding](), [], [], []
         for block in tables.blocks():
             here = np.arange(block.start, block.start + len(block.ok))

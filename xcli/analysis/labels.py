@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xcli.analysis.nearest import unit_vectors
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -251,12 +253,8 @@ def _principal(whitening: Whitening) -> NDArray[np.float32]:
 
 def _voting(whitening: Whitening, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns features whitened, at unit length, in the leading components: float32[n, _VOTING or fewer]."""
-    import numpy as np
-
-    found: NDArray[Any] = (values - whitening.mean) @ whitening.projection[:, :_VOTING]
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    np.divide(found, lengths, out=found, where=lengths > 0)
-    return found
+    there: NDArray[Any] = (values - whitening.mean) @ whitening.projection[:, :_VOTING]
+    return unit_vectors(there)
 
 
 def _nearest(

@@ -43,6 +43,15 @@ class Pairs(NamedTuple):
     similarity: NDArray[np.float32]
 
 
+def unit_vectors(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns float32[n, d] at unit length; zeros stay."""
+    import numpy as np
+
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    found: NDArray[np.float32] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+    return found
+
+
 def bands(rows: int) -> int:
     """Returns how many times `pairs_above` yields for a matrix of so many rows."""
     return -(-rows // BAND_ROWS)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from xcli.analysis.nearest import unit_vectors
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,15 +37,6 @@ class Nearness(NamedTuple):
 
     cosine: NDArray[np.float32]
     nearest: NDArray[np.int64]
-
-
-def unit_vectors(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns float32[n, d] at unit length; zeros stay."""
-    import numpy as np
-
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    found: NDArray[np.float32] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
-    return found
 
 
 def nearness(values: NDArray[np.float32], sample: NDArray[np.float32], own: NDArray[np.int64]) -> Nearness:

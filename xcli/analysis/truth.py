@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from xcli.checks.row_index import path_hashes
+from xcli.checks.row_index import hash_places, path_hashes
 from xcli.sources.labelled import LABEL, manifest_samples, read_labelled
 from xcli.sources.manifests import open_manifest
 from xcli.sources.splits import SPLITS
@@ -46,13 +46,7 @@ class Truth:
 
     def places(self, paths: Iterable[str]) -> NDArray[np.int64]:
         """Returns the place of each path in `hashes`, int64[n]; -1 for a path without a label."""
-        import numpy as np
-
-        hashes = path_hashes(paths)
-        if not len(self.hashes):
-            return np.full(len(hashes), -1, np.int64)
-        found = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
-        return np.where(self.hashes[found] == hashes, found, -1)
+        return hash_places(self.hashes, path_hashes(paths))
 
 
 def read_truth(source: str) -> Truth:
@@ -63,12 +57,18 @@ def read_truth(source: str) -> Truth:
     Raises:
         SourceError: it cannot be read, or a row has no label.
     """
+    return _collected(truth_samples(source))
+
+
+def truth_samples(source: str) -> Iterator[Sample]:
+    """Yields what `read_truth` reads, and raises what it does; of a manifest, the images are not looked for."""
     if os.path.isdir(source):
-        return _collected(iter(read_labelled(source).samples))
-    # The images themselves are not looked for: they may have been moved since the table was made.
+        yield from read_labelled(source).samples
+        return
+    # They may have been moved since the table was made.
     manifest = open_manifest(source)
     try:
-        return _collected(manifest_samples(source, LABEL, manifest))
+        yield from manifest_samples(source, LABEL, manifest)
     finally:
         manifest.close()
 

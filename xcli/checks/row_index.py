@@ -164,6 +164,16 @@ def path_hashes(paths: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(digests, np.uint64)
 
 
+def hash_places(known: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Returns the place of each hash among known ones, which are sorted and different, int64[n]; -1 if it is none."""
+    import numpy as np
+
+    if not len(known):
+        return np.full(len(hashes), -1, np.int64)
+    found = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+    return np.where(known[found] == hashes, found, -1)
+
+
 def paths_of(reader: TableReader) -> Iterator[list[str | None]]:
     """Yields the `path` column of a table, a batch at a time."""
     for batch in reader.batches([PATH]):

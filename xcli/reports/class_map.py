@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xcli.analysis.feature_map import draw_map, fit_components, spread_order
 from xcli.analysis.feature_sample import read_sample
 from xcli.analysis.pairing import NO_LABEL, read_rows
-from xcli.checks.row_index import path_hashes
+from xcli.checks.row_index import hash_places, path_hashes
 from xcli.core.errors import SourceError
 from xcli.core.text import one_line
 from xcli.reports.features_part import SIDE, MapPart, Point
@@ -59,13 +59,7 @@ class _Predictions:
 
     def _places(self, paths: Iterable[str]) -> NDArray[np.int64]:
         """Returns the place of each path, int64[n]; -1 where it has no row."""
-        import numpy as np
-
-        hashes = path_hashes(paths)
-        if not len(self._hashes):
-            return np.full(len(hashes), -1, np.int64)
-        found = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        return np.where(self._hashes[found] == hashes, found, -1)
+        return hash_places(self._hashes, path_hashes(paths))
 
 
 def class_map(reader: TableReader, features: TableReader, classes: list[tuple[str, int]], room: int) -> MapPart:

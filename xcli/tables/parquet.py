@@ -165,7 +165,6 @@ class ParquetReader(TableReader):
         return schema.set(FIRST_RESULT, pa.field(FEATURES, pa.list_(column.value_type, column.list_size)))
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-
         # Buffered, so that a column of a row group is never in memory as a whole.
         with open(self.path, "rb") as file:
             # Twice what a manifest may carry, so that what a run writes can be read.
@@ -178,7 +177,6 @@ class ParquetReader(TableReader):
         return batch if columns is not None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
     def _batches_with(self, rows: Sequence[int], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.RecordBatch]]:
-
         with open(self.path, "rb") as file:
             parquet = CheckedParquet(file, _BUFFER, share=2)
             start = 0
