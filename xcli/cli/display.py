@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import textwrap
 from typing import TYPE_CHECKING
+
+import click
 
 from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCounts
 from xcli.core.text import one_line
@@ -192,6 +195,11 @@ def _vector(batch: pa.RecordBatch, row: int) -> str:
     column = batch.column(FEATURES)
     values = np.asarray((column.storage if hasattr(column, "storage") else column)[row].values, np.float32)
     return f"{np.linalg.norm(values):<9.4g} " + " ".join(f"{value:.4f}" for value in values[:8])
+
+
+def print_json(value: object) -> None:
+    """Prints a value as JSON in UTF-8, whatever the encoding of the terminal; names that are no text with escapes."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def lacking_pictures(missing: int, left_out: int) -> list[str]:

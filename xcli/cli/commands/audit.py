@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,8 +16,9 @@ from xcli.analysis.audit_findings import KINDS, PICTURE_KINDS, findings_batch, f
 from xcli.analysis.audit_images import AuditImages, images_of_data, images_of_table
 from xcli.analysis.feature_audit import READINGS, match_rows
 from xcli.analysis.vectors import FeatureTables, open_features
+from xcli.cli.answer_table import check_answer_table
 from xcli.cli.commands.evaluate import label_columns, labelled_images
-from xcli.cli.display import lacking_pictures, open_console
+from xcli.cli.display import lacking_pictures, open_console, print_json
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, flag, fold, number, option, path
 from xcli.cli.options import command_line, machine_options, weights_places
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
@@ -41,7 +41,7 @@ from xcli.sources.options import SourceOptions
 from xcli.storage.atomic import open_output
 from xcli.storage.temporary import TemporaryDirectory
 from xcli.storage.urls import is_url
-from xcli.tables.formats import FEATURES_FORMATS, check_output, create_table, format_from_name, open_table
+from xcli.tables.formats import FEATURES_FORMATS, create_table, open_table
 
 if TYPE_CHECKING:
     from xcli.analysis.feature_audit import ImageRows
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-_FORMATS = ("csv", "parquet")
 _TRUTH = "The labels, if DATA is a table of features: a manifest with the columns path and label, or class folders."
 _FEATURES = "Features of the images: a table that features wrote. If there is no FILE, they are computed into it."
 _IMAGES = "Look for the images in DIR: they have been moved there since the table was made."
@@ -114,8 +113,7 @@ def audit(ctx: click.Context, /, **values: Any) -> int:
     if values["html"] is not None:
         _write_page(found, tables, values)
     if values["json"]:
-        text = json.dumps(summary_of(found), indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "backslashreplace"))
+        print_json(summary_of(found))
     elif values["output"] != "-":
         _show(found)
     for remark, without in found.unchecked:
@@ -129,14 +127,7 @@ def audit(ctx: click.Context, /, **values: Any) -> int:
 
 def _checked(values: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Returns the format of the table, and the kinds of --assert-clean; raises what can be known at the start."""
-    target, form = values["output"], "csv"
-    if target is not None:
-        if isinstance(parse_target(target), Directory):
-            raise UsageError(f"audit writes one file, and {target!r} is a directory")
-        if target == "-" and values["json"]:
-            raise UsageError("--json and -o - both write to standard output; give -o a file")
-        form = format_from_name(target, _FORMATS, "csv")
-        check_output(form, target, values["overwrite"])
+    form = check_answer_table("audit", values)
     if values["html"] is not None:
         if not isinstance(parse_target(values["html"]), File):
             raise UsageError(f"--html takes the name of a file; received {values['html']!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,14 @@ import click
 
 from xcli.analysis.compare import compare as compare_tables
 from xcli.analysis.compare import readings, write_differences
-from xcli.cli.display import open_console, print_facts
+from xcli.cli.answer_table import check_answer_table
+from xcli.cli.display import open_console, print_facts, print_json
 from xcli.cli.help import OUTPUT, RUN, Command, flag, number, path
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
-from xcli.outputs.target import Directory, parse_target
-from xcli.tables.formats import check_output, format_from_name, open_table
+from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,14 +66,7 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
         raise UsageError(f"{wrong} is for tables of {command}, and {one_line(first.name)} is of {first.command}")
     if values["missing_ok"] and values["assert_agreement"] is None and values["assert_cosine"] is None:
         raise UsageError("--missing-ok is for --assert-agreement and --assert-cosine, and neither was given")
-    target, form = values["output"], "csv"
-    if target is not None:
-        if isinstance(parse_target(target), Directory):
-            raise UsageError(f"compare writes one file, and {target!r} is a directory")
-        if target == "-" and values["json"]:
-            raise UsageError("--json and -o - both write to standard output; give -o a file")
-        form = format_from_name(target, ("csv", "parquet"), "csv", has_option=False)
-        check_output(form, target, values["overwrite"])
+    target, form = values["output"], check_answer_table("compare", values)
     times = readings(first.command, written=target is not None)
     rows = Readings([first] * times[0] + [second] * times[1], lambda: 1)
     with Progress(values["progress"], quiet=messages.level < 0, total=rows.total, unit=ROWS) as progress:
@@ -83,8 +75,7 @@ def compare(ctx: click.Context, /, **values: Any) -> int:
         if target is not None:
             write_differences(result, first, second, target, form, overwrite=values["overwrite"])
     if values["json"]:
-        text = json.dumps(result.summary, indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "backslashreplace"))
+        print_json(result.summary)
     elif target != "-":
         _show(result.summary)
     return _check(result.summary, values)

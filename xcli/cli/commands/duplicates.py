@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -26,17 +25,18 @@ from xcli.analysis.duplicates_run import (
 )
 from xcli.analysis.shared_copies import SharedCopies
 from xcli.analysis.vectors import open_features
-from xcli.cli.display import open_console
+from xcli.cli.answer_table import FORMATS, check_answer_table
+from xcli.cli.display import open_console, print_json
 from xcli.cli.help import INPUT, OUTPUT, RUN, Command, choice, flag, number, path
 from xcli.cli.progress import BANDS, IMAGES, PAIRS, ROWS, Progress, Readings, progress_argument
 from xcli.cli.verbosity import message_arguments, messages_of, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.core.version import __version__
-from xcli.outputs.target import Directory, File, parse_target
+from xcli.outputs.target import File, parse_target
 from xcli.storage.atomic import open_output
 from xcli.storage.urls import is_url
-from xcli.tables.formats import check_output, create_table, format_from_name
+from xcli.tables.formats import create_table
 from xcli.tables.provenance import provenance_metadata
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ log = logging.getLogger("xcli")
 
 FIT_SUFFIX = ".whitening.npz"
 
-_FORMATS = ("csv", "parquet")
 _SHOWN = 50
 _FEW = 1000  # rows, from which the threshold is less sure
 _THRESHOLD = (
@@ -83,7 +82,7 @@ _RESTART = "Discard an unfinished comparison of FILE and start again."
 @flag("--check-pixels", RUN, _CHECK)
 @flag("--approximate", RUN, _APPROXIMATE)
 @path("-o --output", OUTPUT, "FILE", _OUTPUT)
-@choice("--format", OUTPUT, _FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
+@choice("--format", OUTPUT, FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
 @flag("--json", OUTPUT, "Print the figures as JSON.")
 @flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
 @flag("--restart", OUTPUT, _RESTART)
@@ -109,9 +108,8 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
     begin = time.monotonic()
     start_messages(ctx)
     target = values["output"]
-    form = _checked_format(target, values)
-    if target is not None:
-        check_output(form, target, values["overwrite"])
+    form = check_answer_table("duplicates", values)
+    _check_options(target, values)
     tables = open_features(values["tables"])
     between = open_features(values["between"], like=tables) if values["between"] else None
     kept_in = target if target is not None and _is_kept(target) else None
@@ -128,23 +126,16 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
             _write(comparison, copies, summary, form, values)
         kept.discard()
     if values["json"]:
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        print_json(summary)
     log.info("%s", _closing(comparison, copies, time.monotonic() - begin))
     return ExitCode.OK
 
 
-def _checked_format(target: str | None, values: dict[str, Any]) -> str:
-    """Returns the format of the table."""
-    if target is not None and isinstance(parse_target(target), Directory):
-        raise UsageError(f"duplicates writes one file, and {target!r} is a directory")
-    if target == "-" and values["json"]:
-        raise UsageError("--json and -o - both write to standard output; give -o a file")
+def _check_options(target: str | None, values: dict[str, Any]) -> None:
     if values["restart"] and (target is None or not _is_kept(target)):
         raise UsageError("--restart is for -o with a file on this machine, where an unfinished comparison is kept")
     if values["approximate"] and values["between"]:
         raise UsageError("--approximate does not go with --between, which compares every pair")
-    form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
-    return form
 
 
 def _is_kept(target: str) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.cli.display import log_summary, open_console, print_facts, show_profile
+from xcli.cli.display import log_summary, open_console, print_facts, print_json, show_profile
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
     csv_safe,
@@ -142,8 +141,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
             escape_formulas=values["csv_safe"],
         )
     if values["json"]:
-        numbers = metrics.as_dict() | {"errors": result.report.failed}
-        click.echo(json.dumps(numbers, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        print_json(metrics.as_dict() | {"errors": result.report.failed})
     else:
         show(metrics)
     log_summary(result.report, result.seconds)

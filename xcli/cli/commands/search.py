@@ -13,6 +13,7 @@ import click
 from xcli.analysis.queries import Queries, answer_rows, answer_schema, find_queries
 from xcli.analysis.search import Answers, fit_space, most_alike
 from xcli.analysis.vectors import FeatureTables, open_features
+from xcli.cli.answer_table import FORMATS, check_answer_table
 from xcli.cli.display import lacking_pictures, open_console
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, choice, flag, fold, number, path
 from xcli.cli.options import device_option, weights_places, workers_option
@@ -24,11 +25,11 @@ from xcli.core.text import one_line
 from xcli.inference.options import RunOptions
 from xcli.inference.recorded import recorded_features
 from xcli.models.spec import ModelSpec
-from xcli.outputs.target import Directory, File, parse_target
+from xcli.outputs.target import File, parse_target
 from xcli.reports.options import MAX_PAGE_MB, ReportOptions
 from xcli.reports.search_part import ROWS_SHARE, SearchPart, write_search_page
 from xcli.storage.atomic import open_output
-from xcli.tables.formats import check_output, create_table, format_from_name
+from xcli.tables.formats import create_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,6 @@ log = logging.getLogger("xcli")
 
 MAX_ANSWERS = 10_000_000
 
-_FORMATS = ("csv", "parquet")
 _ALSO = "Search in TABLE too, as if its rows followed those of FEATURES. Repeatable."
 _WHITEN = (
     "Compare after centring and whitening by the table's own covariance: finds copies of an image rather than images "
@@ -67,7 +67,7 @@ _SHOWN = 100
 @path("--html", OUTPUT, "FILE", _HTML)
 @path("--images", INPUT, "DIR", "For --html: look for the images of the table in DIR: they have been moved there.")
 @number("--max-size", OUTPUT, "MB", click.FloatRange(0.1, MAX_PAGE_MB), _MAX_SIZE, of=ReportOptions)
-@choice("--format", OUTPUT, _FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
+@choice("--format", OUTPUT, FORMATS, "Format of the table [default: from the extension of FILE; csv on a pipe].")
 @flag("--overwrite", OUTPUT, "Replace FILE, and that of --html, if it exists.")
 @path("--model", MODEL, "PATH", _MODEL)
 @path("--weights", MODEL, "imagenet|none|PATH", _WEIGHTS)
@@ -94,9 +94,7 @@ def search(ctx: click.Context, /, **values: Any) -> int:
     begin = time.monotonic()
     start_messages(ctx)
     target = values["output"]
-    form = _checked_format(target, values)
-    if target is not None:
-        check_output(form, target, values["overwrite"])
+    form = check_answer_table("search", values)
     options = _page_options(values)
     tables = open_features([values["table"], *values["also"]])
     queries = find_queries(tables, values["queries"], lambda listing: _embedded(ctx, tables, listing, values))
@@ -115,14 +113,6 @@ def search(ctx: click.Context, /, **values: Any) -> int:
         _write_page(tables, queries, answers, values, options)
     log.info("%s", _closing(queries, answers, time.monotonic() - begin))
     return ExitCode.ROW_ERRORS if queries.problems else ExitCode.OK
-
-
-def _checked_format(target: str | None, values: dict[str, Any]) -> str:
-    """Returns the format of the table."""
-    if target is not None and isinstance(parse_target(target), Directory):
-        raise UsageError(f"search writes one file, and {target!r} is a directory")
-    form: str = values["format"] or format_from_name(target, _FORMATS, "csv")
-    return form
 
 
 def _page_options(values: dict[str, Any]) -> ReportOptions | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from xcli.checks.verify import Verdict
 from xcli.checks.verify import verify as check
 from xcli.cli.check_output import described, report_argument, reporting, sources_if_given
-from xcli.cli.display import open_console, print_facts
+from xcli.cli.display import open_console, print_facts, print_json
 from xcli.cli.help import OUTPUT, Command, flag
 from xcli.cli.options import source_arguments
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
@@ -57,7 +56,7 @@ def verify(ctx: click.Context, /, **values: Any) -> int:
             readings.show(progress)
             verdict = check(reader, listing, findings)
     if values["json"]:
-        click.echo(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        print_json(verdict.as_dict())
     else:
         _show(verdict)
     return ExitCode.OK if verdict.passed else ExitCode.CHECK
