@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from xcli.analysis.audit_findings import KINDS
 from xcli.core.text import one_line
 from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import Names, source_facts
+from xcli.reports.parts import Names, source_facts, thumbnail_room
 from xcli.reports.thumbnails import Thumbnails, make_thumbnails
-from xcli.storage.atomic import commit, open_output
+from xcli.storage.atomic import published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,19 +120,13 @@ def write_audit_page(
     Raises:
         OutputError: the page cannot be written.
     """
-    file = open_output(target, overwrite)
-    try:
-        size = int(options.max_size * 1_000_000)
-        part = AuditPart(audit, int(size * _ROWS_SHARE))
+    with published(target, overwrite) as file:
+        part = AuditPart(audit, int(options.max_size * 1_000_000 * _ROWS_SHARE))
         paths = part.paths()
-        room = size - _MARKUP_BYTES - len(embedded_json(part.data)) - 10 * len(paths)
+        room = thumbnail_room(options.max_size, _MARKUP_BYTES, [part], len(paths))
         thumbnails = make_thumbnails(paths, room, options.images, options.workers, progress)
         part.attach(thumbnails)
         name = os.path.basename(title.rstrip("/")) or title
         facts = {"max_size": options.max_size, **source_facts(reader), "title": one_line(name)}
         file.stream.write(page([part], thumbnails, facts))
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
     return thumbnails

@@ -20,10 +20,10 @@ from xcli.reports.features_part import features_parts, read_map
 from xcli.reports.history_part import HistoryPart
 from xcli.reports.labelled_part import LabelledPart
 from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import ErrorsPart, source_facts
+from xcli.reports.parts import ErrorsPart, source_facts, thumbnail_room
 from xcli.reports.summary import MAX_ERRORS, Summary
 from xcli.reports.thumbnails import make_thumbnails
-from xcli.storage.atomic import commit, open_output
+from xcli.storage.atomic import published
 from xcli.tables.formats import open_table
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def write_report(
         SourceError: the true classes cannot be read, or do not go with the table.
         OutputError: the page cannot be written.
     """
-    file = open_output(target, overwrite)
-    try:
+    with published(target, overwrite) as file:
         most = int(options.max_size * 1_000_000)
         if isinstance(source, EvaluationFiles):
             parts, rows, shown = _evaluation(source, options, most)
@@ -163,18 +162,13 @@ def write_report(
             parts, rows, shown = _table(source, other, features, options, most)
         paths = list(dict.fromkeys(path for part in parts for path in part.paths()))
         on_total(len(paths))
-        # A thumbnail costs its text and some ten bytes, for quotes, a comma and its number.
-        room = most - _MARKUP_BYTES - sum(len(embedded_json(part.data)) for part in parts) - 10 * len(paths)
+        room = thumbnail_room(options.max_size, _MARKUP_BYTES, parts, len(paths))
         thumbnails = make_thumbnails(paths, room, options.images, options.workers, progress)
         for part in parts:
             part.attach(thumbnails)
         facts = {"max_size": options.max_size, **source_facts(source)}
         content = page(parts, thumbnails, facts)
         file.stream.write(content)
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
     return Made(rows, shown, len(thumbnails.made), len(thumbnails.missing), thumbnails.left_out, len(content))
 
 

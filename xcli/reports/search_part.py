@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.text import one_line
 from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import source_facts
+from xcli.reports.parts import source_facts, thumbnail_room
 from xcli.reports.thumbnails import Thumbnails, make_thumbnails
-from xcli.storage.atomic import commit, open_output
+from xcli.storage.atomic import published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,14 +100,12 @@ def write_search_page(
     Raises:
         OutputError: the page cannot be written.
     """
-    file = open_output(target, overwrite)
-    try:
+    with published(target, overwrite) as file:
         # Images that were given as queries are where they are; those of the table may have been moved.
         asked = dict.fromkeys(part.asked())
         rows = dict.fromkeys(query.name for query in part.shown if query.own)
         rows |= {path: None for path in part.paths() if path not in asked}
-        room = int(options.max_size * 1_000_000) - _MARKUP_BYTES - len(embedded_json(part.data))
-        room -= 10 * (len(asked) + len(rows))
+        room = thumbnail_room(options.max_size, _MARKUP_BYTES, [part], len(asked) + len(rows))
         thumbnails = make_thumbnails([*asked], room, None, options.workers, progress)
         room -= sum(map(len, thumbnails.made.values()))
         others = make_thumbnails([*rows], room, options.images, options.workers, progress)
@@ -117,8 +115,4 @@ def write_search_page(
         part.attach(thumbnails)
         facts = {"max_size": options.max_size, **source_facts(reader)}
         file.stream.write(page([part], thumbnails, facts))
-        commit([file])
-    except BaseException:
-        file.discard()
-        raise
     return thumbnails

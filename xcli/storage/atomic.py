@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from xcli.core.errors import OutputError, UsageError
@@ -24,7 +24,7 @@ from xcli.storage.temporary import TemporaryDirectory
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger("xcli")
 
@@ -181,6 +181,18 @@ def open_output(target: str | None, overwrite: bool, staging: Staging | None = N
     if is_url(target):
         return ObjectFile(target, overwrite)
     return AtomicFile(target, overwrite, staging)
+
+
+@contextmanager
+def published(target: str, overwrite: bool) -> Iterator[WritableFile]:
+    """Opens a file as `open_output` does, and makes it appear at the end of the context, but not if that raises."""
+    file = open_output(target, overwrite)
+    try:
+        yield file
+        commit([file])
+    except BaseException:
+        file.discard()
+        raise
 
 
 def commit(files: Sequence[WritableFile]) -> None:
