@@ -51,6 +51,8 @@ class CheckedPairs:
         import numpy as np
 
         self._sides, self._threshold, self._lists = sides, threshold, lists
+        self._offset = len(sides[0]) if sides[1:] else 0  # of the numbers of the second collection among all
+        self._waiting, self._count = list[Pairs](), 0  # pairs of bands that are to be joined with the others
         self.pairs = joined([])
         self.agreement = np.zeros(0)
         self.unreadable: dict[str, ImageError] = {}
@@ -58,10 +60,7 @@ class CheckedPairs:
     @property
     def state(self) -> NDArray[np.int64]:
         """All that is known, in one array."""
-        import numpy as np
-
-        numbers = [self.pairs.similarity.astype(np.float64), self.agreement]
-        return np.concatenate([self.pairs.first, self.pairs.second, *(one.view(np.int64) for one in numbers)])
+        return self.snapshot()()
 
     @state.setter
     def state(self, state: NDArray[np.int64]) -> None:
@@ -70,6 +69,23 @@ class CheckedPairs:
         first, second, similarity, agreement = state.copy().reshape(4, -1)
         self.pairs = Pairs(first, second, similarity.view(np.float64).astype(np.float32))
         self.agreement = agreement.view(np.float64)
+        if (self.agreement == NOT_YET).all():  # there may be pairs that were waiting
+            self._waiting, self.pairs = [self.pairs], joined([])
+            self._settle()
+
+    def snapshot(self) -> Callable[[], NDArray[np.int64]]:
+        """Returns what returns the state as it is now; until that is asked for, nothing is copied."""
+        import numpy as np
+
+        parts, agreement = [self.pairs, *self._waiting], None if self._waiting else self.agreement
+
+        def state() -> NDArray[np.int64]:
+            first, second, similarity = (np.concatenate(one) for one in zip(*parts, strict=True))
+            agree = np.full(len(first), float(NOT_YET)) if agreement is None else agreement
+            numbers = (one.view(np.int64) for one in (similarity.astype(np.float64), agree))
+            return np.concatenate([first, second, *numbers])
+
+        return state
 
     def compare(self, band: int = 0) -> Iterator[int]:
         """Finds the pairs, band by band from one on, and yields the number of each.
@@ -86,17 +102,29 @@ class CheckedPairs:
                 other = self._sides[1].values if self._sides[1:] else None
                 self._add(pairs_of_band(values, number, least, other))
             yield number
+        self._settle()
 
     def _add(self, found: Iterator[Pairs]) -> None:
-        import numpy as np
-
-        waiting, count = [self.pairs], 0
+        """Takes the pairs of a band, all at once; they are sorted when they are as many as the others."""
+        waiting, count = list[Pairs](), 0
         for pairs in found:
             waiting.append(pairs)
             count += len(pairs.first)
             if count > _ROOM:
                 waiting, count = [self._worth_a_look(joined(waiting))], 0
-        self.pairs = self._worth_a_look(joined(waiting))
+        own = self._worth_a_look(joined(waiting))
+        self._waiting.append(own)
+        self._count += len(own.first)
+        if self._count > max(_ROOM, len(self.pairs.first)):
+            self._settle()
+
+    def _settle(self) -> None:
+        import numpy as np
+
+        if not self._waiting:
+            return
+        self.pairs = self._worth_a_look(joined([self.pairs, *self._waiting]))
+        self._waiting, self._count = [], 0
         mine, theirs = self._sides[0].digests, self._sides[-1].digests
         self.agreement = np.where(mine[self.pairs.first] == theirs[self.pairs.second], 1.0, NOT_YET)
 
@@ -104,8 +132,7 @@ class CheckedPairs:
         import numpy as np
 
         low = np.flatnonzero(pairs.similarity < self._threshold)
-        offset = len(self._sides[0]) if self._sides[1:] else 0
-        rows = np.concatenate([pairs.first[low], pairs.second[low] + offset])
+        rows = np.concatenate([pairs.first[low], pairs.second[low] + self._offset])
         place = np.tile(low, 2)
         order = np.lexsort((place, -pairs.similarity[place], rows))
         rank = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
@@ -134,10 +161,7 @@ class CheckedPairs:
         import numpy as np
 
         left = np.flatnonzero(self.agreement == NOT_YET)
-        first, second = (
-            self.pairs.first[left],
-            self.pairs.second[left] + (len(self._sides[0]) if self._sides[1:] else 0),
-        )
+        first, second = self.pairs.first[left], self.pairs.second[left] + self._offset
         rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
         known = np.full(len(left), NOT_YET, np.float32)
         names, kept = paths(rows), time.monotonic()

@@ -23,6 +23,8 @@ from xcli.storage.ownership import LOCK
 from xcli.storage.staging import PrivateFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -107,12 +109,12 @@ class ComparedBands:
             raise OutputError(f"{one_line(self._folder.local(_RUN))}: {error}; --restart discards it") from None
         refuse_other_settings(self._target, found, fingerprint, "an unfinished comparison")
 
-    def keep(self, fit: Whitening, bands: int, state: NDArray[np.int64], *, now: bool = False) -> None:
-        """Writes what is known, if the last time is some seconds ago, or `now`."""
+    def keep(self, fit: Whitening, bands: int, state: Callable[[], NDArray[np.int64]], *, now: bool = False) -> None:
+        """Writes what is known, if the last time is some seconds ago, or `now`; `state` returns what was found."""
         if self._folder is None or (not now and time.monotonic() < self._written + SECONDS):
             return
         saved = fit.save()
-        body = json.dumps([bands, len(saved)]).encode() + b"\n" + saved + state.tobytes()
+        body = json.dumps([bands, len(saved)]).encode() + b"\n" + saved + state().tobytes()
         self._folder.write(_COMPARED, blake2b(body, digest_size=_DIGEST).digest() + body)
         self._written = time.monotonic()
 

@@ -28,7 +28,7 @@ from xcli.analysis.whitening import fit_tables
 from xcli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     import pyarrow as pa
@@ -245,6 +245,11 @@ class Links:
     @state.setter
     def state(self, state: NDArray[np.int64]) -> None:
         self.root = state.copy()
+
+    def snapshot(self) -> Callable[[], NDArray[np.int64]]:
+        """Returns what returns the state as it is now."""
+        state = self.state
+        return lambda: state
 
     def compare(self, threshold: float, band: int = 0, lists: RowLists | None = None) -> Iterator[int]:
         """Compares pairs of rows, band by band from one on, and yields the number of each.

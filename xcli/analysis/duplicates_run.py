@@ -158,11 +158,11 @@ class Comparison:
             steps = found.compare(self.threshold, done, self.lists)
         if self._kept.state is not None:
             found.state = self._kept.state
-        state = found.state
+        state = found.snapshot()
         try:
             for number in steps:
                 count(self.pairs(number, number + 1) if self.lists is None else 1)
-                done, state = number + 1, found.state
+                done, state = number + 1, found.snapshot()
                 self._kept.keep(self.fit, done, state)
         finally:
             self._done = done
@@ -174,7 +174,7 @@ class Comparison:
         self, found: CheckedPairs, paths: Paths, images: str | None, progress: Callable[[str, int, int], object]
     ) -> None:
         """Looks at the pixels of the pairs that are left, see `CheckedPairs.check`; what is found is kept."""
-        found.check(paths, images, progress, lambda: self._kept.keep(self.fit, self._done, found.state, now=True))
+        found.check(paths, images, progress, lambda: self._kept.keep(self.fit, self._done, found.snapshot(), now=True))
 
 
 def _digest(side: WhitenedRows) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xcli.analysis.nearest import SLACK, bands, pairs_of_band
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -53,6 +53,11 @@ class SharedCopies:
         sizes = [len(side) for side in self._sides]
         parts = np.split(state.copy(), np.cumsum([*sizes, *sizes])[:-1])
         self.row, self.similarity = parts[:2], [one.view(np.float64) for one in parts[2:]]
+
+    def snapshot(self) -> Callable[[], NDArray[np.int64]]:
+        """Returns what returns the state as it is now."""
+        state = self.state
+        return lambda: state
 
     def bands(self) -> int:
         """Returns how many bands there are."""
