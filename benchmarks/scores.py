@@ -10,28 +10,21 @@ scores of a table in float32 change if its features are rounded to float16.
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import tempfile
 from typing import Any
 
 import numpy as np
 
-from benchmarks.search import READ, run_python, write_table
+from benchmarks.search import READ, print_runs, table_parser, write_table
 
 SETTINGS = {"precision": "float32"}
 
 
 def main() -> None:
     """Writes the bundle and the table, reads the table, and scores it by the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", help="where the table goes (default: a temporary directory)")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
-    parser.add_argument("--format", choices=["parquet", "npy", "csv"], default="parquet")
+    parser = table_parser(__doc__)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--table", help="a table of features in float32")
     parser.add_argument("--model", help="a directory that finetune made")
     options = parser.parse_args()
@@ -42,16 +35,13 @@ def main() -> None:
         bundle, table = os.path.join(folder, "RUN"), os.path.join(folder, f"table.{options.format}")
         write_table(table, options.rows, options.dtype, write_head(bundle, options.classes, options.dtype))
         score = ["-m", "xcli", "-q", "classify", "--from-features", table, "--model", bundle, "--overwrite"]
-        for what, command in {
+        runs = {
             "read": ["-c", READ, table],
             "scored to Parquet": [*score, "-o", os.path.join(folder, "scores.parquet")],
             "scored to CSV": [*score, "-o", os.path.join(folder, "scores.csv")],
-        }.items():
-            seconds, most = zip(*(run_python(command) for _ in range(options.repeats)), strict=True)
-            shown = f"{statistics.median(seconds):.1f} s, {max(most):,.0f} MiB"
-            print(
-                f"{options.rows:,} rows, {options.format}, {options.dtype}, {options.classes} classes, {what}: {shown}"
-            )
+        }
+        about = f"{options.format}, {options.dtype}, {options.classes} classes"
+        print_runs(options, {f"{about}, {what}": command for what, command in runs.items()})
 
 
 def rounding(table: str, model: str) -> str:

@@ -33,13 +33,8 @@ READ = (
 
 def main() -> None:
     """Writes the table, reads it, and searches in it by the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", help="where the table goes (default: a temporary directory)")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
-    parser.add_argument("--format", choices=["parquet", "npy", "csv"], default="parquet")
+    parser = table_parser(__doc__)
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--whiten", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -52,10 +47,25 @@ def main() -> None:
         runs = {"read": ["-c", READ, table], f"{options.queries} queries": search}
         if options.whiten:
             runs |= {"the same, whitened": [*search, "--whiten"]}
-        for what, command in runs.items():
-            seconds, most = zip(*(run_python(command) for _ in range(options.repeats)), strict=True)
-            shown = f"{statistics.median(seconds):.1f} s, {max(most):,.0f} MiB"
-            print(f"{options.rows:,} rows, {options.format}, {options.dtype}, {what}: {shown}")
+        print_runs(options, {f"{options.format}, {options.dtype}, {what}": one for what, one in runs.items()})
+
+
+def table_parser(text: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with what says how large a table is, where it goes, and how often it is read."""
+    parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="where the table goes (default: a temporary directory)")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
+    parser.add_argument("--format", choices=["parquet", "npy", "csv"], default="parquet")
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser
+
+
+def print_runs(options: argparse.Namespace, runs: Mapping[str, list[str]]) -> None:
+    """Runs Python with each of some arguments, and prints the median time and the greatest memory of each."""
+    for what, command in runs.items():
+        seconds, most = zip(*(run_python(command) for _ in range(options.repeats)), strict=True)
+        print(f"{options.rows:,} rows, {what}: {statistics.median(seconds):.1f} s, {max(most):,.0f} MiB")
 
 
 def mixtures(numbers: NDArray[np.int64], share: float = 0.7) -> NDArray[np.float32]:

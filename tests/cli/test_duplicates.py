@@ -174,13 +174,19 @@ def test_an_interrupted_comparison_is_continued(
     assert not Path(f"{out}.partial").exists()
 
 
+@pytest.fixture
+def out(invoke: Invoke, table: str, tmp_path: Path, small_bands: None) -> Path:
+    """The output of a comparison that was interrupted before its end."""
+    name = tmp_path / "out.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates_run, "group_rows", lambda *_: (_ for _ in ()).throw(Stop()))
+        assert invoke("duplicates", table, "-o", name).code == 130
+    return name
+
+
 def test_an_unfinished_comparison_of_other_rows_or_options_is_refused(
-    invoke: Invoke, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bands: None
+    invoke: Invoke, table: str, tmp_path: Path, out: Path
 ) -> None:
-    out = tmp_path / "out.csv"
-    monkeypatch.setattr(duplicates_run, "group_rows", lambda *_: (_ for _ in ()).throw(Stop()))
-    assert invoke("duplicates", table, "-o", out).code == 130
-    monkeypatch.undo()
     result = invoke("duplicates", table, "-o", out, "--threshold", "0.9")
     assert (result.code, "--restart" in result.err) == (5, True), result
     other = write_features(tmp_path / "o.parquet", vectors(9))
@@ -192,13 +198,7 @@ def test_an_unfinished_comparison_of_other_rows_or_options_is_refused(
     assert groups_of(list(csv.reader(out.open()))[1:]) == EXPECTED
 
 
-def test_restart_discards_an_unfinished_comparison(
-    invoke: Invoke, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bands: None
-) -> None:
-    out = tmp_path / "out.csv"
-    monkeypatch.setattr(duplicates_run, "group_rows", lambda *_: (_ for _ in ()).throw(Stop()))
-    assert invoke("duplicates", table, "-o", out).code == 130
-    monkeypatch.undo()
+def test_restart_discards_an_unfinished_comparison(invoke: Invoke, table: str, out: Path) -> None:
     assert invoke("duplicates", table, "-o", out, "--threshold", "0.9", "--restart").code == 0
 
 
