@@ -144,3 +144,9 @@ def wait_for_texts(page: Any, selector: str, expected: list[str]) -> None:
         "=== texts.join()",
         [selector, expected],
     )
+
+
+def violations(page: Any) -> list[tuple[str, str]]:
+    """Returns what axe-core finds on a page: the rule, and the first element that breaks it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    return [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.test_compare import random_table
-from tests.reports.conftest import MakeTable, save_image, wait_for_texts, wait_until
+from tests.reports.conftest import MakeTable, save_image, violations, wait_for_texts, wait_until
 from tests.reports.test_browser import HOSTILE, Open, opened  # noqa: F401 - a fixture
 
 Tables = tuple[str, str]
@@ -112,17 +112,16 @@ def test_accessibility(
     width: int,
     of_features: bool,
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     if of_features:
         random = np.random.default_rng(0)
         tables = (random_table(random, tmp_path / "a.npy", 30, 3), random_table(random, tmp_path / "b.npy", 30, 3))
     page = opened(tables[0], other=tables[1])
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator("#change-sheet button").first.click()
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
     page.keyboard.press("Escape")
     page.focus(".skip")
     page.keyboard.press("Enter")

@@ -11,7 +11,7 @@ import pytest
 from tests.analysis.featuretables import write_features
 from tests.analysis.test_feature_map import blobs
 from tests.cli.conftest import Invoke, invoke  # noqa: F401 - a fixture
-from tests.reports.conftest import MakeTable, save_image, wait_until
+from tests.reports.conftest import MakeTable, save_image, violations, wait_until
 from tests.reports.test_browser import HOSTILE, Open, names, opened  # noqa: F401 - a fixture
 from tests.reports.test_report import data_of
 from xcli.analysis import feature_sample
@@ -130,13 +130,12 @@ def test_filters_of_the_page_apply(opened: Open, tables: tuple[str, str]) -> Non
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessibility(opened: Open, tables: tuple[str, str], scheme: str, width: int) -> None:  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(tables[0], features=tables[1])
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
     page.locator("#map-frame").focus()
     page.keyboard.press("ArrowRight")
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

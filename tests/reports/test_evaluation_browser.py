@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.reports.conftest import MakeEvaluation, MakeTable, make_run, save_image, wait_until
+from tests.reports.conftest import MakeEvaluation, MakeTable, make_run, save_image, violations, wait_until
 from tests.reports.test_browser import HOSTILE, Open, names, opened  # noqa: F401 - a fixture
 
 ROWS: list[Any] = [
@@ -144,19 +144,17 @@ def test_many_classes(opened: Open, make_evaluation: MakeEvaluation, tmp_path: P
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessibility(opened: Open, run: str, scheme: str, width: int) -> None:  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(run)
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator(".sheet button").first.click()
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
 
 
 def test_both_parts_of_a_table(opened: Open, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     table = make_table([("a.png", [("cat", 0.9)]), ("b.png", [("cat", 0.6)]), ("c.png", [("dog", 0.6)]), ("d.png", [])])
     (tmp_path / "truth.csv").write_text("path,label\na.png,cat\nb.png,dog\nc.png,dog\nd.png,dog\n")
     page = opened(table, "#class=cat", truth=str(tmp_path / "truth.csv"))
@@ -167,7 +165,7 @@ def test_both_parts_of_a_table(opened: Open, make_table: MakeTable, tmp_path: Pa
     assert page.locator("#sheets .sheet .leaf").all_inner_texts() == ["a.png", "b.png"]
     page.fill("#path", "a.png")
     assert page.evaluate("location.hash") == "#predicted=&class=cat&path=a.png"
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from tests.analysis.featuretables import write_features
 from tests.analysis.test_feature_map import blobs
-from tests.reports.conftest import save_image, wait_until
+from tests.reports.conftest import save_image, violations, wait_until
 from tests.reports.test_browser import HOSTILE, Open, names, opened  # noqa: F401 - a fixture
 
 SIZES = (30, 20, 10)
@@ -138,16 +138,15 @@ def test_the_map_by_mouse(opened: Open, table: str) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessibility(opened: Open, table: str, scheme: str, width: int) -> None:  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(table, "#cluster=2", clusters=3)
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
     page.locator("#map-frame").focus()
     page.keyboard.press("ArrowRight")
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.keyboard.press("Enter")
-    assert [(one["id"], one["nodes"][0]["html"]) for one in axe.run(page).response["violations"]] == []
+    assert violations(page) == []
 
 
 def test_hostile_texts(opened: Open, tmp_path: Path) -> None:  # noqa: F811
