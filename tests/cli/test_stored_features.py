@@ -221,7 +221,7 @@ def test_a_training_that_was_interrupted_begins_again(
 
     run = scratch / "RUN"
     with monkeypatch.context() as patch:
-        patch.setattr("xcli.training.stored_training.write_bundle", stop)
+        patch.setattr("xcli.training.run_result.write_bundle", stop)
         assert trained(invoke, made / "f32.npy", truth, run).code == 130
     assert (scratch / "RUN.partial").is_dir()
     other = trained(invoke, made / "f32.npy", truth, run, "--seed", "5")

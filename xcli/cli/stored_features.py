@@ -17,9 +17,9 @@ from xcli.core.text import one_line
 if TYPE_CHECKING:
     import click
 
-    from xcli.training.finetune import FineTuneResult
     from xcli.training.head_fit import Trial
     from xcli.training.run_directory import RunPaths
+    from xcli.training.run_result import FineTuneResult
 
 log = logging.getLogger("xcli")
 

@@ -10,74 +10,50 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from xcli.analysis.duplicates import DEFAULT_THRESHOLD
-from xcli.core.errors import OutputError
 from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras, load_tensorflow
-from xcli.core.text import one_line
 from xcli.core.version import __version__, environment, versions
 from xcli.evaluation.evaluate import Prediction, evaluate
-from xcli.evaluation.report import HISTORY_FILE, write_report
-from xcli.models.bundle import build_model, write_bundle
+from xcli.evaluation.report import HISTORY_FILE
 from xcli.models.loader import load_model
-from xcli.sources.splits import TEST, TRAIN, VALIDATION
-from xcli.storage import disk
+from xcli.sources.splits import TEST
 from xcli.storage.atomic import write_atomically
-from xcli.storage.streams import write_errors
-from xcli.tables.formats import write_csv
 from xcli.tables.provenance import digest
 from xcli.training.activation_cache import ActivationCache
 from xcli.training.activations import ActivationExtractor
 from xcli.training.base_model import BaseModel, read_base_model
 from xcli.training.batches import TrainingData, extract_activations
-from xcli.training.callbacks import Callbacks, EpochMetrics
+from xcli.training.callbacks import Callbacks
 from xcli.training.checkpoints import Checkpoints, TrainingState
 from xcli.training.copy_split import divide_by_features, holds_state, read_split, write_split
 from xcli.training.optimizer import Replicas
 from xcli.training.recipe import Recipe, trained_dtype, training_precision
-from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
+from xcli.training.run_directory import RunPaths, exclusive, is_finished, publish
+from xcli.training.run_result import (
+    FineTuneResult,
+    data_digest,
+    write_new_bundle,
+    write_reports,
+    write_rows,
+    write_split_file,
+)
 from xcli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from xcli.evaluation.metrics import Metrics
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.options import RunOptions
-    from xcli.models.hdf5_weights import Weights
     from xcli.models.network import LoadedModel
     from xcli.models.spec import ModelSpec
     from xcli.sources.labelled import LabelledImages
     from xcli.training.split import Split
 
-HISTORY_PICTURE, SPLIT_FILE = "history.png", "split.csv"
+HISTORY_PICTURE = "history.png"
 
 log = logging.getLogger("xcli")
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuneResult:
-    """The result of a fine-tuning.
-
-    Attributes:
-        run: the directory that was made.
-        metrics: of `split`, computed with the finished bundle; None if RUN was already finished.
-        split: `validation`, or `train` if there is no validation part.
-        test: metrics of the test part, if there is one.
-        counts: number of images by part.
-        bad: the images that could not be read and were left out: path to reason.
-        kept: the epoch whose weights the bundle has; None if RUN was already finished, or begun by an older version.
-    """
-
-    run: str
-    metrics: Metrics | None = None
-    split: str = VALIDATION
-    test: Metrics | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    bad: dict[str, str] = field(default_factory=dict)
-    kept: EpochMetrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +100,8 @@ class FineTuning:
         log.log(
             DETAIL, "training in %s on %s with %s", precision, ", ".join(devices), json.dumps(self.recipe.as_dict())
         )
-        run = self.paths.run
-        if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
-            for one in (settings, older):
-                if finished_fingerprint(run) == digest(one):
-                    clear_leftovers(self.paths, one)
-                    return FineTuneResult(run)
-            raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
+        if is_finished(self.paths, settings, older):
+            return FineTuneResult(self.paths.run)
         if base.labels is not None and base.labels.names != self.split.labels:
             log.warning("the classes of %s differ from those of the data: it gets a new head", self.model.name)
         with exclusive(self.paths) as folder, load_tensorflow().device(devices[0]):
@@ -172,7 +143,9 @@ class FineTuning:
         dtype, replicas = trained_dtype(precision), Replicas(devices)
         session = TrainingSession(self.recipe, base, data, dtype, replicas, self.callbacks)
         weights, state = session.train(checkpoints, state)
-        self._write_bundle(base, weights, self._record(settings, data, state))
+        record = self._record(settings, data, state)
+        folder, labels, dropout = self.paths.bundle, self.split.labels, self.recipe.dropout
+        write_new_bundle(folder, base, weights, labels, self.preprocessing, record, dropout)
         self._write_history(state)
         self.callbacks.on_evaluation_begin()
         result = self._evaluate(data, precision)
@@ -181,14 +154,11 @@ class FineTuning:
 
     def _settings(self, precision: Precision, device: str) -> dict[str, Any]:
         """Returns everything that the weights of a finished run depend on."""
-        content = sha256()
-        for one in self.split.examples:
-            content.update(f"{one.digest} {one.sample.label!r} {one.split}\n".encode("utf-8", "backslashreplace"))
         model = self.model
         return {
             "version": __version__,
             "versions": versions(*self.preprocessing.packages),
-            "data": content.hexdigest(),
+            "data": data_digest(self.split.examples),
             "labels": list(self.split.labels),
             "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
             "preprocessing": self.preprocessing.as_dict(),
@@ -215,30 +185,17 @@ class FineTuning:
             "input": "float32[batch, size, size, 3], raw RGB pixels from 0 to 255, prepared as `preprocessing` says",
         }
 
-    def _write_bundle(self, base: BaseModel, weights: Weights, record: dict[str, Any]) -> None:
-        folder, labels, size = self.paths.bundle, self.split.labels, self.preprocessing.size
-        with write_errors(folder):
-            disk.remove_tree(folder)
-            disk.make_directory(folder)
-        weights = {**base.weights, **weights}
-        keras_model = build_model(weights, len(labels), size, base.scaling, self.recipe.dropout)
-        write_bundle(folder, keras_model, labels, self.preprocessing, record)
-
     def _write_history(self, state: TrainingState) -> None:
         from xcli.evaluation.plots import history_png
 
         folder, rows = self.paths.bundle, [asdict(row) for row in state.rows]
-        write_csv(folder, HISTORY_FILE, {name: [row[name] for row in rows] for name in rows[0]})
+        write_rows(folder, HISTORY_FILE, rows)
         write_atomically(os.path.join(folder, HISTORY_PICTURE), history_png(rows, state.kept))
-        images = [(one.sample.ref.path, one.sample.label, one.split) for one in self.split.examples]
-        columns = dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True))
-        write_csv(folder, SPLIT_FILE, columns, escape_formulas=self.paths.csv_safe)
+        write_split_file(self.paths, self.split)
 
     def _evaluate(self, data: TrainingData, precision: Precision) -> FineTuneResult:
         """Evaluates the bundle as `xception evaluate` would, and writes the reports into it."""
-        folder, counts = self.paths.bundle, self.split.counts
-        report = partial(write_report, escape_formulas=self.paths.csv_safe)
-        model = load_model(model=folder)
+        model = load_model(model=self.paths.bundle)
         options = replace(self.options, batch_size=None, precision=precision)
 
         def evaluate_part(name: str) -> tuple[Metrics, list[Prediction]]:
@@ -246,19 +203,5 @@ class FineTuning:
             evaluation = evaluate(samples, model, self.preprocessing, options)
             return evaluation.metrics(), evaluation.predictions()
 
-        part = VALIDATION if counts[VALIDATION] else TRAIN
-        metrics, predictions = evaluate_part(part)
         unreadable = [(data.images[index], text) for index, text in data.errors.items()]
-        bad = {image.sample.ref.path: text for image, text in unreadable}
-        if part == VALIDATION:
-            rest = [(image.sample, text) for image, text in unreadable if image.split == TRAIN]
-            predictions += [Prediction(sample.ref, sample.label, error=text) for sample, text in rest]
-        extra: dict[str, Any] = {"split": part}
-        test = None
-        if counts[TEST]:
-            test, outcomes = evaluate_part(TEST)
-            extra["test"] = test.as_dict() | {"errors": sum(one.error is not None for one in outcomes)}
-            report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
-            bad |= {one.ref.path: one.error for one in outcomes if one.error is not None}
-        report(folder, metrics, predictions, extra=extra)
-        return FineTuneResult(self.paths.run, metrics, part, test, counts, bad)
+        return write_reports(self.paths, self.split.counts, evaluate_part, unreadable)

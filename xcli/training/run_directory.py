@@ -24,6 +24,7 @@ from xcli.storage.directories import is_of_another_user
 from xcli.storage.locks import FileLock
 from xcli.storage.streams import write_errors
 from xcli.storage.urls import is_url
+from xcli.tables.provenance import digest
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES
 from xcli.training.checkpoints import STATE, Checkpoints
 
@@ -109,6 +110,22 @@ def finished_fingerprint(run: str) -> str | None:
     except (OSError, ValueError, KeyError):
         return None
     return str(found)
+
+
+def is_finished(paths: RunPaths, *settings: dict[str, Any]) -> bool:
+    """Returns whether RUN is finished, with any of some settings, and then clears what is left beside it.
+
+    Raises:
+        OutputError: it is there, is not to be replaced, and has other settings or data.
+    """
+    run = paths.run
+    if not os.path.isdir(run) or paths.overwrite or not os.listdir(run):
+        return False
+    for one in settings:
+        if finished_fingerprint(run) == digest(one):
+            clear_leftovers(paths, one)
+            return True
+    raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
 
 
 def _refuse_foreign(folder: str) -> None:

@@ -7,34 +7,33 @@ so that the bundle takes pixels, too. A training takes seconds; one that was int
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import OutputError
-from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.evaluation.evaluate import Evaluation, Prediction
 from xcli.evaluation.plots import MAX_MISTAKES
-from xcli.evaluation.report import worst_mistakes, write_report
+from xcli.evaluation.report import worst_mistakes
 from xcli.inference.recorded import recorded_features
-from xcli.models.bundle import build_model, write_bundle
 from xcli.models.head import Head
 from xcli.models.labels import Labels
 from xcli.sources.row_images import row_images
 from xcli.sources.splits import TEST, TRAIN, VALIDATION
-from xcli.storage import disk
-from xcli.storage.streams import write_errors
-from xcli.tables.formats import write_csv
 from xcli.tables.provenance import digest
 from xcli.training.base_model import read_base_model
 from xcli.training.batches import balanced_weights
 from xcli.training.checkpoints import Checkpoints, TrainingState
-from xcli.training.finetune import SPLIT_FILE, FineTuneResult
 from xcli.training.head_fit import FittedHead, Trial, Vectors, fit_head
-from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
+from xcli.training.run_directory import RunPaths, exclusive, is_finished, publish
+from xcli.training.run_result import (
+    FineTuneResult,
+    data_digest,
+    write_new_bundle,
+    write_reports,
+    write_rows,
+    write_split_file,
+)
 from xcli.training.session import apply_temperature, fit_temperature
 
 if TYPE_CHECKING:
@@ -101,12 +100,9 @@ class HeadTraining:
         """
         recorded = recorded_features(self.stored.readers[0])
         model = recorded.load(self.spec, chosen=self.chosen)
-        settings, run = self._settings(model), self.paths.run
-        if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
-            if finished_fingerprint(run) == digest(settings):
-                clear_leftovers(self.paths, settings)
-                return FineTuneResult(run)
-            raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
+        settings = self._settings(model)
+        if is_finished(self.paths, settings):
+            return FineTuneResult(self.paths.run)
         split, copies = self.rows.split(self.recipe.val_split, self.recipe.seed)
         log.info(
             "%s of %s rows are copies of others; copies are in one part", f"{copies:,}", f"{len(split.examples):,}"
@@ -127,14 +123,11 @@ class HeadTraining:
 
     def _settings(self, model: LoadedModel) -> dict[str, Any]:
         """Returns everything that the head depends on."""
-        content = sha256()
-        for one in self.rows.examples:
-            content.update(f"{one.digest} {one.sample.label!r} {one.split}\n".encode("utf-8", "backslashreplace"))
         made = self.stored.provenance
         return {
             "version": __version__,
             "versions": versions("scipy"),
-            "data": content.hexdigest(),
+            "data": data_digest(self.rows.examples),
             "labels": list(self.rows.labels),
             "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
             "features": self.stored.described(),
@@ -207,45 +200,20 @@ class HeadTraining:
         return head.with_weights(scaled), temperature
 
     def _write_bundle(self, model: LoadedModel, head: Head, record: dict[str, Any]) -> None:
-        folder = self.paths.bundle
-        with write_errors(folder):
-            disk.remove_tree(folder)
-            disk.make_directory(folder)
         random = model.digest.removeprefix("random-") if model.path is None else ""
         base = read_base_model(model, replace(self.spec, seed=int(random)) if random else self.spec)
         preprocessing = recorded_features(self.stored.readers[0]).preprocessing
-        weights = {**base.weights, **head.weights()}
-        keras_model = build_model(weights, len(head.bias), preprocessing.size, base.scaling, 0.0)
-        write_bundle(folder, keras_model, head.labels.names, preprocessing, record)
+        write_new_bundle(self.paths.bundle, base, head.weights(), head.labels.names, preprocessing, record)
 
     def _write_tables(self, split: Split, fitted: FittedHead) -> None:
-        trials = [asdict(trial) for trial in fitted.trials]
-        write_csv(self.paths.bundle, TRIALS_FILE, {name: [one[name] for one in trials] for name in trials[0]})
-        images = [(one.sample.ref.path, one.sample.label, one.split) for one in split.examples]
-        columns = dict(zip(("path", "label", "split"), zip(*images, strict=True), strict=True))
-        write_csv(self.paths.bundle, SPLIT_FILE, columns, escape_formulas=self.paths.csv_safe)
+        write_rows(self.paths.bundle, TRIALS_FILE, [asdict(trial) for trial in fitted.trials])
+        write_split_file(self.paths, split)
 
     def _evaluate(self, split: Split, head: Head) -> FineTuneResult:
         """Writes the reports into the bundle: of the validation rows, else of the training rows, and of a test part."""
-        counts, folder = split.counts, self.paths.bundle
-        report = partial(write_report, escape_formulas=self.paths.csv_safe)
-        part = VALIDATION if counts[VALIDATION] else TRAIN
-        metrics, predictions = self._evaluate_part(split, head, part)
-        extra: dict[str, Any] = {"split": part}
-        test = None
-        if counts[TEST]:
-            test, outcomes = self._evaluate_part(split, head, TEST)
-            extra["test"] = test.as_dict() | {"errors": sum(one.error is not None for one in outcomes)}
-            report(os.path.join(folder, TEST), test, outcomes, extra={"split": TEST})
-        rest = {TRAIN} - {part}
-        predictions += [
-            Prediction(one.sample.ref, one.sample.label, error=str(one.error))
-            for one in split.examples
-            if one.split in rest and one.error is not None
-        ]
-        report(folder, metrics, predictions, extra=extra)
-        bad = {self.rows.examples[index].sample.ref.path: text for index, text in self.rows.errors.items()}
-        return FineTuneResult(self.paths.run, metrics, part, test, counts, bad)
+        examples = [one for one in split.examples if one.split != TEST]
+        unreadable = [(one, str(one.error)) for one in examples if one.error is not None]
+        return write_reports(self.paths, split.counts, partial(self._evaluate_part, split, head), unreadable)
 
     def _evaluate_part(self, split: Split, head: Head, part: str) -> tuple[Metrics, list[Prediction]]:
         import numpy as np

@@ -17,7 +17,6 @@ import numpy as np
 from tests.stubrun import StubRun
 from tests.writtentables import provenance
 from xcli.core.records import RunCounts
-from xcli.core.text import one_line
 from xcli.inference.profiler import Profile
 from xcli.inference.tasks import ClassifyTask
 from xcli.storage import disk
@@ -26,7 +25,7 @@ from xcli.storage.streams import write_errors
 from xcli.tables.provenance import digest
 from xcli.training.callbacks import EpochMetrics
 from xcli.training.checkpoints import Checkpoints, TrainingState
-from xcli.training.run_directory import RunPaths, clear_leftovers, exclusive, finished_fingerprint, publish
+from xcli.training.run_directory import RunPaths, exclusive, is_finished, publish
 
 EPOCHS = 3
 
@@ -56,13 +55,8 @@ class SimulatedFineTuning:
         settings = {"data": [one.digest for one in self.split.examples]}
         run = self.paths.run
         done = SimpleNamespace(metrics=None, run=run, bad={}, counts={}, split="validation", test=None, kept=None)
-        if os.path.isdir(run) and not self.paths.overwrite and os.listdir(run):
-            if finished_fingerprint(run) == digest(settings):
-                clear_leftovers(self.paths, settings)
-                return done
-            from xcli.core.errors import OutputError
-
-            raise OutputError(f"{one_line(run)} exists, of a run with other settings or data; pass --overwrite")
+        if is_finished(self.paths, settings):
+            return done
         with exclusive(self.paths) as folder:
             checkpoints = Checkpoints(folder, settings)
             value = checkpoints.load()

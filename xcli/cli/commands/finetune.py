@@ -45,7 +45,7 @@ from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.splits import VALIDATION
 from xcli.training.activation_cache import DEFAULT_CACHE_BYTES, GIB
 from xcli.training.augmentation import MAX_VIEWS, Augmentation
-from xcli.training.finetune import FineTuneResult, FineTuning
+from xcli.training.finetune import FineTuning
 from xcli.training.freezing import UNFREEZE
 from xcli.training.recipe import (
     BLOCK_EPOCHS,
@@ -63,6 +63,7 @@ from xcli.training.split import split_images
 
 if TYPE_CHECKING:
     from xcli.sources.labelled import LabelledImages
+    from xcli.training.run_result import FineTuneResult
 
 SHOWN_BAD = 10
 """Images left out that are named one by one."""
