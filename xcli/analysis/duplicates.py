@@ -178,12 +178,7 @@ def threshold_for(fit: Whitening) -> float:
     return round(min(0.9, 0.445 + 2.6 / math.sqrt(max(1, fit.components))), 2)
 
 
-def find_pairs(
-    rows: WhitenedRows,
-    threshold: float | None = None,
-    *,
-    most: int = MAX_PAIRS,
-) -> Pairs:
+def find_pairs(rows: WhitenedRows, threshold: float | None = None, *, most: int = MAX_PAIRS) -> Pairs:
     """Returns all pairs of rows that are at least so similar; rows with equal vectors have a similarity of 1.
 
     Args:

@@ -28,6 +28,20 @@ def embedded_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
 
 
+def thumbnail_room(max_size: float, markup: int, parts: Sequence[Part], images: int) -> int:
+    """Returns how many bytes thumbnails may take of a page.
+
+    Args:
+        max_size: of the page, in MB.
+        markup: bytes for its templates, scripts and style.
+        parts: that share it.
+        images: number of those that may have a thumbnail, each of which costs some ten bytes beside its text: quotes,
+            a comma and its number.
+    """
+    data = sum(len(embedded_json(part.data)) for part in parts)
+    return int(max_size * 1_000_000) - markup - data - 10 * images
+
+
 def page(parts: Sequence[Part], thumbnails: Thumbnails, facts: Mapping[str, Any]) -> bytes:
     """Returns the page.
 

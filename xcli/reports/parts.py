@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xcli.reports.page import embedded_json
-
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Sequence
@@ -79,20 +77,6 @@ class ErrorsPart:
 
     def facts(self) -> dict[str, Any]:
         return {"reasons": self._reasons}
-
-
-def thumbnail_room(max_size: float, markup: int, parts: Sequence[Part], images: int) -> int:
-    """Returns how many bytes thumbnails may take of a page.
-
-    Args:
-        max_size: of the page, in MB.
-        markup: bytes for its templates, scripts and style.
-        parts: that share it.
-        images: number of those that may have a thumbnail, each of which costs some ten bytes beside its text: quotes,
-            a comma and its number.
-    """
-    data = sum(len(embedded_json(part.data)) for part in parts)
-    return int(max_size * 1_000_000) - markup - data - 10 * images
 
 
 def source_facts(source: TableReader | EvaluationFiles) -> dict[str, Any]:

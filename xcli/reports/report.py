@@ -19,8 +19,8 @@ from xcli.reports.evaluation_files import EvaluationFiles
 from xcli.reports.features_part import features_parts, read_map
 from xcli.reports.history_part import HistoryPart
 from xcli.reports.labelled_part import LabelledPart
-from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import ErrorsPart, source_facts, thumbnail_room
+from xcli.reports.page import embedded_json, page, thumbnail_room
+from xcli.reports.parts import ErrorsPart, source_facts
 from xcli.reports.summary import MAX_ERRORS, Summary
 from xcli.reports.thumbnails import make_thumbnails
 from xcli.storage.atomic import published

@@ -6,8 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.text import one_line
-from xcli.reports.page import embedded_json, page
-from xcli.reports.parts import source_facts, thumbnail_room
+from xcli.reports.page import embedded_json, page, thumbnail_room
+from xcli.reports.parts import source_facts
 from xcli.reports.thumbnails import Thumbnails, make_thumbnails
 from xcli.storage.atomic import published
 
