@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +35,13 @@ Invoke = Callable[..., Result]
 
 
 @pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Invoke:
+def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Invoke]:
     """Runs `xception ARGS...` in this process; TensorFlow stays imported for the next test."""
     monkeypatch.setattr("xcli.core.process.discard_native_stderr", lambda: None)
     # The command line sets the logger up for itself; the next test may want to catch what is logged.
     log = logging.getLogger("xcli")
-    for name in ("propagate", "level", "handlers"):
+    level = log.level
+    for name in ("propagate", "handlers"):
         monkeypatch.setattr(log, name, list(log.handlers) if name == "handlers" else getattr(log, name))
 
     def run(*args: str | os.PathLike[str]) -> Result:
@@ -52,7 +53,8 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
         out, err = capfdbinary.readouterr()
         return Result(code, out, err.decode())
 
-    return run
+    yield run
+    log.setLevel(level)  # which also forgets what the logger has found to be below its level
 
 
 COMMAND = (sys.executable, "-m", "xcli")

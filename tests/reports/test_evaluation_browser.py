@@ -61,7 +61,9 @@ def test_a_cell_opens_its_images(opened: Open, run: str) -> None:  # noqa: F811
 def test_addresses(opened: Open, run: str) -> None:  # noqa: F811
     page = opened(run, "#truth=dog&predicted=dog")
     page.emulate_media(reduced_motion="reduce")
-    page.reload()
+    address = page.url
+    page.goto("about:blank")  # where a page is only loaded again, the browser scrolls to where it was
+    page.goto(address)
     wait_until(page, "scrollY > 100")
     assert page.locator(".outcomes-title").inner_text() == "dog, rightly predicted"
     assert names(page) == ["d.png"]
