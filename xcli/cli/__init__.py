@@ -35,6 +35,7 @@ HEADINGS = {
         "finetune": "Train a classifier of your own on labelled images.",
     },
     "Look after": {
+        "export": "Write a model for another program: ONNX Runtime, OpenVINO, LiteRT, TensorFlow.",
         "info": "Show the model, its weights and this machine; check sources.",
     },
 }

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
 from xcli.core.levels import DETAIL
+from xcli.core.openvino import require_openvino
 from xcli.core.process import may_have_gpu
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.decoder_server import start_early
-from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines, require_openvino
+from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines
 from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions

@@ -55,6 +55,9 @@ embedding: ContextVar[bool] = ContextVar("embedding", default=False)
 """Whether constants become part of the graph. oneDNN then reorders the weights once instead of for every batch, but
 each pass over the graph copies them, which costs one to three seconds at the first call."""
 
+MAX_GRAPH_BYTES = 2**31 - (64 << 20)
+"""Of the constants in a graph that TensorFlow is to hand over, which it does in a format that ends at 2 GiB."""
+
 
 class Backbone:
     """The network below its pooling, as a function of tensors; the weights are rounded to `precision` after folding."""

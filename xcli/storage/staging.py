@@ -292,8 +292,11 @@ def recover(path: str, target: str) -> None:
         for one in files:
             disk.unlink(one.staged)
         disk.unlink(os.path.join(path, PUBLISH))
-        for name in filter(LEFT.fullmatch, disk.names(path)):
-            disk.unlink(os.path.join(path, name))
+        for left in (os.path.join(path, name) for name in disk.names(path) if LEFT.fullmatch(name)):
+            if os.path.isdir(left) and not os.path.islink(left):  # see `xcli.storage.whole_directory`
+                disk.remove_tree(left)
+            else:
+                disk.unlink(left)
 
 
 def complete(target: str) -> bool:

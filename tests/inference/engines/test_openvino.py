@@ -13,11 +13,12 @@ import pytest
 
 from tests.networks import CLASSES, SIZE
 from xcli.core.errors import ModelError, UsageError
+from xcli.core.openvino import load_openvino
 from xcli.core.process import has_bfloat16
 from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.engines import openvino as module
 from xcli.inference.engines.compiled_cache import CompiledCache
-from xcli.inference.engines.openvino import OpenVinoEngines, load_openvino
+from xcli.inference.engines.openvino import OpenVinoEngines
 from xcli.inference.engines.tensorflow import Engine
 from xcli.inference.options import RunOptions
 from xcli.inference.predictor import Predictor
@@ -199,7 +200,7 @@ def test_a_kept_model_is_not_built_again_and_a_broken_one_is(
 
 
 def test_a_missing_extra_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, model: LoadedModel) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr("xcli.core.openvino.find_spec", lambda name: None)
     predictor = Predictor(model, FeaturesTask(), preprocessing_for(model), RunOptions(engine="openvino"))
     for act in (predictor.choose, lambda: predictor.foresee(4)):
         with pytest.raises(UsageError, match=r"needs OpenVINO; install it with: pip install 'xception-cli\[o"):
@@ -230,7 +231,7 @@ def test_the_number_of_threads_changes_no_bit(
 def test_nothing_reports_its_use() -> None:
     """OpenVINO's converter sends a message to its maker when it is imported; it must not be."""
     code = (
-        "import sys\nfrom xcli.inference.engines.openvino import load_openvino\nload_openvino().Core()\n"
+        "import sys\nfrom xcli.core.openvino import load_openvino\nload_openvino().Core()\n"
         "print(sorted(name for name in sys.modules if 'telemetry' in name or 'tools.ovc' in name))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,21 +12,19 @@ import json
 import logging
 import os
 import platform
-import re
-import sys
-from functools import cache
-from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ModelError, UsageError
-from xcli.core.process import cpu_flags, processor_count, silent_libraries
+from xcli.core.errors import ModelError
+from xcli.core.openvino import PACKAGE, load_openvino, openvino_reason
+from xcli.core.process import cpu_flags, processor_count
 from xcli.core.shortage import raise_shortage
-from xcli.core.text import one_line, short_text
+from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import STREAMS
 from xcli.inference.engines.compiled_cache import CompiledCache, CompiledModel, default_folder
 from xcli.inference.engines.static_batch import check_pixels, compute_in_pieces
+from xcli.models.folded import MAX_GRAPH_BYTES
 from xcli.storage import disk
 from xcli.storage.temporary import TemporaryDirectory
 
@@ -42,47 +40,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xcli")
 
-PACKAGE = "openvino"
-
 _FORM = 1
 """Of the compiled models; to be raised when what is computed changes, so that older ones are not used."""
 
 _FACTS: dict[str, Schema] = {"batch_size": int, "outputs": [str]}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_MAX_GRAPH_BYTES = 2**31 - (64 << 20)  # of a graph with its constants, in the format in which TensorFlow hands it over
-_REPORTING = "openvino.tools.ovc"
-_FAULT = re.compile(r"(?:No conversion rule found for operations|Conversion is failed for): *(.+)")
-
-
-def require_openvino() -> None:
-    """Raises UsageError if OpenVINO is not installed; does not import it."""
-    if find_spec(PACKAGE) is None:
-        raise UsageError("--engine openvino needs OpenVINO; install it with: pip install 'xception-cli[openvino]'")
-
-
-@cache
-def load_openvino() -> Any:
-    """Imports OpenVINO, but not its converter, which reports its use to the maker when it is imported.
-
-    Raises:
-        UsageError: it is not installed, or its libraries cannot be loaded.
-    """
-    require_openvino()
-    hidden = _REPORTING not in sys.modules
-    if hidden:
-        sys.modules[_REPORTING] = None  # type: ignore[assignment]
-    try:
-        with silent_libraries():
-            import openvino
-    except ImportError as error:
-        raise_shortage(error)
-        raise UsageError(
-            f"OpenVINO cannot be loaded ({short_text(error)}); install it again, or use --engine tensorflow"
-        ) from error
-    finally:
-        if hidden:
-            del sys.modules[_REPORTING]
-    return openvino
 
 
 class OpenVinoEngine:
@@ -115,7 +77,9 @@ class OpenVinoEngine:
             return [found[name] for name in self._outputs]
         except RuntimeError as error:
             raise_shortage(error)
-            raise ModelError(f"OpenVINO cannot run the model: {_reason(error)}; use --engine tensorflow") from error
+            raise ModelError(
+                f"OpenVINO cannot run the model: {openvino_reason(error)}; use --engine tensorflow"
+            ) from error
 
 
 class OpenVinoEngines:
@@ -210,7 +174,7 @@ class OpenVinoEngines:
         from xcli.inference.engines.tensorflow import Engine
 
         model = self._model
-        if 4 * (model.parameters or 0) > _MAX_GRAPH_BYTES:
+        if 4 * (model.parameters or 0) > MAX_GRAPH_BYTES:
             raise ModelError(
                 f"{model.name} has {model.parameters:,} parameters, more than OpenVINO takes from TensorFlow; use "
                 "--engine tensorflow"
@@ -223,7 +187,7 @@ class OpenVinoEngines:
 
     def _refusal(self, error: Exception) -> ModelError:
         return ModelError(
-            f"OpenVINO cannot take {one_line(self._model.name)}: {_reason(error)}; use --engine tensorflow"
+            f"OpenVINO cannot take {one_line(self._model.name)}: {openvino_reason(error)}; use --engine tensorflow"
         )
 
 
@@ -237,12 +201,3 @@ def _settings(precision: Precision, *, streams: int) -> dict[str, Any]:
         "NUM_STREAMS": min(streams, threads),
         "ENABLE_CPU_PINNING": False,  # decoding needs the same processors
     }
-
-
-def _reason(error: Exception) -> str:
-    """Returns what OpenVINO says in many lines: which operations it does not know, else its last line."""
-    text = str(error)
-    if found := _FAULT.findall(text):
-        return short_text(f"it does not know {found[-1].strip()}")
-    lines = [line for line in text.splitlines() if line.strip()]
-    return short_text(lines[-1] if lines else type(error).__name__)
