@@ -114,3 +114,11 @@ xception audit clothes --features clothes.parquet --html findings.html
 xception audit clothes --features clothes.parquet --assert-clean copy-across-splits,copy-across-classes
 # Of a table of features and a file with the columns path and label, without a look at the images:
 xception audit features.parquet --truth labels.csv --no-pixels --json
+# A model of your own for ONNX Runtime, compared with this program on photographs of yours before it appears:
+xception export --model RUN --format onnx -o RUN-onnx --images ~/photos
+# Half the size, for a telephone:
+xception export --model RUN --format litert --precision float16 -o RUN-litert
+# The ImageNet network as an embedding, for OpenVINO:
+xception export --no-include-top --format openvino -o features-openvino
+# For TensorFlow Serving, and the comparison as JSON, for a script:
+xception export --model RUN --format savedmodel -o RUN-savedmodel --json | jq .comparison

@@ -70,7 +70,8 @@ def photographs(sources: Sequence[str], preprocessing: Preprocessing, count: int
             found += [pixels for pixels, error in zip(batch.pixels, batch.errors, strict=False) if error is None]
     if problems:
         ref, error = problems[0]
-        log.warning("%s sample images cannot be read; the first: %s: %s", len(problems), one_line(ref.path), error)
+        what = "1 sample image" if len(problems) == 1 else f"{len(problems)} sample images"
+        log.warning("%s cannot be read; the first: %s: %s", what, one_line(ref.path), error)
     if not found:
         raise SourceError(f"--images: no image can be read in {', '.join(map(one_line, sources))}")
     return Samples(np.stack(found), f"{len(found)} photographs of the user")

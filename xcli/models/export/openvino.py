@@ -73,7 +73,7 @@ import sys
 sys.modules["openvino.tools.ovc"] = None  # its converter, which reports its use to the maker when it is imported
 import openvino
 
-# Without the setting, OpenVINO computes in bfloat16 on processors that have it: twice as fast, and less exact.
+# Without the setting, OpenVINO computes in bfloat16 on processors that have it: faster, and less exact.
 model = openvino.Core().compile_model("{folder}/model.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 {output} = model({{"pixels": pixels}})["{output}"]
 """,
