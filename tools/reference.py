@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "XCEPTION_<COMMAND>_<OPTION>": "The value of a command's option that is not on the command line: "
     "XCEPTION_CLASSIFY_BATCH_SIZE stands for --batch-size of classify. A flag takes 1 or 0. Several values of "
     "--include or --exclude are separated by spaces, those of --source (XCEPTION_MERGE_SOURCES), --also, "
-    "--between and --from-features by colons.",
+    "--between, --from-features and --images of export by colons.",
     "XCEPTION_<OPTION>": "The same for an option before the command: XCEPTION_LOG_FILE stands for --log-file.",
     "XCEPTION_WEIGHTS_DIR": "Stands for --weights-dir of every command.",
     "XCEPTION_WEIGHTS_URL": "Address to download the ImageNet weights from, instead of the official one.",

@@ -127,8 +127,8 @@ def test_errors_are_one_line_with_their_exit_code(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["classify", "--pooling", "avg", "."], "No such option '--pooling': it belongs to features, info."),
-        (["features", ".", "--labels=x"], "No such option '--labels': it belongs to classify, evaluate, info."),
+        (["classify", "--pooling", "avg", "."], "No such option '--pooling': it belongs to export, features, info."),
+        (["features", ".", "--labels=x"], "No such option '--labels': it belongs to classify, evaluate, export, info."),
         (["evaluate", ".", "-0"], "No such option '-0': it belongs to classify, features, info, merge, verify."),
         (["classify", "--offlin", "."], "Did you mean '--offline'?"),
         (["help", "clasify"], "No such command 'clasify'. Did you mean 'classify'?"),

@@ -53,7 +53,8 @@ SAVEDMODEL = ExportFormat(
 import tensorflow as tf
 
 model = tf.saved_model.load("{folder}/saved_model")
-{output} = model.signatures["serving_default"](pixels=tf.constant(pixels))["{output}"].numpy()
+call = model.signatures["serving_default"]
+{output} = call(pixels=tf.constant(pixels))["{output}"].numpy()
 """,
     computes=True,
 )
