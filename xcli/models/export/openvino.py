@@ -36,6 +36,9 @@ def write(model: TracedModel, folder: str, precision: str) -> None:
         except RuntimeError as error:
             raise_shortage(error)
             raise ModelError(f"{model.name} cannot be exported as openvino: {openvino_reason(error)}") from error
+        # OpenVINO takes everything for an output that nothing reads, such as what guards the classifier of a model.
+        wanted = converted.output(model.function.outputs[0].name).node.input_value(0)
+        converted = openvino.Model([wanted], converted.get_parameters(), "xception")
         converted.input(0).get_tensor().set_names({INPUT})
         converted.output(0).get_tensor().set_names({model.output})
         try:
