@@ -121,3 +121,17 @@ def test_classify(tmp_path: Path) -> None:
     assert table["status"].to_pylist() == ["ok", "error"]
     with pytest.raises(xcli.XcliError, match="no classifier"):
         xcli.classify(str(tmp_path), model=xcli.load_model(weights="none", include_top=False))
+
+
+def test_export(model: xcli.LoadedModel, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    out = tmp_path / "out"
+    card = xcli.export(out, format="openvino", model=model, include_top=False, samples=3)
+    assert card["comparison"]["lowest_cosine"] > 0.999999
+    assert set(card["files"]) == {"model.xml", "model.bin"}
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        xcli.export(out, format="openvino", model=model)
+    with pytest.raises(ValueError, match="precision takes one of float32, float16 for format openvino"):
+        xcli.export(tmp_path / "other", format="openvino", precision="bfloat16", model=model)
+    with pytest.raises(ValueError, match="received preprocessing of 99"):
+        xcli.export(tmp_path / "other", format="openvino", model=model, preprocessing=xcli.Preprocessing(size=99))

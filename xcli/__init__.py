@@ -1,6 +1,6 @@
 """Xception for directories of images: the network, a loader, and batch inference, from Python.
 
-    from xcli import Xception, load_model, classify, features
+    from xcli import Xception, load_model, classify, features, export
 
 Nothing heavy is imported before it is used.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.version import __version__
 
 if TYPE_CHECKING:
-    from xcli.api import classify, extract_features, features, load_model
+    from xcli.api import classify, export, extract_features, features, load_model
     from xcli.core.errors import XcliError
     from xcli.images.preprocessing import Preprocessing
     from xcli.inference.options import RunOptions
@@ -28,6 +28,7 @@ _HOMES = {
     "Xception": "models.xception",
     "XcliError": "core.errors",
     "classify": "api",
+    "export": "api",
     "extract_features": "api",
     "features": "api",
     "load_model": "api",
@@ -42,6 +43,7 @@ __all__ = [
     "XcliError",
     "__version__",
     "classify",
+    "export",
     "extract_features",
     "features",
     "load_model",

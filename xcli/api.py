@@ -1,4 +1,4 @@
-"""The commands `classify` and `features` as functions, for paths and for images in memory.
+"""The commands `classify`, `features` and `export` as functions; the first two also for images in memory.
 
 >>> import xcli
 >>> table = xcli.classify("photos", top=3)                    # a pyarrow.Table, one row for each image
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from xcli.core.errors import OutputExistsError, SourceNotFoundError, UsageError, XcliError
 from xcli.core.process import silent_libraries
 from xcli.core.records import STATUS_COLUMNS, ImageRef, RunCounts
+from xcli.inference.export import ExportOptions, export_model
+from xcli.inference.export_samples import DEFAULT_SAMPLES, choose_samples
 from xcli.inference.options import RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.run import Run
@@ -159,6 +161,56 @@ def features(
 
 
 extract_features = features
+
+
+def export(
+    output: Path,
+    *,
+    format: str,
+    precision: str = "float32",
+    weights: Path = "imagenet",
+    model: Model | None = None,
+    labels: Path | None = None,
+    include_top: bool = True,
+    pooling: str | None = "avg",
+    layer: str | None = None,
+    images: Path | Iterable[Path] | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    preprocessing: Preprocessing | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a model for another program, and compares what it computes there with this one.
+
+    Args:
+        output: the directory to write, which appears whole or not at all.
+        format: `savedmodel`, `onnx`, `openvino` or `litert`.
+        precision: `float32`, `float16` or, of a savedmodel, `bfloat16`.
+        weights, model, labels: as for `classify`.
+        include_top: export scores, if the model has a classifier; else features, of which `pooling` and `layer` say
+            more, as for `features`.
+        images: files, directories or globs with the images to compare on; None makes some.
+        samples: how many.
+        preprocessing: None is what goes with the model; for `images`, and for the card.
+        overwrite: whether an earlier export may be replaced.
+
+    Returns:
+        The content of `model_card.json`.
+
+    Raises:
+        ValueError, FileExistsError, XcliError: as `classify`. A CheckError says that the results differ by more than
+            the format may; then nothing is written.
+    """
+    with _python_errors():
+        options = ExportOptions(format, precision, features=not include_top, pooling=pooling, layer=layer)
+        target = os.fspath(output)
+        options.check(target, overwrite)
+        names = None if labels is None else os.fspath(labels)
+        loaded = _load(model, ModelSpec(weights=os.fspath(weights), labels=names, include_top=include_top))
+        chosen = preprocessing or preprocessing_for(loaded)
+        paths = (images,) if isinstance(images, str | os.PathLike) else images
+        with silent_libraries():
+            found = choose_samples(None if paths is None else [os.fspath(one) for one in paths], chosen, samples)
+            return export_model(loaded, target, options, chosen, samples=found, overwrite=overwrite)
 
 
 def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:

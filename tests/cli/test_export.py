@@ -96,7 +96,7 @@ def run_elsewhere(name: str, out: Path, output: str, images: NDArray[Any]) -> st
     return done.stdout
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=slow if name == "savedmodel" else ()) for name in FORMATS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "openvino" else slow) for name in FORMATS])
 def test_a_bundle_runs_elsewhere(
     invoke: Invoke, bundle: Path, scratch: Path, images: NDArray[np.uint8], name: str
 ) -> None:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import CheckError
+from xcli.core.errors import CheckError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
 from xcli.inference.engines.tensorflow import Engine
@@ -86,25 +86,24 @@ def export_model(
         OutputError: it cannot be written.
     """
     options.check(target, overwrite)
+    if preprocessing.size != model.size:
+        received = f"received preprocessing of {preprocessing.size}"
+        raise UsageError(f"the model takes images of {model.size} pixels; {received}")
     chosen = choose_format(options.format, options.precision)
     scores = model.output_name is not None and not options.features
     forward = model.scores() if scores else model.features(options.pooling, options.layer)
     output = "scores" if scores else "features"
     samples = samples or made_pixels(model.size)
-    model.network.prepare("float32")
-    # A model that takes too much memory or time is refused here, as by every command.
-    engine = Engine(forward, size=model.size, batch_size=_BATCH)
-    expected = _in_batches(engine, samples.pixels, [_BATCH])
-    del engine
+    expected = _reference(model, forward, samples.pixels)
     with whole_directory(target, overwrite, CARD) as folder:
         _write(model, forward, chosen, options.precision, output, folder, target)
-        if scores:
-            with write_errors(target):
-                write_labels(folder, model)
         found = _computed(chosen, os.path.join(folder, chosen.file), output, samples.pixels, one_line(model.name))
         compared = compare(expected, found, output)
         _require(compared, chosen, options.precision, target)
+        tolerance = chosen.tolerances[options.precision]
         with write_errors(target):
+            if scores:
+                write_labels(folder, model)
             card = describe(
                 model,
                 chosen,
@@ -114,12 +113,16 @@ def export_model(
                 computed=forward.description,
                 preprocessing=preprocessing,
                 folder=folder,
-                comparison={"images": samples.description}
-                | compared
-                | {"tolerance": chosen.tolerances[options.precision]},
+                comparison={"images": samples.description} | compared | {"tolerance": tolerance},
             )
             write_card(folder, card, chosen)
     return card
+
+
+def _reference(model: LoadedModel, forward: ForwardPass, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Returns what this program computes; refuses a model that takes too much memory or time, as every command does."""
+    model.network.prepare("float32")
+    return _in_batches(Engine(forward, size=model.size, batch_size=_BATCH), pixels, [_BATCH])
 
 
 def _write(

@@ -38,6 +38,11 @@ class Samples:
     description: str
 
 
+def choose_samples(sources: Sequence[str] | None, preprocessing: Preprocessing, count: int) -> Samples:
+    """Reads photographs, or makes images if there are no sources; see the two functions below."""
+    return photographs(sources, preprocessing, count) if sources else made_pixels(preprocessing.size, count)
+
+
 def made_pixels(size: int, count: int = DEFAULT_SAMPLES) -> Samples:
     """Makes images without a photograph: slopes of colour, blocks and noise, the same ones in every run."""
     import numpy as np

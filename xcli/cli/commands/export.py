@@ -16,7 +16,7 @@ from xcli.cli.verbosity import message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
 from xcli.inference.export import ExportOptions, export_model
-from xcli.inference.export_samples import DEFAULT_SAMPLES, MAX_SAMPLES, made_pixels, photographs
+from xcli.inference.export_samples import DEFAULT_SAMPLES, MAX_SAMPLES, choose_samples
 from xcli.models.export.formats import FORMATS, PRECISIONS
 from xcli.models.hdf5_weights import TOP
 from xcli.models.loader import load_model, preprocessing_for
@@ -96,10 +96,7 @@ def export(ctx: click.Context, /, **values: Any) -> int:
     for note in model.notes:
         log.warning("%s", note)
     preprocessing = preprocessing_for(model, **pixels)
-    if values["images"]:
-        samples = photographs(values["images"], preprocessing, values["samples"])
-    else:
-        samples = made_pixels(model.size, values["samples"])
+    samples = choose_samples(values["images"], preprocessing, values["samples"])
     card = export_model(model, target, options, preprocessing, samples=samples, overwrite=values["overwrite"])
     if values["json"]:
         print_json(card)

@@ -26,7 +26,10 @@ def write(model: TracedModel, folder: str, precision: str) -> None:
     if precision == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    converted = converter.convert()
+    try:
+        converted = converter.convert()
+    except tf.errors.OpError as error:  # of the temporary file that it makes
+        raise OSError(None, error.message) from error
     with disk.create(os.path.join(folder, LITERT.file)) as file:
         file.write(converted)
 

@@ -37,6 +37,7 @@ def write(model: TracedModel, folder: str, precision: str) -> None:
     source, result = function.inputs[0].name, function.outputs[0].name
     converted, _ = tf2onnx.convert.from_graph_def(
         function.graph.as_graph_def(),
+        name="xception",
         input_names=[source],
         output_names=[result],
         opset=OPSET,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 """The name of the input of every exported model."""
 
+_FAULT = re.compile(r"\d: error: (.+)")  # of the converter of LiteRT, behind a place in its own graph
 _LOGGERS = ("tensorflow", "absl", "tf2onnx", "onnxruntime")
 
 
@@ -98,5 +100,7 @@ def converting(name: str, to: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Returns what a converter says, without the traces that it puts before or behind."""
+    if found := _FAULT.search(str(error)):
+        return short_text(found[1])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return short_text(lines[0] if lines else type(error).__name__)

@@ -1,0 +1,110 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xcli.core.errors import OutputError, OutputExistsError, UsageError
+from xcli.storage.whole_directory import whole_directory
+
+MARK = "card"
+
+
+def fill(folder: str, text: str) -> None:
+    Path(folder, MARK).write_text(text)
+    Path(folder, "inner").mkdir()
+    Path(folder, "inner", "file").write_text(text)
+
+
+def write(target: Path, text: str, overwrite: bool = False) -> None:
+    with whole_directory(str(target), overwrite, MARK) as folder:
+        fill(folder, text)
+        assert overwrite or not target.exists()
+
+
+def write_twice(target: Path, overwrite: bool = False) -> None:
+    with whole_directory(str(target), overwrite, MARK) as folder:
+        fill(folder, "two")
+        fill(folder, "three")
+
+
+def test_it_appears_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path / "out", "one")
+    assert (tmp_path / "out" / "inner" / "file").read_text() == "one"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        write_twice(tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_older_one_is_replaced_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "one")
+    with pytest.raises(OutputExistsError):
+        write(out, "two")
+    with pytest.raises(FileExistsError):
+        write_twice(out, overwrite=True)
+    assert (out / MARK).read_text() == "one"
+    write(out, "two", overwrite=True)
+    assert (out / MARK).read_text() == "two"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_one_that_appears_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    late = whole_directory(str(out), False, MARK)
+    fill(late.__enter__(), "ours")
+    out.mkdir()
+    (out / "theirs").write_text("theirs")
+    with pytest.raises(OutputExistsError):
+        late.__exit__(None, None, None)
+    assert os.listdir(out) == ["theirs"]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    write(tmp_path / "real", "one")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "link", "two", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / MARK).read_text() == "two"
+
+
+def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom xcli.storage.whole_directory import whole_directory\n"
+        "with whole_directory(sys.argv[1], False, 'card') as folder:\n"
+        "    os.makedirs(folder + '/inner')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert done.returncode == -9
+    assert os.listdir(tmp_path) == ["out.partial"]
+    write(tmp_path / "out", "one")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("target", ["", "s3://bucket/out", "-"])
+def test_what_is_no_directory_is_refused(target: str) -> None:
+    with pytest.raises(UsageError), whole_directory(target, False, MARK):
+        pass
+
+
+def test_places_where_it_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo").write_text("mine")
+    for target, said in (
+        (tmp_path / "no" / "out", "no such directory"),
+        (tmp_path / "file", "not a directory"),
+        (tmp_path / "mine", "has no card"),
+    ):
+        with pytest.raises(OutputError, match=said):
+            write(target, "ours", overwrite=True)
+    assert (tmp_path / "mine" / "photo").read_text() == "mine"
