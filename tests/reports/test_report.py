@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.archivefiles import tar_bytes, zip_bytes
-from tests.cli.conftest import Invoke, invoke  # noqa: F401 - a fixture
+from tests.cli.conftest import Invoke, invoke, run_process  # noqa: F401 - a fixture
 from tests.objectstore import ObjectStore
 from tests.reports.conftest import MakeTable, save_image
 from tests.writtentables import provenance, rows_of, write
@@ -157,6 +157,19 @@ def test_refusals(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None
     assert "maps.parquet holds maps of 2x2x8 values, not vectors: use features --pooling avg" in result.err
     assert invoke("report", table, "-o", page, "--overwrite").code == 0
     assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_page_is_opened(make_table: MakeTable, tmp_path: Path, there: bool) -> None:
+    table, page, browser = make_table([("a.png", [("cat", 0.5)])]), tmp_path / "a report.html", tmp_path / "browser"
+    if there:
+        browser.write_text('#!/bin/sh\necho "$1" > "$0.opened"\n')
+        browser.chmod(0o700)
+    result = run_process("report", table, "-o", page, "--open", BROWSER=str(browser), DISPLAY="", WAYLAND_DISPLAY="")
+    assert (result.code, page.is_file()) == (0, True)
+    assert ("no browser was found" in result.err) == (not there)
+    if there:
+        assert (tmp_path / "browser.opened").read_text() == page.as_uri() + "\n"
 
 
 def test_a_table_without_rows(invoke: Invoke, make_table: MakeTable, tmp_path: Path) -> None:  # noqa: F811

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import webbrowser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -137,8 +139,14 @@ def report(ctx: click.Context, /, **values: Any) -> int:
         )
     log.info("%s", _closing(target, made))
     if values["open"]:
-        click.launch(os.path.abspath(target))
+        _show(target)
     return ExitCode.OK
+
+
+def _show(page: str) -> None:
+    """Opens a page in the browser, or says that there is none: the page is written all the same."""
+    if not webbrowser.open(Path(page).absolute().as_uri()):
+        log.warning("no browser was found that opens %s; open it yourself, or name one in BROWSER", one_line(page))
 
 
 def _closing(target: str, made: Made) -> str:
