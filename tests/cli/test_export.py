@@ -239,6 +239,7 @@ def test_what_cannot_be_converted_is_refused_by_name(
         ),
         (("--format", "onnx", "--precision", "int8"), "'int8' is not one of"),
         (("--format", "onnx", "--include-top", "--pooling", "avg"), "--include-top exports scores"),
+        (("--format", "onnx", "--pooling", "avg", "--labels", "names.txt"), "--labels names the classes of scores"),
         (("--format", "pickle"), "'pickle' is not one of"),
         ((), "Missing option '--format'"),
     ],

@@ -81,6 +81,14 @@ def test_every_format_in_every_precision(tmp_path: Path, name: str, precision: s
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_head_of_one_unit_gives_the_scores_of_two_classes(tmp_path: Path, name: str) -> None:
+    model = replace(model_of(Small(lambda x: x[:, :1])), labels=Labels(("no", "yes")))
+    card = export_model(model, str(tmp_path / "out"), ExportOptions(name), Preprocessing(size=SIZE))
+    assert card["output"]["shape"] == ["batch", 2]
+    assert card["comparison"]["greatest_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_what_a_format_does_not_have_is_named(tmp_path: Path, name: str) -> None:
     network = Small(load_tensorflow().math.bessel_i0e)
     if name == "savedmodel":

@@ -90,7 +90,7 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("target", ["", "s3://bucket/out", "-"])
+@pytest.mark.parametrize("target", ["", "/", "s3://bucket/out", "-"])
 def test_what_is_no_directory_is_refused(target: str) -> None:
     with pytest.raises(UsageError), whole_directory(target, False, MARK):
         pass

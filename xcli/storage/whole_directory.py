@@ -30,8 +30,8 @@ def check_new_directory(target: str, overwrite: bool, mark: str) -> None:
         UsageError: the name is empty, a URL, or standard output.
         OutputError: something has the name that may not be replaced, or its directory is not there.
     """
-    if not target:
-        raise UsageError("the name of the output directory is empty")
+    if not target.rstrip("/"):
+        raise UsageError(f"the output is a new directory; received the name {target!r}")
     if is_url(target) or is_direct(target):
         raise UsageError(f"{target!r}: the output is a directory of this machine; give its name with -o")
     final = final_path(target.rstrip("/"))

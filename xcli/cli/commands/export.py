@@ -112,10 +112,13 @@ def _options(ctx: click.Context, values: Mapping[str, Any]) -> ExportOptions:
     asked = pooling is not None or layer is not None
     if asked and values["include_top"] and is_given(ctx, "include_top"):
         raise UsageError("--include-top exports scores; --pooling and --layer are for features")
+    features = asked or not values["include_top"]
+    if features and values["labels"] is not None:
+        raise UsageError("--labels names the classes of scores; features have none")
     return ExportOptions(
         values["format"],
         values["precision"],
-        features=asked or not values["include_top"],
+        features=features,
         pooling=None if pooling == "none" else pooling or "avg",
         layer=layer,
     )
