@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 from dataclasses import replace
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from xcli.core.errors import CheckError, ModelError, OutputError
+from xcli.core.errors import CheckError, MachineError, ModelError, OutputError
+from xcli.core.levels import DETAIL
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.export import ExportOptions, compare, export_model
@@ -70,6 +72,7 @@ def test_every_format_in_every_precision(tmp_path: Path, name: str, precision: s
     assert card["comparison"]["greatest_difference"] <= card["comparison"]["tolerance"]
     assert (card["comparison"]["greatest_difference"] > 1e-6) == (precision != "float32")
     assert os.listdir(tmp_path) == ["out"]
+    assert logging.getLevelName(DETAIL) == "DETAIL"
     run = FORMATS[name].load(str(tmp_path / "out" / FORMATS[name].file), "scores")
     pixels = made_pixels(SIZE, 16).pixels
     whole = run(pixels)
@@ -131,6 +134,15 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(FORMATS, "openvino", replace(FORMATS["openvino"], load=load))
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path, Small(), "openvino")
+    assert os.listdir(tmp_path) == []
+
+
+def test_too_little_memory_is_said_before_a_converter_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xcli.models.export.traced.has_memory", lambda size: False)
+    with pytest.raises(MachineError, match="not enough memory to convert the model"):
+        export(tmp_path, Small(), "litert")
     assert os.listdir(tmp_path) == []
 
 

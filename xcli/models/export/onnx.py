@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError
+from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import load_tensorflow
 from xcli.models.export.format import ExportFormat, Run
@@ -30,9 +32,12 @@ def write(model: TracedModel, folder: str, precision: str) -> None:
         OSError: it cannot be written.
     """
     load_tensorflow()
+    # Otherwise it keeps a copy of all weights before each of its two dozen steps, to go back if one fails.
+    os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
     import onnx
     import tf2onnx
 
+    logging.addLevelName(DETAIL, "DETAIL")  # the import has given the level another name
     function = model.function
     source, result = function.inputs[0].name, function.outputs[0].name
     converted, _ = tf2onnx.convert.from_graph_def(

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ModelError, XcliError
-from xcli.core.shortage import raise_shortage
+from xcli.core.errors import MachineError, ModelError, XcliError
+from xcli.core.shortage import has_memory, raise_shortage
 from xcli.core.tensorflow import Precision, load_tensorflow
 from xcli.core.text import one_line, short_text
 from xcli.models.folded import MAX_GRAPH_BYTES, embedding
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 """The name of the input of every exported model."""
 
+_COPIES = 16
+"""Of the weights: for so many a converter must find room, measured."""
+
+_MEMORY = "there is not enough memory to convert the model: end other programs, or raise the limit (ulimit -v)"
+_NO_ROOM = re.compile(r"Failed to allocate memory|Failed to serialize proto")
 _FAULT = re.compile(r"\d: error: (.+)")  # of the converter of LiteRT, behind a place in its own graph
 _LOGGERS = ("tensorflow", "absl", "tf2onnx", "onnxruntime")
 
@@ -50,12 +55,16 @@ def trace(model: LoadedModel, forward: ForwardPass, output: str, precision: Prec
     """Traces what `forward` computes of a model.
 
     Raises:
+        MachineError: there is not enough memory for converters.
         ModelError: its weights are too large for the precision, or too many for a graph of TensorFlow; or it keeps a
             state, or cannot be traced for batches of any size.
     """
     name = one_line(model.name)
     if 4 * (model.parameters or 0) > MAX_GRAPH_BYTES:
         raise ModelError(f"{name} has {model.parameters:,} parameters, more than TensorFlow hands over in one graph")
+    # Where memory runs out, some converters end the process.
+    if not has_memory(_COPIES * 4 * (model.parameters or 0)):
+        raise MachineError(_MEMORY)
     tf = load_tensorflow()
     model.network.prepare(precision)
 
@@ -92,6 +101,8 @@ def converting(name: str, to: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise_shortage(error)
+        if _NO_ROOM.search(str(error)):
+            raise MachineError(_MEMORY) from error
         raise ModelError(f"{name} cannot be exported as {to}: {_reason(error)}") from error
     finally:
         for one, level in zip(loggers, before, strict=True):
