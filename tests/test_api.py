@@ -124,7 +124,7 @@ def test_classify(tmp_path: Path) -> None:
 
 
 def test_export(model: xcli.LoadedModel, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     out = tmp_path / "out"
     card = xcli.export(out, format="openvino", model=model, include_top=False, samples=3)
     assert card["comparison"]["lowest_cosine"] > 0.999999

@@ -35,12 +35,12 @@ def write(model: TracedModel, folder: str, precision: str) -> None:
     # Otherwise it keeps a copy of all weights before each of its two dozen steps, to go back if one fails.
     os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
     import onnx
-    import tf2onnx
+    from tf2onnx.convert import from_graph_def
 
     logging.addLevelName(DETAIL, "DETAIL")  # the import has given the level another name
     function = model.function
     source, result = function.inputs[0].name, function.outputs[0].name
-    converted, _ = tf2onnx.convert.from_graph_def(
+    converted, _ = from_graph_def(
         function.graph.as_graph_def(),
         name="xception",
         input_names=[source],

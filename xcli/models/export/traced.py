@@ -63,7 +63,8 @@ def trace(model: LoadedModel, forward: ForwardPass, output: str, precision: Prec
     if 4 * (model.parameters or 0) > MAX_GRAPH_BYTES:
         raise ModelError(f"{name} has {model.parameters:,} parameters, more than TensorFlow hands over in one graph")
     # Where memory runs out, some converters end the process.
-    if not has_memory(_COPIES * 4 * (model.parameters or 0)):
+    room = _COPIES * 4 * (model.parameters or 0)
+    if room and not has_memory(room):
         raise MachineError(_MEMORY)
     tf = load_tensorflow()
     model.network.prepare(precision)
