@@ -122,10 +122,37 @@ def test_classify_and_evaluate(invoke: Invoke, photos: Path, tmp_path: Path) -> 
     assert figures[0]["top1"] == figures[1]["top1"]
 
 
-def test_commands_that_cannot_use_it_say_so(invoke: Invoke, photos: Path) -> None:
-    result = invoke("finetune", photos, "-o", "run", *OPENVINO)
+def test_search_embeds_images_with_it(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+    table, other = tmp_path / "table.parquet", tmp_path / "other.jpg"
+    assert invoke("features", photos, *MODEL, *OPENVINO, "-o", table).code == ExitCode.OK
+    shutil.copy(photos / "a.jpg", other)
+    command = ["search", str(table), str(other), *OPENVINO, "--format", "csv", "-o", str(tmp_path / "answers.csv")]
+    assert invoke(*command).code == ExitCode.OK
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert answers[1].endswith("a.jpg,1")
+    assert code_and_imports([*command, "--overwrite"]) == "IMPORTED 0 []"
+
+
+def test_finetune_computes_the_frozen_part_with_it(invoke: Invoke, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        save_photos(tmp_path / "data" / name, [f"{number}.jpg" for number in range(6)])
+    command = ("finetune", tmp_path / "data", "-o", tmp_path / "run", "--unfreeze", "none", "--epochs", "1")
+    command += ("--weights", "none", "--image-size", "71", "--cache-dir", tmp_path / "cache", "--precision", "float32")
+    refused = invoke(*command, *OPENVINO, "--device", "gpu")
+    assert refused.code == ExitCode.USAGE
+    assert "--engine openvino computes on the CPU; received --device gpu" in refused.err
+    result = invoke(*command, *OPENVINO)
+    assert result.code == ExitCode.OK, result.err
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert (settings["engine"], "openvino" in settings["versions"]) == ("openvino", True)
+    assert "nothing to do" in invoke(*command, *OPENVINO).err
+    assert invoke(*command).code == ExitCode.OUTPUT
+
+
+def test_what_it_cannot_do_is_refused(invoke: Invoke, photos: Path) -> None:
+    result = invoke("features", photos, *MODEL, *OPENVINO, "--device", "gpu")
     assert result.code == ExitCode.USAGE
-    assert "No such option '--engine': it belongs to" in result.err
+    assert "--engine openvino computes on the CPU; received --device gpu" in result.err
     result = invoke("features", photos, *MODEL, *OPENVINO, "--precision", "float16")
     assert result.code == ExitCode.USAGE
     assert "--precision float16 is for GPUs" in result.err

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import save_photos
 from xcli.images.preprocessing import Preprocessing, load_image
 from xcli.inference.engines.tensorflow import Engine, Engines
+from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model
 from xcli.models.network import LoadedModel
 from xcli.sources.labelled import read_labelled
@@ -53,9 +54,11 @@ ENGINES: dict[str, Engines] = {}
 def extractor(model: LoadedModel, folder: Path, unfreeze: str = "none", **options: Any) -> ActivationExtractor:
     preprocessing, seed = options.get("preprocessing", PIXELS), options.get("seed", 0)
     cache, recipe = ActivationCache(folder, 1 << 30), Recipe(unfreeze=unfreeze, seed=seed)
-    made = ActivationExtractor(model, recipe, preprocessing, cache, ("/CPU:0",), "float32")
-    made._engines = ENGINES.get(unfreeze)
-    ENGINES[unfreeze] = made._start_engines()
+    usage = options.get("usage", RunOptions())
+    made = ActivationExtractor(model, recipe, preprocessing, cache, ("/CPU:0",), "float32", usage)
+    if not usage.on_openvino:
+        made._engines = ENGINES.get(unfreeze)
+        ENGINES[unfreeze] = made._start_engines()
     return made
 
 
@@ -82,6 +85,29 @@ def test_maps_and_features_are_those_of_the_engine(
     assert list(found.errors) == [3]
     assert found.errors[3].startswith("not-an-image: ")
     assert not found.reused
+
+
+@pytest.mark.parametrize("unfreeze", ["none", pytest.param("block14", marks=pytest.mark.slow), "all"])
+def test_openvino_gives_the_activations_of_tensorflow(
+    model: LoadedModel,
+    examples: tuple[Example, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unfreeze: str,
+) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "compiled"))
+    expected = extractor(model, tmp_path, unfreeze).view(examples, 0)
+    found = extractor(model, tmp_path, unfreeze, usage=RunOptions(engine="openvino")).view(examples, 0)
+    assert not found.reused
+    assert found.errors == expected.errors
+    assert np.abs(found.pooled - expected.pooled).max() < 1e-5
+    if expected.maps is None:
+        assert found.maps is None
+        return
+    assert found.maps is not None
+    assert found.maps.dtype == expected.maps.dtype
+    assert np.abs(found.maps.astype(np.float32) - expected.maps).max() <= 1e-3 * np.abs(expected.maps).max()
 
 
 def test_an_image_whose_features_are_not_finite_is_left_out(

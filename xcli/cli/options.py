@@ -180,6 +180,7 @@ _ENGINE = "What computes. openvino is faster on a CPU and needs the extra [openv
 _WORKERS = "Images to decode at the same time [default: one per processor]."
 _TIMEOUT = "Longest time to read and decode one image."
 
+engine_option = choice("--engine", RUN, ENGINES, _ENGINE, of=RunOptions)
 device_option = option("--device", RUN, _DEVICE, metavar="auto|cpu|gpu|gpu:I", of=RunOptions)
 workers_option = number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), _WORKERS)
 
@@ -197,7 +198,7 @@ def machine_options(precision: str) -> Decorator:
 
 run_arguments = options(
     number("--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True),
-    choice("--engine", RUN, ENGINES, _ENGINE, of=RunOptions),
+    engine_option,
     machine_options("Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."),
     flag("--profile", RUN, "At the end, print a table of where the time went."),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xcli.core.errors import UsageError
+from xcli.tables.provenance import ENGINE
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that one image may take to be read and decoded."""
@@ -50,3 +51,7 @@ class RunOptions:
     @property
     def on_openvino(self) -> bool:
         return self.engine == OPENVINO
+
+    def named_engine(self) -> dict[str, str]:
+        """Returns the engine as records have it: not at all, where it is TensorFlow."""
+        return {ENGINE: self.engine} if self.on_openvino else {}

@@ -139,7 +139,7 @@ class PixelPipeline:
         self._failure = self._listing_failure
 
     def arrays(self) -> Iterator[ImageBatch]:
-        """Yields the batches without TensorFlow, for callers that run no network; in place of the iteration."""
+        """Yields the batches without TensorFlow; in place of the iteration."""
         try:
             self._start()
             for number, pixels in self._batches():

@@ -13,22 +13,19 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import UsageError
 from xcli.core.levels import DETAIL
-from xcli.core.openvino import require_openvino
 from xcli.core.process import may_have_gpu
 from xcli.core.tensorflow import Precision, apply_precision, choose_devices, choose_precision, kind_of
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.decoder_server import start_early
-from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines
+from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines, requested_device
 from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.profiler import Profile
-from xcli.tables.provenance import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,21 +78,11 @@ class Predictor:
             ModelError: the model cannot do this task.
         """
         self._forward = self.task.forward(self.model)
-        device = self._processors() if self.options.on_openvino else self.options.device
+        device = requested_device(self.options)
         start_early()
         self.devices = choose_devices(device)
         self.precision = choose_precision(self.options.precision, self.devices[0])
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
-
-    def _processors(self) -> str:
-        """Returns the device of OpenVINO; raises UsageError if it is not installed, or another one is asked for."""
-        if self.options.device not in ("auto", "cpu"):
-            raise UsageError(
-                f"--engine openvino computes on the CPU; received --device {self.options.device}: use --engine "
-                "tensorflow for GPUs"
-            )
-        require_openvino()
-        return "cpu"
 
     def foresee(self, batch_size: int) -> bool:
         """Chooses what `choose` and `start` would, if that can be told without TensorFlow; returns whether it can.
@@ -105,7 +92,7 @@ class Predictor:
         Raises:
             UsageError: this machine cannot do what the options ask for.
         """
-        request = self._processors() if self.options.on_openvino else self.options.device
+        request = requested_device(self.options)
         if request != "cpu" and (request != "auto" or may_have_gpu()):
             return False
         self.devices = choose_devices("cpu")
@@ -188,7 +175,7 @@ class Predictor:
     def provenance(self, command: str) -> dict[str, Any]:
         """Returns everything that the rows depend on, and nothing else."""
         assert self.batch_size, "start() or foresee() comes first"
-        engine = {ENGINE: self.options.engine} if self.options.on_openvino else {}
+        engine = self.options.named_engine()
         found = {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
             "versions": versions(*self.preprocessing.packages, *engine.values()),

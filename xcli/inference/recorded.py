@@ -13,6 +13,7 @@ from xcli.core.tensorflow import choose_devices, choose_precision
 from xcli.core.text import one_line, short_text
 from xcli.images.preprocessing import Preprocessing
 from xcli.images.resampling import PILLOW
+from xcli.inference.engines.openvino import requested_device
 from xcli.inference.run import Run
 from xcli.inference.tasks import FeaturesTask
 from xcli.models.bundle import BUNDLE_MODEL
@@ -128,7 +129,7 @@ class RecordedFeatures:
                 yield ref, None if error is not None else row, error
 
     def _precision(self, options: RunOptions) -> str:
-        device = choose_devices(options.device)[0]
+        device = choose_devices(requested_device(options))[0]
         try:
             return choose_precision(self.precision, device)
         except UsageError:

@@ -11,6 +11,7 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from xcli.core.levels import DETAIL
 from xcli.core.process import processor_count
 from xcli.core.tensorflow import Precision, apply_precision, kind_of, load_tensorflow
 from xcli.inference.batch_size import default_batch_size
+from xcli.inference.engines.openvino import OpenVinoEngines
 from xcli.inference.engines.tensorflow import Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import LONG_RUN, RunOptions
@@ -27,7 +29,7 @@ from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.models.architecture import FEATURE_WIDTH
 from xcli.models.folded import pool, scale_pixels
-from xcli.models.network import LAST_MAP, LoadedModel
+from xcli.models.network import LAST_MAP, ForwardPass, LoadedModel
 from xcli.storage import disk
 from xcli.storage.atomic import write_atomically
 from xcli.training.activation_cache import ActivationCache, entry_key
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from xcli.core.records import ImageBatch
     from xcli.images.preprocessing import Preprocessing
     from xcli.training.callbacks import Callbacks
     from xcli.training.recipe import Recipe
@@ -88,7 +91,7 @@ class ActivationExtractor:
         cache: where activations are kept.
         devices: that compute, of one kind.
         precision: of the arithmetic.
-        options: tell the workers and the time limit of one image.
+        options: tell the engine, the workers and the time limit of one image.
     """
 
     model: LoadedModel
@@ -99,7 +102,7 @@ class ActivationExtractor:
     precision: Precision
     options: RunOptions = field(default_factory=RunOptions)
     cut: Cut = field(init=False)
-    _engines: Engines | None = field(default=None, init=False)
+    _engines: Engines | OpenVinoEngines | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.cut = cut_below(self.recipe.unfreeze)
@@ -116,6 +119,7 @@ class ActivationExtractor:
                 "preprocessing": self.preprocessing.as_dict(),
                 "precision": self.precision,
                 "device": kind_of(self.devices[0]),
+                **self.options.named_engine(),
                 "images": sha256("\n".join(contents).encode()).hexdigest(),
                 **self.recipe.augmentation.describe(view, self.recipe.seed),
             }
@@ -192,16 +196,24 @@ class ActivationExtractor:
         return ViewActivations(pooled, maps[0] if maps else None, errors, reused, size)
 
     def _compute(
-        self, engines: Engines, folder: Path, examples: Sequence[Example], view: int, on_images: Callable[[int], None]
+        self,
+        engines: Engines | OpenVinoEngines,
+        folder: Path,
+        examples: Sequence[Example],
+        view: int,
+        on_images: Callable[[int], None],
     ) -> dict[str, str]:
         """Fills the arrays of an entry, from where an earlier process stopped; returns the errors by index."""
         files = self._arrays()
         done, errors = (
             _read_progress(folder, len(examples)) if all((folder / name).exists() for name in files) else (0, {})
         )
+        shapes = list(engines.output_shapes)
+        if self.cut.tap == PIXELS:
+            shapes.append(self.cut.shape(self.preprocessing.size))
         arrays = [
             _open_array(folder / name, (len(examples), *shape), dtype)
-            for (name, dtype), shape in zip(files.items(), engines.output_shapes, strict=True)
+            for (name, dtype), shape in zip(files.items(), shapes, strict=True)
         ]
         pipeline = PixelPipeline(
             (example.sample.ref for example in islice(examples, done, None)),
@@ -211,8 +223,9 @@ class ActivationExtractor:
             timeout=self.options.image_timeout,
             decoder=view_spec(self.recipe.augmentation, view, self.recipe.seed),
         )
-        computes = [lambda batch, engine=engine: engine(batch.pixels) for engine in engines.streams]
-        for number, (batch, results) in enumerate(OrderedMap(iter(pipeline), computes, pipeline.stop), start=1):
+        computes = [partial(self._results, engine) for engine in engines.streams]
+        batches = pipeline.arrays() if self.options.on_openvino else iter(pipeline)
+        for number, (batch, results) in enumerate(OrderedMap(batches, computes, pipeline.stop), start=1):
             batch = refuse_not_finite(batch, results, results, self.precision)
             bad = {done + row: str(error) for row, error in enumerate(batch.errors) if error is not None}
             for index, text in bad.items():
@@ -228,6 +241,11 @@ class ActivationExtractor:
         _write_progress(folder, arrays, done, errors)
         return errors
 
+    def _results(self, engine: Any, batch: ImageBatch) -> tuple[NDArray[Any], ...]:
+        """Returns the arrays of a batch: what the engine computes, and the pixels where they are the maps."""
+        found: tuple[NDArray[Any], ...] = engine(batch.pixels)
+        return (*found, batch.pixels.copy()) if self.cut.tap == PIXELS else found
+
     def _arrays(self) -> dict[str, str]:
         """Returns the dtype of each array of an entry, by the name of its file."""
         maps = {} if self.cut.tap is None else {MAPS: "uint8" if self.cut.tap == PIXELS else "float16"}
@@ -240,19 +258,24 @@ class ActivationExtractor:
         shapes = ((count, FEATURE_WIDTH), (count, *self.cut.shape(self.preprocessing.size)))
         return [(shape, np.dtype(dtype)) for shape, dtype in zip(shapes, self._arrays().values(), strict=False)]
 
-    def _start_engines(self, optimize_for_throughput: bool = False) -> Engines:
+    def _start_engines(self, optimize_for_throughput: bool = False) -> Engines | OpenVinoEngines:
         """Returns the engines, which are made at the first call: a run that finds all in the cache needs none."""
         if self._engines is None:
-            apply_precision(self.precision)
-            self.model.network.prepare(self.precision)
-            self._engines = Engines(
-                self._forward,
-                size=self.model.size,
-                batch_size=default_batch_size(self.devices[0], self.model.size, self.precision),
-                devices=self.devices,
-                embedded=optimize_for_throughput and kind_of(self.devices[0]) == "CPU",
-            )
+            size = default_batch_size(self.devices[0], self.model.size, self.precision)
+            self._engines = self._make_engines(size, optimize_for_throughput)
         return self._engines
+
+    def _make_engines(self, batch_size: int, optimize_for_throughput: bool) -> Engines | OpenVinoEngines:
+        if self.options.on_openvino:
+            network = self.model.features("avg").description
+            forward = ForwardPass(self._forward, {**network, "cut": self.cut.tap})
+            return OpenVinoEngines(self.model, forward, precision=self.precision, batch_size=batch_size)
+        apply_precision(self.precision)
+        self.model.network.prepare(self.precision)
+        embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
+        return Engines(
+            self._forward, size=self.model.size, batch_size=batch_size, devices=self.devices, embedded=embedded
+        )
 
     def _forward(self, pixels: Any) -> Sequence[Any]:
         tf = load_tensorflow()
@@ -260,10 +283,8 @@ class ActivationExtractor:
         x = scale_pixels(pixels, self.model.input_range, tf.float32)
         found = self.model.network(x, [LAST_MAP] if tap in (None, PIXELS) else [tap, LAST_MAP])
         pooled = pool(found[LAST_MAP], "avg")
-        if tap is None:
+        if tap in (None, PIXELS):
             return (pooled,)
-        if tap == PIXELS:
-            return (pooled, tf.identity(pixels))
         maps = tf.clip_by_value(tf.cast(found[tap], tf.float32), -_MAX_FLOAT16, _MAX_FLOAT16)
         return (pooled, tf.cast(maps, tf.float16))
 

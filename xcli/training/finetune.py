@@ -18,6 +18,8 @@ from xcli.core.tensorflow import Precision, choose_devices, kind_of, load_keras,
 from xcli.core.version import __version__, environment, versions
 from xcli.evaluation.evaluate import Prediction, evaluate
 from xcli.evaluation.report import HISTORY_FILE
+from xcli.inference.engines.openvino import requested_device
+from xcli.inference.options import AUTO
 from xcli.models.loader import load_model
 from xcli.sources.splits import TEST
 from xcli.storage.atomic import write_atomically
@@ -92,7 +94,7 @@ class FineTuning:
             ModelError: the model cannot be trained from.
         """
         load_keras()  # which writes the model in the end, and may refuse the settings that it finds
-        devices = choose_devices(self.options.device)
+        devices = choose_devices(requested_device(self.options))
         precision = training_precision(self.options.precision, devices[0])
         base = read_base_model(self.model, self.spec)
         older = self._settings(precision, kind_of(devices[0]))
@@ -154,18 +156,22 @@ class FineTuning:
 
     def _settings(self, precision: Precision, device: str) -> dict[str, Any]:
         """Returns everything that the weights of a finished run depend on."""
-        model = self.model
-        return {
-            "version": __version__,
-            "versions": versions(*self.preprocessing.packages),
-            "data": data_digest(self.split.examples),
-            "labels": list(self.split.labels),
-            "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
-            "preprocessing": self.preprocessing.as_dict(),
-            "recipe": self.recipe.as_dict(),
-            "precision": precision,
-            "device": device,
-        } | environment()
+        model, engine = self.model, self.options.named_engine()
+        return (
+            {
+                "version": __version__,
+                "versions": versions(*self.preprocessing.packages, *engine.values()),
+                "data": data_digest(self.split.examples),
+                "labels": list(self.split.labels),
+                "model": {"name": model.name, "sha256": model.digest, "input_range": model.input_range},
+                "preprocessing": self.preprocessing.as_dict(),
+                "recipe": self.recipe.as_dict(),
+                "precision": precision,
+                "device": device,
+            }
+            | engine
+            | environment()
+        )
 
     def _record(self, settings: dict[str, Any], data: TrainingData, state: TrainingState) -> dict[str, Any]:
         """Returns the members of `run.json`, except the preprocessing that `--model RUN` reads."""
@@ -196,7 +202,8 @@ class FineTuning:
     def _evaluate(self, data: TrainingData, precision: Precision) -> FineTuneResult:
         """Evaluates the bundle as `xception evaluate` would, and writes the reports into it."""
         model = load_model(model=self.paths.bundle)
-        options = replace(self.options, batch_size=None, precision=precision)
+        # TensorFlow is loaded, and OpenVINO would first compile the new model.
+        options = replace(self.options, batch_size=None, precision=precision, engine=AUTO)
 
         def evaluate_part(name: str) -> tuple[Metrics, list[Prediction]]:
             samples = [one.sample for one in self.split.part(name)]

@@ -20,7 +20,7 @@ from xcli.cli.answer_table import check_answer_table
 from xcli.cli.commands.evaluate import label_columns, labelled_images
 from xcli.cli.display import lacking_pictures, open_console, print_json
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, flag, fold, number, option, path
-from xcli.cli.options import command_line, machine_options, weights_places
+from xcli.cli.options import command_line, engine_option, machine_options, weights_places
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import Messages, message_arguments, start_messages
@@ -77,6 +77,7 @@ _WEIGHTS = "Weights with which features are computed."
 @path("--model", MODEL, "PATH", _MODEL)
 @path("--weights", MODEL, "imagenet|none|PATH", _WEIGHTS, of=ModelSpec)
 @weights_places
+@engine_option
 @machine_options("Arithmetic of the features. auto: float32 on a CPU, float16 on a GPU with tensor cores.")
 @progress_argument
 @message_arguments

@@ -28,6 +28,7 @@ from xcli.cli.help import (
 from xcli.cli.options import (
     command_line,
     csv_safe,
+    engine_option,
     machine_options,
     model_arguments,
     model_spec,
@@ -148,6 +149,7 @@ _GIB: dict[str, Any] = {"default": DEFAULT_CACHE_BYTES / GIB, "show_default": Tr
 _machine_arguments = options(
     path("--cache-dir", RUN, "DIR", _CACHE_DIR),
     number("--cache-size", RUN, "GIB", click.FloatRange(0, min_open=True), _CACHE_SIZE, **_GIB),
+    engine_option,
     machine_options("Arithmetic. auto: bfloat16 on a CPU that has instructions for it, else as in classify."),
 )
 

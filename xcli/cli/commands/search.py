@@ -16,7 +16,7 @@ from xcli.analysis.vectors import FeatureTables, open_features
 from xcli.cli.answer_table import FORMATS, check_answer_table
 from xcli.cli.display import lacking_pictures, open_console
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, choice, flag, fold, number, path
-from xcli.cli.options import device_option, weights_places, workers_option
+from xcli.cli.options import device_option, engine_option, weights_places, workers_option
 from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import message_arguments, messages_of, start_messages
@@ -72,6 +72,7 @@ _SHOWN = 100
 @path("--model", MODEL, "PATH", _MODEL)
 @path("--weights", MODEL, "imagenet|none|PATH", _WEIGHTS)
 @weights_places
+@engine_option
 @device_option
 @workers_option
 @progress_argument

@@ -15,8 +15,8 @@ import platform
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from xcli.core.errors import ModelError
-from xcli.core.openvino import PACKAGE, load_openvino, openvino_reason
+from xcli.core.errors import ModelError, UsageError
+from xcli.core.openvino import PACKAGE, load_openvino, openvino_reason, require_openvino
 from xcli.core.process import cpu_flags, processor_count
 from xcli.core.shortage import raise_shortage
 from xcli.core.text import one_line
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from xcli.core.checked_json import Schema
     from xcli.core.tensorflow import Precision
+    from xcli.inference.options import RunOptions
     from xcli.models.network import ForwardPass, LoadedModel
 
 log = logging.getLogger("xcli")
@@ -45,6 +46,23 @@ _FORM = 1
 
 _FACTS: dict[str, Schema] = {"batch_size": int, "outputs": [str]}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def requested_device(options: RunOptions) -> str:
+    """Returns the device that the options ask for, which is the CPU for OpenVINO.
+
+    Raises:
+        UsageError: OpenVINO is to compute and is not installed, or they ask for another device with it.
+    """
+    if not options.on_openvino:
+        return options.device
+    if options.device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--engine openvino computes on the CPU; received --device {options.device}: use --engine tensorflow for "
+            "GPUs"
+        )
+    require_openvino()
+    return "cpu"
 
 
 class OpenVinoEngine:
