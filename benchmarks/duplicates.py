@@ -1,6 +1,7 @@
 """How many altered copies `duplicates` finds, and what else it takes for copies, beside a plain cosine.
 
-    python -m benchmarks duplicates FOLDER [--weights FILE] [--copies N] [--work DIR] [--judged FILE] [--scale N ...]
+    python -m benchmarks duplicates FOLDER [--weights FILE] [--copies N] [--work DIR] [--judged FILE]
+    python -m benchmarks duplicates FOLDER [--weights FILE] [--work DIR] --scale N ... [--approximate]
 
 Of N photographs below FOLDER copies are made, one for each alteration of `benchmarks.copies`. For each alteration there
 is a table of the photographs and these copies, as a user may have it, with a fit of its own. Recall is the share of the
@@ -12,7 +13,7 @@ files pass.
 
 DIR keeps the features and the copies for a further run. With --scale, time and memory of tables of so many rows are
 measured instead, whose rows are mixtures of two photographs each; beyond 200,000 rows for a minute, from whose rate the
-time of all follows.
+time of all follows. With --approximate not every pair is compared; that is measured to its end, with its recall.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--work", metavar="DIR", help="keeps features and copies")
     parser.add_argument("--judged", metavar="FILE", help="pairs of different files that show one object")
     parser.add_argument("--scale", type=int, nargs="+", metavar="N", help="measure time and memory of so many rows")
+    parser.add_argument("--approximate", action="store_true", help="with --scale: as the option of the command")
     options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,7 +65,7 @@ def main() -> None:
         values, paths = _features(os.path.join(work, "originals.parquet"), options.folder, options.weights)
         if options.scale:
             for rows in options.scale:
-                _scale(values, rows, scratch)
+                _scale(values, rows, scratch, approximate=options.approximate)
             return
         copies, originals, alterations = _copies(work, paths, options)
         right = _judged(options.judged, paths)
@@ -162,11 +164,12 @@ def _cosine_recall(table: NDArray[np.float32], source: NDArray[np.int64], differ
     return float((similarity[same] >= least).mean())
 
 
-def _scale(values: NDArray[np.float32], rows: int, folder: str) -> None:
-    """Times the command for a table of so many rows in float16; of very many rows, a part of the pairs."""
+def _scale(values: NDArray[np.float32], rows: int, folder: str, *, approximate: bool) -> None:
+    """Times the command for a table of so many rows in float16; of very many rows, a part of the pairs, if of all."""
     table, answer = os.path.join(folder, "table.parquet"), os.path.join(folder, "answer.csv")
     _write_table(table, values, rows)
     command = [sys.executable, "-m", "xcli", "duplicates", table, "-o", answer, "--progress", "json"]
+    command += ["--approximate"] if approximate else []
     begin = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -185,8 +188,14 @@ def _scale(values: NDArray[np.float32], rows: int, folder: str) -> None:
     whole = time.monotonic() - begin if not stopped else read + rows * (rows - 1) / 2 / rate
     note = f", from {rate:,.0f} pairs a second of the first minute" if stopped else ""
     assert stopped or os.waitstatus_to_exitcode(status) == 0, command
-    memory = usage.ru_maxrss / 2**20
-    print(f"{rows:,} rows: {whole:,.1f} s, of which reading and fit {read:.1f} s{note}; {memory:.2f} GiB", flush=True)
+    memory, spent = usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime
+    note += f", {spent:,.0f} s of a processor; {memory:.2f} GiB"
+    note = f", of which reading and fit {read:.1f} s{note}" if read else note
+    print(f"{rows:,} rows: {whole:,.1f} s{note}", flush=True)
+    if approximate:
+        with open(answer + ".meta.json", encoding="utf-8") as file:
+            told = json.load(file)
+        print({name: told[name] for name in ("recall", "groups", "copies", "threshold")}, flush=True)
     for name in os.listdir(folder):
         if name.startswith(("table.", "answer.")) and os.path.isfile(os.path.join(folder, name)):
             os.unlink(os.path.join(folder, name))

@@ -135,3 +135,14 @@ def test_export(model: xcli.LoadedModel, tmp_path: Path) -> None:
         xcli.export(tmp_path / "other", format="openvino", precision="bfloat16", model=model)
     with pytest.raises(ValueError, match="received preprocessing of 99"):
         xcli.export(tmp_path / "other", format="openvino", model=model, preprocessing=xcli.Preprocessing(size=99))
+
+
+def test_images_of_findings_are_left_out(model: xcli.LoadedModel, tmp_path: Path) -> None:
+    save_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    findings = tmp_path / "f.csv"
+    findings.write_text(f"path,issue\n{tmp_path}/in/a.jpg,tiny\n")
+    left = xcli.features(tmp_path / "in", model=model, exclude_from=findings, exclude_kinds=["tiny"])
+    assert left["path"].to_pylist() == [f"{tmp_path}/in/b.jpg"]  # type: ignore[index, union-attr]
+    assert xcli.features(tmp_path / "in", model=model, exclude_from=findings, exclude_kinds=["dark"]).num_rows == 2  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="images in memory have no paths"):
+        xcli.features(np.zeros((1, 80, 80, 3), np.uint8), model=model, exclude_from=findings)

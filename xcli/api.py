@@ -32,6 +32,7 @@ from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.save import save
 from xcli.outputs.target import KeptTarget, parse_target
+from xcli.sources.exclusions import with_exclusions
 from xcli.sources.listing import list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.patterns import has_magic
@@ -70,6 +71,8 @@ def classify(
     overwrite: bool = False,
     no_follow: bool = False,
     allow_private_hosts: bool = False,
+    exclude_from: Path | None = None,
+    exclude_kinds: Iterable[str] | None = None,
 ) -> pa.Table | RunCounts:
     """Classifies images.
 
@@ -89,6 +92,9 @@ def classify(
         overwrite: whether an existing output may be replaced.
         no_follow: whether symbolic links in directories and globs are passed over, which may lead anywhere.
         allow_private_hosts: whether http and https URLs may lead to addresses of this machine and of private networks.
+        exclude_from: a table of `audit` or `duplicates`, or any CSV or Parquet file with a column path; the images that
+            it names, of `duplicates` those that it does not keep, are left out.
+        exclude_kinds: of the findings of `audit`; None is all.
 
     Returns:
         A table with one row for each image. The columns are path, status, error (not for images in memory), then
@@ -103,11 +109,10 @@ def classify(
     """
     task = partial(ClassifyTask, top=top, min_score=min_score, label_type=label_type)
     with _python_errors():
+        listed = _listing_options(source, no_follow, allow_private_hosts, exclude_from, exclude_kinds)
         names = None if labels is None else os.fspath(labels)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), labels=names))
-        request = _Request(
-            "classify", loaded, task(loaded), preprocessing, options or RunOptions(), no_follow, allow_private_hosts
-        )
+        request = _Request("classify", loaded, task(loaded), preprocessing, options or RunOptions(), listed)
         if _are_pixels(source):
             rows = request.rows_of(source)
             return rows.drop_columns(list(STATUS_COLUMNS))
@@ -129,11 +134,14 @@ def features(
     overwrite: bool = False,
     no_follow: bool = False,
     allow_private_hosts: bool = False,
+    exclude_from: Path | None = None,
+    exclude_kinds: Iterable[str] | None = None,
 ) -> pa.Table | RunCounts | NDArray[Any]:
     """Computes an embedding of each image.
 
     Args:
-        source, weights, model, preprocessing, options, overwrite, no_follow, allow_private_hosts: as for `classify`.
+        source, weights, model, preprocessing, options, overwrite: as for `classify`.
+        no_follow, allow_private_hosts, exclude_from, exclude_kinds: as for `classify`.
         pooling: `avg`, `max` or None (the map itself).
         layer: name of the layer whose output to take; None is the last map.
         dtype: `float32` or `float16`.
@@ -149,11 +157,10 @@ def features(
         ValueError, FileNotFoundError, FileExistsError, XcliError: as `classify`.
     """
     with _python_errors():
+        listed = _listing_options(source, no_follow, allow_private_hosts, exclude_from, exclude_kinds)
         task = FeaturesTask(pooling, layer, dtype, normalize)
         loaded = _load(model, ModelSpec(weights=os.fspath(weights), include_top=False))
-        request = _Request(
-            "features", loaded, task, preprocessing, options or RunOptions(), no_follow, allow_private_hosts
-        )
+        request = _Request("features", loaded, task, preprocessing, options or RunOptions(), listed)
         if _are_pixels(source):
             column = request.rows_of(source)["features"].combine_chunks()
             return _array(column)
@@ -229,6 +236,25 @@ def load_model(spec: ModelSpec | None = None, **options: Any) -> LoadedModel:
         return loader.load_model(spec, **options)
 
 
+def _listing_options(
+    source: Any,
+    no_follow: bool,
+    allow_private_hosts: bool,
+    exclude_from: Path | None,
+    exclude_kinds: Iterable[str] | None,
+) -> SourceOptions:
+    """Returns what a call says of its images besides their names; raises UsageError or SourceError."""
+    if exclude_from is not None and _are_pixels(source):
+        raise UsageError("exclude_from is for images that are named; images in memory have no paths")
+    options = SourceOptions(
+        no_follow=no_follow,
+        allow_private_hosts=allow_private_hosts,
+        exclude_from=None if exclude_from is None else os.fspath(exclude_from),
+        exclude_kinds=None if exclude_kinds is None else tuple(exclude_kinds),
+    )
+    return with_exclusions(options)
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     """The arguments of a call, without its images."""
@@ -238,8 +264,7 @@ class _Request:
     task: Task
     preprocessing: Preprocessing | None
     options: RunOptions
-    no_follow: bool = False
-    allow_private_hosts: bool = False
+    listed: SourceOptions
 
     def _pixels(self) -> Preprocessing:
         chosen = self.preprocessing or preprocessing_for(self.model)
@@ -260,10 +285,7 @@ class _Request:
             raise UsageError("no sources: give a file, a directory or a glob, or several")
         target = None if output is None else _output(self.command, os.fspath(output), formats, overwrite)
         paths = tuple(map(os.fspath, names))
-        chosen = SourceOptions(
-            paths, missing_ok=True, no_follow=self.no_follow, allow_private_hosts=self.allow_private_hosts
-        )
-        with list_images(chosen) as listing:
+        with list_images(replace(self.listed, sources=paths, missing_ok=True)) as listing:
             run = Run(listing, self.model, self.task, self._pixels(), self.options)
             if target is not None:
                 save(run, target)

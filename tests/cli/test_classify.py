@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cli.conftest import Invoke, save_photos
+from tests.cli.conftest import Invoke, code_and_imports, save_photos
 from tests.thorough import thorough
 from xcli.models.labels import imagenet_labels
 
@@ -180,3 +180,41 @@ def test_the_current_directory_is_said(invoke: Invoke, photos: Path, monkeypatch
     result = invoke("classify", *RANDOM, "--limit", "2")
     assert "taking the current directory" in result.err
     assert [row["path"] for row in rows_of(result.out)] == ["a.jpg", "b.JPG"]
+
+
+def test_images_of_findings_are_left_out(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+    findings, target = tmp_path / "f.csv", tmp_path / "x.csv"
+    findings.write_text(f"path,issue\n{photos}/a.jpg,blank\n{photos}/sub/e.jpg,tiny\n")
+    command = ("classify", photos, *RANDOM, "--exclude-from", findings, "-o", target)
+    result = invoke(*command, "--exclude-kinds", "tiny,dark")
+    names = [os.path.basename(row["path"]) for row in rows_of(target.read_bytes())]
+    assert names == ["a.jpg", "b.JPG", "c.jpeg", "d.jpg"]
+    assert "3 skipped (1 excluded by findings, 1 hidden, 1 not an image)" in result.err
+    result = invoke(*command)
+    assert (result.code, "other settings" in result.err) == (5, True), result
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--exclude-from", "none.csv"), "cannot open the table 'none.csv': No such file"),
+        (("--exclude-from", "f.csv", "--exclude-kinds", "small"), "'small' is no kind of finding"),
+        (("--exclude-kinds", "tiny"), "--exclude-kinds is for --exclude-from FINDINGS"),
+        (("--exclude-from", "f.csv", "-o", "f.csv", "--overwrite"), "f.csv is --exclude-from and the output at once"),
+        (("--exclude-from", "a.jpg"), "binary data"),
+    ],
+)
+def test_what_cannot_be_excluded_is_refused(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_photos(tmp_path, ["a.jpg"])
+    Path("f.csv").write_text("path,issue\na.jpg,tiny\n")
+    result = invoke("classify", "a.jpg", *more)
+    assert (result.code, message in result.err) == (2, True), result
+    assert result.err.count("\n") == 1
+
+
+def test_what_cannot_be_excluded_is_refused_without_tensorflow(photos: Path) -> None:
+    found = code_and_imports(["classify", str(photos), "--exclude-from", str(photos / "a.jpg")])
+    assert (found.startswith("IMPORTED 2 "), "'tensorflow'" in found) == (True, False), found

@@ -208,3 +208,15 @@ def test_usage_errors_and_help_need_no_libraries() -> None:
             [sys.executable, "-c", program, "evaluate", *args], capture_output=True, env=clean_environment(), check=True
         )
         assert done.stderr.decode().splitlines()[-1] == f"{code} []", done
+
+
+def test_images_of_findings_are_left_out(invoke: Invoke, data: Path, colours: list[ModelSpec], tmp_path: Path) -> None:
+    findings = tmp_path / "f.csv"
+    excluded = sorted((data / "red").iterdir())
+    findings.write_text("path,keep\n" + "".join(f"{one},false\n" for one in excluded))
+    result = invoke("evaluate", data, "--model", "RUN", "--json", "--exclude-from", findings)
+    assert json.loads(result.out)["n"] == 12 - len(excluded), result
+    assert f"{len(excluded)} skipped ({len(excluded)} excluded by findings)" in result.err
+    findings.write_text("path\nred/1.png\n")
+    result = invoke("evaluate", data, "--model", "RUN", "--exclude-from", findings)
+    assert (result.code, "paths have to be the same" in result.err) == (2, True), result

@@ -256,3 +256,12 @@ def test_another_network_than_that_of_the_features_is_refused(
     result = trained(invoke, made / "f32.npy", truth, tmp_path / "RUN", "--weights", legacy_weights_file)
     assert result.code == 3, result
     assert "were computed with" in result.err
+
+
+def test_rows_of_findings_are_left_out(invoke: Invoke, bundle: str, made: Path, pictures: Path, tmp_path: Path) -> None:
+    findings, out = tmp_path / "f.csv", tmp_path / "s.csv"
+    findings.write_text(f"path\n{pictures}/2.jpg\n")
+    result = scored(invoke, bundle, made / "f32.parquet", "-o", out, "--exclude-from", findings)
+    assert result.code == 4, result
+    assert "8 images: 7 ok, 1 error (1 not-an-image), 1 skipped (1 excluded by findings)" in result.err
+    assert f"{pictures}/2.jpg" not in out.read_text()

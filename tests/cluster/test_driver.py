@@ -74,7 +74,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = False, **options: Any) -> ClusterRun:
-    names = ("shard", "limit", "archives")
+    names = ("shard", "limit", "archives", "exclude_from")
     chosen = {name: options.pop(name) for name in names if name in options}
     listing = list_images(SourceOptions(tuple(map(str, sources)), **chosen), archives=WholeArchives)
     recording = SaveOptions(**{"part_rows": 2} | options)
@@ -350,6 +350,29 @@ def test_shards_divide_members_of_archives_as_one_machine_does(fake: Fake, photo
         make(target, tmp_path / "all.tar", shard=(shard, 2)).run()
         options = SourceOptions((str(tmp_path / "all.tar"),), shard=(shard, 2))
         assert [row["path"] for row in rows(target)] == [ref.path for ref in list_images(options)]
+
+
+def test_excluded_images_are_left_out_also_of_archives(
+    fake: Fake, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers list the members of archives; they are told what to leave out."""
+    with tarfile.open(photos / "z.tar", "w") as archive:
+        for member in range(2):
+            archive.add(photos / f"{member}.jpg", f"{member}.jpg")
+    excluded, target = tmp_path / "f.csv", tmp_path / "out"
+    excluded.write_text(f"path\n{photos}/1.jpg\n{photos}/z.tar::0.jpg\n")
+    options = {"archives": True, "exclude_from": str(excluded)}
+    run = make(target, photos, **options)
+    run.run()
+    left = ["0.jpg", *(f"{number}.jpg" for number in range(2, 7)), "z.tar::1.jpg"]
+    assert [Path(row["path"]).name for row in rows(target)] == left
+    assert run.report.skipped == {"hidden": 1, "excluded by findings": 2}
+    # The finished directory is compared with what is listed on this machine.
+    assert make(target, photos, **options).run() is None
+    excluded.write_text(f"path\n{photos}/z.tar::0.jpg\n")
+    assert not caplog.records
+    with pytest.raises(OutputError, match="other settings"):
+        make(target, photos, **options).run()
 
 
 @pytest.mark.parametrize("relative", [True, False])

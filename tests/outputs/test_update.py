@@ -45,6 +45,7 @@ def run(
     die_after: int | None = None,
     shard: Any = None,
     archives: bool = False,
+    exclude_from: str | None = None,
     **options: Any,
 ) -> list[str]:
     """Runs into a file; returns the names of the images that were computed, which a run that is killed raises."""
@@ -54,6 +55,7 @@ def run(
         if is_manifest
         else {"shard": shard, "archives": archives}
     )
+    sources["exclude_from"] = exclude_from
     stub: Any = StubRun([] if is_manifest else [f"{source}/"], command, with_features=second, **sources)
     source = source.parent / "in"
     computed: list[str] = []
@@ -521,3 +523,34 @@ def test_texts_that_csv_safe_has_changed_are_taken_over(
     assert computed == 1
     assert b"'=a.jpg" in updated["t.csv"]
     assert updated == now(overwrite=True)[1]
+
+
+def test_excluded_images_stay_out_and_belong_to_the_run(tmp_path: Path) -> None:
+    folder, target, findings = tmp_path / "in", tmp_path / "t.csv", tmp_path / "f.csv"
+    folder.mkdir()
+    for name in "abcdef":
+        (folder / f"{name}.jpg").write_bytes(b"x")
+    findings.write_text(f"path\n{folder}/b.jpg\n")
+    options = {"exclude_from": str(findings)}
+    with pytest.raises(Killed):
+        run(folder, target, "features", die_after=2, **options)
+    # A run that was begun without some images is not continued without others.
+    message = r"--exclude-from \(1 paths, .*, but this run has --exclude-from \(2 paths, .* Use the same settings"
+    findings.write_text(f"path\n{folder}/b.jpg\n{folder}/c.jpg\n")
+    with pytest.raises(OutputError, match=message):
+        run(folder, target, "features", **options)
+    with pytest.raises(OutputError, match="but this run has no --exclude-from"):
+        run(folder, target, "features")
+    # The same images, whatever the table is called.
+    findings.unlink()
+    (tmp_path / "g.csv").write_text(f"path,why\n{folder}/b.jpg,old\n")
+    options = {"exclude_from": str(tmp_path / "g.csv")}
+    assert run(folder, target, "features", **options) == ["d.jpg", "e.jpg", "f.jpg"]
+    (folder / "b.jpg").write_bytes(b"it has changed")
+    (folder / "g.jpg").write_bytes(b"x")
+    assert run(folder, target, "features", update=True, **options) == ["g.jpg"]
+    fresh = tmp_path / "fresh.csv"
+    run(folder, fresh, "features", **options)
+    assert files_of(target) == files_of(fresh)
+    with pytest.raises(OutputError, match="--overwrite"):
+        run(folder, target, "features", update=True)

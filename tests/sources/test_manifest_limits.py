@@ -220,7 +220,9 @@ class TestCsv:
         path.write_text("path,note\na.jpg,b\n" + "x" * 3 * MIB + "\nb.jpg,c\n")
         first, long, last = open_manifest(str(path))
         assert (first.error, last.error) == (None, None)
-        assert str(long.error).endswith("line 3 of '" + str(path) + "': a row of more than 1,048,576 characters")
+        assert str(long.error).endswith(
+            "line 3 of the manifest '" + str(path) + "': a row of more than 1,048,576 characters"
+        )
 
     def test_columns(self, read: Read, tmp_path: Path) -> None:
         names = ",".join(f"c{n}" for n in range(300_000))

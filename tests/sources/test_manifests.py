@@ -111,10 +111,10 @@ class TestCsv:
             ("a", None, ("1",)),
             ("", "missing: row 2 of the manifest has no path", ("2",)),
             ("", "missing: row 3 of the manifest has no path", ("3",)),
-            ("b", "unreadable: line 5 of 'm.csv' has 3 fields, expected 2", (None,)),
-            ("", "unreadable: line 6 of 'm.csv': ',' expected after '\"'", (None,)),
+            ("b", "unreadable: line 5 of the manifest 'm.csv' has 3 fields, expected 2", (None,)),
+            ("", "unreadable: line 6 of the manifest 'm.csv': ',' expected after '\"'", (None,)),
             ("d", None, ("6\n7",)),
-            ("", "unreadable: line 9 of 'm.csv': unexpected end of data", (None,)),
+            ("", "unreadable: line 9 of the manifest 'm.csv': unexpected end of data", (None,)),
         ]
 
     def test_a_path_with_a_nul_byte_is_an_error_of_its_row(self, here):

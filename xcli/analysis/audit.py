@@ -7,11 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xcli.analysis.audit_findings import FEATURE_KINDS, KINDS, PICTURE_KINDS, SMALL_CLASS, UNREADABLE, Finding, in_order
+from xcli.analysis.audit_findings import Finding, in_order
 from xcli.analysis.feature_audit import audit_features
 from xcli.analysis.picture_pass import look_at_pictures
 from xcli.analysis.pixel_check import check_pixels
 from xcli.core.errors import ImageError
+from xcli.core.finding_kinds import FEATURE_KINDS, KINDS, PICTURE_KINDS, SMALL_CLASS, UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from xcli.analysis import labels as label_check
 from xcli.analysis import outliers
-from xcli.analysis.audit_findings import ACROSS_CLASSES, ACROSS_SPLITS, IN_CLASS, OUTLIER, WRONG_LABEL, Finding
+from xcli.analysis.audit_findings import Finding
 from xcli.analysis.copy_audit import MAX_LOOKS, find_copies
 from xcli.analysis.duplicates import whiten_tables
 from xcli.analysis.labels import MAX_GIVEN, choose_sample, fit_judges
 from xcli.analysis.nearest import unit_vectors
 from xcli.analysis.whitening import fit_tables
+from xcli.core.finding_kinds import ACROSS_CLASSES, ACROSS_SPLITS, IN_CLASS, OUTLIER, WRONG_LABEL
 from xcli.core.records import ERROR, OK_STATUS, PATH, STATUS
 
 if TYPE_CHECKING:

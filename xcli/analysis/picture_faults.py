@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from xcli.core.finding_kinds import BLANK, BLURRED, BRIGHT, DARK, ODD_SHAPE, TINY
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SIDE = 256
 """Of the squeezed picture, in pixels."""
-
-BLANK, BLURRED, DARK, BRIGHT, TINY, ODD_SHAPE = "blank", "blurred", "dark", "bright", "tiny", "odd-shape"
 
 MIN_RANGE = 16
 """Grey levels between the darkest and the brightest half percent of a channel, below which a picture is blank."""

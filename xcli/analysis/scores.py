@@ -19,6 +19,7 @@ from xcli.core.version import __version__, versions
 from xcli.inference.finite import finite_rows
 from xcli.inference.profiler import Profile
 from xcli.inference.run import counted
+from xcli.sources.exclusions import with_exclusions
 from xcli.sources.listing import Listing
 from xcli.sources.manifests import ExtraColumn
 from xcli.tables.base import sliced
@@ -80,7 +81,10 @@ class ScoresRun:
         stored: the tables, which `check_fit` has accepted.
         head: of the bundle.
         task: what the rows hold.
-        options: what is listed: names of the tables, `limit` and `shard`.
+        options: what is listed: names of the tables, `limit`, `shard`, and what is excluded.
+
+    Raises:
+        SourceError: the table of exclusions cannot be used.
     """
 
     stored: StoredFeatures
@@ -96,9 +100,11 @@ class ScoresRun:
     def __post_init__(self) -> None:
         carried = list(self.stored.readers[0].schema)[FIRST_RESULT + 1 :]
         extra = tuple(ExtraColumn(one.name, one.type) for one in carried)
-        count, limit = self.stored.row_count, self.options.limit
-        known = None if count is None or self.options.shard else min(count, count if limit is None else limit)
-        self.listing = Listing(self._rows(), self.options, extra_columns=extra, total=known)
+        options = with_exclusions(self.options)
+        count, limit = self.stored.row_count, options.limit
+        is_cut = options.shard is not None or options.excluded is not None
+        known = None if count is None or is_cut else min(count, count if limit is None else limit)
+        self.listing = Listing(self._rows(), options, extra_columns=extra, total=known)
 
     def foresee(self, batch_size: int | None) -> bool:
         """Everything is known without TensorFlow."""

@@ -14,6 +14,7 @@ from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCo
 from xcli.core.text import one_line
 from xcli.images.formats import IMAGE_EXTENSIONS
 from xcli.images.warnings import HINTS
+from xcli.sources.exclusions import EXCLUDED
 from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE
 from xcli.sources.selection import OTHER_SHARD
 from xcli.sources.system_folders import SYSTEM_FOLDER
@@ -43,7 +44,8 @@ def summary(report: RunCounts, seconds: float) -> str:
     skipped = {reason: count for reason, count in report.skipped.items() if reason != OTHER_SHARD}
     others = report.skipped.get(OTHER_SHARD, 0)
     if not report.listed and not others:
-        return "no images found" + (f" (skipped: {_reasons(skipped)}); {_taken(skipped)}" if skipped else "")
+        hint = f"; {_taken(skipped)}" if skipped.keys() - {EXCLUDED} else ""
+        return "no images found" + (f" (skipped: {_reasons(skipped)}){hint}" if skipped else "")
     parts = [f"{report.ok:,} ok"]
     if report.failed:
         parts.append(f"{report.failed:,} error{'s' if report.failed != 1 else ''} ({_reasons(report.errors)})")

@@ -26,6 +26,7 @@ from xcli.cli.help import (
     path,
 )
 from xcli.cli.verbosity import messages_of
+from xcli.core.finding_kinds import parse_kinds
 from xcli.core.public_urls import without_secrets
 from xcli.core.tensorflow import PRECISIONS
 from xcli.images.decoders import DEFAULT_MAX_PIXELS
@@ -64,12 +65,26 @@ class BatchSizeType(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
+class KindsType(click.ParamType):  # type: ignore[type-arg]
+    """`KIND,...`, kinds of findings."""
+
+    name = "kinds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else parse_kinds(value)
+
+
 _MANIFEST = "Read the paths from a CSV or Parquet table; its other columns are copied into the output."
 _ESCAPED = r"The manifest's paths are escaped as in the path column of our tables (\xNN, \\)."
 _ARCHIVES = "Also read .tar (.gz, .bz2, .xz, .zst) and .zip files found in directories, not only those named."
 _SYSTEM = "Also read folders that belong to a system: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX and the like."
 _BASE = "Directory that the manifest's relative paths are relative to [default: the current directory]."
 _EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
+_EXCLUDE_FROM = (
+    "Leave out the images that a table of audit names, those that duplicates does not keep, or those of any CSV or "
+    "Parquet file with a column path."
+)
+_EXCLUDE_KINDS = "Kinds of findings for which images are left out [default: all]."
 _MISSING = "A SOURCE that does not exist is an error row. Without it, the command ends at once (exit 2)."
 _PRIVATE = "Let http and https URLs lead to addresses of this machine and of private networks."
 _SHARD = "Take only shard I of N (I from 1 to N). A hash of the path decides, so shards never overlap."
@@ -81,6 +96,15 @@ include_system = flag("--include-system", INPUT, _SYSTEM)
 no_follow = flag("--no-follow", INPUT, _FOLLOW)
 private_hosts = flag("--allow-private-hosts", INPUT, _PRIVATE)
 
+
+def exclusions(names: str = "--exclude-from") -> Decorator:
+    """Declares the table of images that are left out, with these names, and `--exclude-kinds`."""
+    return options(
+        path(names, INPUT, "FINDINGS", _EXCLUDE_FROM),
+        option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,...", type=KindsType()),
+    )
+
+
 source_filters = options(
     flag("-0 --null", INPUT, "With -: names in the list end in NUL, as `find -print0` writes them."),
     path("--manifest", INPUT, "FILE", _MANIFEST),
@@ -90,6 +114,7 @@ source_filters = options(
     flag("--archives", INPUT, _ARCHIVES),
     option("--include", INPUT, "Take only files that match GLOB. Repeatable.", metavar="GLOB", multiple=True),
     option("--exclude", INPUT, _EXCLUDE, metavar="GLOB", multiple=True),
+    exclusions(),
     include_system,
     no_follow,
     flag("--missing-ok", INPUT, _MISSING),

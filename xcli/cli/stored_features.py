@@ -30,6 +30,7 @@ _FINETUNE = (
 )
 _CLASSIFY = (
     *("model", "labels", "top", "min_score", "label_type", "raw_scores", "limit", "shard", "precision", "profile"),
+    *("exclude_from", "exclude_kinds"),
     *("format", "csv_safe", "csv_bom", "errors_out", "max_errors", "restart", "json", "part_rows", "part_seconds"),
 )
 

@@ -246,10 +246,11 @@ def _is_on_terminal(values: dict[str, Any]) -> bool:
 def _check_request(request: TableRequest) -> None:
     """Checks that the output can be written, before a model is loaded."""
     check_output_options(request.output, request.save)
-    manifest = request.sources.manifest
+    tables = {"the manifest": request.sources.manifest, "--exclude-from": request.sources.exclude_from}
     for name in (request.output.target.name, request.save.features_out):
-        if name is not None and manifest is not None and _same_file(name, manifest):
-            raise UsageError(f"{name} is the manifest and the output at once; give the output another name")
+        for what, table in tables.items():
+            if name is not None and table is not None and _same_file(name, table):
+                raise UsageError(f"{name} is {what} and the output at once; give the output another name")
 
 
 def _same_file(one: str, other: str) -> bool:

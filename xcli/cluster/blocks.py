@@ -135,7 +135,10 @@ def archive_images(ref: ImageRef, sources: SourceOptions, skipped: Counter[str])
     assert isinstance(archive, WholeArchive)
     path_filter = PathFilter(sources.include, sources.exclude, system=sources.include_system)
     archives = Archives(path_filter, skipped)
-    for member in archives.members(os.fsencode(archive.archive), archive.key, archive.trusted):
+    members: Iterable[ImageRef] = archives.members(os.fsencode(archive.archive), archive.key, archive.trusted)
+    if sources.excluded is not None:
+        members = sources.excluded.without(members, skipped, warns=False)
+    for member in members:
         if sources.shard is not None and shard_of(member.key, sources.shard[1]) != sources.shard[0]:
             skipped[OTHER_SHARD] += 1
         else:
@@ -144,7 +147,8 @@ def archive_images(ref: ImageRef, sources: SourceOptions, skipped: Counter[str])
 
 def with_members(listing: Listing) -> Listing:
     """Returns a listing that was not begun with the images of archives in place of these, as workers list them."""
-    sources = replace(listing.options, shard=None)  # the listing itself divides images among shards
+    # The listing itself leaves images out, and divides the others among shards.
+    sources = replace(listing.options, shard=None, exclude_from=None, exclude_kinds=None, excluded=None)
 
     def refs() -> Iterator[ImageRef]:
         for ref in listing.refs:

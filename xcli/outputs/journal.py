@@ -82,6 +82,8 @@ def _is_option(name: str) -> bool:
 
 def _setting(name: str, value: Any) -> str:
     """Returns a member of a fingerprint as a user would write it: `--top 5`, `no --normalize`."""
+    if name == "sources.exclude_from":  # the images, not the table that names them
+        return f"--exclude-from ({one_line(str(value))})" if value is not None else "no --exclude-from"
     if not _is_option(name):
         return one_line(f"{name.removeprefix('provenance.')} {json.dumps(value)}")
     option = "--" + name.rpartition(".")[2].replace("_", "-")

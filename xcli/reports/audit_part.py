@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from xcli.analysis.audit_findings import KINDS
+from xcli.core.finding_kinds import KINDS
 from xcli.core.text import one_line
 from xcli.reports.page import embedded_json, page, thumbnail_room
 from xcli.reports.parts import Names, source_facts

@@ -25,6 +25,7 @@ from xcli.sources.archives.members import WholeArchive, is_archive_name
 from xcli.sources.buckets import begin_url_source, list_url
 from xcli.sources.carried import MAX_NAME, CarriedBytes
 from xcli.sources.directories import directory_images, glob_images, look_at
+from xcli.sources.exclusions import with_exclusions
 from xcli.sources.list_files import how_to_list
 from xcli.sources.locations import file_ref, unlisted_object_ref
 from xcli.sources.manifests import ExtraColumn, Manifest, open_manifest
@@ -78,7 +79,9 @@ class WholeListing:
 
 @dataclass(eq=False)
 class Listing:
-    """A listing in progress: iterate over it once for its references, to which `limit` and `shard` are applied.
+    """A listing in progress: iterate over it once for its references.
+
+    What `options` exclude is left out first; then `limit` and `shard` are applied.
 
     Attributes:
         refs: all references; use `list_images` to make a listing of sources.
@@ -112,7 +115,9 @@ class Listing:
     def _iterate(self) -> Iterator[ImageRef]:
         shard = self.options.shard
         self.whole = whole = None if shard is None else WholeListing()
-        for ref in islice(self.refs, self.options.limit):
+        excluded = self.options.excluded
+        refs = self.refs if excluded is None else excluded.without(self.refs, self.skipped)
+        for ref in islice(refs, self.options.limit):
             if shard is not None and whole is not None:
                 is_other = _is_in_other_shard(ref, *shard)
                 whole.add(ref, own=not is_other)
@@ -151,10 +156,11 @@ def list_images(
 
     Raises:
         SourceNotFoundError: sources do not exist, unless `missing_ok` is set, or globs match nothing.
-        SourceError: an object store cannot be listed, or the manifest cannot be used.
+        SourceError: an object store cannot be listed, or the manifest or the table of exclusions cannot be used.
         UsageError: packages for object stores are missing.
     """
     allow_private_hosts(options.allow_private_hosts)
+    options = with_exclusions(options)
     stream = stdin
     if LIST_ON_STDIN in options.sources or options.manifest == LIST_ON_STDIN:
         stream = stdin or getattr(sys.stdin, "buffer", None)

@@ -25,12 +25,14 @@ from xcli.storage.readers import open_object
 from xcli.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     MakeRef = Callable[..., ImageRef]
     Numbers = dict[int, type[int] | type[float]]
 
 PARQUET_MAGIC = b"PAR1"
+
+_STDIN = "standard input"
 
 
 class ExtraColumn(NamedTuple):
@@ -64,6 +66,8 @@ def open_manifest(
     base: str | None = None,
     stdin: BinaryIO | None = None,
     numbers: bool = False,
+    only: Collection[str] | None = None,
+    noun: str = "manifest",
 ) -> Manifest:
     """Opens a manifest and reads its head.
 
@@ -80,27 +84,29 @@ def open_manifest(
         stdin: standard input, if `name` is `-`.
         numbers: whether columns of a CSV file that hold only numbers get their type. The file is then read twice, so
             that they stay text in what can be read but once, such as a pipe.
+        only: names of the only other columns to read, which no output gets; None for all.
+        noun: what messages call the file.
 
     Raises:
         SourceError: the file cannot be opened, is neither CSV nor Parquet, lacks the path column, or has a column
-            whose name is given twice or is that of an output column.
+            whose name is given twice or, without `only`, is that of an output column.
         UsageError: packages for object stores are missing.
     """
-    shown = "standard input" if name == "-" else f"'{escape_path(name)}'"
-    path_column = valid_text(path_column)
+    shown = f"the {noun} " + (_STDIN if name == "-" else f"'{escape_path(name)}'")
+    columns = _Columns(valid_text(path_column), only, shown)
     make = partial(_make_ref, escaped_paths, base)
     if name == "-":
         assert stdin is not None
-        return _open_csv(io.BufferedReader(_Unclosed(stdin)), shown, path_column, make, ",", numbers=False)
+        return _open_csv(io.BufferedReader(_Unclosed(stdin)), columns, make, ",", numbers=False)
     try:
         file = open_object(name) if is_url(name) else patiently(lambda: open(name, "rb"))  # noqa: SIM115 - see `close`
     except (StoreError, OSError, ValueError) as error:
-        raise SourceError(f"cannot open the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
+        raise SourceError(f"cannot open {shown}: {_reason(error)}; give a CSV or Parquet file") from None
     try:
         if _peek(file, shown).startswith(PARQUET_MAGIC):
-            return _open_parquet(file, shown, path_column, make)
+            return _open_parquet(file, columns, make)
         delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
-        return _open_csv(file, shown, path_column, make, delimiter, numbers=numbers and file.seekable())
+        return _open_csv(file, columns, make, delimiter, numbers=numbers and file.seekable())
     except BaseException:
         file.close()
         raise
@@ -125,7 +131,7 @@ def _peek(file: io.BufferedReader, shown: str) -> bytes:
     try:
         return file.peek(4096)
     except OSError as error:
-        raise SourceError(f"cannot read the manifest {shown}: {_reason(error)}; give a CSV or Parquet file") from None
+        raise SourceError(f"cannot read {shown}: {_reason(error)}; give a CSV or Parquet file") from None
 
 
 def _make_ref(
@@ -155,30 +161,44 @@ def _make_ref(
     return file_ref(os.fsencode(path), os.fsencode(location), problem, extra)
 
 
-def _find_path_column(names: Sequence[str], path_column: str, shown: str) -> int:
-    """Checks the column names and returns the index of the path column."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise SourceError(f"the manifest {shown} has more than one column '{twice[0]}'; rename one")
-    if path_column not in names:
-        listed = join_names(f"'{name}'" for name in names)
-        raise SourceError(
-            f"the manifest {shown} has no column '{path_column}', only {listed}; "
-            "name the column of paths with --path-column"
-        )
-    for name in names:
-        if name != path_column and name in STATUS_COLUMNS:
-            problem = f"has a column '{name}', which the output has too; rename or drop it"
-            raise SourceError(f"the manifest {shown} {problem}")
-    return list(names).index(path_column)
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns are read: that of the paths, and of the others those in `only`, or all."""
+
+    path: str
+    only: Collection[str] | None
+    shown: str
+
+    def find(self, names: Sequence[str]) -> tuple[int, list[int]]:
+        """Checks the column names and returns the indices of the path column and of the others that are read."""
+        self.check_width(len(names))
+        shown = self.shown
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise SourceError(f"{shown} has more than one column '{twice[0]}'; rename one")
+        if self.path not in names:
+            listed = join_names(f"'{name}'" for name in names)
+            hint = f", only {listed}; name the column of paths with --path-column" if self.only is None else ""
+            raise SourceError(f"{shown} has no column '{self.path}'{hint}")
+        for name in names if self.only is None else ():
+            if name != self.path and name in STATUS_COLUMNS:
+                raise SourceError(f"{shown} has a column '{name}', which the output has too; rename or drop it")
+        index = list(names).index(self.path)
+        others = (number for number in range(len(names)) if number != index)
+        return index, [number for number in others if self.only is None or names[number] in self.only]
+
+    def check_width(self, columns: int) -> None:
+        if columns > MAX_COLUMNS:
+            raise SourceError(
+                f"{self.shown} has {columns:,} columns; keep those that you need, at most {MAX_COLUMNS:,}"
+            )
 
 
-def _open_csv(
-    file: io.BufferedReader, shown: str, path_column: str, make: MakeRef, delimiter: str, *, numbers: bool
-) -> Manifest:
+def _open_csv(file: io.BufferedReader, columns: _Columns, make: MakeRef, delimiter: str, *, numbers: bool) -> Manifest:
+    shown = columns.shown
     head = _peek(file, shown)
     _refuse_other_formats(head, shown)
-    delimiter, has_hint = _find_delimiter(head, path_column, delimiter)
+    delimiter, has_hint = _find_delimiter(head, columns.path, delimiter)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = CsvRows(text, delimiter)
     try:
@@ -186,12 +206,11 @@ def _open_csv(
             next(rows, None)
         header = next(filter(None, rows), None)
     except (csv.Error, OSError) as error:
-        raise SourceError(f"cannot read the header of the manifest {shown}: {_reason(error)}") from None
+        raise SourceError(f"cannot read the header of {shown}: {_reason(error)}") from None
     if header is None:
-        raise SourceError(f"the manifest {shown} is empty; it needs a header line with a column '{path_column}'")
+        raise SourceError(f"{shown} is empty; it needs a header line with a column '{columns.path}'")
     names = [valid_text(name) for name in header]
-    _check_width(len(names), shown)
-    index = _find_path_column(names, path_column, shown)
+    index, others = columns.find(names)
     found: Numbers = {}
     if numbers and len(names) > 1:
         found = find_number_columns(rows, len(names))
@@ -201,19 +220,10 @@ def _open_csv(
         for _ in range(has_hint):
             next(rows)
         next(filter(None, rows))
-    columns = [
-        ExtraColumn(name, _arrow_type(found.get(number))) for number, name in enumerate(names) if number != index
-    ]
+    extra = tuple(ExtraColumn(names[number], _arrow_type(found.get(number))) for number in others)
     carried = CarriedBytes()
-    refs = _csv_refs(rows, index, len(names), shown, make, found, carried)
-    return Manifest(tuple(columns), refs, text.close, carried)
-
-
-def _check_width(columns: int, shown: str) -> None:
-    if columns > MAX_COLUMNS:
-        raise SourceError(
-            f"the manifest {shown} has {columns:,} columns; keep those that you need, at most {MAX_COLUMNS:,}"
-        )
+    refs = _csv_refs(rows, index, others, len(names), shown, make, found, carried)
+    return Manifest(extra, refs, text.close, carried)
 
 
 def _arrow_type(number: type[int] | type[float] | None) -> Any:
@@ -228,14 +238,14 @@ def _refuse_other_formats(head: bytes, shown: str) -> None:
     """Raises SourceError for a head that is not that of a CSV file, and says what it is."""
     even, odd = head[:200:2], head[1:200:2]
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(odd) > 3 and not (any(even) and any(odd))):
-        raise SourceError(f"the manifest {shown} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+        raise SourceError(f"{shown} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     if head.startswith(b"PK\3\4"):
-        raise SourceError(f"the manifest {shown} is a spreadsheet or a zip archive; save the table as CSV (UTF-8)")
+        raise SourceError(f"{shown} is a spreadsheet or a zip archive; save the table as CSV (UTF-8)")
     if b"\0" in head or head.startswith(PARQUET_MAGIC):
-        hint = "CSV only" if shown == "standard input" else "neither CSV nor Parquet"
-        raise SourceError(f"the manifest {shown} is binary data; it must be text: {hint}")
+        hint = "CSV only" if shown.endswith(_STDIN) else "neither CSV nor Parquet"
+        raise SourceError(f"{shown} is binary data; it must be text: {hint}")
     if head.lstrip()[:1] in (b"{", b"["):
-        raise SourceError(f"the manifest {shown} is JSON; convert it to CSV or Parquet")
+        raise SourceError(f"{shown} is JSON; convert it to CSV or Parquet")
 
 
 def _find_delimiter(head: bytes, path_column: str, default: str) -> tuple[str, bool]:
@@ -251,9 +261,16 @@ def _find_delimiter(head: bytes, path_column: str, default: str) -> tuple[str, b
 
 
 def _csv_refs(
-    reader: CsvRows, index: int, width: int, shown: str, make: MakeRef, numbers: Numbers, carried: CarriedBytes
+    reader: CsvRows,
+    index: int,
+    others: list[int],
+    width: int,
+    shown: str,
+    make: MakeRef,
+    numbers: Numbers,
+    carried: CarriedBytes,
 ) -> Iterator[ImageRef]:
-    nothing = (None,) * (width - 1)
+    nothing = (None,) * len(others)
     row = 0
     while True:
         problem: ImageError | None = None
@@ -286,12 +303,11 @@ def _csv_refs(
         except ValueError as error:  # the file has changed since it was found to hold only numbers
             problem = ImageError("unreadable", f"line {reader.line} of {shown}: {error}")
             values = [None] * width
-        del values[index]
-        yield make(row, cells[index], tuple(values), problem)
+        yield make(row, cells[index], tuple(values[number] for number in others), problem)
 
 
 def _lost(row: int, shown: str, error: Exception) -> ImageError:
-    return ImageError("unreadable", f"cannot read the manifest {shown} beyond row {row}: {_reason(error)}")
+    return ImageError("unreadable", f"cannot read {shown} beyond row {row}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -299,31 +315,31 @@ def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
-def _open_parquet(file: io.BufferedReader, shown: str, path_column: str, make: MakeRef) -> Manifest:
+def _open_parquet(file: io.BufferedReader, columns: _Columns, make: MakeRef) -> Manifest:
     import pyarrow as pa
 
+    shown = columns.shown
     try:
-        table = ParquetRows(file)
+        table = ParquetRows(file, None if columns.only is None else (columns.path, *columns.only))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise_shortage(error)
-        raise SourceError(f"the manifest {shown} begins like Parquet but cannot be read: {_reason(error)}") from None
+        raise SourceError(f"{shown} begins like Parquet but cannot be read: {_reason(error)}") from None
     names = table.schema.names
-    _check_width(len(names), shown)
-    index = _find_path_column(names, path_column, shown)
+    index, others = columns.find(names)
     if not table.holds_text(index):
         raise SourceError(
-            f"the column '{path_column}' of the manifest {shown} holds {table.schema.types[index]}, not text; "
+            f"the column '{columns.path}' of {shown} holds {table.schema.types[index]}, not text; "
             "name the column of paths with --path-column"
         )
-    columns = [ExtraColumn(name, table.type(number)) for number, name in enumerate(names) if number != index]
-    for number, column in enumerate(columns):
-        if table.has_inner_nanoseconds(number + (number >= index)):
+    extra = tuple(ExtraColumn(names[number], table.type(number)) for number in others)
+    for number, column in zip(others, extra, strict=True):
+        if table.has_inner_nanoseconds(number):
             raise SourceError(
-                f"the column '{column.name}' of the manifest {shown} holds {column.type}; nested nanoseconds cannot be "
+                f"the column '{column.name}' of {shown} holds {column.type}; nested nanoseconds cannot be "
                 "carried exactly: drop the column or store microseconds"
             )
     carried = CarriedBytes()
-    return Manifest(tuple(columns), _parquet_refs(table, index, shown, make, carried), file.close, carried)
+    return Manifest(extra, _parquet_refs(table, index, shown, make, carried), file.close, carried)
 
 
 def _parquet_refs(
@@ -342,5 +358,5 @@ def _parquet_refs(
             yield make(row, None, (None,) * (len(table.schema.names) - 1), _lost(row, shown, error))
             return
         row += 1
-        problem = None if text is None else ImageError("unreadable", f"row {row} of the manifest {shown}: {text}")
+        problem = None if text is None else ImageError("unreadable", f"row {row} of {shown}: {text}")
         yield make(row, path, values, problem)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
+from xcli.core.finding_kinds import check_kinds
 from xcli.core.public_urls import public_url
 from xcli.core.records import settings_as_dict
 from xcli.core.text import escape_path
+
+if TYPE_CHECKING:
+    from xcli.sources.exclusions import Exclusions
 
 LIST_ON_STDIN = "-"
 """The source that stands for a list of paths on standard input."""
@@ -43,6 +47,9 @@ class SourceOptions:
             the listing. What leads to the directory, and files that are named one by one, may be links.
         allow_private_hosts: http and https URLs may lead to addresses that are not public. It is not part of what is
             computed either, and holds for the whole process until the next listing begins.
+        exclude_from: a table, CSV or Parquet, whose images are left out; see `xcli.sources.exclusions`.
+        exclude_kinds: of its findings; None for all.
+        excluded: these images, once the listing has begun; the fingerprint has them in place of the table's name.
 
     Raises:
         UsageError: a value is out of range, or two do not go together.
@@ -63,6 +70,9 @@ class SourceOptions:
     missing_ok: bool = False
     no_follow: bool = False
     allow_private_hosts: bool = False
+    exclude_from: str | None = None
+    exclude_kinds: tuple[str, ...] | None = None
+    excluded: Exclusions | None = None
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -99,6 +109,10 @@ class SourceOptions:
                     f"--include '{escape_path(pattern)}' names directories, but it selects files; "
                     f"write '{escape_path(pattern)}**'"
                 )
+        if self.exclude_kinds is not None:
+            if self.exclude_from is None:
+                raise UsageError("--exclude-kinds is for --exclude-from FINDINGS, which was not given")
+            check_kinds(self.exclude_kinds)
         if self.limit is not None and self.limit < 0:
             raise UsageError(f"--limit must be 0 or more, not {self.limit}")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -106,8 +120,12 @@ class SourceOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options that decide which rows there are by name, for a fingerprint."""
-        settings = settings_as_dict(self, _NEWER)
-        del settings["missing_ok"], settings["allow_private_hosts"]
+        settings = settings_as_dict(replace(self, excluded=None), _NEWER)
+        for name in ("missing_ok", "allow_private_hosts", "exclude_from", "exclude_kinds", "excluded"):
+            del settings[name]
+        if self.exclude_from is not None:
+            assert self.excluded is not None, "the listing has not begun"
+            settings["exclude_from"] = self.excluded.described
         for name in ("manifest", "manifest_base"):
             if settings.get(name):
                 settings[name] = public_url(settings[name])

@@ -8,7 +8,7 @@ from xcli.sources.carried import EACH, MAX_ROW, CarriedBytes
 from xcli.storage.parquet_file import CheckedParquet, decoded_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     Row = tuple[str | None, tuple[Any, ...], str | None]
 
@@ -21,13 +21,22 @@ _TEXT_TYPES = (*_STRING_TYPES, "binary", "large_binary", "null")
 class ParquetRows:
     """A Parquet manifest that is open for reading; raises what `CheckedParquet` does.
 
+    Args:
+        file: seekable.
+        only: names of the only columns to read, of which those that have inner ones are passed over; None for all.
+
     Attributes:
-        schema: of the file.
+        schema: of the columns that are read.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, only: Collection[str] | None = None) -> None:
+        import pyarrow as pa
+
         self._parquet = CheckedParquet(file)
-        self.schema = self._parquet.schema
+        self.schema, self._columns = self._parquet.schema, None
+        if only is not None:
+            self.schema = pa.schema([one for one in self.schema if one.name in only and not one.type.num_fields])
+            self._columns = self.schema.names
 
     def type(self, number: int) -> Any:
         """Returns the type of a column's values: a dictionary is only a way to store them."""
@@ -49,7 +58,7 @@ class ParquetRows:
             carried: counts the bytes.
         """
         names = [name for number, name in enumerate(self.schema.names) if number != index]
-        for batch in self._parquet.batches(_BATCH_ROWS, most=_BATCH_BYTES, row=MAX_ROW, each=EACH):
+        for batch in self._parquet.batches(_BATCH_ROWS, self._columns, most=_BATCH_BYTES, row=MAX_ROW, each=EACH):
             if batch.num_rows == 1 and self._parquet.size > MAX_ROW:
                 sizes = [decoded_size(column, EACH) for column in batch.columns]
                 longest = max(range(len(sizes)), key=sizes.__getitem__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xcli.analysis.audit import Audit
-from xcli.analysis.audit_findings import KINDS, PICTURE_KINDS, findings_batch, findings_schema, parse_kinds
+from xcli.analysis.audit_findings import findings_batch, findings_schema
 from xcli.analysis.audit_images import AuditImages, images_of_data, images_of_table
 from xcli.analysis.feature_audit import READINGS, match_rows
 from xcli.analysis.vectors import FeatureTables, open_features
@@ -25,6 +25,7 @@ from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import Messages, message_arguments, start_messages
 from xcli.core.errors import ExitCode, SourceError, UsageError, XcliError
+from xcli.core.finding_kinds import KINDS, PICTURE_KINDS, parse_kinds
 from xcli.core.text import one_line
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run

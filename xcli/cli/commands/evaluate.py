@@ -12,6 +12,7 @@ from xcli.cli.display import log_summary, open_console, print_facts, print_json,
 from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, option, options, path
 from xcli.cli.options import (
     csv_safe,
+    exclusions,
     include_system,
     manifest_base,
     model_arguments,
@@ -33,6 +34,7 @@ from xcli.evaluation.evaluate import evaluate as measure
 from xcli.evaluation.report import check_folder, is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
+from xcli.sources.exclusions import leave_out, read_exclusions
 from xcli.sources.labelled import LABEL, LabelledImages, Sample, read_labelled
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ def labelled_images(values: dict[str, Any]) -> LabelledImages:
     return read_labelled(values["data"], **{name: values[name] for name in names})
 
 
+def chosen_images(values: dict[str, Any], excluded: str, *, trains: bool = False) -> LabelledImages:
+    """Lists the labelled images that a command was given, without those that it excludes.
+
+    Args:
+        values: of the command.
+        excluded: the parameter that names the table of the latter.
+        trains: whether each class has to keep an image.
+    """
+    source, kinds = values[excluded], values["exclude_kinds"]
+    if source is None and kinds is not None:
+        raise UsageError(f"--exclude-kinds is for --{excluded.replace('_', '-')} FINDINGS, which was not given")
+    found = None if source is None else read_exclusions(source, kinds)
+    data = labelled_images(values)
+    return data if found is None else leave_out(data, found, trains=trains)
+
+
 @click.command(cls=Command)
 @click.argument("data", metavar="DATA", type=click.Path())
 @choice(
@@ -79,6 +97,7 @@ def labelled_images(values: dict[str, Any]) -> LabelledImages:
     "Which part of DATA to use [default: test if there is one, else validation, else all].",
 )
 @label_columns
+@exclusions()
 @path(
     "-o --output",
     OUTPUT,
@@ -124,7 +143,7 @@ def evaluate(ctx: click.Context, /, **values: Any) -> int:
         if is_within(folder, data):
             raise UsageError(f"{folder} lies in {data}, where it would be a class next time; give another directory")
         check_folder(folder, values["overwrite"])
-    images = labelled_images(values)
+    images = chosen_images(values, "exclude_from")
     samples = choose_split(images, values["split"])
     split = split_of(samples)
     if images.splits and values["split"] is None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xcli.analysis.audit_findings import KINDS, leave_out, parse_kinds
-from xcli.cli.commands.evaluate import label_columns, labelled_images, show
+from xcli.cli.commands.evaluate import chosen_images, label_columns, show
 from xcli.cli.help import (
     INPUT,
     OUTPUT,
@@ -29,6 +28,7 @@ from xcli.cli.options import (
     command_line,
     csv_safe,
     engine_option,
+    exclusions,
     machine_options,
     model_arguments,
     model_spec,
@@ -40,7 +40,7 @@ from xcli.cli.stored_features import check_head_options, train_head
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.training_progress import TrainingDisplay
 from xcli.cli.verbosity import message_arguments, start_messages
-from xcli.core.errors import ExitCode, Terminated, UsageError
+from xcli.core.errors import ExitCode, Terminated
 from xcli.inference.options import MAX_BATCH, RunOptions
 from xcli.models.loader import load_model, preprocessing_for
 from xcli.sources.splits import VALIDATION
@@ -63,7 +63,6 @@ from xcli.training.run_directory import RunPaths, check_paths
 from xcli.training.split import split_images
 
 if TYPE_CHECKING:
-    from xcli.sources.labelled import LabelledImages
     from xcli.training.run_result import FineTuneResult
 
 SHOWN_BAD = 10
@@ -72,8 +71,6 @@ SHOWN_BAD = 10
 log = logging.getLogger("xcli")
 
 _VAL_SPLIT = "Share of each class to use for validation if DATA has no validation part; 0 uses none."
-_EXCLUDE = "Leave out the images that a table of audit names, or any CSV or Parquet file with a column path."
-_EXCLUDE_KINDS = "Kinds of findings for which images are left out [default: all]."
 _TENSORBOARD = "Write loss, accuracy and learning rate to DIR for TensorBoard."
 
 _STORED = "Train the head on the rows of TABLE, which features wrote, instead of images. Repeatable."
@@ -84,8 +81,7 @@ _data_arguments = options(
     path("--from-features", INPUT, "TABLE", _STORED, multiple=True),
     path("--truth", INPUT, "FILE", _TRUTH),
     label_columns,
-    path("--exclude", INPUT, "FINDINGS", _EXCLUDE),
-    option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,..."),
+    exclusions("--exclude --exclude-from"),
     number("--val-split", INPUT, "SHARE", click.FloatRange(0, 1, max_open=True), _VAL_SPLIT, of=Recipe),
     path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
     flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
@@ -204,7 +200,7 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
     # --batch-size is that of training; activations are computed in batches of the default size.
     spec, options = model_spec(ctx, values, include_top=False), fold(RunOptions, values, batch_size=None)
     check_paths(paths)
-    data = _images(values)
+    data = chosen_images(values, "exclude", trains=True)
     split = split_images(data, recipe.val_split, recipe.seed)
     quiet_libraries(debug=messages.debug)
     model = load_model(spec)
@@ -220,16 +216,6 @@ def finetune(ctx: click.Context, /, **values: Any) -> int:
             log.error("stopped; the same command continues from the last epoch, and uses the cached activations")
             raise
     return _close(result, time.monotonic() - begin)
-
-
-def _images(values: dict[str, Any]) -> LabelledImages:
-    """Lists the images without those that are excluded."""
-    source, kinds = values["exclude"], values["exclude_kinds"]
-    if source is None and kinds is not None:
-        raise UsageError("--exclude-kinds is for --exclude FINDINGS, which was not given")
-    chosen = KINDS if kinds is None else parse_kinds(kinds)
-    data = labelled_images(values)
-    return data if source is None else leave_out(data, source, chosen)
 
 
 def _paths(values: dict[str, Any]) -> RunPaths:
