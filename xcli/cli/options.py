@@ -97,10 +97,10 @@ no_follow = flag("--no-follow", INPUT, _FOLLOW)
 private_hosts = flag("--allow-private-hosts", INPUT, _PRIVATE)
 
 
-def exclusions(names: str = "--exclude-from") -> Decorator:
-    """Declares the table of images that are left out, with these names, and `--exclude-kinds`."""
+def exclusions(name: str = "--exclude-from") -> Decorator:
+    """Declares the table of images that are left out, with this name, and `--exclude-kinds`."""
     return options(
-        path(names, INPUT, "FINDINGS", _EXCLUDE_FROM),
+        path(name, INPUT, "FINDINGS", _EXCLUDE_FROM),
         option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,...", type=KindsType()),
     )
 

@@ -81,7 +81,7 @@ _data_arguments = options(
     path("--from-features", INPUT, "TABLE", _STORED, multiple=True),
     path("--truth", INPUT, "FILE", _TRUTH),
     label_columns,
-    exclusions("--exclude --exclude-from"),
+    exclusions("--exclude"),
     number("--val-split", INPUT, "SHARE", click.FloatRange(0, 1, max_open=True), _VAL_SPLIT, of=Recipe),
     path("-o --output", OUTPUT, "RUN", "Directory to write; --model RUN uses it.", required=True),
     flag("--overwrite", OUTPUT, "Replace RUN if it exists."),
