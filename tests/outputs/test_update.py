@@ -535,7 +535,7 @@ def test_excluded_images_stay_out_and_belong_to_the_run(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(folder, target, "features", die_after=2, **options)
     # A run that was begun without some images is not continued without others.
-    message = r"--exclude-from \(1 paths, .*, but this run has --exclude-from \(2 paths, .* Use the same settings"
+    message = r"--exclude-from \(1 image, .*, but this run has --exclude-from \(2 images, .* Use the same settings"
     findings.write_text(f"path\n{folder}/b.jpg\n{folder}/c.jpg\n")
     with pytest.raises(OutputError, match=message):
         run(folder, target, "features", **options)

@@ -155,7 +155,7 @@ def test_the_fingerprint_has_the_images_not_the_name_of_the_table(here: Path) ->
     _, other = listed("in/b.jpg\n")
     found = listing.options.as_dict()
     assert found == same.options.as_dict()
-    assert found["exclude_from"].startswith("2 paths, ")
+    assert found["exclude_from"].startswith("2 images, ")
     assert found.keys() - {"exclude_from"} == SourceOptions(("in",)).as_dict().keys()
     assert found != other.options.as_dict()
 

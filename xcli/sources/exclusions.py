@@ -48,7 +48,7 @@ class Exclusions:
         digest = blake2b(digest_size=8)
         for path in sorted(self.paths):
             digest.update(path.encode("utf-8", "surrogatepass") + b"\0")
-        return f"{len(self.paths)} paths, {digest.hexdigest()}"
+        return f"{len(self.paths)} image{'s' if len(self.paths) != 1 else ''}, {digest.hexdigest()}"
 
     def without(self, refs: Iterable[ImageRef], skipped: Counter[str], *, warns: bool = True) -> Iterator[ImageRef]:
         """Yields the other references; counts those that are left out, and warns at the end if there were none."""
