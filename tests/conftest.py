@@ -63,6 +63,14 @@ def without_tensorflow(request: pytest.FixtureRequest) -> Iterator[None]:
     assert there or not light or "tensorflow" not in sys.modules, "the tests of this room run without TensorFlow"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds what an earlier version of the program has kept for this user, or leaves anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def keras() -> Any:
     """Keras, as the program loads it."""

@@ -13,6 +13,9 @@ import pytest
 
 from tests.cli.conftest import code_and_imports, save_photos
 from xcli.core.errors import ExitCode
+from xcli.images.preprocessing import Preprocessing
+from xcli.models.bundle import build_model, write_bundle
+from xcli.models.hdf5_weights import random_weights
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Invoke
@@ -62,6 +65,23 @@ def test_with_a_kept_model_tensorflow_is_not_imported(invoke: Invoke, photos: Pa
     assert first.code == ExitCode.OK, first.err
     assert code_and_imports([*command, str(tmp_path / "second.csv")]) == "IMPORTED 0 []"
     assert (tmp_path / "second.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["bundle", "file"])
+def test_nor_for_models_of_keras(kind: str, invoke: Invoke, photos: Path, tmp_path: Path, nested_file: str) -> None:
+    model = nested_file
+    if kind == "bundle":
+        model = str(tmp_path / "run")
+        network = build_model(random_weights(include_top=True, classes=2, seed=1), 2, 71, (1 / 127.5, -1.0), 0.2)
+        Path(model).mkdir()
+        write_bundle(model, network, ("cat", "dog"), Preprocessing(size=71), {})
+    command = ("classify", str(photos), "--model", model, "--batch-size", "2", *OPENVINO, "-o")
+    first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
+    ran = invoke(*command, first)
+    assert ran.code == ExitCode.OK, ran.err
+    assert code_and_imports([*command, str(second)]) == "IMPORTED 0 []"
+    assert second.read_bytes() == first.read_bytes()
+    assert code_and_imports([*command, str(first)]) == "IMPORTED 0 []"  # it is up to date
 
 
 def test_a_run_is_not_continued_with_another_engine(invoke: Invoke, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_settings_of_keras_change_no_bundle(
     odd_settings: None, trained: Weights, bundle: Path, scratch: Path
 ) -> None:
     write_bundle(scratch, build_model(trained, 3, SIZE, (1 / 127.5, -1.0), 0.3), NAMES, PREPROCESSING, {})
-    both = [KerasNetwork(str(one / "model.keras"))._model.variables for one in (scratch, bundle)]
+    both = [KerasNetwork(str(one / "model.keras"))._loaded.model.variables for one in (scratch, bundle)]
     for found, expected in zip(*both, strict=True):
         assert found.dtype == expected.dtype
         assert found.dtype == "int64" or np.array_equal(found.numpy(), expected.numpy()), "all but a dropout's seed"

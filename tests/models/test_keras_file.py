@@ -54,7 +54,7 @@ def no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(path: str, match: str) -> str:
     with pytest.raises(ModelError, match=match) as caught:
-        foreign.KerasNetwork(path)
+        foreign.KerasNetwork(path).load()
     text = str(caught.value)
     assert path in text
     assert "\n" not in text
@@ -76,7 +76,7 @@ def test_finds_the_xception_and_what_is_around_it(nested_file: str) -> None:
 
 def test_a_harmless_file_does_reach_keras(nested_file: str) -> None:
     with pytest.raises(AssertionError, match=r"Keras was asked to load .*nested\.keras"):
-        foreign.KerasNetwork(nested_file)
+        foreign.KerasNetwork(nested_file).load()
 
 
 # Objects that are not among the harmless ones

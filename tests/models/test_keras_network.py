@@ -452,7 +452,7 @@ def test_the_warnings_of_keras_stay_in_the_log(
     monkeypatch.setattr(keras.models, "load_model", loud)
     with warnings.catch_warnings(record=True) as said, caplog.at_level("DEBUG", logger="xcli.models.keras_network"):
         warnings.simplefilter("always")
-        KerasNetwork(nested_file)
+        KerasNetwork(nested_file).load()
     assert not said
     assert any("an optimizer has no state" in record.getMessage() for record in caplog.records)
 
@@ -468,7 +468,7 @@ def test_weights_that_keras_would_leave_at_random_are_an_error(
 
     monkeypatch.setattr(keras.models, "load_model", loud)
     with pytest.raises(ModelError, match="does not hold all of its weights"):
-        KerasNetwork(nested_file)
+        KerasNetwork(nested_file).load()
 
 
 def test_missing_weights_of_the_head_are_an_error(nested_file: str, scratch: Path) -> None:
@@ -485,7 +485,7 @@ def test_missing_weights_of_the_head_are_an_error(nested_file: str, scratch: Pat
         archive.writestr("config.json", config)
         archive.write(weights, "model.weights.h5")
     with pytest.raises(ModelError, match=r"Keras cannot load .*model.keras") as caught:
-        KerasNetwork(path)
+        KerasNetwork(path).load()
     assert "\n" not in str(caught.value)
 
 
@@ -497,7 +497,7 @@ def test_damaged_numbers_of_the_backbone_are_an_error(keras: Any, weights: Weigh
     path = str(scratch / "model.keras")
     keras.Model(start, head(keras, backbone(start))).save(path)
     with pytest.raises(ModelError, match="'block5_sepconv1/pointwise_kernel' holds values that are not finite"):
-        KerasNetwork(path)
+        KerasNetwork(path).load()
 
 
 @pytest.mark.slow
@@ -510,7 +510,7 @@ def test_damaged_numbers_of_the_head_are_an_error(keras: Any, nested_file: str, 
         path = str(scratch / "model.keras")
         model.save(path)
         with pytest.raises(ModelError, match=r"model.keras: 'kinds/bias' holds values that are not finite"):
-            KerasNetwork(path)
+            KerasNetwork(path).load()
 
 
 @pytest.mark.slow
@@ -535,7 +535,7 @@ def test_nothing_is_left_in_the_temporary_directory(
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    KerasNetwork(nested_file)
+    KerasNetwork(nested_file).load()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -549,4 +549,4 @@ def test_a_full_temporary_directory_is_an_error(
 
     monkeypatch.setattr(archive.shutil, "copyfileobj", full)
     with pytest.raises(ModelError, match=r"cannot unpack .*nested.keras to .*: No space left on device"):
-        KerasNetwork(nested_file)
+        KerasNetwork(nested_file).load()

@@ -326,7 +326,7 @@ def test_more_than_the_file_holds_is_refused_before_it_is_built(
 ) -> None:
     monkeypatch.setattr(keras_network, "_load", lambda *_: pytest.fail("it was built"))
     with pytest.raises(ModelError, match=match):
-        KerasNetwork(altered(nested_file, scratch / "x.keras", change))
+        KerasNetwork(altered(nested_file, scratch / "x.keras", change)).load()
 
 
 @pytest.mark.parametrize("sides", [{"height": 1, "width": 3}, {"height": 96, "width": 0}, {"height": "96"}])
@@ -346,7 +346,7 @@ def test_more_classes_than_there_can_be_names_for(nested_file: str, scratch: Pat
         config["config"]["output_layers"] = ["flat", 0, 0]
 
     with pytest.raises(ModelError, match="has 5,000,000 classes; at most 1,000,000"):
-        KerasNetwork(altered(nested_file, scratch / "x.keras", change))
+        KerasNetwork(altered(nested_file, scratch / "x.keras", change)).load()
 
 
 # What one image and one batch take

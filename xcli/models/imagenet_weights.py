@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from xcli.core.errors import WeightsError
 from xcli.core.levels import DETAIL
 from xcli.models.download import check_url, fetch, mismatch
+from xcli.storage.model_cache import user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,7 @@ def locate_imagenet(
             log.warning("not using %s: it is %s (%s)", candidate.path, _COMPLAINTS[candidate.state], candidate.detail)
     file = IMAGENET_TOP if include_top else IMAGENET_NO_TOP
     url = imagenet_url(file)
-    cache = _cache_dir()
+    cache = user_folder("weights")
     try:
         if offline:
             raise WeightsError(f"{file.name} is not on this machine, and --offline forbids the download")
@@ -148,7 +149,7 @@ def _places(weights_dir: str | None) -> list[tuple[str, Path]]:
     keras_home = os.environ.get("KERAS_HOME")
     named = {
         "weights directory": _given_dir(weights_dir),
-        "cache": _cache_dir(),
+        "cache": user_folder("weights"),
         "Keras cache": Path(keras_home, "models") if keras_home else _absolute(os.path.expanduser("~/.keras/models")),
     }
     places: dict[str, tuple[str, Path]] = {}
@@ -171,15 +172,6 @@ def _check_file(file: WeightsFile, place: str, path: Path) -> Candidate:
 def _given_dir(weights_dir: str | None) -> Path | None:
     given = weights_dir or os.environ.get(WEIGHTS_DIR_VARIABLE)
     return Path(os.path.expanduser(given)) if given else None
-
-
-def _cache_dir() -> Path | None:
-    from platformdirs import user_cache_path
-
-    try:
-        return _absolute(user_cache_path("xception") / "weights")
-    except RuntimeError:  # some releases raise it where there is no home directory
-        return None
 
 
 def _absolute(path: str | Path) -> Path | None:

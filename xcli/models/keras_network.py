@@ -8,14 +8,16 @@ import logging
 import math
 import warnings
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import ModelError
 from xcli.core.tensorflow import Precision, default_keras_settings, load_keras, load_tensorflow
 from xcli.core.text import short_text
 from xcli.models.architecture import layers, weighted_layers
 from xcli.models.backbone import RESCALING, layers_before
+from xcli.models.download import sha256_of
 from xcli.models.folded import Backbone, constant
 from xcli.models.hdf5_weights import MAX_CLASSES, Weights, values_problem
 from xcli.models.keras_file import CONFIG, open_archive
@@ -35,56 +37,104 @@ _FINITE = "/finite"
 """Among outputs by name: whether the Xception's output is finite, bool[b]. No layer has a name with a slash."""
 
 
+class _Loaded(NamedTuple):
+    """A model as Keras loads it.
+
+    Attributes:
+        model: the whole model.
+        holder: the model in it that has the layers of the Xception.
+        weights: those of the Xception, by our names.
+        size: side of the input in pixels; None where it is open.
+    """
+
+    model: Any
+    holder: Any
+    weights: Weights
+    size: int | None
+
+
 class KerasNetwork:
     """A model from a `.keras` file that contains exactly one Xception.
 
+    Its graph is read at once. `load`, or whatever needs more of the file than that, imports Keras and checks the rest.
+
     Attributes:
-        size: side of the input in pixels; None where it is open.
-        parameters: number of parameters of the whole model.
         output_name: name of the layer that computes the output.
-        weights: those of the Xception, by our names.
 
     Raises:
         ModelError: the file is unsafe, damaged, of another architecture, or has several inputs or outputs.
     """
 
     def __init__(self, path: str) -> None:
-        archive = open_archive(path)
-        self.path, self.graph = path, archive.graph
-        scratch = TemporaryDirectory(path)  # Keras reads the parts of a model from files
-        try:
-            numbers = archive.unpack(scratch.path)
-            _check_declared(scratch.path, path, numbers)
-            self._model = _load(scratch.path, path)
-        finally:
-            scratch.close()
+        self._archive = open_archive(path)
+        self.path, self.graph = path, self._archive.graph
         self._holder = next(graph for graph in self.graph.walk() if graph.backbone)
         self._names = {theirs: ours for ours, theirs in self._holder.backbone.items()}
-        self._holding_model = self._find_model(self.graph, self._model)
         self._backbone: Backbone | None = None
         self._state: list[tuple[Any, Any]] = []
-        shape = tuple(self._model.inputs[0].shape)
+        self.output_name = self.graph.outputs[0][0]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return sha256_of(self.path)
+
+    def load(self) -> None:
+        """Loads the model with Keras, unless that has been done, and checks it; raises ModelError as the class does."""
+        _ = self._loaded
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        path, digest = self.path, self.digest
+        scratch = TemporaryDirectory(path)  # Keras reads the parts of a model from files
+        try:
+            numbers = self._archive.unpack(scratch.path)
+            if sha256_of(path) != digest:
+                raise ModelError(f"{path} has changed while it was read")
+            _check_declared(scratch.path, path, numbers)
+            model = _load(scratch.path, path)
+        finally:
+            scratch.close()
+        shape = tuple(model.inputs[0].shape)
         if len(shape) != 4 or shape[-1] not in (3, None):
             raise ModelError(f"{path} takes inputs of shape {shape}; images of shape (None, size, size, 3) are needed")
         if shape[1] != shape[2]:
             raise ModelError(f"{path} takes images of {shape[2]}x{shape[1]}; only square inputs are supported")
-        self.size: int | None = shape[1]
-        self.parameters = int(self._model.count_params())
-        self.output_name = self.graph.outputs[0][0]
-        self.weights = self._read_weights()
-        others = {one.path: one.numpy() for one in self._model.variables if "float" in str(one.dtype)}
-        problem = values_problem(self.weights) or values_problem(others, epsilon=math.inf)
+        holder = self._find_model(self.graph, model)
+        weights = self._read_weights(holder)
+        others = {one.path: one.numpy() for one in model.variables if "float" in str(one.dtype)}
+        problem = values_problem(weights) or values_problem(others, epsilon=math.inf)
         if problem:
             raise ModelError(f"{path}: {problem}")
-        if (self.units or 0) > MAX_CLASSES:
-            raise ModelError(f"{path} has {self.units:,} classes; at most {MAX_CLASSES:,} are possible")
+        units = self._units(model) or 0
+        if units > MAX_CLASSES:
+            raise ModelError(f"{path} has {units:,} classes; at most {MAX_CLASSES:,} are possible")
         if self.output_name in {layer.name for layer in layers()} and self._names.get(self.output_name) is None:
             raise ModelError(f"{path}: its output {self.output_name!r} has the name of another layer of the Xception")
+        return _Loaded(model, holder, weights, shape[1])
+
+    @property
+    def size(self) -> int | None:
+        """Side of the input in pixels; None where it is open."""
+        return self._loaded.size
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the Xception, by our names."""
+        return self._loaded.weights
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the whole model."""
+        return int(self._loaded.model.count_params())
 
     @property
     def units(self) -> int | None:
         """Number of units of the classifier; None where the output is maps or pooled features."""
-        _, *shape = self._model.outputs[0].shape
+        return self._units(self._loaded.model)
+
+    def _units(self, model: Any) -> int | None:
+        _, *shape = model.outputs[0].shape
         return shape[0] if len(shape) == 1 and has_classifier(self.graph) else None
 
     @property
@@ -111,12 +161,12 @@ class KerasNetwork:
     def _ours(self, node: Node) -> str | None:
         return self._names.get(node.name)
 
-    def _read_weights(self) -> Weights:
+    def _read_weights(self, holder: Any) -> Weights:
         import numpy as np
 
         found: Weights = {}
         for layer in weighted_layers():
-            arrays = self._holding_model.get_layer(self._holder.backbone[layer.name]).get_weights()
+            arrays = holder.get_layer(self._holder.backbone[layer.name]).get_weights()
             shapes = [array.shape for array in arrays]
             if shapes != [shape for _, shape in layer.weights]:
                 raise ModelError(f"{self.path}: layer {layer.name!r} has weights of shapes {shapes}, not an Xception's")
@@ -134,8 +184,9 @@ class KerasNetwork:
 
     def prepare(self, precision: Precision) -> None:
         self._backbone = Backbone(self.weights, precision)
-        folded = {id(variable) for name in self._names for variable in self._holding_model.get_layer(name).variables}
-        self._state = [(variable, variable.numpy()) for variable in self._model.variables if id(variable) not in folded]
+        model, holder, *_ = self._loaded
+        folded = {id(variable) for name in self._names for variable in holder.get_layer(name).variables}
+        self._state = [(variable, variable.numpy()) for variable in model.variables if id(variable) not in folded]
 
     def __call__(self, x: Any, taps: Collection[str]) -> dict[str, Any]:
         """Returns the outputs of the layers in `taps`: our names of the Xception's layers, or names in the file."""
@@ -143,7 +194,7 @@ class KerasNetwork:
         # The variables of the other layers become constants too, on the engine's device, wherever Keras keeps them.
         state = [(variable, constant(value, variable.dtype)) for variable, value in self._state]
         with default_keras_settings(), load_keras().StatelessScope(state_mapping=state):
-            (output,) = self._run(self.graph, self._model, [x], set(taps), found)
+            (output,) = self._run(self.graph, self._loaded.model, [x], set(taps), found)
         layer_names = {layer.name for layer in layers()}
         if self.output_name in taps and self.output_name not in self._holder.backbone:
             found[self.output_name] = output

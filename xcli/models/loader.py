@@ -85,6 +85,7 @@ def _weights_path(spec: ModelSpec) -> str:
 
 
 def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
+    from xcli.models.keras_facts import find_facts
     from xcli.models.keras_network import KerasNetwork
 
     recipe: dict[str, Any] = {}
@@ -94,13 +95,14 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
         path = str(Path(path, BUNDLE_MODEL))
     labels = read_labels(label_file) if label_file else None
     network = KerasNetwork(path)
-    size = _input_size(spec, network.size, recipe, name)
-    units, activation = network.units, network.activation
+    input_range = spec.input_range or recipe.get("input_range") or ("raw" if network.rescales else "xception")
+    facts = find_facts(network, input_range)
+    size = _input_size(spec, facts.size, recipe, name)
+    units, activation = facts.units, network.activation
     labels = _labels_for(labels, units, name) if units else None
     if spec.classes is not None and (labels is None or len(labels.names) != spec.classes):
         have = f"{len(labels.names)} classes" if labels else "no classifier"
         raise ModelError(f"{name} has {have}, but --classes {spec.classes} were asked for; leave that out")
-    input_range = spec.input_range or recipe.get("input_range") or ("raw" if network.rescales else "xception")
     notes = []
     if not recipe:
         notes.append(
@@ -111,7 +113,7 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
     return LoadedModel(
         name=name,
         path=path,
-        digest=sha256_of(path),
+        digest=network.digest,
         network=network,
         size=size,
         input_range=input_range,
@@ -124,8 +126,8 @@ def _load_keras_file(spec: ModelSpec, path: str) -> LoadedModel:
         crop_pct=recipe.get("crop_pct"),
         bit_depth=recipe.get("bit_depth"),
         notes=tuple(notes),
-        parameters=network.parameters,
-        backbone=backbone_digest(network.weights, input_range, network.graph),
+        parameters=facts.parameters,
+        backbone=facts.backbone,
     )
 
 

@@ -1,4 +1,4 @@
-"""Compiled models on disk: found again, checked when they are read, few enough, built by one of several processes."""
+"""What is kept of models: found again, checked when they are read, few enough, made by one of several processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xcli.inference.engines.compiled_cache import LOCK, SUFFIX, CompiledCache, CompiledModel, default_folder
+from xcli.storage.model_cache import LOCK, SUFFIX, CacheEntry, ModelCache, user_folder
 
 KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
 SCHEMA = {"outputs": [str]}
@@ -24,9 +24,13 @@ class Builder:
     def __init__(self, content: bytes = CONTENT) -> None:
         self.content, self.count = content, 0
 
-    def __call__(self) -> CompiledModel:
+    def __call__(self) -> CacheEntry:
         self.count += 1
-        return CompiledModel(self.content, {"outputs": ["x:0"]})
+        return CacheEntry(self.content, {"outputs": ["x:0"]})
+
+
+def cache_in(folder: Path, limit: int = 1 << 30, *, quiet: bool = False) -> ModelCache:
+    return ModelCache(folder, "compiled model", limit, quiet=quiet)
 
 
 def path_of(folder: Path, key: str = KEY) -> Path:
@@ -35,8 +39,8 @@ def path_of(folder: Path, key: str = KEY) -> Path:
 
 def test_a_model_is_built_once_and_found_again(tmp_path: Path) -> None:
     build, folder = Builder(), tmp_path / "made" / "here"
-    made = CompiledCache(folder).get(KEY, SCHEMA, build)
-    found = CompiledCache(folder).get(KEY, SCHEMA, build)
+    made = cache_in(folder).get(KEY, SCHEMA, build)
+    found = cache_in(folder).get(KEY, SCHEMA, build)
     assert build.count == 1
     assert bytes(found.content) == bytes(made.content) == CONTENT
     assert found.facts["outputs"] == ["x:0"]
@@ -60,7 +64,7 @@ DAMAGES = {
 def test_a_damaged_file_is_noticed_and_made_again(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build, cache = Builder(), CompiledCache(tmp_path)
+    build, cache = Builder(), cache_in(tmp_path)
     cache.get(KEY, SCHEMA, build)
     file = path_of(tmp_path)
     whole = file.read_bytes()
@@ -77,17 +81,17 @@ def test_a_damaged_file_is_noticed_and_made_again(
 
 
 def test_the_file_of_another_model_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache, other = CompiledCache(tmp_path), Builder(b"other")
+    cache, other = cache_in(tmp_path), Builder(b"other")
     cache.get(OTHER, SCHEMA, other)
     path_of(tmp_path, OTHER).rename(path_of(tmp_path))
     assert bytes(cache.get(KEY, SCHEMA, Builder()).content) == CONTENT
-    assert "it holds another model" in caplog.text
+    assert "it belongs to another model" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
 def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "cache"
-    cache = CompiledCache(folder)
+    cache = cache_in(folder)
     cache.get(OTHER, SCHEMA, Builder())
     if kind == "link":
         path_of(folder).symlink_to(path_of(folder, OTHER))
@@ -103,7 +107,7 @@ def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path, caplog: pytest.L
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with path_of(tmp_path).open("wb") as file:
         file.truncate(1 << 40)
-    assert bytes(CompiledCache(tmp_path).get(KEY, SCHEMA, Builder()).content) == CONTENT
+    assert bytes(cache_in(tmp_path).get(KEY, SCHEMA, Builder()).content) == CONTENT
     assert "it has 1,099,511,627,776 bytes" in caplog.text
 
 
@@ -111,27 +115,27 @@ def test_several_at_once_build_it_once(tmp_path: Path) -> None:
     begun = threading.Event()
 
     class Slow(Builder):
-        def __call__(self) -> CompiledModel:
+        def __call__(self) -> CacheEntry:
             begun.set()
             time.sleep(0.3)
             return super().__call__()
 
     build = Slow()
 
-    def late() -> CompiledModel:
+    def late() -> CacheEntry:
         begun.wait(10)
-        return CompiledCache(tmp_path).get(KEY, SCHEMA, build)
+        return cache_in(tmp_path).get(KEY, SCHEMA, build)
 
     with ThreadPoolExecutor(4) as pool:
         others = [pool.submit(late) for _ in range(3)]
-        first = CompiledCache(tmp_path).get(KEY, SCHEMA, build)
+        first = cache_in(tmp_path).get(KEY, SCHEMA, build)
         found = [other.result() for other in others]
     assert build.count == 1
     assert {bytes(one.content) for one in (first, *found)} == {CONTENT}
 
 
 def test_those_used_least_recently_make_room(tmp_path: Path) -> None:
-    cache = CompiledCache(tmp_path, limit=25_000)
+    cache = cache_in(tmp_path, 25_000)
     for age, key in ((300, KEY), (200, OTHER)):
         cache.get(key, SCHEMA, Builder())
         os.utime(path_of(tmp_path, key), (time.time() - age,) * 2)
@@ -145,7 +149,7 @@ def test_those_used_least_recently_make_room(tmp_path: Path) -> None:
 
 
 def test_a_model_above_the_limit_is_not_kept(tmp_path: Path) -> None:
-    cache = CompiledCache(tmp_path, limit=100)
+    cache = cache_in(tmp_path, 100)
     assert bytes(cache.get(KEY, SCHEMA, Builder()).content) == CONTENT
     assert os.listdir(tmp_path) == [LOCK]
 
@@ -158,12 +162,33 @@ def test_without_a_usable_directory_models_are_compiled_each_time(
     for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
         caplog.clear()
         build = Builder()
-        cache = CompiledCache(folder)
+        cache = cache_in(folder)
         for _ in range(2):
             assert bytes(cache.get(KEY, SCHEMA, build).content) == CONTENT
         assert build.count == 2, folder
         assert "cannot keep compiled models in" in caplog.text
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
+def test_an_entry_that_took_no_time_is_found_or_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache, entry = cache_in(tmp_path), Builder()()
+    assert cache.find(KEY, SCHEMA) is None
+    cache.keep(KEY, entry)
+    found = cache.find(KEY, SCHEMA)
+    assert found is not None
+    assert bytes(found.content) == CONTENT
+    assert not caplog.text
+    nowhere = ModelCache(None, "compiled model", 1 << 30)
+    nowhere.keep(KEY, entry)
+    assert nowhere.find(KEY, SCHEMA) is None
+    assert bytes(nowhere.get(KEY, SCHEMA, Builder()).content) == CONTENT
+
+
+def test_a_quiet_one_says_what_is_wrong_only_as_a_detail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache_in(tmp_path / "file", quiet=True).get(KEY, SCHEMA, Builder())
+    assert "cannot keep compiled models in" in caplog.text
+    assert all(record.levelno < logging.INFO for record in caplog.records)
 
 
 def test_a_disk_that_cannot_be_written_does_not_stop_the_run(
@@ -173,13 +198,13 @@ def test_a_disk_that_cannot_be_written_does_not_stop_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("xcli.storage.disk.replace_file", full)
-    assert bytes(CompiledCache(tmp_path).get(KEY, SCHEMA, Builder()).content) == CONTENT
+    assert bytes(cache_in(tmp_path).get(KEY, SCHEMA, Builder()).content) == CONTENT
     assert "No space left on device" in caplog.text
 
 
 def test_the_directory_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "xception" / "openvino"
+    assert user_folder("models") == tmp_path / "xception" / "models"
 
 
 @pytest.fixture(autouse=True)
