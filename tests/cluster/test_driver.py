@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,14 +75,16 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def make(target: Path, *sources: Path, table: Any = None, overwrite: bool = False, **options: Any) -> ClusterRun:
+def make(
+    target: Path, *sources: Path, table: Any = None, overwrite: bool = False, engine: str = "auto", **options: Any
+) -> ClusterRun:
     names = ("shard", "limit", "archives", "exclude_from")
     chosen = {name: options.pop(name) for name in names if name in options}
     listing = list_images(SourceOptions(tuple(map(str, sources)), **chosen), archives=WholeArchives)
     recording = SaveOptions(**{"part_rows": 2} | options)
     table = table or FeaturesTask().for_model
     output = Output("features", Directory(f"{target}/"), "parquet", overwrite)
-    run = RunOptions(batch_size=2, device="cpu")
+    run = RunOptions(batch_size=2, device="cpu", engine=engine)
     return ClusterRun(
         listing, TableRequest(listing.options, SPEC, table, {}, run, output, recording), worker=StartedOnce
     )
@@ -122,7 +126,7 @@ def test_every_image_has_its_row_in_the_order_of_the_sources(fake: Fake, photos:
     assert rows(target) == local_rows(photos, tmp_path)
 
 
-def local_rows(source: Path, tmp_path: Path) -> list[dict[str, Any]]:
+def local_rows(source: Path, tmp_path: Path, engine: str = "auto") -> list[dict[str, Any]]:
     from xcli.inference.run import Run
     from xcli.models.loader import load_model, preprocessing_for
 
@@ -133,10 +137,56 @@ def local_rows(source: Path, tmp_path: Path) -> list[dict[str, Any]]:
         model,
         FeaturesTask(),
         preprocessing_for(model),
-        RunOptions(batch_size=2, device="cpu"),
+        RunOptions(batch_size=2, device="cpu", engine=engine),
     )
     run.start()
     return comparable([row for _, batch in run.batches() for row in batch.to_pylist()])
+
+
+def test_with_openvino_the_rows_are_those_of_one_machine(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    target = tmp_path / "out"
+    make(target, photos, engine="openvino").run()
+    meta = json.loads((target / "_meta.json").read_text())
+    assert (meta["engine"], meta["versions"]["openvino"]) == ("openvino", version("openvino"))
+    assert rows(target) == local_rows(photos, tmp_path, "openvino")
+    assert rows(target) != local_rows(photos, tmp_path)
+
+
+@pytest.mark.parametrize("found", ["2020.1", None])
+def test_a_worker_with_another_openvino_or_none_is_refused(
+    found: str | None, fake: Fake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    started: list[Worker] = []
+
+    class Elsewhere(StartedOnce):
+        """The first worker is on a machine like this, the second on another."""
+
+        engines: ClassVar[dict[Any, Any]] = {}
+
+        def _ready(self) -> None:
+            if self not in started:
+                started.append(self)
+            with monkeypatch.context() as patch:
+                if self is not started[0]:
+                    self.engines.clear()
+                    elsewhere = {"openvino": found}
+                    patch.setattr("importlib.metadata.version", lambda name: elsewhere.get(name) or version(name))
+                    patch.setattr("xcli.core.openvino.find_spec", lambda name: found)
+                super()._ready()
+
+    fake.worker = Elsewhere
+    here, error = version("openvino"), (OutputError if found else UsageError)
+    refused = (
+        rf'with versions\.openvino "{re.escape(here)}", but the worker on .* has versions\.openvino "2020\.1"'
+        if found
+        else r"pip install 'xception-cli\[openvino\]'"
+    )
+    with pytest.raises(error, match=refused):
+        make(tmp_path / "out", photos, engine="openvino").run()
+    assert len(started) == 2
+    assert "_SUCCESS" not in names(tmp_path / "out")
 
 
 def test_the_same_command_goes_on_where_the_cluster_was_lost(fake: Fake, photos: Path, tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_the_rows_are_those_of_one_machine(photos: Path, expected: list[dict[str
     assert line.startswith(f"xception: {len(expected)} images: {len(expected) - 1} ok, 1 error (1 empty)")
 
 
+@thorough
+def test_with_openvino_too(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    target, local = tmp_path / "out", tmp_path / "local.parquet"
+    command, engine = ("features", str(photos)), ("--engine", "openvino")
+    for more in (("-o", str(local), *SMALL), ("-o", f"{target}/", *ON_CLUSTER)):
+        result = run_process(*command, *more, *engine)
+        assert result.code == 4, result
+    check(target, pq.read_table(local).to_pylist())
+
+
 @contextlib.contextmanager
 def running(photos: Path, target: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     command = [*COMMAND, "features", str(photos), "-o", f"{target}/", *ON_CLUSTER, *options]
