@@ -106,6 +106,13 @@ def test_what_a_format_does_not_have_is_named(tmp_path: Path, name: str) -> None
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_converted_but_does_not_run_is_said(tmp_path: Path) -> None:
+    said = r"small cannot be exported as litert: ai-edge-litert does not run what it was converted to \(.*SUB.*\); use"
+    with pytest.raises(ModelError, match=said):
+        export(tmp_path, Small(load_tensorflow().math.lgamma), "litert")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_cannot_be_written_is_an_error_of_the_output(tmp_path: Path, name: str) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from xcli.core.errors import OutputError, OutputExistsError, UsageError
-from xcli.storage.whole_directory import whole_directory
+from xcli.storage.whole_directory import check_new_directory, whole_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 MARK = "card"
 
@@ -87,6 +93,79 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert os.listdir(tmp_path) == ["out.partial"]
     write(tmp_path / "out", "one")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.fixture(scope="module")
+def mortals() -> Iterator[Callable[[Path, int], bool]]:
+    """Replaces a directory in a process that is killed after its change of the disk of a number; whether it was."""
+    code = """if True:
+        import os, sys
+        from tests.faults.mortal_sort import MortalSystem
+        from tests.storage.test_whole_directory import write
+        from pathlib import Path
+        from xcli.storage import disk
+        for line in sys.stdin:
+            target, step = line.split()
+            child = os.fork()
+            if child == 0:
+                disk.system = MortalSystem(int(step))
+                write(Path(target), "two", overwrite=True)
+                os._exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as server:  # type: ignore[call-overload]
+
+        def run(target: Path, step: int) -> bool:
+            print(target, step, file=server.stdin, flush=True)
+            code = int(server.stdout.readline())
+            assert code in (0, -signal.SIGKILL)
+            return code != 0
+
+        yield run
+        server.stdin.close()
+
+
+def test_killed_at_each_step_of_replacing_one(
+    tmp_path: Path, mortals: Callable[[Path, int], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next process finds the older directory or the new one, whole; nothing else is left after it."""
+    out, found = tmp_path / "out", list[str]()
+    for step in range(1, 100):
+        write(out, "one")
+        killed = mortals(out, step)
+        gone = not out.exists()
+        with pytest.raises(OutputExistsError):  # it says at once that there is one, and whatever was gone is back
+            check_new_directory(str(out), False, MARK)
+        assert ("putting back" in caplog.text) == gone
+        caplog.clear()
+        text = (out / MARK).read_text()
+        assert sorted(os.listdir(out)) == [MARK, "inner"]
+        assert (out / "inner" / "file").read_text() == text
+        found.append("back" if gone else text)
+        write(out, "three", overwrite=True)
+        assert (out / MARK).read_text() == "three"
+        assert os.listdir(tmp_path) == ["out"]
+        shutil.rmtree(out)
+        if not killed:
+            break
+    assert not killed
+    assert found == sorted(found, key=["one", "back", "two"].index)
+    assert set(found) == {"one", "back", "two"}
+
+
+def test_one_that_was_moved_away_gives_way_to_another_of_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "one")
+    private = tmp_path / "out.partial"
+    private.mkdir()
+    (private / "lock").write_bytes(b"")
+    out.rename(private / "old-0")
+    out.mkdir()
+    (out / MARK).write_text("mine")
+    write(out, "two", overwrite=True)
+    assert (out / MARK).read_text() == "two"
     assert os.listdir(tmp_path) == ["out"]
 
 

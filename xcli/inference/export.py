@@ -144,7 +144,7 @@ def _write(
 def _computed(chosen: ExportFormat, path: str, output: str, pixels: NDArray[Any], name: str) -> NDArray[Any]:
     """Runs what was written on the samples, in batches of several sizes."""
     log.log(DETAIL, "running it with %s", chosen.runtime)
-    with converting(name, chosen.name):
+    with converting(name, chosen.name, chosen.runtime):
         return _in_batches(chosen.load(path, output), pixels, list(_SIZES))
 
 

@@ -3,7 +3,7 @@
     lock           held by the process that writes the output, and names it; shows that the directory is this program's
     staged-...-0   complete files that wait for their names
     publish.json   the names that they are about to get; see `publish`
-    old-0, ...     the files that they replace, while that may still be undone
+    old-0, ...     the files that they replace, or the directory, while that may still be undone
 
 A run keeps its finished rows here too (`xcli.outputs.partial_file`). What a killed process left is found by the next
 one that locks the directory, because nothing temporary is anywhere else.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 log = logging.getLogger("xcli")
+
+OLD_DIRECTORY = "old-0"
+"""What `xcli.storage.whole_directory` calls the directory that it replaces, until the new one has the name."""
 
 _MAX_NAME = 255  # bytes, of a file name on Linux
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -293,10 +296,20 @@ def recover(path: str, target: str) -> None:
             disk.unlink(one.staged)
         disk.unlink(os.path.join(path, PUBLISH))
         for left in (os.path.join(path, name) for name in disk.names(path) if LEFT.fullmatch(name)):
-            if os.path.isdir(left) and not os.path.islink(left):  # see `xcli.storage.whole_directory`
-                disk.remove_tree(left)
+            if os.path.isdir(left) and not os.path.islink(left):
+                _settle_directory(left, final_path(target))
             else:
                 disk.unlink(left)
+
+
+def _settle_directory(left: str, final: str) -> None:
+    """Removes what `whole_directory` left; but what it was replacing gets its name back, if nothing has that."""
+    if os.path.basename(left) == OLD_DIRECTORY and not os.path.lexists(final):
+        log.warning("putting back %s, which an earlier process was ended at replacing", one_line(final))
+        disk.rename(left, final)
+        disk.sync_directory(os.path.dirname(final))
+    else:
+        disk.remove_tree(left)
 
 
 def complete(target: str) -> bool:

@@ -10,7 +10,7 @@ from xcli.core.errors import OutputError, UsageError
 from xcli.core.signals import defer_signals
 from xcli.core.text import one_line
 from xcli.storage import disk
-from xcli.storage.staging import Staging, check_directory, exists_error, final_path
+from xcli.storage.staging import OLD_DIRECTORY, Staging, check_directory, exists_error, final_path, staging_path
 from xcli.storage.streams import is_direct, write_error, write_errors
 from xcli.storage.urls import is_url
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def check_new_directory(target: str, overwrite: bool, mark: str) -> None:
     """Refuses a name that a directory cannot get, before anything is computed.
+
+    A directory that a killed process was replacing gets its name back first.
 
     Args:
         target: the name.
@@ -36,6 +38,8 @@ def check_new_directory(target: str, overwrite: bool, mark: str) -> None:
         raise UsageError(f"{target!r}: the output is a directory of this machine; give its name with -o")
     final = final_path(target.rstrip("/"))
     check_directory(final)
+    if not os.path.lexists(final) and os.path.isdir(os.path.join(staging_path(final), OLD_DIRECTORY)):
+        Staging(final).close()
     if not os.path.lexists(final):
         return
     if not overwrite:
@@ -53,7 +57,9 @@ def check_new_directory(target: str, overwrite: bool, mark: str) -> None:
 def whole_directory(target: str, overwrite: bool, mark: str) -> Iterator[str]:
     """Yields an empty directory to fill, which gets the name `target` at the end, unless the context raises.
 
-    What it replaces is removed after the new one has the name. The arguments are those of `check_new_directory`.
+    What it replaces is moved away just before, and removed after the new one has the name. If this process is killed in
+    between, the next one that is to write the same output puts it back. The arguments are those of
+    `check_new_directory`.
 
     Raises:
         UsageError, OutputError: as `check_new_directory`; another process writes the output, or it cannot be written.
@@ -70,7 +76,7 @@ def whole_directory(target: str, overwrite: bool, mark: str) -> Iterator[str]:
         with write_errors(target):
             _sync(path)
             with defer_signals():
-                _give_name(path, final, os.path.join(staging.path, "old-0"))
+                _give_name(path, final, os.path.join(staging.path, OLD_DIRECTORY))
     finally:
         with suppress(OSError):
             disk.remove_tree(path)

@@ -85,12 +85,13 @@ def trace(model: LoadedModel, forward: ForwardPass, output: str, precision: Prec
 
 
 @contextmanager
-def converting(name: str, to: str) -> Iterator[None]:
+def converting(name: str, to: str, runtime: str = "") -> Iterator[None]:
     """A context in which converters say nothing, and whatever they raise for a model becomes a ModelError.
 
     Args:
         name: of the model.
         to: the format.
+        runtime: what runs the converted model in this context, if that is done.
     """
     loggers = [logging.getLogger(one) for one in _LOGGERS]
     before = [one.level for one in loggers]
@@ -104,7 +105,10 @@ def converting(name: str, to: str) -> Iterator[None]:
         raise_shortage(error)
         if _NO_ROOM.search(str(error)):
             raise MachineError(_MEMORY) from error
-        raise ModelError(f"{name} cannot be exported as {to}: {_reason(error)}") from error
+        reason = _reason(error)
+        if runtime:
+            reason = f"{runtime} does not run what it was converted to ({reason}); use another --format"
+        raise ModelError(f"{name} cannot be exported as {to}: {reason}") from error
     finally:
         for one, level in zip(loggers, before, strict=True):
             one.setLevel(level)
