@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def bundle(weights: Weights, large_files: Path) -> str:
-    folder = large_files / "bundle"
+    folder = large_files / "known"
     folder.mkdir()
     count = len(weights["predictions/bias"])
     names = tuple(f"class {number}" for number in range(count))
