@@ -311,11 +311,14 @@ def test_what_is_a_dataset(s3: ObjectStore) -> None:
     assert found == [True, True, False, False, False, False]
 
 
-def test_tables_that_cannot_be_opened(dataset: Remote, remote: Remote) -> None:
+def test_tables_that_cannot_be_opened(dataset: Remote, remote: Remote, s3: ObjectStore) -> None:
     with pytest.raises(SourceError, match=r"cannot open s3://.*out\.csv: no such object$"):
         open_table(remote.target)
     with pytest.raises(SourceError, match="there is nothing below it"):
         open_table(dataset.target)
+    s3.put("photos/a.jpg", b"x")
+    with pytest.raises(SourceError, match="is no table: there are no parts"):
+        open_table(s3.url("photos/"))
     with pytest.raises(SourceError, match="there is no such bucket"):
         open_table("s3://no-such-bucket/out.csv")
     with pytest.raises(SourceError, match="tables are read from"):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cli.conftest import save_photos
 from tests.tables.tablerows import (
     BROKEN,
     EVIL,
@@ -322,6 +323,24 @@ def test_files_that_are_no_tables_of_ours(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [1], "status": ["ok"], "error": [""], "label_1": [""]}), tmp_path / "int.parquet")
     with pytest.raises(CheckError, match="path is int64"):
         open_table(str(tmp_path / "int.parquet"))
+
+
+def test_photographs_in_place_of_a_table(tmp_path: Path) -> None:
+    """A wrong argument, not a damaged table: one line says what makes a table of them."""
+    photos = tmp_path / "my photos"
+    save_photos(photos, ["a.jpg"])
+    command = f"xception features '{photos}' -o FILE"
+    with pytest.raises(SourceError, match=r"is no table: it is a directory without parts") as caught:
+        open_table(str(photos))
+    assert str(caught.value).startswith(f"{photos} is no table")
+    assert command in str(caught.value)
+    with pytest.raises(SourceError, match=r"is no table: it is an image \(JPEG\)"):
+        open_table(str(photos / "a.jpg"))
+    for name in ("_SUCCESS", "_meta.json"):
+        (tmp_path / name[1:]).mkdir()
+        (tmp_path / name[1:] / name).write_text("{}")
+        with pytest.raises(CheckError, match="has lost its parts"):
+            open_table(str(tmp_path / name[1:]))
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ class TableReader(ABC):
 
     @classmethod
     def recognizes(cls, head: bytes, name: str) -> bool:
-        """Returns whether a file of this name, whose first 16 bytes are `head`, is of this format."""
+        """Returns whether a file of this name, whose first bytes are `head`, is of this format."""
         return head.startswith(cls.magic)
 
     @classmethod  # noqa: B027 - most formats have a header that tells all columns

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import CheckError, OutputError, SourceError, UsageError
 from xcli.core.text import one_line
+from xcli.images.formats import HEAD_BYTES, sniff
 from xcli.storage.atomic import commit, open_output, write_atomically
 from xcli.storage.directories import Folder, open_folder
 from xcli.storage.object_store import open_writable_store
@@ -22,7 +23,7 @@ from xcli.storage.urls import is_url, scheme_of
 from xcli.tables.csv import CSV, spreadsheet_problem
 from xcli.tables.jsonl import JSONL
 from xcli.tables.npy import NPY
-from xcli.tables.parquet import PARQUET, DatasetReader, is_part
+from xcli.tables.parquet import PARQUET, DatasetReader, is_part, no_table
 from xcli.tables.provenance import DATASET_META, DATASET_RUN, META_SUFFIX, SUCCESS, meta_text
 from xcli.tables.states import DATASET_STATES, STATES_SUFFIX, StatesWriter
 
@@ -251,6 +252,8 @@ def _copy(url: str) -> tuple[Folder, str]:
     names = [one for one in folder.names() if is_part(one) or one in beside]
     if names or url.endswith("/"):
         paths = list(folder.each(folder.local, names))
+        if not paths and folder.names():
+            raise no_table(url, "there are no parts (*.parquet) below it")
         if not paths:
             raise _cannot_open(url, FileNotFoundError("there is nothing below it"))
         return folder, os.path.dirname(paths[0])
@@ -271,12 +274,16 @@ def _open_at(name: str, path: str, escaped: EscapedTexts) -> TableReader:
         if os.path.isdir(path):
             return DatasetReader(name, path)
         with open(path, "rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
+    except SourceError:
+        raise
     except (OSError, ValueError) as error:
         raise _cannot_open(name, error) from None
     for one in FORMATS.values():
         if one.reader.recognizes(head, name):
             return one.reader(name, path, escaped=escaped)
+    if (kind := sniff(head)) is not None:
+        raise no_table(name, f"it is an image ({kind})")
     *names, last = FORMATS
     what = f"is neither {', '.join(names)} nor {last} as xception writes them" if head else "is empty"
     raise CheckError(f"{one_line(name)} {spreadsheet_problem(head) or what}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from bisect import bisect_left
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from xcli.core.errors import CheckError
+from xcli.core.errors import CheckError, SourceError
 from xcli.core.records import FEATURES, PATH, STATUS_COLUMNS
 from xcli.core.text import one_line
 from xcli.storage.parquet_file import CheckedParquet, decoded_size
@@ -209,6 +210,14 @@ def describe_part(rows: int, checksum: Checksum) -> str:
     return f"{rows} {checksum.digest}"
 
 
+def no_table(name: str, reason: str) -> SourceError:
+    """Returns the error for what is given in place of a table, such as a directory of photographs, or one of these."""
+    shown = one_line(shlex.quote(name))
+    return SourceError(
+        f"{one_line(name)} is no table: {reason}. Images become one by: xception features {shown} -o FILE (or classify)"
+    )
+
+
 class DatasetReader(TableReader):
     """Reads a directory of Parquet parts, in the order of their numbers.
 
@@ -228,7 +237,9 @@ class DatasetReader(TableReader):
             )
         self.parts = sorted(filter(is_part, names), key=lambda one: (part_number(one), os.fsencode(one)))
         if not self.parts:
-            raise CheckError(f"{one_line(name)} is a directory without parts (*.parquet)")
+            if {DATASET_META, SUCCESS}.isdisjoint(names):
+                raise no_table(name, "it is a directory without parts (*.parquet)")
+            raise CheckError(f"{one_line(name)} is a directory that has lost its parts (*.parquet)")
         super().__init__(name.rstrip("/") or name, path.rstrip("/") or path)
 
     def _read_schema(self) -> pa.Schema:
