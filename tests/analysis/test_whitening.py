@@ -57,6 +57,18 @@ def test_copies_stay_alike_in_a_table_of_fewer_rows_than_values() -> None:
     assert similarity[0] > 0.9 > 0.5 > np.sort(similarity)[-2]
 
 
+@pytest.mark.parametrize(("leave_out", "kept"), [(0, slice(60)), (10, slice(2, 15))])
+def test_of_few_rows_the_directions_are_those_of_the_whole_covariance(leave_out: int, kept: slice) -> None:
+    values = correlated(np.random.default_rng(5), 40, 300)
+    fit = fit_whitening(blocks(values), components=60, leave_out=leave_out)
+    variances, directions = np.linalg.eigh(np.cov(values.T.astype(np.float64), bias=True))
+    scales = ((1 - fit.shrinkage) * variances.clip(0) + fit.shrinkage * variances.mean())[::-1][kept]
+    found, expected = (values - fit.mean) @ fit.projection, (values - fit.mean) @ directions[:, ::-1][:, kept]
+    np.testing.assert_allclose(np.abs(found), np.abs(expected / np.sqrt(scales)), atol=1e-3)
+    # Beyond the rank they are any, but as many, and at right angles.
+    np.testing.assert_allclose(fit.projection.T @ fit.projection, np.diag(1 / scales), atol=1e-4 / scales.min())
+
+
 def test_error_rows_take_no_part() -> None:
     values = correlated(np.random.default_rng(3), 300, 10)
     ok = np.arange(300) % 3 > 0

@@ -166,8 +166,8 @@ def fit_whitening(blocks: Iterable[Block], components: int = COMPONENTS, *, leav
         raise UsageError("no row of the table has a vector: all of them are error rows")
     covariance = sums.covariance()
     shrinkage = _shrinkage(covariance, sums.rows, sums.fourth())
-    variances, directions = np.linalg.eigh(covariance)
-    level = max(float(variances.mean()), 0.0)
+    variances, directions = _directions(covariance, max(sums.rows - 1, 1 if leave_out else components))
+    level = max(float(np.trace(covariance)) / len(covariance), 0.0)
     kept = slice(components)
     if leave_out:
         spread = int((variances > _NO_SPREAD * variances[-1]).sum())
@@ -227,6 +227,25 @@ class _Sums:
         square = float(offset @ offset)
         inner = 4 * float(offset @ self._scatter @ offset) - 4 * float(self._cubes @ offset)
         return self._fourths + inner + 2 * square * float(np.trace(self._scatter)) - 3 * rows * square**2
+
+
+def _directions(covariance: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns variances float64[k], ascending, and directions float64[d, k]; k is d, or a count below half of d.
+
+    Args:
+        covariance: float64[d, d].
+        count: no less than its rank. Beyond the rank, directions are any in which nothing varies.
+    """
+    import numpy as np
+
+    width = len(covariance)
+    if 2 * count > width:
+        return np.linalg.eigh(covariance)
+    # Random columns, multiplied by it, span all in which anything varies; to decompose it whole takes seconds.
+    spanned = covariance @ np.random.default_rng(0).standard_normal((width, count))
+    basis = np.linalg.qr(spanned)[0]
+    variances, turned = np.linalg.eigh(basis.T @ covariance @ basis)
+    return variances, basis @ turned
 
 
 def _shrinkage(covariance: NDArray[np.float64], rows: int, fourth: float) -> float:
