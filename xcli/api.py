@@ -92,8 +92,8 @@ def classify(
         overwrite: whether an existing output may be replaced.
         no_follow: whether symbolic links in directories and globs are passed over, which may lead anywhere.
         allow_private_hosts: whether http and https URLs may lead to addresses of this machine and of private networks.
-        exclude_from: a table of `audit` or `duplicates`, or any CSV or Parquet file with a column path; the images that
-            it names, of `duplicates` those that it does not keep, are left out.
+        exclude_from: a table of `audit` or `duplicates`, or any CSV, Parquet or JSONL file with a column path; the
+            images that it names, of `duplicates` those that it does not keep, are left out.
         exclude_kinds: of the findings of `audit`; None is all.
 
     Returns:

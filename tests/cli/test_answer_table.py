@@ -17,7 +17,7 @@ COMMANDS = {
 @pytest.mark.parametrize("command", ["audit", "duplicates", "search"])
 @pytest.mark.parametrize(
     ("output", "message"),
-    [("x/", "writes one file, and 'x/' is a directory"), ("x.jsonl", "does not write jsonl"), ("x", "end it in .csv")],
+    [("x/", "writes one file, and 'x/' is a directory"), ("x.npy", "does not write npy"), ("x", "end it in .csv")],
 )
 def test_a_table_that_cannot_be_written(invoke: Invoke, command: str, output: str, message: str) -> None:
     result = invoke(command, *COMMANDS[command], "-o", output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def test_what_is_shown_and_written(invoke: Invoke, tables: tuple[str, str], tmp_
     assert invoke("compare", *tables, "-o", tmp_path / "diff.csv").code == 5
     assert invoke("compare", *tables, "-o", tmp_path / "diff.csv", "--overwrite").code == 0
     assert invoke("compare", *tables, "-o", "-").out == (tmp_path / "diff.csv").read_bytes()
+    assert invoke("compare", *tables, "-o", tmp_path / "diff.jsonl").code == 0
+    lines = [json.loads(line) for line in (tmp_path / "diff.jsonl").read_text().splitlines()]
+    names, *rows = csv.reader((tmp_path / "diff.csv").open(newline=""))
+    assert [list(line) for line in lines] == [names] * len(rows)
+    assert [line["path"] for line in lines] == [row[0] for row in rows]
     summary = json.loads(invoke("compare", *tables, "--json").out)
     assert summary["rows"] == {"a": 50, "b": 60}
 
@@ -50,7 +56,7 @@ def test_assertions(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("more", "code"), [(["-o", "x.jsonl"], 2), (["-o", "x/"], 2), (["--json", "-o", "-"], 2), (["-o", "no/x.csv"], 5)]
+    ("more", "code"), [(["-o", "x.npy"], 2), (["-o", "x/"], 2), (["--json", "-o", "-"], 2), (["-o", "no/x.csv"], 5)]
 )
 def test_outputs_that_cannot_be(invoke: Invoke, tables: tuple[str, str], more: list[str], code: int) -> None:
     result = invoke("compare", *tables, *more)
@@ -59,7 +65,7 @@ def test_outputs_that_cannot_be(invoke: Invoke, tables: tuple[str, str], more: l
 
 def test_the_message_names_what_the_command_has(invoke: Invoke, tables: tuple[str, str], tmp_path: Path) -> None:
     result = invoke("compare", *tables, "-o", "differences.txt")
-    assert result.err.endswith("the name does not tell the format; end it in .csv or .parquet\n"), result
+    assert result.err.endswith("the name does not tell the format; end it in .csv, .parquet or .jsonl\n"), result
 
 
 def test_a_long_path_is_on_one_line(invoke: Invoke, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.analysis.featuretables import with_changes, write_features
 from tests.cli.conftest import Invoke, Result, code_and_imports
 from xcli.analysis import checked_copies, compared_bands, duplicates_run, nearest
 from xcli.analysis.whitening import load_whitening
+from xcli.sources.exclusions import read_exclusions
 
 ROWS = 300
 
@@ -101,6 +102,13 @@ def test_a_file_has_the_fit_and_what_it_rests_on_beside_it(invoke: Invoke, table
         "out.parquet.meta.json",
         "out.parquet.whitening.npz",
     ]
+    lines = out.with_suffix(".jsonl")
+    assert invoke("duplicates", table, "-o", lines, "--threshold", "0.7").code == 0
+    assert [json.loads(line) for line in lines.read_text().splitlines()] == [
+        {**row, "similarity": pytest.approx(row["similarity"])} for row in found.to_pylist()
+    ]
+    left_out = {row["path"] for row in found.to_pylist() if not row["keep"]}
+    assert read_exclusions(str(lines)).paths == read_exclusions(str(out)).paths == left_out
     assert invoke("duplicates", table, "-o", out).code == 5
     assert invoke("duplicates", table, "-o", out, "--overwrite", "--threshold", "1").code == 0
     assert pq.read_table(out)["path"].to_pylist() == ["d/30.jpg", "d/31.jpg"]
@@ -206,7 +214,7 @@ def test_restart_discards_an_unfinished_comparison(invoke: Invoke, table: str, o
     ("args", "message"),
     [
         (["-o", "x/"], "is a directory"),
-        (["-o", "x.jsonl"], "does not write jsonl"),
+        (["-o", "x.npy"], "does not write npy"),
         (["--threshold", "0"], "--threshold"),
         (["--restart"], "--restart is for -o"),
         (["-o", "-", "--json"], "both write to standard output"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,10 @@ def test_several_tables_and_outputs(invoke: Invoke, table: str, tmp_path: Path) 
     text = invoke("search", table, "d/2.jpg", "-o", tmp_path / "out.csv")
     assert (text.code, text.out) == (0, b"")
     assert (tmp_path / "out.csv").read_bytes() == invoke("search", table, "d/2.jpg").out
+    text = invoke("search", table, "d/2.jpg", "--format", "jsonl")
+    lines = [json.loads(line) for line in text.text.splitlines()]
+    assert [line["path"] for line in lines] == pq.read_table(out)["path"].to_pylist()
+    assert list(lines[0]) == ["query", "rank", "path", "score"]
 
 
 def test_a_page_beside_a_table_of_a_given_format(invoke: Invoke, table: str, tmp_path: Path) -> None:
@@ -96,7 +101,7 @@ def test_tables_that_cannot_be_searched_together(invoke: Invoke, table: str, tmp
     [
         (["no.jpg"], "is neither a file nor the path of a row"),
         (["d/2.jpg", "-o", "x/"], "is a directory"),
-        (["d/2.jpg", "-o", "x.jsonl"], "does not write jsonl"),
+        (["d/2.jpg", "-o", "x.npy"], "does not write npy"),
         (["d/2.jpg", "--top", "0"], "--top"),
         ([], "QUERY"),
     ],

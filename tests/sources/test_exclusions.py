@@ -48,7 +48,7 @@ def listed(names: str, *sources: str, **options: object) -> tuple[list[str], Lis
     return [ref.path for ref in listing], listing
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
 def test_images_of_findings_are_read_by_kind(tmp_path: Path, form: str) -> None:
     target = str(tmp_path / f"f.{form}")
     with create_table(form, target, findings_schema(), {}, False) as table:
@@ -75,6 +75,8 @@ def test_any_table_will_do(tmp_path: Path) -> None:
     assert read_exclusions(str(tmp_path / "t.parquet")).paths == {"a.jpg"}
     (tmp_path / "t.csv").write_text("path;status;error\na.jpg;ok;\n")
     assert read_exclusions(str(tmp_path / "t.csv")).paths == {"a.jpg"}
+    (tmp_path / "t.jsonl").write_text('{"path": "a.jpg", "predictions": []}\n\n{"other": 1}\n{"path": "b\u00e9"}')
+    assert read_exclusions(str(tmp_path / "t.jsonl")).paths == {"a.jpg", "b\u00e9"}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,13 @@ def test_any_table_will_do(tmp_path: Path) -> None:
         ("path,issue\na.png,strange\n", "holds 'strange', no finding"),
         ("name\na.png\n", "the table .* has no column 'path'$"),
         ("path\na.png,b,c\n", "line 2 of the table .* has 3 fields"),
+        ('{"path": "a.png"}\n{"path": 3}\n', "row 2 of the table .* has a path that is no text"),
+        ('{"path": "a.png"}\n{"path": "b.p', "cannot read the table .* beyond row 1: line 2: "),
+        ('{"path": "a.png"}\n[1]\n', "beyond row 1: line 2: it is no object"),
+        ('{"path": "\\ud800"}\n', "begins like JSON lines but cannot be read: line 1: "),
+        ("{" * 100_000, "begins like JSON lines but cannot be read: line 1: "),
+        ('{"path": "a.png", "issue": "strange"}\n', "holds 'strange', no finding"),
+        ('{"name": "a.png"}\n', "has no column 'path'"),
         (b"PAR1 and nothing else", "the table .* begins like Parquet but cannot be read"),
         (b"\x89PNG\r\n\x1a\n\0\0", "binary data"),
     ],

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.tables.tablerows import (
@@ -48,6 +49,24 @@ def test_jsonl_has_no_wnid_without_both_and_refuses_features() -> None:
     assert json.loads(line)["predictions"] == [{"label": "n0", "index": 0, "score": 0.5}]
     with pytest.raises(UsageError, match="parquet"):
         JsonlWriter(io.BytesIO(), features_schema((2,), "float32", []), {})
+
+
+def test_a_table_without_predictions_has_a_member_for_each_column() -> None:
+    columns = {
+        "group": [1, 2],
+        "path": ["\u00e4\n.jpg", None],
+        "similarity": [1.0, float("nan")],
+        "keep": [True, False],
+    }
+    schema = pa.schema(
+        [("group", pa.int64()), ("path", pa.string()), ("similarity", pa.float32()), ("keep", pa.bool_())]
+    )
+    batch = pa.RecordBatch.from_pydict(columns, schema)
+    assert encode(JsonlWriter, schema, [batch]).decode() == (
+        '{"group": 1, "path": "\u00e4\\n.jpg", "similarity": 1, "keep": true}\n'
+        '{"group": 2, "path": null, "similarity": null, "keep": false}\n'
+    )
+    assert encode(JsonlWriter, schema, [batch[:1], batch[1:]]) == encode(JsonlWriter, schema, [batch])
 
 
 def test_some_columns_of_lines_that_are_odd(tmp_path: Path) -> None:

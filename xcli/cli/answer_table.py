@@ -1,4 +1,4 @@
-"""The table of a command whose answer is one CSV or Parquet file: what can be refused before there is an answer."""
+"""The table of a command whose answer is one file: what can be refused before there is an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xcli.core.errors import UsageError
 from xcli.outputs.target import Directory, parse_target
 from xcli.tables.formats import check_output, format_from_name
 
-FORMATS = ("csv", "parquet")
+FORMATS = ("csv", "parquet", "jsonl")
 
 
 def check_answer_table(command: str, values: dict[str, Any]) -> str:

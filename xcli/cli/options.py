@@ -81,8 +81,8 @@ _SYSTEM = "Also read folders that belong to a system: @eaDir, #recycle, $RECYCLE
 _BASE = "Directory that the manifest's relative paths are relative to [default: the current directory]."
 _EXCLUDE = "Leave out files and directories that match GLOB. Repeatable."
 _EXCLUDE_FROM = (
-    "Leave out the images that a table of audit names, those that duplicates does not keep, or those of any CSV or "
-    "Parquet file with a column path."
+    "Leave out the images that a table of audit names, those that duplicates does not keep, or those of any CSV, "
+    "Parquet or JSONL file with a column path."
 )
 _EXCLUDE_KINDS = "Kinds of findings for which images are left out [default: all]."
 _MISSING = "A SOURCE that does not exist is an error row. Without it, the command ends at once (exit 2)."

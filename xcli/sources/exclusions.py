@@ -76,7 +76,7 @@ class Exclusions:
 
 
 def read_exclusions(source: str, kinds: Collection[str] | None = None) -> Exclusions:
-    """Reads which images are to be left out: those in the column `path` of a CSV or Parquet file.
+    """Reads which images are to be left out: those in the column `path` of CSV, Parquet or JSON lines.
 
     Args:
         source: the table. If it has a column `keep`, as that of `duplicates`, those of which it is true are kept.

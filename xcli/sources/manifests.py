@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xcli.core.errors import ImageError, SourceError
@@ -17,6 +18,7 @@ from xcli.core.shortage import patiently, raise_shortage
 from xcli.core.text import encode_text, escape_path, join_names, unescape_path, valid_text
 from xcli.sources.carried import EACH, MAX_COLUMNS, MAX_NAME, CarriedBytes
 from xcli.sources.csv_rows import CsvRows
+from xcli.sources.json_rows import json_rows
 from xcli.sources.locations import file_ref
 from xcli.sources.number_columns import find_number_columns
 from xcli.sources.parquet_rows import ParquetRows
@@ -84,7 +86,7 @@ def open_manifest(
         stdin: standard input, if `name` is `-`.
         numbers: whether columns of a CSV file that hold only numbers get their type. The file is then read twice, so
             that they stay text in what can be read but once, such as a pipe.
-        only: names of the only other columns to read, which no output gets; None for all.
+        only: names of the only other columns to read, which no output gets; None for all. It also allows JSON lines.
         noun: what messages call the file.
 
     Raises:
@@ -105,6 +107,8 @@ def open_manifest(
     try:
         if _peek(file, shown).startswith(PARQUET_MAGIC):
             return _open_parquet(file, columns, make)
+        if only is not None and _peek(file, shown).startswith(b"{"):
+            return _open_jsonl(file, columns, make)
         delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
         return _open_csv(file, columns, make, delimiter, numbers=numbers and file.seekable())
     except BaseException:
@@ -313,6 +317,35 @@ def _lost(row: int, shown: str, error: Exception) -> ImageError:
 def _reason(error: Exception) -> str:
     """Returns an error's text as one line; errors of Arrow often have several."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def _open_jsonl(file: io.BufferedReader, columns: _Columns, make: MakeRef) -> Manifest:
+    shown, rows = columns.shown, json_rows(file)
+    try:
+        first = next(rows, {})
+    except (ValueError, OSError) as error:
+        raise SourceError(f"{shown} begins like JSON lines but cannot be read: {_reason(error)}") from None
+    names = list(first)
+    _, others = columns.find(names)
+    wanted = [names[number] for number in others]
+    refs = _json_refs(chain((first,), rows), columns.path, wanted, shown, make)
+    return Manifest(tuple(map(ExtraColumn, wanted)), refs, file.close, CarriedBytes())
+
+
+def _json_refs(
+    rows: Iterator[dict[str, Any]], path: str, wanted: list[str], shown: str, make: MakeRef
+) -> Iterator[ImageRef]:
+    row = 0
+    try:
+        for value in rows:
+            row += 1
+            text = value.get(path)
+            problem = None
+            if not isinstance(text, str | None):
+                problem = ImageError("unreadable", f"row {row} of {shown} has a path that is no text")
+            yield make(row, None if problem else text, tuple(map(value.get, wanted)), problem)
+    except (ValueError, OSError) as error:
+        yield make(row, None, (None,) * len(wanted), _lost(row, shown, error))
 
 
 def _open_parquet(file: io.BufferedReader, columns: _Columns, make: MakeRef) -> Manifest:

@@ -1,6 +1,7 @@
-"""JSON lines of `classify`: one object per row, with its predictions as a list.
+"""JSON lines: one object per row, which in a table of `classify` has its predictions as a list.
 
-Predictions that are null are left out. Numbers that JSON cannot express (NaN, infinities) are null.
+Predictions that are null are left out. The answers of other commands have a member for each column. Numbers that JSON
+cannot express (NaN, infinities) are null.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import UsageError
-from xcli.core.records import PATH, STATUS, STATUS_COLUMNS
+from xcli.core.records import FEATURES, PATH, STATUS, STATUS_COLUMNS
 from xcli.tables.base import Format, TableReader, TableWriter, check_width, slices
 from xcli.tables.column_text import encode_json, plain, to_text
 from xcli.tables.schema import FIRST_RESULT, PREDICTION_COLUMN, classify_schema, prediction_columns, prediction_count
@@ -36,16 +37,19 @@ class JsonlWriter(TableWriter):
     def __post_init__(self) -> None:
         schema = self.schema
         self._top = prediction_count(schema)
-        if not self._top:
+        if FEATURES in schema.names:
             raise UsageError("features do not go to JSON lines; use parquet, csv or npy")
         self._keys = [key for key in prediction_columns(wnids=True) if f"{key}_1" in schema.names]
-        self._carried = [name for name in schema.names[FIRST_RESULT:] if not PREDICTION_COLUMN.fullmatch(name)]
+        self._plain = list(STATUS_COLUMNS) if self._top else schema.names
+        results = schema.names[FIRST_RESULT:] if self._top else []
+        self._carried = [name for name in results if not PREDICTION_COLUMN.fullmatch(name)]
 
     def _write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, _ROW_VALUES):
-            predictions = zip(*(self._predictions(piece, k) for k in range(1, self._top + 1)), strict=True)
-            columns: list[Iterable[str]] = [_members(piece, name, name) for name in STATUS_COLUMNS]
-            columns.append(f'"{_PREDICTIONS}": [{", ".join(filter(None, row))}]' for row in predictions)
+            columns: list[Iterable[str]] = [_members(piece, name, name) for name in self._plain]
+            if self._top:
+                predictions = zip(*(self._predictions(piece, k) for k in range(1, self._top + 1)), strict=True)
+                columns.append(f'"{_PREDICTIONS}": [{", ".join(filter(None, row))}]' for row in predictions)
             columns += [_members(piece, name, name) for name in self._carried]
             lines = ["{" + ", ".join(row) + "}\n" for row in zip(*columns, strict=True)]
             self.stream.write("".join(lines).encode())

@@ -53,7 +53,7 @@ log = logging.getLogger("xcli")
 _TRUTH = "The labels, if DATA is a table of features: a manifest with the columns path and label, or class folders."
 _FEATURES = "Features of the images: a table that features wrote. If there is no FILE, they are computed into it."
 _IMAGES = "Look for the images in DIR: they have been moved there since the table was made."
-_OUTPUT = "Write the findings to FILE (.csv, .parquet), a row for each; - is standard output."
+_OUTPUT = "Write the findings to FILE (.csv, .parquet, .jsonl), a row for each; - is standard output."
 _HTML = "Also make a page with the images of the findings, to look at in a browser."
 _MAX_SIZE = "Size of the page of --html; when it is reached, further images have no thumbnail."
 _ASSERT = f"Exit with 6 if there are findings of one of these kinds: {', '.join(KINDS)}."
@@ -97,7 +97,7 @@ def audit(ctx: click.Context, /, **values: Any) -> int:
     a table of them no network runs, and TensorFlow is not imported; --model and --weights are for a new table.
 
     \b
-    CSV, Parquet: path, label, issue, severity, detail, suggested, related
+    CSV, Parquet, JSONL: path, label, issue, severity, detail, suggested, related
     xception audit clothes/ --features clothes.parquet -o findings.csv
     xception finetune clothes/ -o RUN --exclude findings.csv
 

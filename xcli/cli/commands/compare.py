@@ -34,13 +34,19 @@ _COSINE = (
     "one table."
 )
 _MISSING = "Let the assertions leave out images that are missing or failed in one table."
+_OUTPUT = "Write each image that differs to FILE (.csv, .parquet, .jsonl); - is standard output."
 
 
 @click.command(cls=Command)
 @click.argument("first", metavar="A", type=click.Path())
 @click.argument("second", metavar="B", type=click.Path())
 @flag("--json", OUTPUT, "Print the figures as JSON.")
-@path("-o --output", OUTPUT, "FILE", "Write each image that differs to FILE (.csv, .parquet); - is standard output.")
+@path(
+    "-o --output",
+    OUTPUT,
+    "FILE",
+    "Write each image that differs to FILE (.csv, .parquet, .jsonl); - is standard output.",
+)
 @flag("--overwrite", OUTPUT, "Replace FILE if it exists.")
 @number("--assert-agreement", RUN, "P", click.FloatRange(0, 1), _AGREEMENT)
 @number("--assert-cosine", RUN, "C", click.FloatRange(-1, 1), _COSINE)

@@ -69,7 +69,8 @@ _APPROXIMATE = (
     "many of the copies are found is measured on a sample, and printed."
 )
 _OUTPUT = (
-    "Write the groups to FILE (.csv, .parquet); - is standard output [default: a table on a terminal, CSV on a pipe]."
+    "Write the groups to FILE (.csv, .parquet, .jsonl); - is standard output [default: a table on a terminal, CSV on "
+    "a pipe]."
 )
 _RESTART = "Discard an unfinished comparison of FILE and start again."
 
@@ -101,7 +102,7 @@ def duplicates(ctx: click.Context, /, **values: Any) -> int:
     A comparison that is interrupted is continued by the same command, if -o names a file on this machine.
 
     \b
-    CSV, Parquet: group, path, similarity, keep
+    CSV, Parquet, JSONL: group, path, similarity, keep
 
     Exit status: 0 compared, 2 usage, 5 output, 6 a table is damaged.
     """

@@ -49,7 +49,8 @@ _SELF = "Let a query that is a row of the table be its own first answer."
 _MODEL = "The model that the table was made with, if it is no longer where it was."
 _WEIGHTS = "The weights file that the table was made with, likewise."
 _OUTPUT = (
-    "Write the answers to FILE (.csv, .parquet); - is standard output [default: a table on a terminal, CSV on a pipe]."
+    "Write the answers to FILE (.csv, .parquet, .jsonl); - is standard output [default: a table on a terminal, CSV on "
+    "a pipe]."
 )
 _HTML = "Also make a page with the pictures, to look at in a browser; of each query at most 100 answers."
 _MAX_SIZE = "Size of the page of --html; when it is reached, further images have no thumbnail."
@@ -88,7 +89,7 @@ def search(ctx: click.Context, /, **values: Any) -> int:
     equal scores are in the order of the table, and error rows are no answers.
 
     \b
-    CSV, Parquet: query, rank, path, score
+    CSV, Parquet, JSONL: query, rank, path, score
 
     Exit status: 0 all queries have answers, 2 usage, 3 model, 4 some queries cannot be embedded, 5 output.
     """
