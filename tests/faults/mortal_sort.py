@@ -16,8 +16,8 @@ from typing import Any
 from xcli.storage import disk
 
 CHANGES = frozenset(
-    "create_in fsync link link_in mkdir mkdir_in rename rename_new rmdir rmdir_in rmtree set_status symlink_in unlink "
-    "unlink_in write".split()
+    "create_in exchange fsync link link_in mkdir mkdir_in rename rename_new rmdir rmdir_in rmtree set_status "
+    "symlink_in unlink unlink_in write".split()
 )
 """The calls of `disk.System` that change a name or the content of a file; `open`, too, where it creates one."""
 

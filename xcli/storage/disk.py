@@ -20,7 +20,7 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno
 
 _BUFFER = 1 << 20
 _HERE = -100  # AT_FDCWD of Linux
-_NO_REPLACE = 1  # RENAME_NOREPLACE
+_NO_REPLACE, _EXCHANGE = 1, 2  # RENAME_NOREPLACE, RENAME_EXCHANGE
 
 Path = str | os.PathLike[str]
 
@@ -55,6 +55,9 @@ class System:
 
     def rename_new(self, source_folder: int | None, source: str, folder: int | None, name: str) -> None:
         _rename_new(source_folder, source, folder, name)
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        return _renameat2(None, os.fspath(one), None, os.fspath(other), _EXCHANGE) == 0
 
     def set_status(self, descriptor: int, status: os.stat_result) -> None:
         os.fchmod(descriptor, status.st_mode & 0o777)
@@ -106,15 +109,22 @@ class System:
         os.utime(path)
 
 
-def _rename_new(source_folder: int | None, source: str, folder: int | None, name: str) -> None:
+def _renameat2(source_folder: int | None, source: str, folder: int | None, name: str, flag: int) -> int:
+    """Returns the number of the error; 0 if there is none."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is not None:
-        here = [_HERE if one is None else one for one in (source_folder, folder)]
-        if rename(here[0], os.fsencode(source), here[1], os.fsencode(name), _NO_REPLACE) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(number, os.strerror(number), source, None, name)
+    if rename is None:
+        return errno.ENOSYS
+    here = [_HERE if one is None else one for one in (source_folder, folder)]
+    failed = rename(here[0], os.fsencode(source), here[1], os.fsencode(name), flag)
+    return ctypes.get_errno() if failed else 0
+
+
+def _rename_new(source_folder: int | None, source: str, folder: int | None, name: str) -> None:
+    number = _renameat2(source_folder, source, folder, name, _NO_REPLACE)
+    if number == 0:
+        return
+    if number not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), source, None, name)
     # Where the system cannot do it in one step the file has both names for a moment.
     os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
     os.unlink(source, dir_fd=source_folder)
@@ -260,6 +270,11 @@ def rename_new(source: str, target: str, *, source_folder: int | None = None, fo
     A path is relative to the directory whose descriptor is given, else to the current one.
     """
     system.rename_new(source_folder, source, folder, target)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Gives two files or directories the names of each other in one step; returns False if the system does not."""
+    return system.exchange(one, other)
 
 
 def rename_durably(source: Path, target: Path) -> None:

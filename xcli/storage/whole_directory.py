@@ -57,9 +57,9 @@ def check_new_directory(target: str, overwrite: bool, mark: str) -> None:
 def whole_directory(target: str, overwrite: bool, mark: str) -> Iterator[str]:
     """Yields an empty directory to fill, which gets the name `target` at the end, unless the context raises.
 
-    What it replaces is moved away just before, and removed after the new one has the name. If this process is killed in
-    between, the next one that is to write the same output puts it back. The arguments are those of
-    `check_new_directory`.
+    What it replaces is removed after the new one has the name. Where the system cannot exchange the two in one step, it
+    is moved away just before; if this process is killed in between, the next one that is to write the same output puts
+    it back. The arguments are those of `check_new_directory`.
 
     Raises:
         UsageError, OutputError: as `check_new_directory`; another process writes the output, or it cannot be written.
@@ -92,16 +92,16 @@ def _sync(path: str) -> None:
 
 
 def _give_name(path: str, final: str, old: str) -> None:
-    replaces = os.path.lexists(final)
-    if replaces:
-        disk.rename(final, old)
-    try:
+    """Gives the directory at `path` its name. What had that before stays at `path`, or is removed."""
+    if not os.path.lexists(final):
         disk.rename(path, final)
-    except OSError:
-        if replaces:
+    elif not disk.exchange(path, final):
+        disk.rename(final, old)
+        try:
+            disk.rename(path, final)
+        except OSError:
             disk.rename(old, final)
-        raise
+            raise
     disk.sync_directory(os.path.dirname(final))
-    if replaces:
-        with suppress(OSError):
-            disk.remove_tree(old)
+    with suppress(OSError):
+        disk.remove_tree(old)
