@@ -48,6 +48,19 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_how_far_each_stage_is(invoke: Invoke, faulty: Folders, tmp_path: Path) -> None:
+    """The rows of the table, between them the images and the pairs whose pixels are compared, then all images."""
+    table = faulty.features(tmp_path / "t.parquet", ("train/dog/bad.png",))
+    result = invoke("audit", faulty.top, "--features", table, "--progress", "json")
+    told = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
+    units = [next(key for key in one if key.endswith("_per_second")).partition("_")[0] for one in told]
+    stages = [(unit, one) for unit, one in zip(units, told, strict=True) if one["event"] == "end"]
+    assert [unit for unit, _ in stages] == ["rows", "images", "pairs", "rows", "images"], result
+    for _, one in stages[1:]:
+        assert one["done"] == one["total"] > 0
+    assert 0 < stages[0][1]["done"] < stages[0][1]["total"] == stages[3][1]["done"]
+
+
 def test_findings_of_every_sort(invoke: Invoke, faulty: Folders, tmp_path: Path) -> None:
     table = faulty.features(tmp_path / "t.parquet", ("train/dog/bad.png",))
     result = invoke("audit", faulty.top, "--features", table, "-o", tmp_path / "f.csv")

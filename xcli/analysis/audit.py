@@ -67,13 +67,14 @@ class Audit:
         pixels: bool,
         folder: str | None = None,
         workers: int | None = None,
+        progress: Callable[[str, int, int], object] = lambda unit, done, of: None,
     ) -> None:
         """Adds what features tell, see `audit_features`.
 
         Args:
             rows, tables: the rows of the images, and their tables.
             pixels: whether to look at the pixels of images that may be copies.
-            folder, workers: see `check_pixels`.
+            folder, workers, progress: see `check_pixels`.
         """
 
         def look(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -83,7 +84,7 @@ class Audit:
             log.info("comparing the pixels of %s pairs of images that may be copies", f"{len(first):,}")
             names = [self.images.place(int(rows.image[row])) for row in different.tolist()]
             one, other = places[: len(first)], places[len(first) :]
-            return check_pixels(names, one, other, images=folder, workers=workers).agreement
+            return check_pixels(names, one, other, images=folder, workers=workers, progress=progress).agreement
 
         found = audit_features(rows, tables, look if pixels else None)
         self.findings += found.findings

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from contextlib import ExitStack, nullcontext
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xcli.cli.help import MESSAGES, choice
 
@@ -255,9 +255,13 @@ class Readings:
 
     def show(self, progress: Progress) -> None:
         """Has the rows counted from now on."""
-        for reader in self._readers:
-            reader.on_rows = progress.count
+        self.tell(progress.count)
         progress.begin()
+
+    def tell(self, count: Callable[[int], object]) -> None:
+        """Has this called with the number of rows whenever some are read."""
+        for reader in self._readers:
+            reader.on_rows = count
 
 
 class TwoStages:
@@ -294,3 +298,53 @@ class TwoStages:
 
     def _show(self, total: Callable[[], int | None], unit: str) -> None:
         self._progress = self._stack.enter_context(Progress(self._mode, quiet=self._quiet, total=total, unit=unit))
+
+
+class Stages:
+    """Shows how far each of several stages is, one at a time; a context manager.
+
+    Args:
+        mode: one of `MODES`.
+        quiet: whether `-q` was given.
+    """
+
+    def __init__(self, mode: str, *, quiet: bool) -> None:
+        self._mode, self._quiet = mode, quiet
+        self._stack = ExitStack()
+        self._unit, self._done, self._read = "", 0, 0
+        self._of: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    def begin(self, unit: str, of: int | None, kept: int = 0, *, is_first: bool = False) -> Progress:
+        """Ends a stage, and begins the next one, of which some may be done."""
+        self._stack.close()
+        self._unit, self._done, self._of = unit, kept, of
+        shown = Progress(self._mode, quiet=self._quiet, total=lambda: of, kept=lambda: kept, unit=unit)
+        self._progress = self._stack.enter_context(shown)
+        self._progress.begin(is_first=is_first)
+        return self._progress
+
+    def tell(self, unit: str, done: int, of: int | None) -> None:
+        """Says how many are done in a stage."""
+        if (unit, of) != (self._unit, self._of):
+            self.begin(unit, of)
+        self._progress.count(done - self._done)
+        self._done = done
+
+    def show(self, readings: Readings) -> None:
+        """Begins with the reading of tables, which goes on as a stage whenever another one has come between."""
+        total = readings.total()
+
+        def count(rows: int) -> None:
+            if self._unit != ROWS:
+                self.begin(ROWS, total, self._read)
+            self._read += rows
+            self.tell(ROWS, self._read, total)
+
+        readings.tell(count)
+        self.begin(ROWS, total, is_first=True)

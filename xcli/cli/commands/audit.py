@@ -21,7 +21,7 @@ from xcli.cli.commands.evaluate import label_columns, labelled_images
 from xcli.cli.display import lacking_pictures, open_console, print_json
 from xcli.cli.help import INPUT, MODEL, OUTPUT, RUN, Command, flag, fold, number, option, path
 from xcli.cli.options import command_line, engine_option, machine_options, weights_places
-from xcli.cli.progress import ROWS, Progress, Readings, progress_argument
+from xcli.cli.progress import Progress, Readings, Stages, progress_argument
 from xcli.cli.table_run import quiet_libraries
 from xcli.cli.verbosity import Messages, message_arguments, start_messages
 from xcli.core.errors import ExitCode, SourceError, UsageError, XcliError
@@ -232,9 +232,9 @@ def _audit(
     where = {"folder": values["images"], "workers": values["workers"]}
     readings = Readings(tables.readers, lambda: READINGS)
     if len(rows.errors) + rows.missing < len(images):
-        with Progress(values["progress"], quiet=quiet, total=readings.total, unit=ROWS) as progress:
-            readings.show(progress)
-            found.add_features(rows, tables, pixels=values["pixels"], **where)
+        with Stages(values["progress"], quiet=quiet) as stages:
+            stages.show(readings)
+            found.add_features(rows, tables, pixels=values["pixels"], progress=stages.tell, **where)
     if not values["pixels"]:
         found.add_errors(rows.errors)
         found.unchecked.append(("--no-pixels", PICTURE_KINDS))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,7 +27,7 @@ from xcli.analysis.vectors import open_features
 from xcli.cli.answer_table import FORMATS, check_answer_table
 from xcli.cli.display import open_console, print_json
 from xcli.cli.help import INPUT, OUTPUT, RUN, Command, choice, flag, number, path
-from xcli.cli.progress import BANDS, IMAGES, PAIRS, ROWS, Progress, Readings, progress_argument
+from xcli.cli.progress import BANDS, IMAGES, PAIRS, ROWS, Progress, Readings, Stages, progress_argument
 from xcli.cli.verbosity import message_arguments, messages_of, start_messages
 from xcli.core.errors import ExitCode, UsageError
 from xcli.core.text import one_line
@@ -173,40 +172,9 @@ def _read(
     return comparison
 
 
-class _Stages:
-    """Shows how far each of several stages is; a context manager."""
-
-    def __init__(self, ctx: click.Context, values: dict[str, Any]) -> None:
-        self._mode, self._quiet = values["progress"], messages_of(ctx).level < 0
-        self._stack = ExitStack()
-        self._unit, self._done, self._of = "", 0, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)
-
-    def begin(self, unit: str, of: int, kept: int = 0) -> Progress:
-        """Ends a stage, and begins the next one."""
-        self._stack.close()
-        self._unit, self._done, self._of = unit, 0, of
-        shown = Progress(self._mode, quiet=self._quiet, total=lambda: of, kept=lambda: kept, unit=unit)
-        self._progress = self._stack.enter_context(shown)
-        self._progress.begin(is_first=False)
-        return self._progress
-
-    def tell(self, unit: str, done: int, of: int) -> None:
-        """Says how many are done in a stage."""
-        if (unit, of) != (self._unit, self._of):
-            self.begin(unit, of)
-        self._progress.count(done - self._done)
-        self._done = done
-
-
 def _compared(ctx: click.Context, comparison: Comparison, kept: ComparedBands, values: dict[str, Any]) -> Copies:
     sides, threshold = comparison.sides, comparison.threshold
-    with _Stages(ctx, values) as stages:
+    with Stages(values["progress"], quiet=messages_of(ctx).level < 0) as stages:
         if values["approximate"]:
             comparison.make_lists(lambda done, of: stages.tell(ROWS, done, of))
             progress = stages.begin(BANDS, comparison.bands() + kept.bands, kept.bands)
@@ -231,7 +199,7 @@ def _compared(ctx: click.Context, comparison: Comparison, kept: ComparedBands, v
 
 
 def _grouped(
-    stages: _Stages, comparison: Comparison, values: dict[str, Any], group: Callable[[Sizes], Copies]
+    stages: Stages, comparison: Comparison, values: dict[str, Any], group: Callable[[Sizes], Copies]
 ) -> Copies:
     """Groups what was found, and says of how many images it is not known how large they are."""
     failed = 0
