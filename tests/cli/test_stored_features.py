@@ -238,6 +238,10 @@ def test_a_training_that_was_interrupted_begins_again(
         (("--from-features", "t.npy", "--truth", "t.csv", "--unfreeze", "all"), "--unfreeze is for images"),
         (("--from-features", "t.npy", "--truth", "t.csv", "--epochs", "3"), "--epochs is for images"),
         (("--from-features", "t.npy", "--truth", "t.csv", "--resize", "pad"), "--resize is for images"),
+        (
+            ("--from-features", "t.npy", "--truth", "t.csv", "--exclude-kinds", "tiny"),
+            "--exclude-kinds is for --exclude",
+        ),
         (("photos", "--truth", "t.csv"), "--truth goes with --from-features"),
         ((), "give DATA, labelled images, or tables of features"),
     ],

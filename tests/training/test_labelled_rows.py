@@ -13,6 +13,7 @@ from tests.analysis.heads import MADE, table, vectors
 from xcli.analysis.stored import open_stored
 from xcli.analysis.truth import read_truth
 from xcli.core.errors import SourceError
+from xcli.sources.exclusions import Exclusions
 from xcli.sources.splits import TEST, TRAIN, VALIDATION
 from xcli.training.labelled_rows import LabelledRows, read_rows
 
@@ -24,8 +25,8 @@ def write_truth(path: Path, labels: dict[str, str], splits: dict[str, str] | Non
     return str(path)
 
 
-def rows_of(tables: list[str], truth: str) -> LabelledRows:
-    return read_rows(open_stored(tables), read_truth(truth), truth)
+def rows_of(tables: list[str], truth: str, excluded: Exclusions | None = None) -> LabelledRows:
+    return read_rows(open_stored(tables), read_truth(truth), truth, excluded)
 
 
 def labels(count: int) -> dict[str, str]:
@@ -49,6 +50,23 @@ def test_rows_and_labels_are_joined_by_their_paths(tmp_path: Path, caplog: pytes
         4: "not-finite: the stored features are NaN or infinite",
     }
     assert rows.examples[2].digest is None
+
+
+def test_excluded_images_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = write_features(tmp_path / "t.parquet", vectors(12), provenance=MADE)
+    truth = write_truth(tmp_path / "t.csv", labels(10))
+    everything = rows_of([name], truth)
+    with caplog.at_level(logging.INFO, "xcli"):
+        rows = rows_of([name], truth, Exclusions("f.csv", frozenset({"0003.jpg", "0011.jpg", "other.jpg"})))
+    assert "1 images are left out for f.csv" in caplog.text
+    assert "have no row" not in caplog.text
+    assert [one.sample.ref.path for one in rows.examples] == [name for name in labels(10) if name != "0003.jpg"]
+    assert np.array_equal(rows.values, np.delete(everything.values, 3, axis=0))
+    cats = frozenset(name for name, label in labels(10).items() if label == "cat")
+    with pytest.raises(SourceError, match="leaves no row of the class 'cat'"):
+        rows_of([name], truth, Exclusions("f.csv", cats))
+    with pytest.raises(SourceError, match=r"none of the 1 images that f\.csv names is among the data"):
+        rows_of([name], truth, Exclusions("f.csv", frozenset({"/elsewhere/0003.jpg"})))
 
 
 def test_parts_of_the_labels_are_kept(tmp_path: Path) -> None:

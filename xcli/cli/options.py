@@ -26,6 +26,7 @@ from xcli.cli.help import (
     path,
 )
 from xcli.cli.verbosity import messages_of
+from xcli.core.errors import UsageError
 from xcli.core.finding_kinds import parse_kinds
 from xcli.core.public_urls import without_secrets
 from xcli.core.tensorflow import PRECISIONS
@@ -38,6 +39,7 @@ from xcli.inference.tasks import ERROR_FEATURES
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import SaveOptions
+from xcli.sources.exclusions import Exclusions, read_exclusions
 from xcli.sources.options import SourceOptions, parse_shard
 
 
@@ -103,6 +105,14 @@ def exclusions(name: str = "--exclude-from") -> Decorator:
         path(name, INPUT, "FINDINGS", _EXCLUDE_FROM),
         option("--exclude-kinds", INPUT, _EXCLUDE_KINDS, metavar="KIND,...", type=KindsType()),
     )
+
+
+def exclusions_of(values: dict[str, Any], excluded: str) -> Exclusions | None:
+    """Returns the images that a command excludes, given the parameter that names their table; None for none."""
+    source, kinds = values[excluded], values["exclude_kinds"]
+    if source is None and kinds is not None:
+        raise UsageError(f"--exclude-kinds is for --{excluded.replace('_', '-')} FINDINGS, which was not given")
+    return None if source is None else read_exclusions(source, kinds)
 
 
 source_filters = options(

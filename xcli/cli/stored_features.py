@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.cli.environment import beats
 from xcli.cli.help import fold
-from xcli.cli.options import is_given, model_spec
+from xcli.cli.options import exclusions_of, is_given, model_spec
 from xcli.cli.progress import ROWS, Progress, Readings
 from xcli.core.errors import UsageError
 from xcli.core.levels import DETAIL
@@ -26,7 +26,7 @@ log = logging.getLogger("xcli")
 _EVERYWHERE = ("from_features", "help", "verbose", "quiet", "debug", "log_file", "progress", "output", "overwrite")
 _FINETUNE = (
     *("truth", "val_split", "class_weights", "calibrate", "seed", "restart", "csv_safe"),
-    *("model", "weights", "weights_dir", "offline"),
+    *("model", "weights", "weights_dir", "offline", "exclude", "exclude_kinds"),
 )
 _CLASSIFY = (
     *("model", "labels", "top", "min_score", "label_type", "raw_scores", "limit", "shard", "precision", "profile"),
@@ -83,12 +83,13 @@ def train_head(ctx: click.Context, values: dict[str, Any], paths: RunPaths, *, q
 
     chosen = bool(values["model"]) or is_given(ctx, "weights")
     spec = model_spec(ctx, values, include_top=False)
+    excluded = exclusions_of(values, "exclude")
     stored = open_stored(values["from_features"])
     truth = read_truth(values["truth"])
     readings = Readings(stored.readers, lambda: 1)
     with Progress(values["progress"], quiet=quiet, total=readings.total, unit=ROWS) as progress:
         readings.show(progress)
-        rows = read_rows(stored, truth, values["truth"])
+        rows = read_rows(stored, truth, values["truth"], excluded)
     return HeadTraining(stored, rows, spec, chosen, fold(HeadRecipe, values), paths, _tell).run()
 
 

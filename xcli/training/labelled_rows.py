@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from xcli.analysis.vectors import batch_vectors
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from xcli.analysis.stored import StoredFeatures
     from xcli.analysis.truth import Truth
+    from xcli.sources.exclusions import Exclusions
 
 _NOT_FINITE = "the stored features are NaN or infinite"
 
@@ -75,27 +77,34 @@ class LabelledRows:
         return split, count_copies(groups)
 
 
-def read_rows(stored: StoredFeatures, truth: Truth, source: str) -> LabelledRows:
+def read_rows(stored: StoredFeatures, truth: Truth, source: str, excluded: Exclusions | None = None) -> LabelledRows:
     """Reads the rows that have a label; 8 KiB of memory for each.
 
     Args:
         stored: the tables.
         truth: the labels by path.
         source: where they are from, for messages.
+        excluded: images that are left out.
 
     Raises:
-        SourceError: no row has a label, or a label has no row.
+        SourceError: no row has a label, a label has no row, or none is excluded that should be.
         CheckError: a table is damaged.
     """
     import numpy as np
+    import pyarrow as pa
 
     values, examples, unlabelled = [], list[Example](), 0
-    found = np.zeros(len(truth.hashes), bool)
+    found, dropped = np.zeros(len(truth.hashes), bool), np.zeros(len(truth.hashes), bool)
     example = ""
     for reader in stored.readers:
         for batch in reader.batches():
             paths = batch.column(PATH).fill_null("").to_pylist()
             places = truth.places(paths)
+            if excluded is not None:
+                is_out = np.fromiter((path in excluded.paths for path in paths), bool, len(paths)) & (places >= 0)
+                dropped[places[is_out]] = True
+                paths, places = [*compress(paths, ~is_out)], places[~is_out]
+                batch = batch.filter(pa.array(~is_out))
             rows = np.flatnonzero(places >= 0)
             example = example or next(iter(paths), "")
             unlabelled += len(paths) - len(rows)
@@ -104,7 +113,12 @@ def read_rows(stored: StoredFeatures, truth: Truth, source: str) -> LabelledRows
                 own, made = _examples(batch.take(rows), truth, places[rows])
                 values.append(own)
                 examples += made
-    _check(stored, truth, found, source, example, unlabelled)
+    if excluded is not None:
+        if excluded.paths and not dropped.any():
+            raise SourceError(excluded.found_none(example))
+        count = f"{int(dropped.sum()):,}"
+        log.info("%s images are left out for %s", count, one_line(excluded.source))
+    _check(stored, truth, found, dropped, source, example, unlabelled)
     labels = tuple(sorted({one.sample.label for one in examples}))
     return LabelledRows(np.concatenate(values), tuple(examples), labels, unlabelled)
 
@@ -141,12 +155,20 @@ def _problem(status: str | None, text: str | None, *, finite: bool) -> ImageErro
 
 
 def _check(
-    stored: StoredFeatures, truth: Truth, found: NDArray[np.bool_], source: str, example: str, unlabelled: int
+    stored: StoredFeatures,
+    truth: Truth,
+    found: NDArray[np.bool_],
+    dropped: NDArray[np.bool_],
+    source: str,
+    example: str,
+    unlabelled: int,
 ) -> None:
     """Says which rows and labels have no counterpart; raises SourceError where nothing can be trained so."""
     import numpy as np
 
     shown = one_line(source)
+    if dropped.any() and (lost := sorted(set(truth.numbers[dropped]) - set(truth.numbers[found]))):
+        raise SourceError(f"what is left out leaves no row of the class {one_line(repr(truth.labels[lost[0]]))}")
     if not found.any():
         raise SourceError(
             f"no row of {stored.name} has a label in {shown}: paths there are like {one_line(truth.example)!r}, and in "
@@ -161,7 +183,7 @@ def _check(
         )
     if unlabelled:
         log.info("%s rows have no label in %s, and are left out", f"{unlabelled:,}", shown)
-    if missing := int(np.count_nonzero(~found)):
+    if missing := int(np.count_nonzero(~(found | dropped))):
         log.warning("%s labels of %s have no row, and are left out", f"{missing:,}", shown)
     if truth.conflicting:
         log.warning("%s paths have more than one label in %s, and are left out", f"{truth.conflicting:,}", shown)

@@ -13,6 +13,7 @@ from xcli.cli.help import INPUT, OUTPUT, Command, choice, flag, fold, number, op
 from xcli.cli.options import (
     csv_safe,
     exclusions,
+    exclusions_of,
     include_system,
     manifest_base,
     model_arguments,
@@ -34,7 +35,7 @@ from xcli.evaluation.evaluate import evaluate as measure
 from xcli.evaluation.report import check_folder, is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.sources.exclusions import leave_out, read_exclusions
+from xcli.sources.exclusions import leave_out
 from xcli.sources.labelled import LABEL, LabelledImages, Sample, read_labelled
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ def chosen_images(values: dict[str, Any], excluded: str, *, trains: bool = False
         excluded: the parameter that names the table of the latter.
         trains: whether each class has to keep an image.
     """
-    source, kinds = values[excluded], values["exclude_kinds"]
-    if source is None and kinds is not None:
-        raise UsageError(f"--exclude-kinds is for --{excluded.replace('_', '-')} FINDINGS, which was not given")
-    found = None if source is None else read_exclusions(source, kinds)
+    found = exclusions_of(values, excluded)
     data = labelled_images(values)
     return data if found is None else leave_out(data, found, trains=trains)
 
