@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from xcli.analysis.stored import StoredFeatures
     from xcli.core.records import FileState
+    from xcli.inference.options import Pinned
     from xcli.inference.run import EarlierRows
     from xcli.inference.tasks import ClassifyTask
     from xcli.models.head import Head
@@ -106,11 +107,11 @@ class ScoresRun:
         known = None if count is None or is_cut else min(count, count if limit is None else limit)
         self.listing = Listing(self._rows(), options, extra_columns=extra, total=known)
 
-    def foresee(self, batch_size: int | None) -> bool:
+    def foresee(self, pinned: Pinned) -> bool:
         """Everything is known without TensorFlow."""
         return True
 
-    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
+    def start(self, pinned: Pinned | None = None) -> pa.Schema:
         """Returns the schema of the rows."""
         self._schema = self.task.schema([(len(self.head.bias),)], self.listing.extra_columns)
         return self._schema

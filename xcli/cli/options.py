@@ -34,7 +34,7 @@ from xcli.images.decoders import DEFAULT_MAX_PIXELS
 from xcli.images.preprocessing import DEFAULT_CROP_PCT, INTERPOLATIONS, RESIZE_MODES
 from xcli.images.resampling import RESAMPLERS
 from xcli.images.rgb import MAX_BIT_DEPTH, MIN_BIT_DEPTH
-from xcli.inference.options import ENGINES, MAX_BATCH, MAX_TIMEOUT, MAX_WORKERS, RunOptions
+from xcli.inference.options import ENGINES, INT8, MAX_BATCH, MAX_CALIBRATION, MAX_TIMEOUT, MAX_WORKERS, RunOptions
 from xcli.inference.tasks import ERROR_FEATURES
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
@@ -215,16 +215,32 @@ _ENGINE = "What computes. openvino is faster on a CPU and needs the extra [openv
 _WORKERS = "Images to decode at the same time [default: one per processor]."
 _TIMEOUT = "Longest time to read and decode one image."
 
+_PRECISION = (
+    "Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores. int8, with --engine openvino, is the "
+    "fastest on a CPU; what it loses is measured on the images themselves, before the run."
+)
+_CALIBRATION = "Images of the listing that int8 is calibrated on, and as many others to measure its loss."
+_CALIBRATION_MODEL = (
+    "Keep what int8 was calibrated to in FILE, and use FILE if it is there: for lists on standard input, and for "
+    "shards on several machines."
+)
+_AGREEMENT = (
+    "Stop with 6 if int8 gives another best class than float32 for more than 1 - X of the images that are measured."
+)
+
 engine_option = choice("--engine", RUN, ENGINES, _ENGINE, of=RunOptions)
 device_option = option("--device", RUN, _DEVICE, metavar="auto|cpu|gpu|gpu:I", of=RunOptions)
 workers_option = number("--workers", RUN, "N", click.IntRange(1, MAX_WORKERS), _WORKERS)
 
 
-def machine_options(precision: str) -> Decorator:
-    """Declares `--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`."""
+def machine_options(precision: str, *more: str) -> Decorator:
+    """Declares `--precision`, explained by this text, `--device`, `--workers` and `--image-timeout`.
+
+    `more` are precisions that not every command has.
+    """
     seconds = click.FloatRange(0, MAX_TIMEOUT, min_open=True)
     return options(
-        choice("--precision", RUN, PRECISIONS, precision, of=RunOptions),
+        choice("--precision", RUN, [*PRECISIONS, *more], precision, of=RunOptions),
         device_option,
         workers_option,
         number("--image-timeout", RUN, "SECONDS", seconds, _TIMEOUT, of=RunOptions),
@@ -234,7 +250,10 @@ def machine_options(precision: str) -> Decorator:
 run_arguments = options(
     number("--batch-size", RUN, "auto|N", BatchSizeType(), "Images in a batch.", default="auto", show_default=True),
     engine_option,
-    machine_options("Arithmetic. auto: float32 on a CPU, float16 on a GPU with tensor cores."),
+    machine_options(_PRECISION, INT8),
+    number("--calibration", RUN, "N", click.IntRange(1, MAX_CALIBRATION), _CALIBRATION, of=RunOptions),
+    path("--calibration-model", RUN, "FILE", _CALIBRATION_MODEL),
+    number("--min-agreement", RUN, "X", click.FloatRange(0, 1), _AGREEMENT, of=RunOptions),
     flag("--profile", RUN, "At the end, print a table of where the time went."),
 )
 """Use of the machine; `fold(RunOptions, values)` takes it, and `profile` stays with the command."""

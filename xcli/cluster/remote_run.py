@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xcli.cluster.ray_backend import WorkerResources
     from xcli.cluster.worker import Job
     from xcli.core.records import ImageBatch, ImageRef, RunCounts
+    from xcli.inference.options import Pinned
     from xcli.inference.run import EarlierRows
     from xcli.outputs.options import TableRequest
     from xcli.sources.listing import Listing
@@ -68,28 +69,27 @@ class RemoteRun:
     _provenance: dict[str, Any] = field(default_factory=dict)
     _relative: bool = False
 
-    def foresee(self, batch_size: int | None) -> bool:
+    def foresee(self, pinned: Pinned) -> bool:
         """Returns whether it can be told without the cluster what the workers would do, as far as these are like this
         machine: on processors, with a model that is at hand. Then `provenance` says it.
         """
         request = self.request
-        size = request.run.batch_size or batch_size
         try:
             model = load_model(replace(request.spec, offline=True))
             preprocessing = preprocessing_for(model, **request.pixels)
             predictor = Predictor(model, request.make_task(model), preprocessing, request.run)
-            if size is None or not predictor.foresee(size):
+            if not predictor.foresee(pinned):
                 return False
         except XcliError:
             return False  # the workers may have what is missing here; if not, they say so
         self._provenance = predictor.provenance(request.output.command)
         return True
 
-    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
+    def start(self, pinned: Pinned | None = None) -> pa.Schema:
         """Starts the workers, and returns the schema of the rows; see `Run.start`."""
         self._workers = self.connect()
         images, ahead, self._refs = look_ahead(self.listing)
-        self._job = self.make_job(self._workers, images, pinned_batch_size, any(map(is_relative, ahead)))
+        self._job = self.make_job(self._workers, images, pinned and pinned.batch_size, any(map(is_relative, ahead)))
         self._results = self.compute(self._waiting, self._job, self._workers)
         self._waiting.extend(stage_blocks([Block(PROBE, ())]))
         found = next(self._results).start

@@ -60,6 +60,11 @@ def has_bfloat16() -> bool:
     return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def has_int8() -> bool:
+    """Says whether the processor multiplies 8-bit integers at more than the speed of floats: AVX-VNNI or AMX."""
+    return not cpu_flags().isdisjoint(("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def may_have_gpu(root: Path = Path("/")) -> bool:
     """Returns whether TensorFlow could find a GPU here; false only where the system shows no sign of one.
 

@@ -18,10 +18,11 @@ from xcli.core.text import short_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 _INSTALL = "install it again with: pip install --force-reinstall tensorflow"
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
+"""What TensorFlow computes in; for `int8` there is `xcli.inference.engines.openvino`."""
 
 
 @cache

@@ -166,7 +166,8 @@ def evaluate(
     # A listing needs options; these only name the sources in messages.
     listing = Listing(iter([sample.ref for sample in samples]), SourceOptions(("labelled images",)))
     listing.skipped.update(skipped or {})
-    run = Run(listing, model, ScoresTask(model.labels), preprocessing, options or RunOptions())
+    task, chosen = ScoresTask(model.labels), options or RunOptions()
+    run = Run(listing, model, task, preprocessing, chosen, again=lambda: iter([sample.ref for sample in samples]))
     schema = run.start()
     begin = time.monotonic()
     classes = schema.field(FEATURES).type.list_size

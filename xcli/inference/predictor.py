@@ -19,16 +19,18 @@ from xcli.core.tensorflow import Precision, apply_precision, choose_devices, cho
 from xcli.core.version import __version__, environment, versions
 from xcli.inference.batch_size import default_batch_size
 from xcli.inference.decoder_server import start_early
-from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines, requested_device
+from xcli.inference.engines.openvino import OpenVinoEngine, OpenVinoEngines, requested_device, require_int8
 from xcli.inference.engines.tensorflow import Engine, Engines
 from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.profiler import Profile
+from xcli.inference.quantization.calibration import Calibrator
+from xcli.tables.provenance import CALIBRATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
     from xcli.core.records import ImageBatch, ImageRef
     from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.options import Pinned
+    from xcli.inference.quantization.calibration import Again
+    from xcli.inference.quantization.quantization import Quantization
     from xcli.inference.tasks import Task
     from xcli.models.network import ForwardPass, LoadedModel
     from xcli.sources.manifests import ExtraColumn
@@ -53,6 +58,7 @@ class Predictor:
         task: what to compute.
         preprocessing: how images become pixels.
         options: how to use the machine.
+        calibration: of int8, what the provenance says of it.
         devices, precision: set by `choose`. The devices are of one kind, and each gets an engine.
         batch_size: set by `start`.
     """
@@ -64,6 +70,8 @@ class Predictor:
     devices: tuple[str, ...] = ()
     precision: Precision = "float32"
     batch_size: int = 0
+    calibration: Mapping[str, Any] | None = None
+    _quantization: Quantization | None = None
     _forward: ForwardPass | None = None
     _engines: Engines | OpenVinoEngines | None = None
     _schema: Any = None
@@ -81,24 +89,53 @@ class Predictor:
         device = requested_device(self.options)
         start_early()
         self.devices = choose_devices(device)
-        self.precision = choose_precision(self.options.precision, self.devices[0])
+        self.precision = self._choose_precision()
         return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
 
-    def foresee(self, batch_size: int) -> bool:
+    def _choose_precision(self) -> Precision:
+        if self.options.in_integers:
+            require_int8()
+            return "int8"
+        return choose_precision(self.options.precision, self.devices[0])
+
+    def calibrate(self, again: Again | None, earlier: Mapping[str, Any] | None = None) -> None:
+        """Finds what int8 computes with integers; does nothing for another precision. To be called after `choose`.
+
+        Args:
+            again: lists the images to draw from; see `Calibrator.get`.
+            earlier: what the provenance of the run that this one continues says of its calibration.
+
+        Raises:
+            UsageError, CheckError, ModelError: see `Calibrator.get`.
+        """
+        if self.precision == "int8":
+            self._quantization = self._calibrator().get(again, earlier)
+            self.calibration = self._quantization.record()
+
+    def _calibrator(self) -> Calibrator:
+        return Calibrator(self.model, self.preprocessing, self.options)
+
+    def foresee(self, pinned: Pinned) -> bool:
         """Chooses what `choose` and `start` would, if that can be told without TensorFlow; returns whether it can.
 
         Then `provenance` says what the run would be; nothing can be computed.
+
+        Args:
+            pinned: what an earlier run has chosen.
 
         Raises:
             UsageError: this machine cannot do what the options ask for.
         """
         request = requested_device(self.options)
-        if request != "cpu" and (request != "auto" or may_have_gpu()):
+        batch_size = self.options.batch_size or pinned.batch_size
+        if batch_size is None or (request != "cpu" and (request != "auto" or may_have_gpu())):
             return False
         self.devices = choose_devices("cpu")
-        self.precision = choose_precision(self.options.precision, self.devices[0])
-        self.batch_size = self.options.batch_size or batch_size
-        return True
+        self.precision = self._choose_precision()
+        self.batch_size = batch_size
+        if self.precision == "int8":
+            self.calibration = self._calibrator().foreseen(pinned.calibration)
+        return self.precision != "int8" or self.calibration is not None
 
     def start(
         self, batch_size: int, extra_columns: Sequence[ExtraColumn] = (), *, optimize_for_throughput: bool = False
@@ -120,7 +157,13 @@ class Predictor:
 
     def _make_engines(self, forward: ForwardPass, optimize_for_throughput: bool) -> Engines | OpenVinoEngines:
         if self.options.on_openvino:
-            return OpenVinoEngines(self.model, forward, precision=self.precision, batch_size=self.batch_size)
+            return OpenVinoEngines(
+                self.model,
+                forward,
+                precision=self.precision,
+                batch_size=self.batch_size,
+                quantization=self._quantization,
+            )
         apply_precision(self.precision)
         self.model.network.prepare(self.precision)
         embedded = optimize_for_throughput and kind_of(self.devices[0]) == "CPU"
@@ -176,6 +219,7 @@ class Predictor:
         """Returns everything that the rows depend on, and nothing else."""
         assert self.batch_size, "start() or foresee() comes first"
         engine = self.options.named_engine()
+        calibration = {} if self.calibration is None else {CALIBRATION: dict(self.calibration)}
         found = {
             "tool": {"name": "xception-cli", "version": __version__, "command": command},
             "versions": versions(*self.preprocessing.packages, *engine.values()),
@@ -191,4 +235,4 @@ class Predictor:
             "batch_size": self.batch_size,
             "options": self.task.settings(),
         }
-        return found | engine | environment()
+        return found | engine | calibration | environment()

@@ -11,17 +11,18 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xcli.core.levels import DETAIL
 from xcli.core.records import ImageBatch, ImageRef, RunCounts
 from xcli.inference.listing_ahead import ListingAhead
-from xcli.inference.options import LONG_RUN, RunOptions
+from xcli.inference.options import LONG_RUN, Pinned, RunOptions
 from xcli.inference.predictor import Predictor
 from xcli.inference.profiler import Profile
 from xcli.sources.archives.members import is_archive_name
+from xcli.sources.listing import list_images
 from xcli.sources.options import LIST_ON_STDIN
 from xcli.sources.selection import OTHER_SHARD
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.quantization.calibration import Again
     from xcli.inference.tasks import Task
     from xcli.models.network import LoadedModel
     from xcli.sources.listing import Listing
@@ -61,9 +63,9 @@ class TableRun(Protocol):
     report: RunCounts
     profile: Profile
 
-    def foresee(self, batch_size: int | None) -> bool: ...
+    def foresee(self, pinned: Pinned) -> bool: ...
 
-    def start(self, pinned_batch_size: int | None = None) -> pa.Schema: ...
+    def start(self, pinned: Pinned | None = None) -> pa.Schema: ...
 
     def batches(self, earlier: EarlierRows | None = None) -> Iterator[tuple[ImageBatch, pa.RecordBatch]]: ...
 
@@ -81,6 +83,7 @@ class Run:
         model, task, preprocessing, options: see `Predictor`.
         report: counts of the rows so far.
         profile: records how the time is spent.
+        again: lists the same images again, for int8; None does that with the options of the listing.
         predictor: computes the rows.
     """
 
@@ -91,6 +94,7 @@ class Run:
     options: RunOptions = field(default_factory=RunOptions)
     report: RunCounts = field(default_factory=RunCounts)
     profile: Profile = field(default_factory=Profile)
+    again: Again | None = None
     predictor: Predictor = field(init=False)
     _listed_early: list[ImageRef] = field(default_factory=list)
     _refs: Iterator[ImageRef] = field(init=False)
@@ -99,27 +103,36 @@ class Run:
         self._refs = iter(self.listing)
         self.predictor = Predictor(self.model, self.task, self.preprocessing, self.options)
 
-    def foresee(self, batch_size: int | None) -> bool:
-        """See `Predictor.foresee`; `batch_size` is that of an earlier run, if it is recorded."""
-        size = self.options.batch_size or batch_size
-        return size is not None and self.predictor.foresee(size)
+    def foresee(self, pinned: Pinned) -> bool:
+        """See `Predictor.foresee`; `pinned` is what an earlier run has chosen, as far as it is recorded."""
+        return self.predictor.foresee(pinned)
 
-    def start(self, pinned_batch_size: int | None = None) -> pa.Schema:
+    def start(self, pinned: Pinned | None = None) -> pa.Schema:
         """Chooses device, precision and batch size, traces the engines, and returns the schema of the rows.
 
         Args:
-            pinned_batch_size: the choice of an earlier run, for options that leave it open.
+            pinned: the choices of an earlier run, for options that leave them open.
 
         Raises:
             UsageError: an option does not fit the device or the model.
             ModelError: the model cannot do this task.
+            CheckError: int8 loses more than the options allow.
         """
+        pinned = pinned or Pinned()
         default = self.predictor.choose()
-        size = self.options.batch_size or pinned_batch_size
+        self.predictor.calibrate(self.again or self._listed_again(), pinned.calibration)
+        size = self.options.batch_size or pinned.batch_size
         if size is None:
             # A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.
             size = default if self._has_at_least(default) else max(1, self._listed())
         return self.predictor.start(size, self.listing.extra_columns, optimize_for_throughput=self._is_long())
+
+    def _listed_again(self) -> Again | None:
+        """Returns what lists the images of all shards; None where the list can be read only once."""
+        options = self.listing.options
+        if LIST_ON_STDIN in (*options.sources, options.manifest):
+            return None
+        return lambda: iter(list_images(replace(options, shard=None)))
 
     def _is_long(self) -> bool:
         # References are counted only where that is cheap: not in a list that somebody types, nor in archives, which

@@ -24,7 +24,7 @@ from xcli.outputs.error_list import check_errors, error_list, list_errors
 from xcli.outputs.options import Output, SaveOptions, check_options
 from xcli.outputs.partial_file import PartialFile
 from xcli.outputs.resume import RowOrder
-from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings, pinned_batch_size
+from xcli.outputs.target import Directory, EarlierRun, File, KeptTarget, Stream, other_settings, pinned_choices
 from xcli.outputs.update import Update, carry, fingerprint_of_run, is_left, is_update, refuse_settings
 from xcli.outputs.updated_dataset import UpdatedDataset
 from xcli.storage.staging import Staging
@@ -174,7 +174,7 @@ class _Saver:
             if earlier is not None and not self.options.update and (known := self._foreseen(target, parts, earlier)):
                 self._compare(target, parts, known)
                 return None
-            schema = self.run.start(pinned_batch_size(parts.fingerprint, earlier))
+            schema = self.run.start(pinned_choices(parts.fingerprint, earlier))
             fingerprint = self._fingerprint(described(schema))
             if earlier is not None and earlier.fingerprint != digest(fingerprint):
                 if self.options.update:
@@ -227,7 +227,7 @@ class _Saver:
 
     def _foreseen(self, target: KeptTarget, parts: Parts, earlier: EarlierRun) -> dict[str, Any] | None:
         """Returns the fingerprint of this run, if it is that of the earlier one, and can be told without TensorFlow."""
-        if not self.run.foresee(pinned_batch_size(parts.fingerprint, earlier)):
+        if not self.run.foresee(pinned_choices(parts.fingerprint, earlier)):
             return None
         extra, pair = self.run.listing.extra_columns, self.second is not None
         columns = recorded_columns(target, self.output.command, extra, pair)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from xcli.core.errors import CheckError, OutputExistsError, UsageError
 from xcli.core.text import one_line
-from xcli.inference.options import BATCH_SIZES
+from xcli.inference.options import BATCH_SIZES, Pinned
 from xcli.storage.directories import open_folder
 from xcli.storage.object_store import open_writable_store
 from xcli.storage.staging import complete
 from xcli.storage.streams import is_direct
 from xcli.storage.urls import is_url
 from xcli.tables.formats import format_from_name, format_of_extension
-from xcli.tables.provenance import DATASET_META, META_SUFFIX, SUCCESS, read_meta
+from xcli.tables.provenance import CALIBRATION, DATASET_META, META_SUFFIX, SUCCESS, read_meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,19 +32,19 @@ class EarlierRun(NamedTuple):
 
     Attributes:
         fingerprint: digest of everything that the rows depend on.
-        batch_size: images in a batch; None if it is not recorded.
+        choices: what it has chosen.
     """
 
     fingerprint: str
-    batch_size: int | None
+    choices: Pinned
 
 
-def pinned_batch_size(journal: Mapping[str, Any] | None, earlier: EarlierRun | None) -> int | None:
-    """Returns the batch size of an unfinished or finished run of an output, because values depend on it."""
+def pinned_choices(journal: Mapping[str, Any] | None, earlier: EarlierRun | None) -> Pinned:
+    """Returns what an unfinished or finished run of an output has chosen, because values depend on it."""
     if journal is not None:
-        size: int | None = journal.get("provenance", {}).get("batch_size")
-        return size
-    return None if earlier is None else earlier.batch_size
+        provenance = journal.get("provenance", {})
+        return Pinned(provenance.get("batch_size"), provenance.get(CALIBRATION))
+    return Pinned() if earlier is None else earlier.choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ class KeptTarget(ABC):
         if meta is None or not isinstance(meta.get("fingerprint"), str):
             return None
         size = meta.get("batch_size")
-        return EarlierRun(meta["fingerprint"], size if isinstance(size, int) and size in BATCH_SIZES else None)
+        known = size if isinstance(size, int) and size in BATCH_SIZES else None
+        return EarlierRun(meta["fingerprint"], Pinned(known, meta.get(CALIBRATION)))
 
     def finished_run(self) -> EarlierRun | None:
         """Returns the run that made the finished output; None if there is no finished output, or it has no record."""

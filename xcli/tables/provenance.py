@@ -32,6 +32,9 @@ ENVIRONMENT = "environment"
 ENGINE = "engine"
 """A further member, where the engine is another one than TensorFlow."""
 
+CALIBRATION = "calibration"
+"""A further member, of `int8`: the digest of what is computed with integers, the images it was found on, its loss."""
+
 IMPLIED_KEYS = frozenset({"model.name", "model.backbone", "options.labels.source"})
 """Members that tell where a file was whose digest is another member, or follow from it: they do not change rows."""
 
@@ -58,6 +61,7 @@ _SCHEMA: Schema = {
     "preprocessing": dict,
     "options": dict,
     "batch_size": int | None | list,
+    CALIBRATION: {"sha256": str, "requested": int, "images": [str], "loss": dict},
     "fingerprint": str,
     "shard": str | None,
     "images": {"ok": int, "listed": int, "resumed": int, "errors": {str: int}, "skipped": {str: int}},
@@ -172,7 +176,7 @@ def is_unchanged(record: Mapping[str, Any]) -> bool:
 
 def provenance_of(meta: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of `FILE.meta.json` that says what made the rows."""
-    return {key: meta[key] for key in (*PROVENANCE_KEYS, ENGINE, ENVIRONMENT) if key in meta}
+    return {key: meta[key] for key in (*PROVENANCE_KEYS, ENGINE, CALIBRATION, ENVIRONMENT) if key in meta}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:

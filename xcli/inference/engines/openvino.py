@@ -10,23 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.openvino import PACKAGE, load_openvino, openvino_reason, require_openvino
-from xcli.core.process import cpu_flags, processor_count
+from xcli.core.process import cpu_flags, has_int8
 from xcli.core.shortage import raise_shortage
-from xcli.core.text import one_line
 from xcli.core.version import __version__, versions
 from xcli.inference.batch_size import STREAMS
 from xcli.inference.engines.compiled_cache import CompiledCache, CompiledModel, default_folder
+from xcli.inference.engines.openvino_graph import convert, refusal, refused, settings
 from xcli.inference.engines.static_batch import check_pixels, compute_in_pieces
-from xcli.models.folded import MAX_GRAPH_BYTES
-from xcli.storage import disk
-from xcli.storage.temporary import TemporaryDirectory
+from xcli.inference.quantization.graph import quantize_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from xcli.core.checked_json import Schema
     from xcli.core.tensorflow import Precision
     from xcli.inference.options import RunOptions
+    from xcli.inference.quantization.quantization import Quantization
     from xcli.models.network import ForwardPass, LoadedModel
 
 log = logging.getLogger("xcli")
@@ -45,7 +43,6 @@ _FORM = 1
 """Of the compiled models; to be raised when what is computed changes, so that older ones are not used."""
 
 _FACTS: dict[str, Schema] = {"batch_size": int, "outputs": [str]}
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def requested_device(options: RunOptions) -> str:
@@ -63,6 +60,15 @@ def requested_device(options: RunOptions) -> str:
         )
     require_openvino()
     return "cpu"
+
+
+def require_int8() -> None:
+    """Raises UsageError if this processor has no instructions for int8."""
+    if not has_int8():
+        raise UsageError(
+            "--precision int8: this processor has no instructions for it (AVX512-VNNI, AVX-VNNI or AMX), so it would "
+            "be no faster; use bfloat16 or float32"
+        )
 
 
 class OpenVinoEngine:
@@ -106,9 +112,10 @@ class OpenVinoEngines:
     Args:
         model: the loaded model.
         forward: what to compute of it.
-        precision: `float32` or `bfloat16`.
+        precision: `float32`, `bfloat16` or `int8`.
         batch_size: images in a batch.
         cache: where compiled models are kept; None is the user's cache directory.
+        quantization: of `int8`.
 
     Raises:
         UsageError: OpenVINO is not installed.
@@ -123,12 +130,12 @@ class OpenVinoEngines:
         precision: Precision,
         batch_size: int,
         cache: CompiledCache | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        self.batch_size = batch_size
+        self.batch_size, self._quantization = batch_size, quantization
         self._model, self._forward, self._precision = model, forward, precision
         self._cache = cache or CompiledCache(default_folder())
-        settings = _settings(precision, streams=STREAMS if batch_size > 1 else 1)
-        compiled, facts = self._import(settings)
+        compiled, facts = self._import(settings(precision, streams=STREAMS if batch_size > 1 else 1))
         self.streams = [
             OpenVinoEngine(compiled, facts["outputs"], model.size, batch_size, facts["batch_size"])
             for _ in range(STREAMS)
@@ -147,75 +154,32 @@ class OpenVinoEngines:
             "batch_size": self.batch_size,
             **self._forward.description,
         }
+        if self._quantization is not None:
+            description["quantization"] = self._quantization.digest
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
-    def _import(self, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _import(self, how: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         core = load_openvino().Core()
         for attempt in range(2):
             found = self._cache.get(self.key, _FACTS, self._build)
             try:
-                compiled = core.import_model(BytesIO(found.content), "CPU", settings)
+                compiled = core.import_model(BytesIO(found.content), "CPU", how)
                 return compiled, {"outputs": found.facts["outputs"], "batch_size": found.facts["batch_size"]}
             except (RuntimeError, LookupError) as error:
                 raise_shortage(error)
                 if attempt:
-                    raise self._refusal(error) from error
+                    raise refusal(self._model, error) from error
                 log.warning("OpenVINO does not read the compiled model that was kept; it is made again")
                 self._cache.remove(self.key)
         raise AssertionError("the second attempt has returned or raised")
 
     def _build(self) -> CompiledModel:
         log.info("OpenVINO compiles the model for this processor; later runs find it in the cache")
-        graph, outputs, batch_size = self._traced()
-        openvino = load_openvino()
-        core = openvino.Core()
-        scratch = TemporaryDirectory(self._model.name)  # OpenVINO reads graphs of TensorFlow from files
-        try:
-            path = os.path.join(scratch.path, "graph.pb")
-            with disk.create(path) as file:
-                file.write(graph)
-            del graph
-            converted = core.read_model(path)
-            unknown = [output for output in converted.outputs if output.partial_shape.is_dynamic]
-            if unknown:
-                raise RuntimeError(f"the size of {unknown[0].any_name!r} cannot be told before it runs")
-            compiled = core.compile_model(converted, "CPU", _settings(self._precision, streams=1))
-            return CompiledModel(compiled.export_model().getbuffer(), {"outputs": outputs, "batch_size": batch_size})
-        except RuntimeError as error:
-            raise_shortage(error)
-            raise self._refusal(error) from error
-        finally:
-            scratch.close()
-
-    def _traced(self) -> tuple[bytes, list[str], int]:
-        """Returns the graph with its constants, the names of its outputs, and the images that it computes."""
-        from xcli.inference.engines.tensorflow import Engine
-
-        model = self._model
-        if 4 * (model.parameters or 0) > MAX_GRAPH_BYTES:
-            raise ModelError(
-                f"{model.name} has {model.parameters:,} parameters, more than OpenVINO takes from TensorFlow; use "
-                "--engine tensorflow"
-            )
-        model.network.prepare("float32")  # OpenVINO itself rounds to the precision
-        engine = Engine(self._forward, size=model.size, batch_size=self.batch_size, embedded=True)
-        function = engine.function
-        graph: bytes = function.graph.as_graph_def().SerializeToString()
-        return graph, [output.name for output in function.outputs], engine.computed_batch_size
-
-    def _refusal(self, error: Exception) -> ModelError:
-        return ModelError(
-            f"OpenVINO cannot take {one_line(self._model.name)}: {openvino_reason(error)}; use --engine tensorflow"
-        )
-
-
-def _settings(precision: Precision, *, streams: int) -> dict[str, Any]:
-    """Returns how OpenVINO is to compute; but for the precision, this changes no bit of the results."""
-    limit = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # what limits TensorFlow limits OpenVINO too
-    threads = int(limit) if limit.isascii() and limit.isdecimal() and int(limit) else processor_count()
-    return {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": min(streams, threads),
-        "ENABLE_CPU_PINNING": False,  # decoding needs the same processors
-    }
+        converted = convert(self._model, self._forward, self.batch_size)
+        with refused(self._model):
+            if self._quantization is not None:
+                quantize_graph(converted.graph, self._quantization.layers)
+            core = load_openvino().Core()
+            compiled = core.compile_model(converted.graph, "CPU", settings(self._precision, streams=1))
+            facts = {"outputs": converted.outputs, "batch_size": converted.batch_size}
+            return CompiledModel(compiled.export_model().getbuffer(), facts)
