@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,15 +165,19 @@ def test_what_openvino_does_not_know_is_refused_by_name(model: LoadedModel, cach
 
 
 def test_the_same_model_is_found_and_another_is_not(model: LoadedModel, cache: CompiledCache) -> None:
-    def key(forward: ForwardPass, batch_size: int = 8, precision: Precision = "float32") -> str:
+    def key(
+        forward: ForwardPass, batch_size: int = 8, precision: Precision = "float32", quantization: Any = None
+    ) -> str:
         made = object.__new__(OpenVinoEngines)
         made._model, made._forward, made._precision, made.batch_size = model, forward, precision, batch_size
+        made._quantization = quantization
         return made.key
 
     passes = [model.features(None), model.features("avg"), model.features("avg", AVG_POOL)]
     passes += [model.scores(), model.scores(raw=True), model.scores(with_features=True)]
     keys = [key(one) for one in passes]
     keys += [key(passes[0], batch_size=1), key(passes[0], precision="bfloat16")]
+    keys += [key(passes[0], precision="int8", quantization=SimpleNamespace(digest=one)) for one in ("1", "2")]
     assert len(set(keys)) == len(keys)
     assert key(model.features("avg")) == keys[1]
 

@@ -13,9 +13,8 @@ from PIL import Image
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.preprocessing import Preprocessing
-from xcli.inference.engines.compiled_cache import CompiledCache
 from xcli.inference.options import RunOptions
-from xcli.inference.quantization.calibration import FEWEST_IMAGES, Calibrator, draw
+from xcli.inference.quantization.calibration import FEWEST_IMAGES, CalibrationCache, Calibrator, draw
 from xcli.inference.quantization.files import read_or_make
 from xcli.models.labels import Labels
 from xcli.models.network import LAST_MAP, LoadedModel
@@ -79,8 +78,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> CompiledCache:
-    return CompiledCache(tmp_path / "cache")
+def cache(tmp_path: Path) -> CalibrationCache:
+    return CalibrationCache(tmp_path.joinpath)
 
 
 def listed(folder: Path, **more: Any) -> Again:
@@ -108,7 +107,7 @@ def test_too_few_images_and_lists_that_are_read_once_are_refused(photos: Path) -
 
 @pytest.mark.parametrize("classes", [True, False])
 def test_a_calibration_is_made_once(
-    photos: Path, cache: CompiledCache, caplog: pytest.LogCaptureFixture, classes: bool
+    photos: Path, cache: CalibrationCache, caplog: pytest.LogCaptureFixture, classes: bool
 ) -> None:
     caplog.set_level(logging.INFO, "xcli")
     model = model_of(classes=classes)
@@ -129,14 +128,14 @@ def test_a_calibration_is_made_once(
 
 def test_the_same_images_give_the_same_calibration(photos: Path, tmp_path: Path) -> None:
     one, other = (
-        Calibrator(model_of(), PIXELS, OPTIONS, CompiledCache(tmp_path / name)).get(listed(photos))
+        Calibrator(model_of(), PIXELS, OPTIONS, CalibrationCache((tmp_path / name).joinpath)).get(listed(photos))
         for name in ("one", "other")
     )
     assert one.content == other.content
 
 
 def test_a_run_that_goes_on_keeps_its_calibration(
-    photos: Path, cache: CompiledCache, caplog: pytest.LogCaptureFixture
+    photos: Path, cache: CalibrationCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "xcli")
     found = Calibrator(model_of(), PIXELS, OPTIONS, cache).get(listed(photos))
@@ -152,11 +151,11 @@ def test_a_run_that_goes_on_keeps_its_calibration(
     assert more.get(other, record).digest != found.digest
 
 
-def test_a_file_takes_the_place_of_the_listing(photos: Path, cache: CompiledCache, tmp_path: Path) -> None:
+def test_a_file_takes_the_place_of_the_listing(photos: Path, cache: CalibrationCache, tmp_path: Path) -> None:
     name = str(tmp_path / "photos.int8")
     kept = replace(OPTIONS, calibration_model=name)
     made = Calibrator(model_of(), PIXELS, kept, cache).get(listed(photos))
-    nowhere = CompiledCache(None)
+    nowhere = CalibrationCache(lambda name: None)
     read = Calibrator(model_of(), PIXELS, kept, nowhere)
     assert read.get(None).digest == made.digest
     assert read.foreseen(None) == made.record()
@@ -166,7 +165,7 @@ def test_a_file_takes_the_place_of_the_listing(photos: Path, cache: CompiledCach
         Calibrator(model_of(), replace(PIXELS, resize="squash"), kept, nowhere).get(None)
 
 
-def test_too_great_a_loss_is_refused_with_another_choice(photos: Path, cache: CompiledCache, tmp_path: Path) -> None:
+def test_too_great_a_loss_is_refused_with_another_choice(photos: Path, cache: CalibrationCache, tmp_path: Path) -> None:
     name = str(tmp_path / "photos.int8")
     found = Calibrator(model_of(), PIXELS, OPTIONS, cache).get(listed(photos))
     read_or_make(name, lambda: replace(found, loss=replace(found.loss, agreement=0.979)))
@@ -176,7 +175,7 @@ def test_too_great_a_loss_is_refused_with_another_choice(photos: Path, cache: Co
     Calibrator(model_of(), PIXELS, replace(options, min_agreement=0.97), cache).get(None)
 
 
-def test_images_that_cannot_be_read_are_not_enough(tmp_path: Path, cache: CompiledCache) -> None:
+def test_images_that_cannot_be_read_are_not_enough(tmp_path: Path, cache: CalibrationCache) -> None:
     for number in range(FEWEST_IMAGES):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match="0 of those that were drawn can be read"):

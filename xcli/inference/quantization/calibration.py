@@ -17,7 +17,6 @@ from xcli.core.errors import CheckError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.openvino import load_openvino
 from xcli.core.text import one_line
-from xcli.inference.engines.compiled_cache import CompiledCache, CompiledModel, default_folder
 from xcli.inference.engines.openvino_graph import convert, refused, settings
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.quantization.files import read_or_make, read_quantization
@@ -25,9 +24,11 @@ from xcli.inference.quantization.graph import Observer, quantize_graph
 from xcli.inference.quantization.layers import left_in_floats, quantize_layer
 from xcli.inference.quantization.quantization import Loss, Quantization, parse_quantization
 from xcli.models.architecture import IMAGE_SIZE
+from xcli.storage.model_cache import CacheEntry, ModelCache, user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -51,9 +52,49 @@ _FORM = 1
 _BATCH = 16
 
 _FACT = "quantization"
-"""Of the cache: the digest by which a run that goes on finds its calibration."""
+"""Of an entry of `samples`: the digest that the quantization has as an entry of `quantizations`."""
+
+_SAMPLES_LIMIT, _QUANTIZATIONS_LIMIT = 1 << 26, 1 << 28
 
 log = logging.getLogger("xcli")
+
+
+class CalibrationCache:
+    """What was found before: which quantization belongs to a sample, and the quantizations by their digests.
+
+    Args:
+        folder: for a name, the directory to keep them in; None where nothing can be kept.
+    """
+
+    def __init__(self, folder: Callable[[str], Path | None] = user_folder) -> None:
+        self._samples = ModelCache(folder("int8-samples"), "calibration", _SAMPLES_LIMIT)
+        self._quantizations = ModelCache(folder("int8"), "calibration", _QUANTIZATIONS_LIMIT)
+
+    def find(self, digest: str) -> Quantization | None:
+        """Returns the quantization of a digest, if it is kept and whole."""
+        found = self._quantizations.find(digest, {})
+        try:
+            return None if found is None else parse_quantization(found.content)
+        except ValueError as error:
+            log.warning("not using the calibration that was kept: %s; it is made again", error)
+            return None
+
+    def get(self, key: str, make: Callable[[], Quantization]) -> Quantization:
+        """Returns the quantization of a sample; of several processes that ask at once, one makes it."""
+        made: list[Quantization] = []
+
+        def build() -> CacheEntry:
+            made.append(make())
+            self._quantizations.keep(made[0].digest, CacheEntry(made[0].content, {}))
+            return CacheEntry(b"", {_FACT: made[0].digest})
+
+        for _ in range(2):
+            entry = self._samples.get(key, {_FACT: str}, build)
+            found = made[0] if made else self.find(str(entry.facts[_FACT]))
+            if found is not None:
+                return found
+            self._samples.remove(key)
+        raise AssertionError("what was just made is there")
 
 
 class Calibrator:
@@ -71,10 +112,10 @@ class Calibrator:
         model: LoadedModel,
         preprocessing: Preprocessing,
         options: RunOptions,
-        cache: CompiledCache | None = None,
+        cache: CalibrationCache | None = None,
     ) -> None:
         self._model, self._preprocessing, self._options = model, preprocessing, options
-        self._cache = cache or CompiledCache(default_folder())
+        self._cache = cache or CalibrationCache()
         has_classes = model.output_name is not None and model.labels is not None
         self._forward = model.scores(with_features=True) if has_classes else model.features("avg")
         self._has_classes = has_classes
@@ -132,8 +173,7 @@ class Calibrator:
 
     def _listed(self, again: Again | None, earlier: Mapping[str, Any] | None) -> Quantization:
         if earlier is not None:
-            kept = self._cache.find(_FACT, str(earlier["sha256"]))
-            if kept is not None and (found := _parsed(kept)) is not None:
+            if (found := self._cache.find(str(earlier["sha256"]))) is not None:
                 return found
             log.info("the calibration of the earlier run is not in the cache any more; it is made again")
         sample = draw(again, 2 * self._options.calibration)
@@ -146,15 +186,7 @@ class Calibrator:
         }
         key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
-        def make() -> CompiledModel:
-            made = self._calibrate(sample)
-            return CompiledModel(made.content, {_FACT: made.digest})
-
-        for _ in range(2):
-            if (found := _parsed(self._cache.get(key, {_FACT: str}, make))) is not None:
-                return found
-            self._cache.remove(key)
-        raise AssertionError("what was just made can be read")
+        return self._cache.get(key, lambda: self._calibrate(sample))
 
     def _calibrate(self, sample: Sequence[ImageRef]) -> Quantization:
         count = min(self._options.calibration, len(sample) // 2)
@@ -283,14 +315,6 @@ def _too_few(count: int, what: str) -> UsageError:
 def _state(ref: ImageRef) -> Any:
     """Returns what changes with the content of an image, as far as that takes no request to a server."""
     return ref.location.size if ref.location.remote else ref.location.state()
-
-
-def _parsed(kept: CompiledModel) -> Quantization | None:
-    try:
-        return parse_quantization(kept.content)
-    except ValueError as error:
-        log.warning("not using the calibration that was kept (%s); it is made again", error)
-        return None
 
 
 def _rounded(observer: Observer) -> dict[str, IntegerLayer | None]:
