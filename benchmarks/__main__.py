@@ -183,7 +183,7 @@ def write(output: Path, data: Data) -> None:
     partial.replace(output)
 
 
-_OWN = "rows", "host", "maps", "labels", "approximate", "pixels", "duplicates"
+_OWN = "rows", "host", "maps", "labels", "approximate", "pixels", "duplicates", "engines"
 OTHERS = {name: f"benchmarks.{name}" for name in _OWN}
 """Modules with a command of their own, for `python -m benchmarks NAME`."""
 

@@ -20,6 +20,7 @@ from xcli.core.tensorflow import load_tensorflow
 from xcli.inference.engines import openvino as module
 from xcli.inference.engines.compiled_cache import CompiledCache
 from xcli.inference.engines.openvino import OpenVinoEngines
+from xcli.inference.engines.openvino_graph import settings
 from xcli.inference.engines.tensorflow import Engine
 from xcli.inference.options import RunOptions
 from xcli.inference.predictor import Predictor
@@ -229,7 +230,7 @@ def test_the_number_of_threads_changes_no_bit(
     forward = model.features("avg")
     (expected,) = engines(model, forward, cache).streams[0](pixels)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
-    assert module._settings("float32", streams=2)["INFERENCE_NUM_THREADS"] == 1
+    assert settings("float32", streams=2)["INFERENCE_NUM_THREADS"] == 1
     np.testing.assert_array_equal(engines(model, forward, cache).streams[0](pixels)[0], expected)
 
 
