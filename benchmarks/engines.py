@@ -95,9 +95,7 @@ class Bench:
 @click.argument("calibration", type=FILE)
 @click.option("--weights", metavar="FILE", type=FILE, help="HDF5 weights without top.")
 @click.option("--model", metavar="RUN", type=FILE, help="A model with classes, in place of --weights.")
-@click.option(
-    "--images", metavar="N", type=COUNT, default=400, help="Photographs of a process whose speed is measured."
-)
+@click.option("--images", metavar="N", type=COUNT, default=400, help="Photographs of a process that is timed.")
 @click.option("--compare", "compared", metavar="N", type=COUNT, default=1000, help="Photographs to measure losses on.")
 @click.option("--repeats", metavar="N", type=click.IntRange(min=0), default=3, help="Rounds; 0 measures no speeds.")
 @click.option("--json", "target", metavar="FILE", type=click.Path(dir_okay=False), default="build/engines.json")
