@@ -1,7 +1,7 @@
 """How many altered copies `duplicates` finds, and what else it takes for copies, beside a plain cosine.
 
     python -m benchmarks duplicates FOLDER [--weights FILE] [--copies N] [--work DIR] [--judged FILE]
-    python -m benchmarks duplicates FOLDER [--weights FILE] [--work DIR] --scale N ... [--approximate]
+    python -m benchmarks duplicates FOLDER [--weights FILE] [--work DIR] --scale N ... [--approximate] [--parts K]
 
 Of N photographs below FOLDER copies are made, one for each alteration of `benchmarks.copies`. For each alteration there
 is a table of the photographs and these copies, as a user may have it, with a fit of its own. Recall is the share of the
@@ -12,8 +12,10 @@ different files of every table, and with each of these counted once. The thresho
 files pass.
 
 DIR keeps the features and the copies for a further run. With --scale, time and memory of tables of so many rows are
-measured instead, whose rows are mixtures of two photographs each; beyond 200,000 rows for a minute, from whose rate the
-time of all follows. With --approximate not every pair is compared; that is measured to its end, with its recall.
+measured instead, whose rows are mixtures of two photographs each, so that nearly all are copies by the threshold; with
+--parts, of K photographs, with the spread of these, and each twentieth row is a copy of another. Beyond 200,000 rows all
+are compared for a minute, from whose rate the time follows. With --approximate not every pair is compared; that is
+measured to its end, with its recall.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 
+_COPIES = 20  # one row in so many
 _ALL_ROWS = 200_000  # up to which all are compared
 
 
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--work", metavar="DIR", help="keeps features and copies")
     parser.add_argument("--judged", metavar="FILE", help="pairs of different files that show one object")
     parser.add_argument("--scale", type=int, nargs="+", metavar="N", help="measure time and memory of so many rows")
+    parser.add_argument("--parts", type=int, default=2, help="with --scale: photographs of which a row is mixed")
     parser.add_argument("--approximate", action="store_true", help="with --scale: as the option of the command")
     options = parser.parse_args()
     print(machine())
@@ -65,7 +69,7 @@ def main() -> None:
         values, paths = _features(os.path.join(work, "originals.parquet"), options.folder, options.weights)
         if options.scale:
             for rows in options.scale:
-                _scale(values, rows, scratch, approximate=options.approximate)
+                _scale(values, rows, scratch, parts=options.parts, approximate=options.approximate)
             return
         copies, originals, alterations = _copies(work, paths, options)
         right = _judged(options.judged, paths)
@@ -164,10 +168,10 @@ def _cosine_recall(table: NDArray[np.float32], source: NDArray[np.int64], differ
     return float((similarity[same] >= least).mean())
 
 
-def _scale(values: NDArray[np.float32], rows: int, folder: str, *, approximate: bool) -> None:
+def _scale(values: NDArray[np.float32], rows: int, folder: str, *, parts: int, approximate: bool) -> None:
     """Times the command for a table of so many rows in float16; of very many rows, a part of the pairs, if of all."""
     table, answer = os.path.join(folder, "table.parquet"), os.path.join(folder, "answer.csv")
-    _write_table(table, values, rows)
+    _write_table(table, values, rows, parts)
     command = [sys.executable, "-m", "xcli", "duplicates", table, "-o", answer, "--progress", "json"]
     command += ["--approximate"] if approximate else []
     begin = time.monotonic()
@@ -201,8 +205,23 @@ def _scale(values: NDArray[np.float32], rows: int, folder: str, *, approximate: 
             os.unlink(os.path.join(folder, name))
 
 
-def _write_table(name: str, values: NDArray[np.float32], rows: int) -> None:
-    """Writes a table whose rows are mixtures of two of these vectors each."""
+def _mixed(values: NDArray[np.float32], size: int, parts: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Returns rows that are mixtures of so many of these vectors; of more than two, a twentieth are copies."""
+    if parts == 2:
+        one, other = random.integers(0, len(values), (2, size))
+        share = random.uniform(0.3, 0.7, (size, 1)).astype(np.float32)
+        return values[one] * share + values[other] * (1 - share)
+    centre = values.mean(axis=0)
+    made = sum((values[random.integers(0, len(values), size)] - centre for _ in range(parts)), np.zeros_like(centre))
+    copies = random.choice(size, size // _COPIES, replace=False)
+    others = random.choice(np.setdiff1d(np.arange(size), copies), len(copies))
+    cosine = random.uniform(0.6, 1, (len(copies), 1)).astype(np.float32)
+    made[copies] = cosine * made[others] + np.sqrt(1 - cosine**2) * made[copies]
+    return centre + made / np.float32(parts**0.5)
+
+
+def _write_table(name: str, values: NDArray[np.float32], rows: int, parts: int) -> None:
+    """Writes a table whose rows are mixtures of so many of these vectors each."""
     import pyarrow as pa
 
     schema = features_schema((values.shape[1],), "float16", ())
@@ -210,9 +229,7 @@ def _write_table(name: str, values: NDArray[np.float32], rows: int) -> None:
     with create_table("parquet", name, schema, {}, overwrite=False) as table:
         for at in range(0, rows, 4096):
             size = min(4096, rows - at)
-            one, other = random.integers(0, len(values), (2, size))
-            share = random.uniform(0.3, 0.7, (size, 1)).astype(np.float32)
-            mixed = (values[one] * share + values[other] * (1 - share)).astype(np.float16).ravel()
+            mixed = _mixed(values, size, parts, random).astype(np.float16).ravel()
             columns = [pa.array([f"{at + row}.jpg" for row in range(size)]), pa.array(["ok"] * size)]
             columns += [pa.nulls(size, pa.string()), features_array(schema.field(FIRST_RESULT).type, mixed)]
             table.write(pa.RecordBatch.from_arrays(columns, schema=schema))
