@@ -13,9 +13,9 @@ files pass.
 
 DIR keeps the features and the copies for a further run. With --scale, time and memory of tables of so many rows are
 measured instead, whose rows are mixtures of two photographs each, so that nearly all are copies by the threshold; with
---parts, of K photographs, with the spread of these, and each twentieth row is a copy of another. Beyond 200,000 rows all
-are compared for a minute, from whose rate the time follows. With --approximate not every pair is compared; that is
-measured to its end, with its recall.
+--parts, of K photographs, with the spread of these, and each twentieth row is a copy of another one. Beyond 200,000
+rows all are compared for a minute, from whose rate the time follows. With --approximate not every pair is compared;
+that is measured to its end, with its recall.
 """
 
 from __future__ import annotations
