@@ -197,6 +197,9 @@ def test_images_of_findings_are_left_out(invoke: Invoke, photos: Path, tmp_path:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--exclude-from", "-"), "is a file, not standard input"),
+        (("--exclude-from", "."), "cannot open the table '.': Is a directory; give a CSV or Parquet file"),
+        (("--exclude-from", ""), "cannot open the table ''"),
         (("--exclude-from", "none.csv"), "cannot open the table 'none.csv': No such file"),
         (("--exclude-from", "f.csv", "--exclude-kinds", "small"), "'small' is no kind of finding"),
         (("--exclude-kinds", "tiny"), "--exclude-kinds is for --exclude-from FINDINGS"),

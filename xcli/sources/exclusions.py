@@ -13,6 +13,7 @@ from xcli.core.finding_kinds import KINDS
 from xcli.core.text import escape_path, one_line
 from xcli.sources.archives.members import WholeArchive
 from xcli.sources.manifests import open_manifest
+from xcli.sources.options import LIST_ON_STDIN
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -85,6 +86,8 @@ def read_exclusions(source: str, kinds: Collection[str] | None = None) -> Exclus
     Raises:
         SourceError: it cannot be read, or lacks a column.
     """
+    if source == LIST_ON_STDIN:
+        raise SourceError("the table of images to leave out is a file, not standard input ('-')")
     shown = f"'{escape_path(source)}'"
     manifest = open_manifest(source, escaped_paths=True, only=(_ISSUE, _KEEP), noun="table")
     try:
