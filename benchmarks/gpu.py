@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 
     from benchmarks.timing import Data
 
-LIMITS = {"precision": 120, "speed": 120, "timm": 100, "end-to-end": 90, "finetune": 80, "memory": 120, "keras": 90}
+LIMITS = {
+    "precision": 120,
+    "speed": 120,
+    "timm": 100,
+    "end-to-end": 90,
+    "commands": 420,
+    "repeat": 160,
+    "finetune": 80,
+    "memory": 120,
+    "keras": 90,
+}
 """Seconds that each section may take; together they may take `--seconds`. XLA takes some 20 for each batch size."""
 
 _PHOTOGRAPHS, _SMALL = 6000, 24

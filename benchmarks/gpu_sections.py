@@ -15,65 +15,20 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_advice import MEMORY_COSINE
+from benchmarks.gpu_commands import commands, repeat
+from benchmarks.gpu_given import LOWER, Given, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
-
-LOWER = ("tf32", "bfloat16", "float16")
-"""The precisions of a GPU below float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the sections work on.
-
-    Attributes:
-        photographs: directory of files.
-        weights: HDF5 file without top, or `none`.
-        classifier: HDF5 file with top, or None.
-        device: `gpu` or `cpu`.
-        size: side of the network's input, in pixels.
-        batches: numbers of images in a batch.
-        seconds: that a speed is measured for.
-        scratch: directory for temporary files.
-        training: directory with a folder for each class.
-        epochs: of the training.
-    """
-
-    photographs: str
-    weights: str
-    classifier: str | None
-    device: str
-    size: int
-    batches: tuple[int, ...]
-    seconds: float
-    scratch: str
-    training: str
-    epochs: int
-
-    @property
-    def tf_device(self) -> str:
-        return "/CPU:0" if self.device == "cpu" else "/GPU:0"
-
-    @property
-    def precision(self) -> str:
-        """The fast one, whose speed is measured."""
-        return "float32" if self.device == "cpu" else "float16"
-
-
-def tell(name: str, value: float | None, unit: str = "", **more: Any) -> None:
-    """Hands one result to the parent; `value` is None where there is nothing to measure, and `note` says why."""
-    print(json.dumps({"name": name, "value": value, "unit": unit, **more}), flush=True)
 
 
 def precision(given: Given) -> None:
@@ -362,6 +317,8 @@ SECTIONS: dict[str, Callable[[Given], None]] = {
     "speed": speed,
     "timm": timm,
     "end-to-end": end_to_end,
+    "commands": commands,
+    "repeat": repeat,
     "finetune": finetune,
     "memory": memory,
     "keras": keras_predict,

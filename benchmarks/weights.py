@@ -28,6 +28,18 @@ def write_random(settings: Settings, save: Save, path: str) -> Data:
         save: not used; nothing is worth keeping of half of it.
         path: of the file, which ends in `.weights.h5`.
     """
+    make_random(settings.photographs, path)
+    return {"path": path}
+
+
+def make_random(directory: str, path: str, size: str | int = 299) -> None:
+    """Writes random weights of Xception without its top.
+
+    Args:
+        directory: of the photographs that the batch norms are fitted to.
+        path: of the file, which ends in `.weights.h5`.
+        size: of the network's input.
+    """
     import numpy as np
 
     from benchmarks.photographs import find
@@ -38,14 +50,12 @@ def write_random(settings: Settings, save: Save, path: str) -> Data:
 
     keras = load_keras()
     keras.utils.set_random_seed(SEED)
-    model = Xception(include_top=False, weights=None, input_shape=(299, 299, 3))
-    files = find(settings.photographs)[:_CALIBRATION]
-    pixels = (
-        np.stack([load_image(LocalFile(str(file)), Preprocessing()) for file in files]).astype(np.float32) / 127.5 - 1
-    )
-    calibrate(keras, model, pixels)
+    model = Xception(include_top=False, weights=None, input_shape=(int(size), int(size), 3))
+    files = find(directory)[:_CALIBRATION]
+    wanted = Preprocessing(size=int(size))
+    pixels = np.stack([load_image(LocalFile(str(file)), wanted) for file in files]).astype(np.float32)
+    calibrate(keras, model, pixels / 127.5 - 1)
     model.save_weights(path)
-    return {"path": path}
 
 
 def calibrate(keras: Any, model: Any, images: Any) -> None:
