@@ -87,7 +87,7 @@ def speed(given: Given) -> None:
 
     from xcli.core.process import reuse_freed_memory
 
-    reuse_freed_memory()  # as the command line does
+    reuse_freed_memory(one_pool=given.device == "cpu")  # as the command line does
     for batch in given.batches:
         pixels = _noise(given, batch)
         begin = time.perf_counter()
@@ -156,7 +156,7 @@ def end_to_end(given: Given) -> None:
     from xcli.core.process import processor_count, reuse_freed_memory
     from xcli.models.loader import load_model
 
-    reuse_freed_memory()  # as the command line does
+    reuse_freed_memory(one_pool=given.device == "cpu")  # as the command line does
     model = load_model(weights=given.weights, include_top=False, image_size=given.size)
     for name, layer in (("host alone", "block1_conv1"), ("whole run", None)):
         tell(name, _run(given, model, layer), "images/s", cores=processor_count())

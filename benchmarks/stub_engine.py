@@ -15,6 +15,8 @@ WIDTH = 2048
 class StubEngine:
     """What a run uses of `xcli.inference.engines.tensorflow.Engine`: the mean of each first line, and 2,047 zeros."""
 
+    is_cold = False
+
     def __init__(self, forward: Any, *, size: int, batch_size: int, device: str, embedded: bool = False) -> None:
         self.batch_size = batch_size
         self.output_shapes = ((WIDTH,),)

@@ -34,6 +34,19 @@ def test_profile_closes_with_a_table(invoke: Invoke, tmp_path: Path) -> None:
     assert kept["engine"]["busy"] > 0
 
 
+def test_what_a_gpu_compiles_has_a_line_of_its_own(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xcli.inference.engines.tensorflow.Engine.is_cold", True)
+    save_photos(tmp_path / "in", ["0.jpg"])
+    target = tmp_path / "out.csv"
+    done = invoke("features", tmp_path / "in", "--weights", "none", "--image-size", "71", "-o", target, "--profile")
+    assert done.code == 0
+    assert re.search(r"^compiling +\d", done.err, re.MULTILINE)
+    kept = json.loads((tmp_path / "out.csv.meta.json").read_text())["profile"]
+    assert kept["compiling"]["busy"] > kept["engine"]["busy"] == 0
+
+
 def test_without_it_there_is_none(invoke: Invoke, tmp_path: Path) -> None:
     save_photos(tmp_path / "in", ["0.jpg"])
     done = invoke("features", tmp_path / "in", "--weights", "none", "--image-size", "71", "--format", "csv")

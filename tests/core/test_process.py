@@ -48,6 +48,39 @@ def test_freed_memory_is_used_again() -> None:
     assert faults < page_faults(keep=False)[1] / 10
 
 
+POOLS = """
+import ctypes, sys, threading
+from xcli.core.process import reuse_freed_memory
+print(reuse_freed_memory(one_pool={one_pool}))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
+together = threading.Barrier(4)
+def work():
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[1]).read().count("<heap nr="))
+"""
+
+
+@pytest.mark.parametrize("one_pool", [True, False])
+def test_threads_share_a_pool_or_have_their_own(one_pool: bool, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    command = [sys.executable, "-c", POOLS.format(one_pool=one_pool), str(tmp_path / "pools.xml")]
+    done = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
+    said, pools = done.stdout.split()
+    if said == "False":
+        pytest.skip("not glibc")
+    assert int(pools) == 1 if one_pool else int(pools) > 2
+
+
 def test_an_allocator_that_the_user_tuned_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not reuse_freed_memory()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from xcli.inference.profiler import STAGES, Profile
+from xcli.inference.profiler import COMPILING, STAGES, Profile
 
 
 class Clock:
@@ -50,7 +50,13 @@ def test_a_moment_counts_for_the_engine_before_all_others() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "advice"),
-    [("listing", "manifest"), ("decode", "more processors"), ("engine", "GPU"), ("output", "Parquet")],
+    [
+        ("listing", "manifest"),
+        ("decode", "more processors"),
+        ("engine", "GPU"),
+        ("output", "Parquet"),
+        (COMPILING, "once"),
+    ],
 )
 def test_the_bottleneck_says_what_helps(stage: str, advice: str) -> None:
     clock = Clock()
@@ -58,6 +64,22 @@ def test_the_bottleneck_says_what_helps(stage: str, advice: str) -> None:
     with profile.stage(stage):
         clock.now += 1
     assert advice in profile.bottleneck()
+
+
+def test_compiling_is_no_time_of_the_engine_and_shown_only_where_it_took_place() -> None:
+    clock = Clock()
+    profile = Profile(clock=clock)
+    with profile.stage(COMPILING, 64), profile.stage("decode", 0):
+        clock.now += 40
+    with profile.stage("engine", 640):
+        clock.now += 1
+        with profile.stage(COMPILING, 64):  # of another GPU
+            clock.now += 1
+    found = by_name(profile)
+    assert list(found) == [*STAGES, COMPILING]
+    assert found["engine"] == (2, 2, 320.0)
+    assert found[COMPILING][:2] == (40, 41)
+    assert COMPILING in profile.as_dict()
 
 
 def test_a_stage_that_did_nothing_has_no_rate() -> None:

@@ -29,7 +29,7 @@ from xcli.cli.options import (
 from xcli.cli.progress import Progress, progress_argument
 from xcli.cli.verbosity import Messages, message_arguments, start_messages
 from xcli.core.errors import ExitCode, UsageError
-from xcli.core.process import hide_library_output, reuse_freed_memory
+from xcli.core.process import hide_library_output, may_have_gpu, reuse_freed_memory
 from xcli.core.shortage import require_resources
 from xcli.inference.options import RunOptions
 from xcli.inference.run import Run
@@ -169,7 +169,8 @@ def quiet_libraries(debug: bool) -> None:
     The C library's allocator is set up first, while this process has one thread. TensorFlow is not imported: whatever
     can be checked without it comes before.
     """
-    reuse_freed_memory()
+    # XLA compiles for a GPU in as many threads as there are processors. A limit on the pools cannot be lifted later.
+    reuse_freed_memory(one_pool=not may_have_gpu())
     require_resources()
     hide_library_output(debug=debug)
 

@@ -217,12 +217,12 @@ class Worker:
         """Loads the model and traces the engine for the first block that needs it."""
         if self._predictor is not None:
             return
-        from xcli.core.process import reuse_freed_memory
+        from xcli.core.process import may_have_gpu, reuse_freed_memory
         from xcli.inference.predictor import Predictor
         from xcli.models.loader import load_model, preprocessing_for
 
         job, request = self._job, self._job.request
-        reuse_freed_memory()
+        reuse_freed_memory(one_pool=not may_have_gpu())
         model = load_model(request.spec)
         # One decoder for each processor of this worker.
         options = replace(request.run, workers=request.run.workers or job.threads)

@@ -19,12 +19,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's ma
 _KEPT_BYTES = 256 << 20
 
 
-def reuse_freed_memory() -> bool:
-    """Makes the C library reuse the memory of decoded images, from one pool for all threads.
+def reuse_freed_memory(*, one_pool: bool = True) -> bool:
+    """Makes the C library reuse the memory of decoded images.
 
     By default it returns the memory of every image (about 5 MB) to the system, which clears the pages each time.
-    Only for the processes of the command line: a library must not change the allocator of its host. Returns whether
-    it was set: only with glibc, and unless environment variables tune its malloc.
+    Only for the processes of the command line: a library must not change the allocator of its host.
+
+    Args:
+        one_pool: all threads share a pool, so that memory that one frees serves another. Threads that allocate much at
+            the same time wait for each other then, as those of a compiler do.
+
+    Returns:
+        Whether it was set: only with glibc, and unless environment variables tune its malloc.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
         return False
@@ -33,7 +39,9 @@ def reuse_freed_memory() -> bool:
     except (OSError, AttributeError):  # musl, macOS
         return False
     # glibc maps blocks larger than 32 MiB separately in any case; TensorFlow has its own allocator.
-    options = ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_MMAP_THRESHOLD, 32 << 20))
+    options = [(_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_MMAP_THRESHOLD, 32 << 20)]
+    if one_pool:
+        options.append((_M_ARENA_MAX, 1))
     return all(mallopt(name, value) for name, value in options)
 
 

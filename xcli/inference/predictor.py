@@ -25,7 +25,7 @@ from xcli.inference.finite import refuse_not_finite
 from xcli.inference.options import RunOptions
 from xcli.inference.ordered_map import OrderedMap
 from xcli.inference.pipeline import PixelPipeline
-from xcli.inference.profiler import Profile
+from xcli.inference.profiler import COMPILING, Profile
 from xcli.inference.quantization.calibration import Calibrator
 from xcli.tables.provenance import CALIBRATION
 
@@ -212,7 +212,7 @@ class Predictor:
 
         if all(batch.errors):
             return [np.zeros((len(batch.refs), *shape), np.float32) for shape in engine.output_shapes]
-        with profile.stage("engine", len(batch.refs)):
+        with profile.stage(COMPILING if engine.is_cold else "engine", len(batch.refs)):
             return engine(batch.pixels)
 
     def provenance(self, command: str) -> dict[str, Any]:

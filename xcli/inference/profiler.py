@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STAGES = ("listing", "decode", "engine", "output")
-_PRECEDENCE = ("engine", "output", "decode", "listing")
+COMPILING = "compiling"
+"""The stage of the first batch on a GPU, for which XLA compiles the network: after `STAGES`, and only where it
+took place."""
+
+_ALL = (*STAGES, COMPILING)
+_PRECEDENCE = ("engine", COMPILING, "output", "decode", "listing")
 """A moment is counted for the first of these stages that is at work: the stages before the engine cost time only
 while the engine is idle."""
 
@@ -21,6 +26,8 @@ _ADVICE = {
     "decode": "reading and decoding: more processors, faster storage, or smaller images",
     "engine": "the network: a GPU, more or faster processors, or a lower --precision",
     "output": "writing: a faster disk, or Parquet instead of text",
+    COMPILING: "compiling the network for the GPU, which every run does once: more images in one run, or a directory "
+    "that keeps what is compiled (see the page on performance)",
 }
 
 
@@ -29,7 +36,7 @@ class StageTimes:
     """One line of the closing table.
 
     Attributes:
-        stage: one of `STAGES`.
+        stage: one of `STAGES`, or `COMPILING`.
         waited: seconds that the run spent waiting for this stage; all stages together add up to the run's.
         busy: seconds in which the stage was at work, alone or beside others.
         rate: images a second if nothing else limited the stage; None where it did nothing.
@@ -48,11 +55,11 @@ class Profile:
         self.workers = workers
         self._clock = clock
         self._lock = threading.Lock()
-        self._active = dict.fromkeys(STAGES, 0)
-        self._waited = dict.fromkeys(STAGES, 0.0)
-        self._busy = dict.fromkeys(STAGES, 0.0)
-        self._work = dict.fromkeys(STAGES, 0.0)
-        self._images = dict.fromkeys(STAGES, 0)
+        self._active = dict.fromkeys(_ALL, 0)
+        self._waited = dict.fromkeys(_ALL, 0.0)
+        self._busy = dict.fromkeys(_ALL, 0.0)
+        self._work = dict.fromkeys(_ALL, 0.0)
+        self._images = dict.fromkeys(_ALL, 0)
         self._last: float | None = None
 
     @contextmanager
@@ -100,7 +107,7 @@ class Profile:
             if self._last is not None:
                 self._advance(self._clock())
             found = []
-            for name in STAGES:
+            for name in _ALL if self._work[COMPILING] else STAGES:
                 # Decoders work in parallel, each on an image of its own; the batches of the engine share one device.
                 seconds = self._work[name] / self.workers if name == "decode" else self._busy[name]
                 rate = self._images[name] / seconds if self._images[name] and seconds > 0 else None

@@ -275,6 +275,20 @@ def starve(engine: Engine, monkeypatch: pytest.MonkeyPatch, room: int, error: An
     return stand_in
 
 
+def test_a_gpu_is_cold_until_its_first_batch_and_after_a_back_off(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, pixels = small(7), np.zeros((7, 71, 71, 3), np.uint8)
+    starve(engine, monkeypatch, room=7)
+    assert not engine.is_cold  # a processor's is ready
+    monkeypatch.setattr(engine, "device", "/GPU:0")  # without one, TensorFlow computes on the processor
+    assert engine.is_cold
+    engine(pixels)
+    assert not engine.is_cold
+    starve(engine, monkeypatch, room=3)
+    assert engine.is_cold
+    engine(pixels)
+    assert (engine.is_cold, engine.computed_batch_size) == (False, 3)
+
+
 @pytest.mark.parametrize("count", [7, 6, 1])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int

@@ -82,6 +82,9 @@ class OpenVinoEngine:
         computed: images that are computed at a time.
     """
 
+    is_cold = False
+    """It is compiled before the first batch."""
+
     def __init__(self, compiled: Any, outputs: Sequence[str], size: int, batch_size: int, computed: int) -> None:
         self._request, self._outputs = compiled.create_infer_request(), outputs
         # A view of OpenVINO's own memory: it must own no object of Python, which its threads would have to release.

@@ -51,6 +51,7 @@ class Engine:
         self._forward, self._embedded = forward, embedded
         self._lock = threading.Lock()
         self._traced = self._fitting(batch_size)
+        self._compiled: _Traced | None = None
 
     def _fitting(self, batch_size: int) -> _Traced:
         traced = _Traced(self._trace(batch_size), batch_size)
@@ -98,6 +99,11 @@ class Engine:
         return self._traced.function
 
     @property
+    def is_cold(self) -> bool:
+        """Whether the next batch waits until XLA has compiled the network, as the first one on a GPU does."""
+        return not self.device.startswith("/CPU") and self._compiled is not self._traced
+
+    @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one image's result, for each output."""
         return tuple(tuple(shape[1:]) for shape in self._traced.function.output_shapes)
@@ -118,11 +124,14 @@ class Engine:
         while True:
             traced = self._traced
             try:
-                return self._run(traced, pixels)
+                results = self._run(traced, pixels)
             except tf.errors.OpError as error:
                 if not _is_out_of_memory(error):
                     raise
                 reason = error.message.partition("\n")[0]
+            else:
+                self._compiled = traced
+                return results
             # Outside of the handler, whose traceback would keep the tensors of this attempt alive.
             self._back_off(traced, reason)
 
