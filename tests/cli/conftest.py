@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tracedonce import traced_once  # noqa: F401 - a fixture
 from xcli.cli.main import run_command
 from xcli.cli.verbosity import Messages
 
