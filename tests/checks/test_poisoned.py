@@ -170,7 +170,7 @@ def test_the_metadata_of_a_parquet_file(tmp_path: Path) -> None:
 def test_the_batch_size_of_a_record_is_one_that_a_run_may_have(tmp_path: Path, size: Any) -> None:
     (tmp_path / "x.csv.meta.json").write_bytes(meta_text({"fingerprint": "ab", "batch_size": size}))
     run = File(str(tmp_path / "x.csv")).recorded_run()
-    assert run is None or run.batch_size is None
+    assert run is None or run.choices.batch_size is None
     with pytest.raises(CheckError, match="it is damaged"):
         decode(encode({"provenance": {"batch_size": size}}))
 
