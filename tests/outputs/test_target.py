@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xcli.core.errors import OutputError, UsageError
+from xcli.inference.options import Pinned
 from xcli.outputs.options import Output, SaveOptions, check_output_options
 from xcli.outputs.target import Directory, EarlierRun, File, Stream, parse_file, parse_target
 
@@ -90,10 +91,10 @@ def test_what_an_earlier_run_left(tmp_path: Path) -> None:
         assert target.recorded_run() is None
         with open(target.meta_name, "w", encoding="utf-8") as file:
             json.dump({"fingerprint": "f", "batch_size": 8}, file)
-        assert target.recorded_run() == EarlierRun("f", 8)
+        assert target.recorded_run() == EarlierRun("f", Pinned(8))
         assert target.finished_run() is None
         (tmp_path / content).write_text("")
-        assert target.finished_run() == EarlierRun("f", 8)
+        assert target.finished_run() == EarlierRun("f", Pinned(8))
         assert (target.holds("f"), target.holds("g")) == (True, False)
         with open(target.meta_name, "w", encoding="utf-8") as file:
             file.write("{")
@@ -116,5 +117,5 @@ def test_a_file_whose_process_died_as_it_got_its_name_is_no_foreign_file(tmp_pat
     if len(missing) == 2:
         (tmp_path / "out.csv.meta.json").unlink()
     check_output_options(Output("classify", target, "csv"), SaveOptions())
-    assert target.finished_run() == EarlierRun("x", None)
+    assert target.finished_run() == EarlierRun("x", Pinned())
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]
