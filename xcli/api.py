@@ -350,10 +350,8 @@ def _are_pixels(source: Any) -> bool:
 def _array(column: pa.Array) -> NDArray[Any]:
     """Returns a column of features as an array with a row for each image."""
     if hasattr(column, "to_numpy_ndarray"):
-        array: NDArray[Any] = column.to_numpy_ndarray()
-    else:
-        array = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-    return array
+        return column.to_numpy_ndarray()  # type: ignore[no-any-return]
+    return column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
 
 
 def _may_exist(name: str) -> bool:

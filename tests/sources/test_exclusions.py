@@ -14,8 +14,9 @@ from tests.colournet import save_folders
 from xcli.analysis.audit_findings import Finding, findings_batch, findings_schema
 from xcli.core.errors import SourceError, UsageError
 from xcli.core.finding_kinds import parse_kinds
-from xcli.sources.exclusions import EXCLUDED, leave_out, read_exclusions
-from xcli.sources.labelled import read_labelled
+from xcli.sources.excluded import EXCLUDED
+from xcli.sources.exclusions import read_exclusions
+from xcli.sources.labelled import leave_out, read_labelled
 from xcli.sources.listing import Listing, list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.selection import OTHER_SHARD, shard_of

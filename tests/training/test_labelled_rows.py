@@ -13,7 +13,7 @@ from tests.analysis.heads import MADE, table, vectors
 from xcli.analysis.stored import open_stored
 from xcli.analysis.truth import read_truth
 from xcli.core.errors import SourceError
-from xcli.sources.exclusions import Exclusions
+from xcli.sources.excluded import Exclusions
 from xcli.sources.splits import TEST, TRAIN, VALIDATION
 from xcli.training.labelled_rows import LabelledRows, read_rows
 

@@ -14,7 +14,7 @@ from xcli.core.records import ERROR, ERROR_STATUS, FEATURES, PATH, STATUS, RunCo
 from xcli.core.text import one_line
 from xcli.images.formats import IMAGE_EXTENSIONS
 from xcli.images.warnings import HINTS
-from xcli.sources.exclusions import EXCLUDED
+from xcli.sources.excluded import EXCLUDED
 from xcli.sources.patterns import NO_EXTENSION, NOT_IMAGE
 from xcli.sources.selection import OTHER_SHARD
 from xcli.sources.system_folders import SYSTEM_FOLDER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -39,8 +39,11 @@ from xcli.inference.tasks import ERROR_FEATURES
 from xcli.models.folded import INPUT_RANGES
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import SaveOptions
-from xcli.sources.exclusions import Exclusions, read_exclusions
+from xcli.sources.exclusions import read_exclusions
 from xcli.sources.options import SourceOptions, parse_shard
+
+if TYPE_CHECKING:
+    from xcli.sources.excluded import Exclusions
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]

@@ -1,79 +1,23 @@
-"""Images that are left out of a listing because a table names them: the findings of an audit, or copies."""
+"""Reads which images a table names that are to be left out of a listing: the findings of an audit, or copies."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
-from functools import cached_property
-from hashlib import blake2b
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError
 from xcli.core.finding_kinds import KINDS
 from xcli.core.text import escape_path, one_line
-from xcli.sources.archives.members import WholeArchive
+from xcli.sources.excluded import Exclusions
 from xcli.sources.manifests import open_manifest
 from xcli.sources.options import LIST_ON_STDIN
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection
 
-    from xcli.core.records import ImageRef
-    from xcli.sources.labelled import LabelledImages
     from xcli.sources.options import SourceOptions
 
-EXCLUDED = "excluded by findings"
-"""The reason under which images are counted that are left out."""
-
 _ISSUE, _KEEP = "issue", "keep"
-
-log = logging.getLogger("xcli")
-
-
-@dataclass(frozen=True)
-class Exclusions:
-    """The images that a table names.
-
-    Attributes:
-        source: the table.
-        paths: of the images, as in the column `path` of an output.
-    """
-
-    source: str
-    paths: frozenset[str]
-
-    @cached_property
-    def described(self) -> str:
-        """Says for a fingerprint which images these are, whatever the name of the table."""
-        digest = blake2b(digest_size=8)
-        for path in sorted(self.paths):
-            digest.update(path.encode("utf-8", "surrogatepass") + b"\0")
-        return f"{len(self.paths)} image{'s' if len(self.paths) != 1 else ''}, {digest.hexdigest()}"
-
-    def without(self, refs: Iterable[ImageRef], skipped: Counter[str], *, warns: bool = True) -> Iterator[ImageRef]:
-        """Yields the other references; counts those that are left out, and warns at the end if there were none."""
-        other = None
-        count, is_known = 0, warns
-        for ref in refs:
-            if isinstance(ref.location, WholeArchive):
-                is_known = False  # workers leave out its members
-            elif ref.path in self.paths:
-                skipped[EXCLUDED] += 1
-                count += 1
-                continue
-            else:
-                other = other or ref.path
-            yield ref
-        if self.paths and not count and is_known and other:
-            log.warning("%s", self.found_none(other))
-
-    def found_none(self, other: str) -> str:
-        """Says that none of the images is among the data, of which `other` is one."""
-        return (
-            f"none of the {len(self.paths):,} images that {one_line(self.source)} names is among the data: paths have "
-            f"to be the same; it has {one_line(min(self.paths))!r}, the data have {one_line(other)!r}"
-        )
 
 
 def read_exclusions(source: str, kinds: Collection[str] | None = None) -> Exclusions:
@@ -129,20 +73,3 @@ def with_exclusions(options: SourceOptions) -> SourceOptions:
     if options.exclude_from is None or options.excluded is not None:
         return options
     return replace(options, excluded=read_exclusions(options.exclude_from, options.exclude_kinds))
-
-
-def leave_out(data: LabelledImages, excluded: Exclusions, *, trains: bool) -> LabelledImages:
-    """Returns labelled images without those that are excluded; they are counted among the skipped ones.
-
-    Raises:
-        SourceError: none of these images is excluded; or with `trains`, all images of a class are.
-    """
-    kept = tuple(sample for sample in data.samples if sample.ref.path not in excluded.paths)
-    count = len(data.samples) - len(kept)
-    if excluded.paths and data.samples and not count:
-        raise SourceError(excluded.found_none(data.samples[0].ref.path))
-    lost = set(data.labels) - {sample.label for sample in kept}
-    if trains and lost:
-        raise SourceError(f"{one_line(excluded.source)} leaves no image of the class {one_line(min(lost))!r}")
-    log.info("%s images are left out for %s", f"{count:,}", one_line(excluded.source))
-    return replace(data, samples=kept, skipped={**data.skipped, EXCLUDED: count})

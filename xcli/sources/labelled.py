@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from xcli.core.errors import SourceError, UsageError
 from xcli.core.records import PATH, ImageRef
-from xcli.core.text import escape_path, valid_text
+from xcli.core.text import escape_path, one_line, valid_text
 from xcli.sources.archives.members import is_archive_name
 from xcli.sources.class_folders import LAYOUT, NO_CLASS, check_classes, find_splits, list_folders, quoted
 from xcli.sources.directories import look_at
+from xcli.sources.excluded import EXCLUDED
 from xcli.sources.listing import Listing, list_images
 from xcli.sources.options import SourceOptions
 from xcli.sources.splits import SPLITS, TEST, TRAIN, VALIDATION, split_of_name
@@ -28,6 +29,7 @@ from xcli.storage.urls import is_url
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from xcli.sources.excluded import Exclusions
     from xcli.sources.manifests import Manifest
 
 LABEL, SPLIT = "label", "split"
@@ -331,3 +333,20 @@ def _compare_splits(shown: str, classes: Mapping[str | None, set[str]], empty: S
     missing = sorted(trained - classes.get(VALIDATION, trained))
     if missing:
         log.warning("the validation split of %s has no image of %s", shown, ", ".join(missing))
+
+
+def leave_out(data: LabelledImages, excluded: Exclusions, *, trains: bool) -> LabelledImages:
+    """Returns labelled images without those that are excluded; they are counted among the skipped ones.
+
+    Raises:
+        SourceError: none of these images is excluded; or with `trains`, all images of a class are.
+    """
+    kept = tuple(sample for sample in data.samples if sample.ref.path not in excluded.paths)
+    count = len(data.samples) - len(kept)
+    if excluded.paths and data.samples and not count:
+        raise SourceError(excluded.found_none(data.samples[0].ref.path))
+    lost = set(data.labels) - {sample.label for sample in kept}
+    if trains and lost:
+        raise SourceError(f"{one_line(excluded.source)} leaves no image of the class {one_line(min(lost))!r}")
+    log.info("%s images are left out for %s", f"{count:,}", one_line(excluded.source))
+    return replace(data, samples=kept, skipped={**data.skipped, EXCLUDED: count})

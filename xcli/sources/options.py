@@ -14,7 +14,7 @@ from xcli.core.records import settings_as_dict
 from xcli.core.text import escape_path
 
 if TYPE_CHECKING:
-    from xcli.sources.exclusions import Exclusions
+    from xcli.sources.excluded import Exclusions
 
 LIST_ON_STDIN = "-"
 """The source that stands for a list of paths on standard input."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from xcli.analysis.stored import StoredFeatures
     from xcli.analysis.truth import Truth
-    from xcli.sources.exclusions import Exclusions
+    from xcli.sources.excluded import Exclusions
 
 _NOT_FINITE = "the stored features are NaN or infinite"
 

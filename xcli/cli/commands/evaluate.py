@@ -35,8 +35,7 @@ from xcli.evaluation.evaluate import evaluate as measure
 from xcli.evaluation.report import check_folder, is_within, write_report
 from xcli.inference.options import RunOptions
 from xcli.models.loader import load_model, preprocessing_for
-from xcli.sources.exclusions import leave_out
-from xcli.sources.labelled import LABEL, LabelledImages, Sample, read_labelled
+from xcli.sources.labelled import LABEL, LabelledImages, Sample, leave_out, read_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
