@@ -26,7 +26,7 @@ MAX_LISTED = 20
 
 def machine() -> dict[str, Any]:
     """Returns processors, GPUs and image formats that can be used here. Imports TensorFlow."""
-    from xcli.core.process import has_bfloat16, processor_count
+    from xcli.core.process import has_bfloat16, has_int8, processor_count
     from xcli.core.tensorflow import load_tensorflow
     from xcli.images.decoders import supported_formats
 
@@ -36,6 +36,7 @@ def machine() -> dict[str, Any]:
     return {
         "processors": processor_count(),
         "bfloat16": has_bfloat16(),
+        "int8": has_int8(),
         "gpus": [{"name": one["device_name"], "compute_capability": one.get("compute_capability")} for one in details],
         "image_formats": list(supported_formats()),
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xcli.core.levels import DETAIL
+from xcli.core.levels import DETAIL, unsaid
 from xcli.core.records import ImageBatch, ImageRef, RunCounts
 from xcli.inference.listing_ahead import ListingAhead
 from xcli.inference.options import LONG_RUN, Pinned, RunOptions
@@ -132,7 +132,12 @@ class Run:
         options = self.listing.options
         if LIST_ON_STDIN in (*options.sources, options.manifest):
             return None
-        return lambda: iter(list_images(replace(options, shard=None)))
+
+        def again() -> Iterator[ImageRef]:
+            with unsaid():
+                yield from list_images(replace(options, shard=None))
+
+        return again
 
     def _is_long(self) -> bool:
         # References are counted only where that is cheap: not in a list that somebody types, nor in archives, which

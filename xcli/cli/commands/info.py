@@ -173,8 +173,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         detail = weights.get("detail") or weights.get("sha256", "")
         facts.append(("weights", " ".join(filter(None, (str(weights["source"]), weights.get("state"), detail)))))
     gpus = ", ".join(gpu["name"] for gpu in computer["gpus"]) or "no GPU"
-    bfloat16 = "with" if computer["bfloat16"] else "without"
-    facts.append(("devices", f"{computer['processors']} processors ({bfloat16} bfloat16), {gpus}"))
+    fast = " and ".join(name for name in ("bfloat16", "int8") if computer[name]) or "float32 alone"
+    facts.append(("devices", f"{computer['processors']} processors (with {fast}), {gpus}"))
     facts.append(("formats", ", ".join(computer["image_formats"])))
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     facts.append(("versions", f"xception-cli {report['version']}, {packages}"))
