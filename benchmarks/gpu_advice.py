@@ -25,10 +25,21 @@ MEMORY_COSINE = "lowest cosine to the processor's float32"
 """Name of a result: that of features after the engine has backed off."""
 
 
+RATIO = "ratio of the times"
+"""Name of a result: the seconds of the Keras script over ours, in a round."""
+
+
 def advice(results: Sequence[Data]) -> list[str]:
     """One sentence for each goal that was missed; goals whose figures are missing are passed over."""
     found = {(one["section"], one["name"]): one["value"] for one in results if one["value"] is not None}
-    return [*_precision(found), *_speed(found), *_streams(found), *_end_to_end(found), *_memory(found)]
+    return [
+        *_precision(found),
+        *_speed(found),
+        *_streams(found),
+        *_end_to_end(found),
+        *_commands(found),
+        *_memory(found),
+    ]
 
 
 Found = dict[tuple[str, str], float]
@@ -102,6 +113,16 @@ def _end_to_end(found: Found) -> list[str]:
             f"{host:,.0f} images/s, the network computes {fed[0]:,.0f})."
         )
     return said
+
+
+def _commands(found: Found) -> list[str]:
+    ratio = found.get(("commands", RATIO), 1.0)
+    if ratio < 1:
+        return [
+            f"From start to exit a Keras script takes {ratio:.2f} times as long as a command: look at what `--profile` "
+            "says of compiling."
+        ]
+    return []
 
 
 def _memory(found: Found) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import photographs
+from benchmarks.gpu_advice import RATIO
 from benchmarks.gpu_given import LOWER, Given, tell
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def commands(given: Given) -> None:
         for number in range(ROUNDS):
             for name in pair if number % 2 == 0 else pair[::-1]:
                 samples[name].append(sample(name, given.photographs, len(files), round=number))
-            tell("ratio of the times", samples[KERAS][-1] / samples["auto"][-1], "", round=number)
+            tell(RATIO, samples[KERAS][-1] / samples["auto"][-1], "", round=number)
         for name in pair:
             rate = (len(files) - start) / max(1e-9, statistics.median(samples[name]) - starts[name])
             tell(f"{name}, what is above the start", rate, "images/s")

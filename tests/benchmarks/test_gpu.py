@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.children import ROOT
 from benchmarks.gpu import LIMITS, line, run_section
-from benchmarks.gpu_advice import MEMORY_COSINE, advice
+from benchmarks.gpu_advice import MEMORY_COSINE, RATIO, advice
 from benchmarks.gpu_sections import SECTIONS
 from tests.thorough import thorough
 
@@ -85,6 +85,7 @@ def test_results_of_an_h100_give_the_advice_that_was_taken() -> None:
             ],
             "A whole run reaches 89 images/s where the host alone feeds 200 and the network computes 100",
         ),
+        ([("commands", RATIO, 0.76)], "From start to exit a Keras script takes 0.76 times as long as a command"),
         ([("memory", "finite", 0.0)], "Results after a back-off differ"),
         ([("memory", MEMORY_COSINE, 0.9)], "Results after a back-off differ"),
     ],
