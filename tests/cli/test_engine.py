@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import code_and_imports, save_photos
+from tests.thorough import slow
 from xcli.core.errors import ExitCode
 from xcli.images.preprocessing import Preprocessing
 from xcli.models.bundle import build_model, write_bundle
@@ -67,7 +68,7 @@ def test_with_a_kept_model_tensorflow_is_not_imported(invoke: Invoke, photos: Pa
     assert (tmp_path / "second.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["bundle", "file"])
+@pytest.mark.parametrize("kind", ["bundle", pytest.param("file", marks=slow)])
 def test_nor_for_models_of_keras(kind: str, invoke: Invoke, photos: Path, tmp_path: Path, nested_file: str) -> None:
     model = nested_file
     if kind == "bundle":

@@ -23,6 +23,7 @@ def test_look_and_update(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     command = ("features", photos, "--weights", "none", "--image-size", "71", "--batch-size", "4", "-o", target)
     result = invoke(*command, "--json")
     assert (result.code, json.loads(result.out)["computed"]) == (0, 5), result
+    assert invoke(*command, "--normalize").code == 5, "other settings"
     first, second, *_ = sorted(photos.rglob("[!.]*.jpg"))
     shutil.copy(first, photos / "zzz.jpg")
     second.unlink()
@@ -40,7 +41,8 @@ def test_look_and_update(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     [
         ((), 0, False),
         (("--device", "cpu", "--precision", "float32"), 0, False),
-        (("--normalize",), 5, True),  # other settings, which the network has to tell apart
+        # Other settings, which the network has to tell apart.
+        pytest.param(("--normalize",), 5, True, marks=slow),
         pytest.param(("--batch-size", "7"), 5, True, marks=slow),
     ],
 )

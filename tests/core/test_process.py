@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.thorough import slow
 from xcli.core.process import cpu_flags, free_memory, may_have_gpu, reuse_freed_memory
 
 GIB = 1 << 30
@@ -179,6 +180,7 @@ def test_a_crash_of_python_is_still_seen() -> None:
     assert done.stderr.endswith("ValueError: seen\n")
 
 
+@slow
 def test_the_start_of_tensorflow_is_silent_and_leaves_the_users_log_level_alone() -> None:
     done = run(
         """

@@ -318,10 +318,12 @@ def test_one_unit_with_two_labels(
     unit = np.asarray(
         keras.models.load_model(heads(kind), compile=False)(pixels[:3] / np.float32(127.5) - np.float32(1))
     )
-    raw = run(loaded, pixels[:3], loaded.scores(raw=True))
+    forwards = loaded.scores(raw=True), loaded.scores()
+    loaded.network.prepare("float32")
+    engine = Engine(lambda x: [one for forward in forwards for one in forward(x)], size=SIZE, batch_size=3)
+    raw, found = engine(pixels[:3])
     assert raw.shape == (3, 1)
     assert np.abs(raw - unit).max() < 1e-4
-    found = run(loaded, pixels[:3], loaded.scores())
     second = 1 / (1 + np.exp(-unit)) if kind.startswith("linear") else unit
     assert np.abs(found - np.concatenate([1 - second, second], 1)).max() < 1e-5
     assert np.abs(found.sum(1) - 1).max() < 1e-6
