@@ -45,13 +45,14 @@ def commands(given: Given) -> None:
         pair = ("auto", KERAS)
         starts = {name: sample(name, str(few), start) for name in pair}
         samples: dict[str, list[float]] = {name: [] for name in pair}
-        for number in range(ROUNDS):
+        for number in range(1 if given.device == "cpu" else ROUNDS):
             for name in pair if number % 2 == 0 else pair[::-1]:
                 samples[name].append(sample(name, given.photographs, len(files), round=number))
             tell(RATIO, samples[KERAS][-1] / samples["auto"][-1], "", round=number)
         for name in pair:
-            rate = (len(files) - start) / max(1e-9, statistics.median(samples[name]) - starts[name])
-            tell(f"{name}, what is above the start", rate, "images/s")
+            above = statistics.median(samples[name]) - starts[name]
+            rate = (len(files) - start) / above if above > 0 else None
+            tell(f"{name}, what is above the start", rate, "images/s", note="lost in the noise of the start")
         for name in ("float32", *LOWER) if given.device == "gpu" else ():
             sample(name, given.photographs, len(files))
 
@@ -64,7 +65,7 @@ def repeat(given: Given) -> None:
         def run(name: str, *more: str, until: Callable[[], bool] | None = None) -> Path:
             output = Path(scratch, f"{name}.parquet")
             passed = _seconds([*ours(given, given.photographs, output, weights), *more], until)
-            tell(f"{name} run", passed, "s")
+            tell(f"{name} run, {'killed' if until else 'whole'}", passed, "s")
             return output
 
         def has_parts() -> bool:

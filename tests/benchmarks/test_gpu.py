@@ -120,5 +120,6 @@ def test_the_whole_command_on_a_processor(tmp_path: Path) -> None:
     assert set(ended.values()) == {"done"}, ended
     found = {(one["section"], one["name"]): one["value"] for one in data["results"]}
     assert found["precision", "float32: lowest cosine"] > 0.9999
+    assert found["repeat", "continued: rows with the same bits"] == 100
     assert found["end-to-end", "host alone"] > found["end-to-end", "whole run"]
     assert os.listdir(tmp_path) == ["gpu.json"]
