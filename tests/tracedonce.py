@@ -14,7 +14,7 @@ from xcli.models.network import PlainNetwork
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-MOST = 6
+MOST = 3
 """Of either that are kept; each has its own copy of the weights."""
 
 
