@@ -126,6 +126,7 @@ def prepare(scratch: Path, measured: str, calibration: str, values: dict[str, An
     random.Random(0).shuffle(files)
     compared, timed = files[: values["compared"]], files[: values["images"]]
     others = sorted(set(photographs.find(calibration)) - set(compared))
+    random.Random(1).shuffle(others)
     for file in timed:
         file.read_bytes()  # so that the system has them in its cache
     return Bench(

@@ -39,6 +39,10 @@ _SMALL_ERROR = 5e-4
 
 _DAMPING = 0.01
 _BLOCK = 64
+HEADROOM = 1.25
+"""Ranges over those of the calibration, for images that differ from all of it: what is beyond a range is cut off, which
+harms an image more than coarser steps do."""
+
 _SMALLEST_RANGE = 1e-4
 """Of a channel, as a share of the widest range of the layer."""
 
@@ -92,7 +96,7 @@ def quantize_layer(weights: NDArray[Any], inputs: InputStatistics) -> tuple[Inte
     with np.errstate(all="ignore"):  # of inputs that are not finite, which is seen below
         covariance = inputs.second_moment - np.outer(inputs.mean, inputs.mean)
         signal = float(np.sum((weights @ covariance) * weights))
-    highest, lowest = np.maximum(inputs.highest, 0), np.minimum(inputs.lowest, 0)
+    highest, lowest = HEADROOM * np.maximum(inputs.highest, 0), HEADROOM * np.minimum(inputs.lowest, 0)
     widest = float((highest - lowest).max())
     if not (np.isfinite(signal) and np.isfinite(widest) and signal > 0 and widest > 0):
         return None
