@@ -163,7 +163,7 @@ def measure(bench: Bench, repeats: int, images: int) -> Data:
             passed = bench.seconds(one, bench.others, "calibrated.parquet", "--limit", "600")
             facts.append(fact("int8: start, calibration on 300 photographs, and 600 images", passed, "s"))
     lowest = losses(bench, everyone, facts)
-    samplers = {one.name: (lambda one=one: images / bench.seconds(one, bench.timed, "timed.csv")) for one in everyone}
+    samplers = {one.name: (lambda one=one: images / bench.seconds(one, bench.timed, "speed.csv")) for one in everyone}
     if not repeats:
         return {"groups": [], "facts": facts}
     samples = alternate(samplers, repeats, lambda _: None)

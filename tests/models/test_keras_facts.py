@@ -12,6 +12,7 @@ import pytest
 
 from tests.models.test_model_limits import altered
 from tests.networks import SIZE
+from tests.thorough import slow
 from xcli.core.errors import ModelError, XcliError
 from xcli.images.preprocessing import Preprocessing
 from xcli.models import keras_facts, keras_network
@@ -75,6 +76,7 @@ def test_a_second_load_is_the_same_without_keras(model: str, loads: list[str], c
     assert len(loads) == 2
 
 
+@slow
 @pytest.mark.parametrize(
     "options", [{"image_size": SIZE + 1}, {"classes": 4}, {"labels": "two.txt"}, {"input_range": "raw"}]
 )
@@ -94,6 +96,7 @@ def test_options_are_taken_and_refused_alike(options: dict[str, Any], model: str
     assert isinstance(first, tuple) == ("input_range" not in options)
 
 
+@slow
 def test_what_else_would_be_found_out_is_not_taken_over(
     nested_file: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_damaged_record_is_made_again(nested_file: str, loads: list[str], cach
     assert record.read_bytes() == whole
 
 
+@slow
 def test_without_a_cache_nothing_is_said_and_keras_loads_each_time(
     nested_file: str,
     loads: list[str],
