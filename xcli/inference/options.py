@@ -77,6 +77,13 @@ class RunOptions:
             raise UsageError(f"--engine takes one of {', '.join(ENGINES)}; received {self.engine!r}")
         if self.in_integers and not self.on_openvino:
             raise UsageError("--precision int8 is computed by OpenVINO only: add --engine openvino")
+        for option, given in (
+            ("--calibration", self.calibration != DEFAULT_CALIBRATION),
+            ("--calibration-model", self.calibration_model is not None),
+            ("--min-agreement", self.min_agreement != DEFAULT_AGREEMENT),
+        ):
+            if given and not self.in_integers:
+                raise UsageError(f"{option} is for --precision int8, and this is --precision {self.precision}")
         if not 1 <= self.calibration <= MAX_CALIBRATION:
             raise UsageError(f"--calibration is from 1 to {MAX_CALIBRATION}; received {self.calibration}")
         if not 0 <= self.min_agreement <= 1:
