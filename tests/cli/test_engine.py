@@ -68,7 +68,8 @@ def test_with_a_kept_model_tensorflow_is_not_imported(invoke: Invoke, photos: Pa
     assert (tmp_path / "second.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["bundle", pytest.param("file", marks=slow)])
+@slow
+@pytest.mark.parametrize("kind", ["bundle", "file"])
 def test_nor_for_models_of_keras(kind: str, invoke: Invoke, photos: Path, tmp_path: Path, nested_file: str) -> None:
     model = nested_file
     if kind == "bundle":
@@ -143,6 +144,7 @@ def test_classify_and_evaluate(invoke: Invoke, photos: Path, tmp_path: Path) -> 
     assert figures[0]["top1"] == figures[1]["top1"]
 
 
+@slow
 def test_search_embeds_images_with_it(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
     table, other = tmp_path / "table.parquet", tmp_path / "other.jpg"
     assert invoke("features", photos, *MODEL, *OPENVINO, "-o", table).code == ExitCode.OK
@@ -154,6 +156,7 @@ def test_search_embeds_images_with_it(invoke: Invoke, photos: Path, tmp_path: Pa
     assert code_and_imports([*command, "--overwrite"]) == "IMPORTED 0 []"
 
 
+@slow
 def test_finetune_computes_the_frozen_part_with_it(invoke: Invoke, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         save_photos(tmp_path / "data" / name, [f"{number}.jpg" for number in range(6)])

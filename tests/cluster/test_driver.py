@@ -143,6 +143,7 @@ def local_rows(source: Path, tmp_path: Path, engine: str = "auto") -> list[dict[
     return comparable([row for _, batch in run.batches() for row in batch.to_pylist()])
 
 
+@slow
 def test_with_openvino_the_rows_are_those_of_one_machine(fake: Fake, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     target = tmp_path / "out"

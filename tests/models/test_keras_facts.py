@@ -133,6 +133,7 @@ def test_a_file_that_is_replaced_before_it_is_needed(nested_file: str, bundle: s
         kept.network.prepare("float32")
 
 
+@slow
 def test_a_damaged_record_is_made_again(nested_file: str, loads: list[str], caches: Path) -> None:
     first = load_model(model=nested_file)
     (record,) = caches.glob("*.model")

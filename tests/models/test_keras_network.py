@@ -228,9 +228,9 @@ KINDS: dict[Any, tuple[str, str]] = {
 }
 """How the pixels of each have to come, and what its output went through last."""
 
-DAILY = {several_labels_and_dictionaries_around, sequential_that_starts_with_augmentation}
-DAILY |= {many_kinds_in_the_head, flat_with_maps_of_several_depths, layers_that_are_called_twice, models_in_models}
-SLOW = {nested_logits, sequential}
+DAILY = {several_labels_and_dictionaries_around, layers_that_are_called_twice}
+DAILY |= {many_kinds_in_the_head, flat_with_maps_of_several_depths, models_in_models}
+SLOW = {nested_logits, sequential, sequential_that_starts_with_augmentation}
 """The others have parts of these, put together in other ways."""
 
 
@@ -316,6 +316,7 @@ def test_a_model_of_mixed_precision(
     assert np.abs(exact).max() > 0.2
 
 
+@slow
 def test_a_file_as_keras_2_wrote_it(keras: Any, nested_file: str, pixels: NDArray[np.uint8], scratch: Path) -> None:
     """Calls as lists that count otherwise, the models' old module, and what some layers said of themselves."""
 
