@@ -138,7 +138,9 @@ class OpenVinoEngines:
         self.batch_size, self._quantization = batch_size, quantization
         self._model, self._forward, self._precision = model, forward, precision
         self._cache = cache or CompiledCache(default_folder())
-        compiled, facts = self._import(settings(precision, streams=STREAMS if batch_size > 1 else 1))
+        # Of integers, all processors on one batch are 4 % faster than a part of them on each of two; of floats, no slower.
+        alone = batch_size == 1 or precision == "int8"
+        compiled, facts = self._import(settings(precision, streams=1 if alone else STREAMS))
         self.streams = [
             OpenVinoEngine(compiled, facts["outputs"], model.size, batch_size, facts["batch_size"])
             for _ in range(STREAMS)
