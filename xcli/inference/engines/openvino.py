@@ -138,7 +138,7 @@ class OpenVinoEngines:
         self.batch_size, self._quantization = batch_size, quantization
         self._model, self._forward, self._precision = model, forward, precision
         self._cache = cache or CompiledCache(default_folder())
-        # Of integers, all processors on one batch are 4 % faster than a part of them on each of two; of floats, no slower.
+        # Integers are 4 % faster with all processors on one batch than with a part of them on each of two (two cores).
         alone = batch_size == 1 or precision == "int8"
         compiled, facts = self._import(settings(precision, streams=1 if alone else STREAMS))
         self.streams = [
