@@ -25,8 +25,11 @@ from xcli.cluster.ray_backend import ClusterOptions, WorkerResources, divide
 from xcli.cluster.remote_run import RemoteRun
 from xcli.cluster.worker import MAX_ATTEMPTS, RunFingerprint, Worker
 from xcli.core.errors import ImageError, ModelError, OutputError, TooManyErrors, UsageError, XcliError
+from xcli.core.process import has_int8
 from xcli.inference.options import RunOptions
+from xcli.inference.quantization.calibration import Calibrator
 from xcli.inference.tasks import FeaturesTask
+from xcli.models.loader import load_model, preprocessing_for
 from xcli.models.spec import ModelSpec
 from xcli.outputs.options import Output, SaveOptions, TableRequest
 from xcli.outputs.part_files import read_sidecar
@@ -76,7 +79,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def make(
-    target: Path, *sources: Path, table: Any = None, overwrite: bool = False, engine: str = "auto", **options: Any
+    target: Path,
+    *sources: Path,
+    table: Any = None,
+    overwrite: bool = False,
+    engine: str = "auto",
+    machine: RunOptions | None = None,
+    **options: Any,
 ) -> ClusterRun:
     names = ("shard", "limit", "archives", "exclude_from")
     chosen = {name: options.pop(name) for name in names if name in options}
@@ -84,7 +93,7 @@ def make(
     recording = SaveOptions(**{"part_rows": 2} | options)
     table = table or FeaturesTask().for_model
     output = Output("features", Directory(f"{target}/"), "parquet", overwrite)
-    run = RunOptions(batch_size=2, device="cpu", engine=engine)
+    run = machine or RunOptions(batch_size=2, device="cpu", engine=engine)
     return ClusterRun(
         listing, TableRequest(listing.options, SPEC, table, {}, run, output, recording), worker=StartedOnce
     )
@@ -126,9 +135,10 @@ def test_every_image_has_its_row_in_the_order_of_the_sources(fake: Fake, photos:
     assert rows(target) == local_rows(photos, tmp_path)
 
 
-def local_rows(source: Path, tmp_path: Path, engine: str = "auto") -> list[dict[str, Any]]:
+def local_rows(
+    source: Path, tmp_path: Path, engine: str = "auto", machine: RunOptions | None = None
+) -> list[dict[str, Any]]:
     from xcli.inference.run import Run
-    from xcli.models.loader import load_model, preprocessing_for
 
     model = load_model(SPEC)
     listing = list_images(SourceOptions((str(source),)))
@@ -137,7 +147,7 @@ def local_rows(source: Path, tmp_path: Path, engine: str = "auto") -> list[dict[
         model,
         FeaturesTask(),
         preprocessing_for(model),
-        RunOptions(batch_size=2, device="cpu", engine=engine),
+        machine or RunOptions(batch_size=2, device="cpu", engine=engine),
     )
     run.start()
     return comparable([row for _, batch in run.batches() for row in batch.to_pylist()])
@@ -152,6 +162,31 @@ def test_with_openvino_the_rows_are_those_of_one_machine(fake: Fake, photos: Pat
     assert (meta["engine"], meta["versions"]["openvino"]) == ("openvino", version("openvino"))
     assert rows(target) == local_rows(photos, tmp_path, "openvino")
     assert rows(target) != local_rows(photos, tmp_path)
+
+
+@slow
+@pytest.mark.skipif(not has_int8(), reason="this processor has no instructions for int8")
+def test_int8_is_that_of_a_file_on_all_machines(fake: Fake, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    machine = RunOptions(
+        batch_size=2,
+        device="cpu",
+        engine="openvino",
+        precision="int8",
+        calibration_model=str(tmp_path / "photos.int8"),
+        min_agreement=0.0,
+    )
+    with pytest.raises(UsageError, match="a cluster do not give: give --calibration-model FILE, made by a run"):
+        make(tmp_path / "without", photos, machine=machine).run()
+    many, model = tmp_path / "many", load_model(SPEC)
+    save_photos(many, [f"{number}.jpg" for number in range(64)], (80, 71))
+    found = Calibrator(model, preprocessing_for(model), machine).get(
+        lambda: iter(list_images(SourceOptions((str(many),))))
+    )
+    target = tmp_path / "out"
+    make(target, photos, machine=machine).run()
+    assert json.loads((target / "_meta.json").read_text())["calibration"] == found.record()
+    assert rows(target) == local_rows(photos, tmp_path, machine=machine)
 
 
 @pytest.mark.parametrize("found", ["2020.1", None])
