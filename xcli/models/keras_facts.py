@@ -8,12 +8,11 @@ is refused nothing is kept: it is refused again in the same way.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from xcli.core.digests import json_digest
 from xcli.core.version import __version__, versions
 from xcli.models.backbone import backbone_digest
 from xcli.storage.model_cache import CacheEntry, ModelCache, user_folder
@@ -67,7 +66,7 @@ def find_facts(network: KerasNetwork, input_range: str) -> KerasFacts:
         "file": network.digest,
         "input_range": input_range,
     }
-    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    key = json_digest(description)
     if found := cache.find(key, _SCHEMA):
         return KerasFacts(**{name: found.facts[name] for name in _SCHEMA})
     network.load()

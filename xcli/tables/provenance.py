@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
+from xcli.core.digests import json_digest
 from xcli.core.errors import CheckError
 from xcli.core.text import one_line
 from xcli.storage import disk
@@ -90,7 +90,7 @@ def fingerprint_of(
 
 def digest(fingerprint: dict[str, Any]) -> str:
     """Returns the SHA-256 of a fingerprint, in hexadecimal."""
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+    return json_digest(fingerprint)
 
 
 def run_meta(

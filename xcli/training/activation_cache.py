@@ -15,11 +15,11 @@ import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.checked_json import MAX_BYTES, Schema, parse_object
+from xcli.core.digests import json_digest
 from xcli.core.errors import OutputError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
@@ -52,7 +52,7 @@ _SPARE_BYTES = 256 << 20
 
 def entry_key(description: Mapping[str, Any]) -> str:
     """Returns the name of an entry: a digest of everything that its values depend on."""
-    return sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+    return json_digest(description)[:32]
 
 
 class ActivationCache:
