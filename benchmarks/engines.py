@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from benchmarks import children, machine, photographs, report
-from benchmarks.precision import cosines
+from benchmarks.precision import cosines, vectors
 from benchmarks.timing import alternate, compare_all, fastest, group, seconds
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class Bench:
 
         more = ("--features-out", str(self.scratch / "features.parquet")) if self.has_classes else ()
         self.seconds(one, self.compared, "classes.parquet" if more else "features.parquet", *more)
-        column = pq.read_table(self.scratch / "features.parquet")["features"].combine_chunks()
-        features = column.values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        features = vectors(pq.read_table(self.scratch / "features.parquet"))
         classes = pq.read_table(self.scratch / "classes.parquet")["label_1"].to_numpy() if more else None
         return features, classes
 

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import photographs
 from benchmarks.gpu_advice import RATIO
 from benchmarks.gpu_given import LOWER, Given, tell
+from benchmarks.precision import vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 KERAS = "Keras script"
 ROUNDS, FEW = 3, 64
@@ -112,13 +110,10 @@ def _seconds(command: list[str], until: Callable[[], bool] | None = None) -> flo
     return passed
 
 
-def _features(path: Path) -> NDArray[np.float32]:
+def _features(path: Path) -> Any:
     import pyarrow.parquet
 
-    column = pyarrow.parquet.read_table(path, columns=["features"])["features"].combine_chunks()
-    width = column.type.list_size
-    found: NDArray[np.float32] = column.flatten().to_numpy().reshape(-1, width)
-    return found
+    return vectors(pyarrow.parquet.read_table(path, columns=["features"]))
 
 
 def _weights(given: Given, scratch: str) -> str:

@@ -48,16 +48,19 @@ def cosines(one: Any, other: Any) -> Any:
     return (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
 
 
+def vectors(table: Any) -> Any:
+    """The features of a table of pyarrow, float32[n, width]."""
+    column = table["features"].combine_chunks()
+    return column.values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
 def features(settings: Settings, folder: Path, precision: str) -> Any:
     """Features of the photographs, float32[n, 2048]."""
-    import numpy as np
-
     from xcli import RunOptions, extract_features, load_model
 
     model = load_model(weights=settings.weights, include_top=False)
     table = extract_features(folder, model=model, options=RunOptions(device="cpu", precision=precision))
-    column = table["features"].combine_chunks()
-    return np.asarray(column.values).reshape(len(column), -1)
+    return vectors(table)
 
 
 def classes(settings: Settings, folder: Path, precision: str) -> Any:

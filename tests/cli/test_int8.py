@@ -128,7 +128,6 @@ def test_a_killed_run_goes_on_with_its_calibration(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not table.exists(), "it was over before it was killed"
-    # The images that are drawn now are others; the rows that are kept fix the calibration.
     run = run_process(*command)
     assert run.code == ExitCode.OK, run.err
     assert "rows are kept from before" in run.err
