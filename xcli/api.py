@@ -305,9 +305,7 @@ class _Request:
         refs = [ImageRef(f"image {number}", _MemoryImage("", file), b"") for number, file in enumerate(files)]
         predictor = Predictor(self.model, self.task, self._pixels(), self.options)
         with silent_libraries():
-            default = predictor.choose()
-            predictor.calibrate(None)
-            schema = predictor.start(max(1, min(default, len(refs))))
+            schema = predictor.start(max(1, min(predictor.choose(), len(refs))))
         table = pa.Table.from_batches([rows for _, rows in predictor.rows(iter(refs))], schema)
         for name, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True):
             if error is not None:

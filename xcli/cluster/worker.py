@@ -229,7 +229,6 @@ class Worker:
         preprocessing = preprocessing_for(model, **request.pixels)
         predictor = Predictor(model, request.make_task(model), preprocessing, options)
         default = predictor.choose()
-        predictor.calibrate(None)
         shared = self._run_fingerprint.offer(None)
         size = options.batch_size or job.batch_size or max(1, min(default, job.images))
         if shared is not None and options.batch_size is None:

@@ -21,11 +21,15 @@ _SHARE = 0.5
 """Share of the free memory for activations; the rest is for decoding, output and other processes."""
 
 
+def usual_batch_size(images: int, image_size: int) -> int:
+    """Returns how many images, `image_size` pixels wide, are as much work as so many of the usual size, or fewer."""
+    return max(1, int(images / max(1.0, (image_size / IMAGE_SIZE) ** 2)))
+
+
 def default_batch_size(device: str, image_size: int = IMAGE_SIZE, precision: Precision = "float32") -> int:
     """Returns a number of images, `image_size` pixels wide, that keeps a TensorFlow device busy and fits its memory."""
     on_cpu = device.startswith("/CPU")
-    larger = max(1.0, (image_size / IMAGE_SIZE) ** 2)
-    batch = max(1, int((CPU_BATCH if on_cpu else GPU_BATCH) / larger))
+    batch = usual_batch_size(CPU_BATCH if on_cpu else GPU_BATCH, image_size)
     free = free_memory() if on_cpu else _free_gpu_memory(device)
     if free is None:
         return batch

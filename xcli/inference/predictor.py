@@ -76,41 +76,36 @@ class Predictor:
     _engines: Engines | OpenVinoEngines | None = None
     _schema: Any = None
 
-    def choose(self) -> int:
-        """Chooses devices and precision, and returns the number of images in a batch.
+    def choose(self, again: Again | None = None, earlier: Mapping[str, Any] | None = None) -> int:
+        """Chooses devices, precision, and what int8 computes with integers; returns the number of images in a batch.
 
         What can be refused without TensorFlow is refused before that is imported.
+
+        Args:
+            again: lists the images to calibrate int8 on; see `Calibrator.get`.
+            earlier: what the provenance of the run that this one continues says of its calibration.
 
         Raises:
             UsageError: this machine cannot do what the options ask for, or the model has no such layer.
             ModelError: the model cannot do this task.
+            UsageError, CheckError, ModelError, OutputError: int8 cannot be calibrated; see `Calibrator.get`.
         """
         self._forward = self.task.forward(self.model)
         device = requested_device(self.options)
         start_early()
         self.devices = choose_devices(device)
         self.precision = self._choose_precision()
-        return self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
+        default = self.options.batch_size or default_batch_size(self.devices[0], self.model.size, self.precision)
+        if self.precision == "int8":
+            self._quantization = self._calibrator().get(again, earlier)
+            self.calibration = self._quantization.record()
+        return default
 
     def _choose_precision(self) -> Precision:
         if self.options.in_integers:
             require_int8()
             return "int8"
         return choose_precision(self.options.precision, self.devices[0])
-
-    def calibrate(self, again: Again | None, earlier: Mapping[str, Any] | None = None) -> None:
-        """Finds what int8 computes with integers; does nothing for another precision. To be called after `choose`.
-
-        Args:
-            again: lists the images to draw from; see `Calibrator.get`.
-            earlier: what the provenance of the run that this one continues says of its calibration.
-
-        Raises:
-            UsageError, CheckError, ModelError: see `Calibrator.get`.
-        """
-        if self.precision == "int8":
-            self._quantization = self._calibrator().get(again, earlier)
-            self.calibration = self._quantization.record()
 
     def _calibrator(self) -> Calibrator:
         return Calibrator(self.model, self.preprocessing, self.options)

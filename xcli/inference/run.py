@@ -119,8 +119,7 @@ class Run:
             CheckError: int8 loses more than the options allow.
         """
         pinned = pinned or Pinned()
-        default = self.predictor.choose()
-        self.predictor.calibrate(self.again or self._listed_again(), pinned.calibration)
+        default = self.predictor.choose(self.again or self._listed_again(), pinned.calibration)
         size = self.options.batch_size or pinned.batch_size
         if size is None:
             # A shard counts the images of the other shards too, so that its rows equal those of an unsharded run.

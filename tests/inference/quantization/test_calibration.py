@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from xcli.core.errors import CheckError, UsageError
 from xcli.core.tensorflow import load_tensorflow
 from xcli.images.preprocessing import Preprocessing
 from xcli.inference.options import RunOptions
+from xcli.inference.quantization import calibration
 from xcli.inference.quantization.calibration import FEWEST_IMAGES, CalibrationCache, Calibrator, draw
 from xcli.inference.quantization.files import read_or_make
 from xcli.models.labels import Labels
@@ -23,7 +26,6 @@ from xcli.sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from xcli.inference.quantization.calibration import Again
 
@@ -180,3 +182,21 @@ def test_images_that_cannot_be_read_are_not_enough(tmp_path: Path, cache: Calibr
         (tmp_path / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match="0 of those that were drawn can be read"):
         Calibrator(model_of(), PIXELS, OPTIONS, cache).get(listed(tmp_path))
+
+
+def test_an_image_that_can_be_read_only_once_is_left_out_of_the_loss(
+    photos: Path, cache: CalibrationCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    measured = [ref.path for ref in draw(listed(folder), 80)[40:]]
+    gone = next(path for path in measured if not path.endswith("broken.png"))
+
+    def rounded(observer: Any) -> Any:
+        Path(gone).unlink(missing_ok=True)  # between the pass in float32 and that in integers
+        return round_layers(observer)
+
+    round_layers = calibration._rounded
+    monkeypatch.setattr(calibration, "_rounded", rounded)
+    found = Calibrator(model_of(), PIXELS, OPTIONS, cache).get(listed(folder))
+    assert found.loss.images == len(measured) - ("broken.png" in "".join(measured)) - 1
+    assert found.loss.agreement > 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from xcli.core.errors import ModelError
 from xcli.core.openvino import load_openvino
+from xcli.inference.engines.static_batch import compute_in_pieces
 from xcli.inference.quantization.graph import Observer, pointwise_layers, quantize_graph
 from xcli.inference.quantization.layers import quantize_layer
 
@@ -51,7 +53,7 @@ def run(model: Any, values: NDArray[Any]) -> list[NDArray[Any]]:
 
 def observed(model: Any, values: NDArray[Any]) -> Observer:
     observer = Observer(model)
-    observer.add(run(model, values), BATCH)
+    observer.add(run(model, values))
     return observer
 
 
@@ -85,7 +87,7 @@ def test_what_is_observed_is_what_comes_in() -> None:
 def test_images_that_fill_up_a_batch_do_not_count() -> None:
     model, values = graph(), made_inputs()
     observer = Observer(model)
-    observer.add(run(model, values), 1)
+    observer.add(compute_in_pieces(values[:1], BATCH, partial(run, model)))
     (inputs,) = observer.statistics()
     assert np.allclose(inputs.highest, values[:1].max((0, 2, 3)))
 

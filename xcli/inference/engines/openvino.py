@@ -7,13 +7,12 @@ Where the cache has the model, TensorFlow is not imported.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import platform
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from xcli.core.digests import json_digest
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.openvino import PACKAGE, load_openvino, openvino_reason, require_openvino
 from xcli.core.process import cpu_flags, has_int8
@@ -76,7 +75,7 @@ class OpenVinoEngine:
 
     Args:
         compiled: the model, as OpenVINO has imported it.
-        outputs: names of its outputs.
+        outputs: names of the outputs that are wanted, or their numbers.
         size: side of the input, in pixels.
         batch_size: images that it may be called with.
         computed: images that are computed at a time.
@@ -85,7 +84,7 @@ class OpenVinoEngine:
     is_cold = False
     """It is compiled before the first batch."""
 
-    def __init__(self, compiled: Any, outputs: Sequence[str], size: int, batch_size: int, computed: int) -> None:
+    def __init__(self, compiled: Any, outputs: Sequence[str | int], size: int, batch_size: int, computed: int) -> None:
         self._request, self._outputs = compiled.create_infer_request(), outputs
         # A view of OpenVINO's own memory: it must own no object of Python, which its threads would have to release.
         self._input = self._request.get_input_tensor().data
@@ -161,7 +160,7 @@ class OpenVinoEngines:
         }
         if self._quantization is not None:
             description["quantization"] = self._quantization.digest
-        return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+        return json_digest(description)
 
     def _import(self, how: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         core = load_openvino().Core()

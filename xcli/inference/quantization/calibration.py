@@ -7,23 +7,24 @@ sample, second half  --> float32, and the layers' integers --> loss
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from xcli.core.digests import json_digest
 from xcli.core.errors import CheckError, UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.openvino import load_openvino
 from xcli.core.text import one_line
+from xcli.inference.batch_size import CPU_BATCH, usual_batch_size
+from xcli.inference.engines.openvino import OpenVinoEngine
 from xcli.inference.engines.openvino_graph import convert, refused, settings
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.quantization.files import read_or_make, read_quantization
 from xcli.inference.quantization.graph import Observer, quantize_graph
 from xcli.inference.quantization.layers import left_in_floats, quantize_layer
 from xcli.inference.quantization.quantization import Loss, Quantization, parse_quantization
-from xcli.models.architecture import IMAGE_SIZE
 from xcli.storage.model_cache import CacheEntry, ModelCache, user_folder
 
 if TYPE_CHECKING:
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcli.core.records import ImageRef
+    from xcli.core.tensorflow import Precision
     from xcli.images.preprocessing import Preprocessing
+    from xcli.inference.engines.openvino_graph import ConvertedGraph
     from xcli.inference.options import RunOptions
     from xcli.inference.quantization.layers import IntegerLayer
     from xcli.models.network import LoadedModel
 
 Again: TypeAlias = "Callable[[], Iterator[ImageRef]]"
+Results: TypeAlias = "dict[str, list[NDArray[Any]]]"
 
 ALIKE = 0.985
 """Cosine between features from which on an image of a model without classes counts as one that agrees."""
@@ -48,8 +52,6 @@ FEWEST_IMAGES = 64
 
 _FORM = 1
 """Of the calibration; to be raised when another one is found on the same images."""
-
-_BATCH = 16
 
 _FACT = "quantization"
 """Of an entry of `samples`: the digest that the quantization has as an entry of `quantizations`."""
@@ -184,9 +186,7 @@ class Calibrator:
             "images": [(ref.path, _state(ref)) for ref in sample],
             **self._forward.description,
         }
-        key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-        return self._cache.get(key, lambda: self._calibrate(sample))
+        return self._cache.get(json_digest(description), lambda: self._calibrate(sample))
 
     def _calibrate(self, sample: Sequence[ImageRef]) -> Quantization:
         count = min(self._options.calibration, len(sample) // 2)
@@ -198,71 +198,72 @@ class Calibrator:
         )
         if count < self._options.calibration:
             log.warning("int8: there are only %d images to calibrate on, so the measured loss is a rough one", count)
-        batch = max(1, int(_BATCH / max(1.0, (self._model.size / IMAGE_SIZE) ** 2)))
-        observed, measured = self._observe(sample[:count], sample[count:], batch)
-        layers, names = observed
-        loss = self._measure(sample[count:], measured, layers, batch)
+        ours, others = sample[:count], sample[count:]
+        batch = usual_batch_size(CPU_BATCH, self._model.size)
+        converted = convert(self._model, self._forward, batch)
+        layers, names, expected = self._observe(converted, ours, others)
         return Quantization(
             model=self._forward.description["model"],
             preprocessing=self._preprocessing.as_dict(),
             requested=self._options.calibration,
             images=tuple(names),
-            loss=loss,
+            loss=self._measure(converted, layers, others, expected),
             layers=layers,
         )
 
     def _observe(
-        self, calibration: Sequence[ImageRef], others: Sequence[ImageRef], batch: int
-    ) -> tuple[tuple[dict[str, IntegerLayer | None], list[str]], list[tuple[NDArray[Any], ...]]]:
-        """Runs the network in float32; returns the layers with the paths they were found on, and results of others."""
-        graph = convert(self._model, self._forward, batch)
-        observer = Observer(graph.graph)
+        self, converted: ConvertedGraph, ours: Sequence[ImageRef], others: Sequence[ImageRef]
+    ) -> tuple[dict[str, IntegerLayer | None], list[str], Results]:
+        """Computes in float32; returns the layers, the paths of the images behind them, and the results of others."""
+        graph = converted.graph.clone()
+        observer = Observer(graph)
         names: list[str] = []
         with refused(self._model):
-            compiled = load_openvino().Core().compile_model(graph.graph, "CPU", settings("float32", streams=1))
-            request = compiled.create_infer_request()
-            for refs, pixels in self._batches(calibration, graph.batch_size):
-                found = _infer(request, pixels)
-                observer.add([found[index] for index in range(len(compiled.outputs))], len(refs))
+            compiled = _compiled(graph, "float32")
+            engine = self._engine(converted, compiled, range(len(compiled.outputs)))
+            for refs, pixels in self._batches(ours, engine.batch_size):
+                observer.add(engine(pixels))
                 names += [ref.path for ref in refs]
-            results = list(self._results(request, others, graph.outputs, graph.batch_size))
-            del request, compiled
+            expected = self._results(self._engine(converted, compiled, converted.outputs), others)
+            del engine, compiled
         if len(names) < FEWEST_IMAGES // 2:
             raise _too_few(len(names), "of those that were drawn can be read")
         log.log(DETAIL, "int8: the float32 pass has ended; rounding %d layers", len(observer.layers))
-        return (_rounded(observer), names), results
+        return _rounded(observer), names, expected
 
     def _measure(
         self,
-        refs: Sequence[ImageRef],
-        expected: Sequence[tuple[NDArray[Any], ...]],
+        converted: ConvertedGraph,
         layers: Mapping[str, IntegerLayer | None],
-        batch: int,
+        others: Sequence[ImageRef],
+        expected: Results,
     ) -> Loss:
+        """Computes with integers, and compares the results of the images that could be read both times."""
         import numpy as np
 
-        graph = convert(self._model, self._forward, batch)
         with refused(self._model):
-            quantize_graph(graph.graph, layers)
-            compiled = load_openvino().Core().compile_model(graph.graph, "CPU", settings("int8", streams=1))
-            request = compiled.create_infer_request()
-            found = list(self._results(request, refs, graph.outputs, graph.batch_size))
-        if not found or len(found) != len(expected):
-            raise _too_few(len(found), "can be read twice to measure the loss")
-        both = [[np.concatenate(parts) for parts in zip(*results, strict=True)] for results in (expected, found)]
+            quantize_graph(converted.graph, layers)
+            compiled = _compiled(converted.graph, "int8")
+            found = self._results(self._engine(converted, compiled, converted.outputs), others)
+        shared = [path for path in expected if path in found]
+        if not shared:
+            raise _too_few(0, "can be read twice to measure the loss")
+        both = [[np.stack(rows) for rows in zip(*map(one.get, shared), strict=True)] for one in (expected, found)]
         return _loss(both[0], both[1], has_classes=self._has_classes)
 
-    def _results(
-        self, request: Any, refs: Sequence[ImageRef], outputs: Sequence[str], batch: int
-    ) -> Iterator[tuple[NDArray[Any], ...]]:
-        for taken, pixels in self._batches(refs, batch):
-            found = _infer(request, pixels)
-            yield tuple(found[name][: len(taken)].copy() for name in outputs)
+    def _engine(self, converted: ConvertedGraph, compiled: Any, outputs: Sequence[str | int]) -> OpenVinoEngine:
+        return OpenVinoEngine(compiled, outputs, self._model.size, converted.batch_size, converted.batch_size)
+
+    def _results(self, engine: OpenVinoEngine, refs: Sequence[ImageRef]) -> Results:
+        """Returns the outputs for each image that can be read, by its path."""
+        return {
+            ref.path: outputs
+            for taken, pixels in self._batches(refs, engine.batch_size)
+            for ref, *outputs in zip(taken, *engine(pixels), strict=True)
+        }
 
     def _batches(self, refs: Sequence[ImageRef], batch: int) -> Iterator[tuple[list[ImageRef], NDArray[Any]]]:
-        """Yields the images of each batch that can be read, and uint8[batch, size, size, 3], the rest zeros."""
-        import numpy as np
-
+        """Yields the images of each batch that can be read, and uint8[b, size, size, 3]."""
         pipeline = PixelPipeline(
             iter(refs),
             self._preprocessing,
@@ -272,16 +273,12 @@ class Calibrator:
         )
         for found in pipeline.arrays():
             good = [index for index, error in enumerate(found.errors) if error is None]
-            pixels = np.zeros((batch, *found.pixels.shape[1:]), np.uint8)
-            pixels[: len(good)] = found.pixels[good]
             if good:
-                yield [found.refs[index] for index in good], pixels
+                yield [found.refs[index] for index in good], found.pixels[good]
 
 
-def _infer(request: Any, pixels: NDArray[Any]) -> Any:
-    """Computes a batch; OpenVINO's threads never own an object of Python."""
-    request.get_input_tensor().data[...] = pixels
-    return request.infer()
+def _compiled(graph: Any, precision: Precision) -> Any:
+    return load_openvino().Core().compile_model(graph, "CPU", settings(precision, streams=1))
 
 
 def draw(again: Again | None, count: int) -> list[ImageRef]:

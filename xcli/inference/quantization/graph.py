@@ -77,14 +77,14 @@ class Observer:
         self.layers = pointwise_layers(graph)
         self._first = len(graph.outputs)
         self._sums: list[_Sums] = [_Sums() for _ in self.layers]
-        results = [openvino_result(output) for layer in self.layers for output in _observed(layer.node)]
-        graph.add_results(results)
+        ops = load_openvino().opset13
+        graph.add_results([ops.result(output) for layer in self.layers for output in _observed(layer.node)])
 
-    def add(self, outputs: Sequence[NDArray[Any]], count: int) -> None:
-        """Adds the outputs of the compiled graph for a batch, of which the first `count` images count."""
+    def add(self, outputs: Sequence[NDArray[Any]]) -> None:
+        """Adds all outputs of the compiled graph, by their numbers, for some images."""
         for number, sums in enumerate(self._sums):
             begin = self._first + 3 * number
-            sums.add(*(array[:count] for array in outputs[begin : begin + 3]))
+            sums.add(*outputs[begin : begin + 3])
 
     def statistics(self) -> list[InputStatistics]:
         """Returns what was found, for each layer."""
@@ -122,11 +122,6 @@ class _Sums:
             mean=self._sum / self._places,
             second_moment=self._products / self._places,
         )
-
-
-def openvino_result(output: Any) -> Any:
-    """Makes an output of a graph."""
-    return load_openvino().opset13.result(output)
 
 
 def _observed(node: Any) -> tuple[Any, Any, Any]:
