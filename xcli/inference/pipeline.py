@@ -110,7 +110,8 @@ class PixelPipeline:
                     batch.end()
                     batch = None
         except BaseException as error:  # noqa: BLE001 - raised again, as it is, where the batches are consumed
-            self._listing_failure = error
+            if not self._stopped.is_set():
+                self._listing_failure = error
         if batch is not None:
             batch.end()
         self._ordered.put(None)

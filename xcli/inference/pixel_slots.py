@@ -6,9 +6,11 @@ nothing is left behind whatever ends these processes.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import tempfile
+import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -89,27 +91,37 @@ class PixelSlots:
 
     Attributes:
         layout: of each slot.
-        descriptor: of the memory, for the processes that decode.
     """
 
     def __init__(self, layout: SlotLayout) -> None:
         self.layout = layout
-        self.descriptor = _nameless_file()
+        self._file = _nameless_file()
+        # The number of a closed descriptor may at once be that of another file, which is not to be cut, mapped or
+        # closed in its place. The garbage collector may close in the thread that takes: hence a lock that knows it.
+        self._lock = threading.RLock()
+        weakref.finalize(self, self._file.close).atexit = False
         self._mapped: list[mmap.mmap] = []
         self._free: deque[int] = deque()
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the memory, for the processes that decode; ValueError when it is closed."""
+        return self._file.fileno()
 
     def take(self) -> Slot:
         """Returns a slot that nothing else uses; must be called by one thread at a time.
 
         Raises:
             OSError: there is no memory for one more.
+            ValueError: the slots are closed, and none is free.
         """
         try:
             number = self._free.popleft()
         except IndexError:
             number = len(self._mapped)
-            os.ftruncate(self.descriptor, (number + 1) * self.layout.stride)
-            self._mapped.append(self.layout.map(self.descriptor, number))
+            with self._lock:
+                self._file.truncate((number + 1) * self.layout.stride)
+                self._mapped.append(self.layout.map(self.descriptor, number))
         pixels, notes = self.layout.arrays(self._mapped[number])
         # Every view of the slot, a tensor's too, keeps the array alive that both are views of. The garbage collector
         # may call this at any moment and in any thread: appending needs no lock.
@@ -118,14 +130,13 @@ class PixelSlots:
         return Slot(number, pixels, notes)
 
     def close(self) -> None:
-        """Closes the descriptor; arrays that are still in use stay valid."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        """Closes the descriptor; arrays that are still in use stay valid. May be called again, and from any thread."""
+        with self._lock:
+            self._file.close()
 
 
-def _nameless_file() -> int:
+def _nameless_file() -> io.FileIO:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("xception-pixels", os.MFD_CLOEXEC)
+        return io.FileIO(os.memfd_create("xception-pixels", os.MFD_CLOEXEC), "r+")
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return io.FileIO(os.dup(file.fileno()), "r+")

@@ -90,10 +90,10 @@ class FileLock:
 
     def release(self) -> None:
         """Releases the lock, if it is held."""
-        if self._descriptor is not None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
             with suppress(OSError):  # the lock is released all the same, and what was written is of no use any more
-                disk.close(self._descriptor)
-            self._descriptor = None
+                disk.close(descriptor)
 
     def __enter__(self) -> Self:
         self.acquire(wait=True)
