@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,21 @@ def test_options_of_the_output_do_what_they_do_of_images(
     assert [json.loads(line)["predictions"][0]["label"] in NAMES for line in lines] == [True, True]
     parts = scored(invoke, bundle, table, "-o", f"{tmp_path}/parts/", "--shard", "1/2", "--part-rows", "3")
     assert parts.code in (0, 4), parts
+
+
+def test_features_in_int8_are_scored_as_any_others(invoke: Invoke, bundle: str, made: Path, tmp_path: Path) -> None:
+    table, plain, out = tmp_path / "int8.npy", tmp_path / "plain.csv", tmp_path / "int8.csv"
+    for name in os.listdir(made):
+        if name.startswith("f32."):
+            shutil.copy(made / name, tmp_path / name.replace("f32", "int8"))
+    meta = Path(f"{table}.meta.json")
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"precision": "int8"}))
+    refused = scored(invoke, bundle, table)
+    assert (refused.code, "--engine openvino --precision int8" in refused.err) == (3, True)
+    assert scored(invoke, bundle, made / "f32.npy", "-o", plain).code == 4
+    result = scored(invoke, bundle, table, "--precision", "int8", "-o", out)
+    assert result.code == 4, result
+    assert out.read_bytes() == plain.read_bytes()
 
 
 def test_another_name_for_a_class(invoke: Invoke, bundle: str, made: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from xcli.analysis.vectors import open_features
 from xcli.core.errors import ModelError, UsageError
 from xcli.core.records import FileState
 from xcli.core.text import one_line, short_text
+from xcli.inference.options import INT8
 from xcli.models.architecture import FEATURE_WIDTH
 from xcli.models.network import LAST_MAP
 from xcli.tables.parquet import DatasetReader
@@ -213,7 +214,8 @@ def _check_precision(stored: StoredFeatures, head: Head, precision: str) -> None
         raise ModelError(f"{table} was computed in {stored.precision}, and --precision is {precision}")
     trained = "does not say in which precision it was trained" if wanted is None else f"was trained in {wanted}"
     compute = "" if wanted is None else f"compute the features with --precision {wanted}, or "
+    engine = "--engine openvino " if stored.precision == INT8 else ""
     raise ModelError(
         f"{table} was computed in {stored.precision}, and {bundle} {trained}: {compute}give --precision "
-        f"{stored.precision} for the scores of classify --model {bundle} --precision {stored.precision}"
+        f"{stored.precision} for the scores of classify --model {bundle} {engine}--precision {stored.precision}"
     )

@@ -13,6 +13,7 @@ from xcli.cli.progress import ROWS, Progress, Readings
 from xcli.core.errors import UsageError
 from xcli.core.levels import DETAIL
 from xcli.core.text import one_line
+from xcli.inference.options import INT8, OPENVINO
 
 if TYPE_CHECKING:
     import click
@@ -67,6 +68,8 @@ def take_tables(ctx: click.Context, values: dict[str, Any]) -> None:
     if output is not None and any(os.path.realpath(output) == os.path.realpath(one) for one in values["from_features"]):
         raise UsageError(f"{one_line(output)} is the table of features and the output at once; give another -o")
     values["sources"] = values["from_features"]
+    if values["precision"] == INT8:
+        values["engine"] = OPENVINO  # it was: no other engine makes features in int8
 
 
 def train_head(ctx: click.Context, values: dict[str, Any], paths: RunPaths, *, quiet: bool) -> FineTuneResult:
