@@ -120,7 +120,7 @@ class PixelSlots:
         except IndexError:
             number = len(self._mapped)
             with self._lock:
-                self._file.truncate((number + 1) * self.layout.stride)
+                os.ftruncate(self.descriptor, (number + 1) * self.layout.stride)
                 self._mapped.append(self.layout.map(self.descriptor, number))
         pixels, notes = self.layout.arrays(self._mapped[number])
         # Every view of the slot, a tensor's too, keeps the array alive that both are views of. The garbage collector
