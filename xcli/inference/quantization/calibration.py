@@ -22,8 +22,9 @@ from xcli.inference.engines.openvino import OpenVinoEngine
 from xcli.inference.engines.openvino_graph import convert, refused, settings
 from xcli.inference.pipeline import PixelPipeline
 from xcli.inference.quantization.files import read_or_make, read_quantization
-from xcli.inference.quantization.graph import Observer, quantize_graph
+from xcli.inference.quantization.graph import quantize_graph
 from xcli.inference.quantization.layers import left_in_floats, quantize_layer
+from xcli.inference.quantization.observer import Observer
 from xcli.inference.quantization.quantization import Loss, Quantization, parse_quantization
 from xcli.storage.model_cache import CacheEntry, ModelCache, user_folder
 
@@ -50,7 +51,7 @@ ALIKE = 0.985
 FEWEST_IMAGES = 64
 """Half of them to calibrate and half to measure."""
 
-_FORM = 1
+_FORM = 2
 """Of the calibration; to be raised when another one is found on the same images."""
 
 _FACT = "quantization"
@@ -319,7 +320,7 @@ def _rounded(observer: Observer) -> dict[str, IntegerLayer | None]:
     layers: dict[str, IntegerLayer | None] = {}
     errors: dict[str, float] = {}
     for layer, inputs in zip(observer.layers, observer.statistics(), strict=True):
-        found = quantize_layer(layer.weights, inputs)
+        found = quantize_layer(layer.weights, inputs, layer.extra)
         layers[layer.name] = None if found is None else found[0]
         errors |= {} if found is None else {layer.name: found[1]}
     left = left_in_floats(errors, {layer.name: layer.work for layer in observer.layers})

@@ -1,142 +1,133 @@
-"""The pointwise convolutions of a graph of OpenVINO: what comes into them, and integers in their place."""
+"""The convolutions of a graph of OpenVINO, and integers in their place."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xcli.core.errors import ModelError
 from xcli.core.openvino import load_openvino
-from xcli.inference.quantization.layers import LEVELS, InputStatistics, IntegerLayer
+from xcli.inference.quantization.rounding import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from xcli.inference.quantization.depthwise import IntegerDepthwise
+    from xcli.inference.quantization.layers import IntegerLayer
 
 _FEWEST_CHANNELS = 16
 """Layers with fewer inputs gain nothing."""
 
-_PLACES = 8
-"""Places of an image in each direction whose inputs are sampled."""
+_MOST_WEIGHTS = 2048
+"""Of an output: what is gathered of the inputs of a layer grows with the square."""
+
+_VECTOR = 16
+"""Channels that a processor computes together, so that the rest of a multiple of it costs little."""
+
+_EXTRA = 32
+"""A layer may have one input more for so many channels, rounded to whole vectors."""
 
 
-class PointwiseLayer(NamedTuple):
-    """A pointwise convolution of a graph.
+class Layer(NamedTuple):
+    """A convolution of a graph that can be one of integers.
 
     Attributes:
         node: of OpenVINO.
         name: the SHA-256 of its weights, and which one it is of those with the same weights: the same in all graphs of
             a model, whatever their outputs and their batch.
+        before: the constants that make its input channels, each as the input of a node and the axis of the channels,
+            up to those of the convolution before it, which comes last; empty where a channel cannot be made twice.
+        depthwise: the depthwise convolution whose outputs are its inputs alone, if there is one.
     """
 
     node: Any
     name: str
+    before: tuple[tuple[Any, int], ...]
+    depthwise: Any | None
 
     @property
     def weights(self) -> NDArray[Any]:
-        """The weights, float32[o, c]."""
+        """The weights, float32[o, p * c]; the channels of each place of the kernel are together."""
         constant = self.node.input_value(1).get_node().get_data()
-        return constant.reshape(constant.shape[:2])  # type: ignore[no-any-return]
+        return constant.transpose(0, 2, 3, 1).reshape(len(constant), -1)  # type: ignore[no-any-return]
 
     @property
     def work(self) -> int:
         """Multiplications for one batch."""
-        outputs, inputs = self.weights.shape
         height, width = self.node.get_output_shape(0)[2:]
-        return int(outputs * inputs * height * width)
+        return int(self.weights.size * height * width)
+
+    @property
+    def extra(self) -> int:
+        """Inputs that it may have more than channels."""
+        channels = self.node.get_input_shape(1)[1]
+        room = -(-(channels + channels // _EXTRA) // _VECTOR) * _VECTOR - channels
+        return room if self.before and room <= channels // _VECTOR else 0
 
 
-def pointwise_layers(graph: Any) -> list[PointwiseLayer]:
+def integer_layers(graph: Any) -> list[Layer]:
     """Returns the convolutions of a graph that can be ones of integers, in the order in which they are computed."""
-    found: list[PointwiseLayer] = []
+    found: list[Layer] = []
     seen: defaultdict[str, int] = defaultdict(int)
     for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Convolution":
+        if node.get_type_name() != "Convolution" or len(node.get_output_shape(0)) != 4:
             continue
-        weights = node.input_value(1).get_node()
-        shape = tuple(node.input_value(1).get_shape())
+        weights, (_, channels, *kernel) = node.input_value(1).get_node(), node.get_input_shape(1)
         is_plain = weights.get_type_name() == "Constant" and not any((*node.get_pads_begin(), *node.get_pads_end()))
-        if not is_plain or shape[2:] != (1, 1) or shape[1] < _FEWEST_CHANNELS:
+        is_dense = all(one == 1 for one in node.get_dilations())
+        if not (is_plain and is_dense and channels >= _FEWEST_CHANNELS and channels * prod(kernel) <= _MOST_WEIGHTS):
             continue
         digest = hashlib.sha256(weights.get_data().tobytes()).hexdigest()
-        found.append(PointwiseLayer(node, f"{digest}.{seen[digest]}"))
+        name = f"{digest}.{seen[digest]}"
+        is_pointwise = kernel == [1, 1]
+        found.append(
+            Layer(node, name, _before(node) if is_pointwise else (), _depthwise(node) if is_pointwise else None)
+        )
         seen[digest] += 1
     return found
 
 
-class Observer:
-    """Gathers the inputs of the layers of a graph, which it gives further outputs.
-
-    Args:
-        graph: not compiled yet.
-    """
-
-    def __init__(self, graph: Any) -> None:
-        self.layers = pointwise_layers(graph)
-        self._first = len(graph.outputs)
-        self._sums: list[_Sums] = [_Sums() for _ in self.layers]
-        ops = load_openvino().opset13
-        graph.add_results([ops.result(output) for layer in self.layers for output in _observed(layer.node)])
-
-    def add(self, outputs: Sequence[NDArray[Any]]) -> None:
-        """Adds all outputs of the compiled graph, by their numbers, for some images."""
-        for number, sums in enumerate(self._sums):
-            begin = self._first + 3 * number
-            sums.add(*outputs[begin : begin + 3])
-
-    def statistics(self) -> list[InputStatistics]:
-        """Returns what was found, for each layer."""
-        return [sums.statistics() for sums in self._sums]
-
-
-class _Sums:
-    """Sums over the inputs of one layer."""
-
-    def __init__(self) -> None:
-        self._lowest: Any = None
-        self._highest: Any = None
-        self._sum: Any = 0.0
-        self._products: Any = 0.0
-        self._places = 0
-
-    def add(self, highest: NDArray[Any], lowest: NDArray[Any], sampled: NDArray[Any]) -> None:
-        """Adds float32[b, c, 1, 1], the same, and float32[b, c, h, w]."""
-        import numpy as np
-
-        highest, lowest = highest.max((0, 2, 3)), lowest.min((0, 2, 3))
-        self._highest = highest if self._highest is None else np.maximum(self._highest, highest)
-        self._lowest = lowest if self._lowest is None else np.minimum(self._lowest, lowest)
-        places = sampled.transpose(0, 2, 3, 1).reshape(-1, sampled.shape[1])
-        self._sum = self._sum + places.sum(0, dtype=np.float64)
-        self._products = self._products + (places.T @ places).astype(np.float64)
-        self._places += len(places)
-
-    def statistics(self) -> InputStatistics:
-        import numpy as np
-
-        return InputStatistics(
-            lowest=self._lowest.astype(np.float64),
-            highest=self._highest.astype(np.float64),
-            mean=self._sum / self._places,
-            second_moment=self._products / self._places,
-        )
+def _before(node: Any) -> tuple[tuple[Any, int], ...]:
+    """Returns what `Layer.before` is."""
+    found: list[tuple[Any, int]] = []
+    output = node.input_value(0)
+    while len(output.get_target_inputs()) == 1:
+        node = output.get_node()
+        kind = node.get_type_name()
+        if kind == "Convolution":
+            constant = node.input(1)
+            is_known = constant.get_source_output().get_node().get_type_name() == "Constant"
+            return (*found, (constant, 0)) if is_known else ()
+        if _is_depthwise(node):
+            found.append((node.input(1), 0))
+        elif kind == "Add" and (bias := _constant_bias(node)) is not None:
+            if bias.get_source_output().get_node().get_data().size > 1:
+                found.append((bias, len(bias.get_shape()) - 3))
+            output = node.input_value(1 - bias.get_index())
+            continue
+        elif kind != "Relu":
+            break
+        output = node.input_value(0)
+    return ()
 
 
-def _observed(node: Any) -> tuple[Any, Any, Any]:
-    """Returns the greatest and the smallest input of each channel, and the inputs of places that the layer looks at."""
-    import numpy as np
+def _depthwise(node: Any) -> Any | None:
+    """Returns what `Layer.depthwise` is."""
+    output = node.input_value(0)
+    alone = len(output.get_target_inputs()) == 1 and _is_depthwise(output.get_node())
+    return output.get_node() if alone else None
 
-    ops = load_openvino().opset13
-    source, (stride, _) = node.input_value(0), node.get_strides()
-    axes = np.array([2, 3], np.int64)
-    side = min(source.get_shape()[2:])
-    step = -(-max(1, -(-side // _PLACES)) // stride) * stride
-    begin = min(step // 2, side - 1) // stride * stride
-    end = np.full(2, np.iinfo(np.int32).max, np.int64)
-    sampled = ops.slice(source, np.full(2, begin, np.int64), end, np.full(2, step, np.int64), axes)
-    return ops.reduce_max(source, axes, True), ops.reduce_min(source, axes, True), sampled
+
+def _is_depthwise(node: Any) -> bool:
+    """Returns whether a node is a convolution of each channel by itself, with constant weights."""
+    if node.get_type_name() != "GroupConvolution" or len(node.get_output_shape(0)) != 4:
+        return False
+    is_constant = node.input_value(1).get_node().get_type_name() == "Constant"
+    return is_constant and list(node.get_input_shape(1)[1:3]) == [1, 1]
 
 
 def quantize_graph(graph: Any, layers: Mapping[str, IntegerLayer | None]) -> None:
@@ -149,52 +140,117 @@ def quantize_graph(graph: Any, layers: Mapping[str, IntegerLayer | None]) -> Non
     Raises:
         ModelError: the graph has another layer, or one of another shape.
     """
-    for layer in pointwise_layers(graph):
+    found = integer_layers(graph)
+    integers = dict(_checked(found, layers))
+    names = {layer.node.get_name(): layer.name for layer in found}
+    for layer in found:
+        integer = integers.get(layer.name)
+        if integer is None or not integer.divides:
+            continue
+        for constant, axis in (*layer.before, (layer.node.input(1), 1)):
+            _repeat(constant, integer.source, axis)
+        name = names.get(layer.before[-1][0].get_node().get_name(), "")
+        if name in integers:
+            integers[name] = integers[name].with_outputs(integer.source)
+    graph.validate_nodes_and_infer_types()
+    for layer in found:
+        if (integer := integers.get(layer.name)) is not None:
+            _replace(layer.node, integer)
+            if integer.depthwise is not None:
+                _replace_depthwise(layer.depthwise, integer.depthwise.of(integer.source))
+    graph.validate_nodes_and_infer_types()
+
+
+def _checked(found: Sequence[Layer], layers: Mapping[str, IntegerLayer | None]) -> Iterator[tuple[str, IntegerLayer]]:
+    """Yields the integers of the layers by their names; raises ModelError where they are those of other layers."""
+    for layer in found:
         if layer.name not in layers:
             raise ModelError("the int8 calibration is that of another model, or of other layers of it")
-        found = layers[layer.name]
-        if found is not None:
-            if found.weights.shape != layer.weights.shape:
-                raise ModelError("the int8 calibration is that of another model")
-            _replace(layer.node, found)
-    graph.validate_nodes_and_infer_types()
+        integers = layers[layer.name]
+        if integers is None:
+            continue
+        outputs, channels, *kernel = layer.node.get_input_shape(1)
+        inputs = len(integers.source)
+        fits = integers.weights.shape == (outputs, inputs * kernel[0] * kernel[1])
+        if not fits or list(integers.source[:channels]) != list(range(channels)) or integers.source.max() >= channels:
+            raise ModelError("the int8 calibration is that of another model")
+        if integers.depthwise is not None:
+            shape = [] if layer.depthwise is None else layer.depthwise.get_input_shape(1)
+            fits = list(shape) == [channels, 1, 1, *shape[3:]] and integers.depthwise.weights.shape[1] == prod(
+                shape[3:]
+            )
+        if not fits or (inputs > channels and not layer.before):
+            raise ModelError("the int8 calibration is that of another model, or of other layers of it")
+        yield layer.name, integers
+
+
+def _repeat(constant: Any, channels: NDArray[Any], axis: int) -> None:
+    """Lets an input of a node be these channels of the constant that it is."""
+    import numpy as np
+
+    data = constant.get_source_output().get_node().get_data()
+    repeated = np.ascontiguousarray(np.take(data, channels, axis))
+    constant.replace_source_output(load_openvino().opset13.constant(repeated).output(0))
 
 
 def _replace(node: Any, layer: IntegerLayer) -> None:
     import numpy as np
 
     ops = load_openvino().opset13
-    low, step = (array.reshape(1, -1, 1, 1) for array in (layer.low, layer.step))
-    inputs = ops.fake_quantize(
-        node.input_value(0), low, low + LEVELS * step, np.float32(0), np.float32(LEVELS), LEVELS + 1
-    )
-    integers = ops.convert(ops.constant(layer.weights.reshape(*layer.weights.shape, 1, 1)), np.float32)
-    weights = ops.multiply(integers, ops.constant(layer.scale.reshape(-1, 1, 1, 1)))
-    new = ops.convolution(
-        inputs, weights, node.get_strides(), node.get_pads_begin(), node.get_pads_end(), node.get_dilations()
-    )
+    kernel = node.get_input_shape(1)[2:]
+    outputs, channels = len(layer.weights), len(layer.source)
+    weights = np.ascontiguousarray(layer.weights.reshape(outputs, *kernel, channels).transpose(0, 3, 1, 2))
+    new = _of_integers(node, ops.convolution, layer.low, layer.step, weights, layer.scale)
     users = list(node.output(0).get_target_inputs())
-    bias = _constant_bias(users)
+    bias = _constant_bias(users[0].get_node()) if len(users) == 1 else None
     if bias is None:
         new = ops.add(new, ops.constant(layer.offset.reshape(1, -1, 1, 1)))
     else:
-        add, place = bias
-        constant = add.input_value(place).get_node().get_data()
+        constant = bias.get_source_output().get_node().get_data()
         moved = constant + layer.offset.reshape((1, -1, 1, 1) if constant.size == 1 else constant.shape)
-        add.input(place).replace_source_output(ops.constant(moved.astype(np.float32)).output(0))
+        bias.replace_source_output(ops.constant(moved.astype(np.float32)).output(0))
     for user in users:
         user.replace_source_output(new.output(0))
 
 
-def _constant_bias(users: Sequence[Any]) -> tuple[Any, int] | None:
-    """Returns the addition of a constant that alone follows, and which of its inputs that is."""
-    if len(users) != 1 or users[0].get_node().get_type_name() != "Add":
+def _replace_depthwise(node: Any, layer: IntegerDepthwise) -> None:
+    import numpy as np
+
+    weights = layer.weights.reshape(node.get_input_shape(1))
+    kind = load_openvino().opset13.group_convolution
+    new = _of_integers(node, kind, np.zeros_like(layer.step), layer.step, weights, layer.scale)
+    for user in node.output(0).get_target_inputs():
+        user.replace_source_output(new.output(0))
+
+
+def _of_integers(
+    node: Any,
+    kind: Callable[..., Any],
+    low: NDArray[Any],
+    step: NDArray[Any],
+    weights: NDArray[Any],
+    scale: NDArray[Any],
+) -> Any:
+    """Returns a convolution of integers with the inputs and the places of another one, without what is added to it."""
+    import numpy as np
+
+    ops = load_openvino().opset13
+    low, step = low.reshape(1, -1, 1, 1), step.reshape(1, -1, 1, 1)
+    inputs = ops.fake_quantize(
+        node.input_value(0), low, low + LEVELS * step, np.float32(0), np.float32(LEVELS), LEVELS + 1
+    )
+    scales = ops.constant(scale.reshape(-1, *(1,) * (weights.ndim - 1)))
+    floats = ops.multiply(ops.convert(ops.constant(weights), np.float32), scales)
+    return kind(inputs, floats, node.get_strides(), node.get_pads_begin(), node.get_pads_end(), node.get_dilations())
+
+
+def _constant_bias(add: Any) -> Any | None:
+    """Returns the input of an addition that is a constant for each channel, or one for all; None if there is none."""
+    if add.get_type_name() != "Add":
         return None
-    add, place = users[0].get_node(), 1 - users[0].get_index()
-    constant = add.input_value(place).get_node()
     channels = add.get_output_shape(0)[1]
-    if constant.get_type_name() != "Constant" or constant.get_data().size not in (1, channels):
-        return None
-    if len(constant.get_output_shape(0)) > 1 and constant.get_output_shape(0)[-3:-2] != [channels]:
-        return None
-    return add, place
+    for bias in add.inputs():
+        node, shape = bias.get_source_output().get_node(), list(bias.get_shape())
+        if node.get_type_name() == "Constant" and (shape in ([], [1]) or (prod(shape) == channels == shape[-3:][0])):
+            return bias
+    return None

@@ -6,17 +6,21 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import isfinite
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xcli.core.checked_json import parse_object
+from xcli.inference.quantization.depthwise import IntegerDepthwise
 from xcli.inference.quantization.layers import IntegerLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from xcli.core.checked_json import Schema
 
+_SIZE = range(1, 1 << 20)
 _SCHEMA: dict[str, Schema] = {
     "model": dict,
     "preprocessing": dict,
@@ -30,7 +34,7 @@ _SCHEMA: dict[str, Schema] = {
         "agreement": float,
         "classes": bool,
     },
-    "layers": [{"name": str, "shape": [range(1, 1 << 20)]}],
+    "layers": [{"name": str, "shape": [_SIZE], "depthwise": [_SIZE]}],
 }
 _MAX_HEAD = 1 << 24
 _MAX_WEIGHTS = 1 << 31
@@ -79,10 +83,7 @@ class Quantization:
     @cached_property
     def content(self) -> bytes:
         """A line of JSON, and the arrays of the layers."""
-        layers = [
-            {"name": name, "shape": [] if layer is None else list(layer.weights.shape)}
-            for name, layer in self.layers.items()
-        ]
+        layers = [{"name": name, **({} if layer is None else _shapes(layer))} for name, layer in self.layers.items()]
         head = {
             "model": self.model,
             "preprocessing": self.preprocessing,
@@ -91,12 +92,7 @@ class Quantization:
             "loss": asdict(self.loss),
             "layers": layers,
         }
-        arrays = [
-            array.tobytes()
-            for layer in self.layers.values()
-            if layer is not None
-            for array in (layer.low, layer.step, layer.weights, layer.scale, layer.offset)
-        ]
+        arrays = [array.tobytes() for layer in self.layers.values() if layer is not None for array in _arrays(layer)]
         return b"".join((json.dumps(head, sort_keys=True).encode(), b"\n", *arrays))
 
     @cached_property
@@ -133,8 +129,8 @@ def parse_quantization(content: bytes | memoryview) -> Quantization:
     for one in found["layers"]:
         name, shape = one.get("name", ""), one.get("shape", [])
         layers[name] = None
-        if len(shape) == 2:
-            layers[name], rest = _layer(rest, *shape)
+        if len(shape) == 3:
+            layers[name], rest = _layer(rest, shape, one.get("depthwise", []))
     if len(rest):
         raise ValueError("it is longer than its layers")
     try:
@@ -146,26 +142,56 @@ def parse_quantization(content: bytes | memoryview) -> Quantization:
     )
 
 
-def _layer(data: memoryview, outputs: int, inputs: int) -> tuple[IntegerLayer, memoryview]:
+def _shapes(layer: IntegerLayer) -> dict[str, list[int]]:
+    """Returns what the head says of a layer."""
+    depthwise = {} if layer.depthwise is None else {"depthwise": list(layer.depthwise.weights.shape)}
+    return {"shape": [*layer.weights.shape, len(layer.source)], **depthwise}
+
+
+def _arrays(layer: IntegerLayer) -> Iterator[NDArray[Any]]:
+    yield from (layer.source, layer.low, layer.step, layer.weights, layer.scale, layer.offset)
+    if (depthwise := layer.depthwise) is not None:
+        yield from (depthwise.step, depthwise.weights, depthwise.scale)
+
+
+def _layer(data: memoryview, shape: Sequence[int], depthwise: Sequence[int]) -> tuple[IntegerLayer, memoryview]:
+    """Reads a layer of these shapes, which are those of `_shapes`; returns it with what follows."""
+    outputs, weights, inputs = shape
+    vector, wide = (outputs,), (inputs,)
+    kinds = (("<i4", wide), ("<f4", wide), ("<f4", wide), ("i1", (outputs, weights)), ("<f4", vector), ("<f4", vector))
+    (source, low, step, integers, scale, offset), data = _read(data, kinds)
+    layer = IntegerLayer(source, low, step, integers, scale, offset)
+    if len(depthwise) == 2:
+        channels, places = depthwise
+        arrays, data = _read(data, (("<f4", (channels,)), ("i1", (channels, places)), ("<f4", (channels,))))
+        layer.depthwise = IntegerDepthwise(*arrays)
+        _check_numbers([layer.depthwise.scale], layer.depthwise.step)
+    _check_numbers([layer.low, layer.scale, layer.offset], layer.step)
+    if layer.source.min() < 0 or weights % inputs:
+        raise ValueError("it holds channels that no calibration has")
+    return layer, data
+
+
+def _read(data: memoryview, kinds: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[list[NDArray[Any]], memoryview]:
+    """Reads arrays of these types and shapes; returns them with what follows."""
     import numpy as np
 
-    if outputs * inputs > _MAX_WEIGHTS:
-        raise ValueError("a layer is larger than any of an Xception")
     arrays = []
-    for kind, shape in (
-        ("<f4", (inputs,)),
-        ("<f4", (inputs,)),
-        ("i1", (outputs, inputs)),
-        ("<f4", (outputs,)),
-        ("<f4", (outputs,)),
-    ):
-        dtype, count = np.dtype(kind), int(np.prod(shape))
+    for kind, shape in kinds:
+        dtype, count = np.dtype(kind), prod(shape)
+        if count > _MAX_WEIGHTS:
+            raise ValueError("a layer is larger than any of an Xception")
         size = dtype.itemsize * count
         if len(data) < size:
             raise ValueError("it ends within a layer")
         arrays.append(np.frombuffer(data[:size], dtype).reshape(shape))
         data = data[size:]
-    low, step, weights, scale, offset = arrays
-    if not all(isfinite(float(array.sum(dtype=np.float64))) for array in (low, step, scale, offset)) or step.min() <= 0:
+    return arrays, data
+
+
+def _check_numbers(arrays: Iterable[NDArray[Any]], step: NDArray[Any]) -> None:
+    """Raises ValueError unless all are finite, and all steps above 0."""
+    import numpy as np
+
+    if not all(np.isfinite(array).all() for array in (*arrays, step)) or step.min() <= 0:
         raise ValueError("it holds numbers that no calibration has")
-    return IntegerLayer(low, step, weights, scale, offset), data
