@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from xcli.core.errors import ModelError, OutputError
+from xcli.inference.quantization.depthwise import IntegerDepthwise
 from xcli.inference.quantization.files import read_or_make, read_quantization
 from xcli.inference.quantization.layers import IntegerLayer
 from xcli.inference.quantization.quantization import Loss, Quantization, parse_quantization
@@ -19,7 +21,9 @@ LOSS = Loss(8, 0.999, 0.99, 0.98, 0.97, classes=True)
 
 def made(value: float = 1.0) -> Quantization:
     vector = np.full(2, value, np.float32)
-    layer = IntegerLayer(vector - 1, vector, np.array([[1, -127], [3, 4], [5, 6]], np.int8), *([np.ones(3, "f4")] * 2))
+    weights, ones = np.array([[1, -127], [3, 4], [5, 6]], np.int8), np.ones(3, np.float32)
+    depthwise = IntegerDepthwise(np.ones(2, np.float32), np.array([[1, 2, -3], [4, 5, 6]], np.int8), vector)
+    layer = IntegerLayer(np.arange(2, dtype=np.int32), vector - 1, vector, weights, ones, ones, depthwise)
     layers = {"first": None, "second": layer}
     return Quantization({"weights": "random-0"}, {"size": 8}, 8, ("a.jpg", "b\x1b.jpg"), LOSS, layers)
 
@@ -38,10 +42,15 @@ def test_what_is_written_is_read() -> None:
     found, expected = other.layers["second"], one.layers["second"]
     assert found is not None
     assert expected is not None
-    for name in ("low", "step", "weights", "scale", "offset"):
-        array = getattr(found, name)
-        assert array.dtype == getattr(expected, name).dtype
-        assert np.array_equal(array, getattr(expected, name))
+    assert found.depthwise is not None
+    assert expected.depthwise is not None
+    for got, same, names in (
+        (found, expected, ("source", "low", "step", "weights", "scale", "offset")),
+        (found.depthwise, expected.depthwise, ("step", "weights", "scale")),
+    ):
+        for name in names:
+            assert getattr(got, name).dtype == getattr(same, name).dtype
+            assert np.array_equal(getattr(got, name), getattr(same, name))
     assert other.digest == one.digest
     assert made(2.0).digest != one.digest
 
@@ -66,8 +75,9 @@ def test_every_truncation_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("layers", [{"name": "a", "shape": [1 << 19, 1 << 19]}]),
-        ("layers", [{"name": "a", "shape": [-1, 4]}]),
+        ("layers", [{"name": "a", "shape": [1 << 19, 1 << 19, 1 << 19]}]),
+        ("layers", [{"name": "a", "shape": [-1, 4, 4]}]),
+        ("layers", [{"name": "a", "shape": [3, 2, 2], "depthwise": [1 << 19, 1 << 19]}]),
         ("layers", "all"),
         ("loss", {}),
         ("loss", {"agreement": "much"}),
@@ -86,6 +96,18 @@ def test_a_head_that_no_calibration_has_is_refused(name: str, value: Any) -> Non
 def test_numbers_that_no_calibration_has_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="numbers"):
         parse_quantization(made(value).content)
+
+
+def test_channels_that_no_calibration_has_are_refused() -> None:
+    one = made()
+    layer = one.layers["second"]
+    assert layer is not None
+    for changed in (
+        replace(layer, source=np.array([0, -1], np.int32)),
+        replace(layer, weights=np.ones((3, 3), np.int8)),
+    ):
+        with pytest.raises(ValueError, match="channels"):
+            parse_quantization(replace(one, layers={"second": changed}).content)
 
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:
