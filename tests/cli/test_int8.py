@@ -117,6 +117,23 @@ def test_the_same_command_again_finds_the_output_and_imports_no_tensorflow(
 
 @slow
 @needs_int8
+@pytest.mark.parametrize("layer", ["block6_sepconv2_act", "block13_sepconv2_bn"])
+def test_layers_in_the_middle_take_the_same_calibration(
+    whole: Path, many: Path, invoke: Invoke, tmp_path: Path, kept: None, layer: str
+) -> None:
+    tables = tmp_path / "int8.parquet", tmp_path / "float32.parquet"
+    for table, options in zip(tables, (INT8, MODEL), strict=True):
+        result = invoke("features", many, *options, "--layer", layer, "--pooling", "avg", "-o", table)
+        assert result.code == ExitCode.OK, result.err
+        assert "calibrating on" not in result.err
+    ours, theirs = map(vectors, tables)
+    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(ours, theirs)
+
+
+@slow
+@needs_int8
 def test_a_killed_run_goes_on_with_its_calibration(
     whole: Path, many: Path, caches: Path, tmp_path: Path, kept: None
 ) -> None:

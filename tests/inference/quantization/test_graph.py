@@ -133,16 +133,19 @@ def test_a_depthwise_convolution_of_other_inputs_stays_in_floating_point() -> No
     assert lost(make, layers) < 0.03
 
 
-def test_what_has_other_users_is_left_as_it_is() -> None:
+def test_a_graph_with_further_outputs_takes_the_same_integers() -> None:
     def make() -> Any:
         return chain(shared=True)
 
     last = integer_layers(make())[-1]
     assert (last.extra, last.before, last.depthwise) == (0, (), None)
-    _, layers = integers_of(make, extra=16, rare=100)
-    quantized = make()
+    _, layers = integers_of(chain, extra=16, rare=100)
+    assert lost(make, layers) < 0.05
+    quantized, plain = make(), make()
     quantize_graph(quantized, layers)
-    assert run(quantized, made_inputs())[1].shape == run(make(), made_inputs())[1].shape
+    got, expected = run(quantized, made_inputs())[1], run(plain, made_inputs())[1]
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() < 0.03 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("source", [[0, 1, WIDE], [1, 0, 0]], ids=["a channel that is not there", "another order"])
@@ -154,12 +157,3 @@ def test_channels_that_the_graph_does_not_have_are_refused(source: list[int]) ->
     changed[[0, 1, -1]] = source
     with pytest.raises(ModelError, match="of another model"):
         quantize_graph(chain(), {**layers, names[-1]: replace(last, source=changed)})
-
-
-@pytest.mark.parametrize(
-    ("extra", "other"), [(0, {"depthwise": False}), (0, {"shared": True}), (16, {"shared": True})], ids=str
-)
-def test_integers_for_layers_that_the_graph_does_not_have_are_refused(extra: int, other: dict[str, bool]) -> None:
-    _, layers = integers_of(chain, extra=extra, rare=100)
-    with pytest.raises(ModelError, match="of other layers"):
-        quantize_graph(chain(**other), layers)

@@ -145,7 +145,7 @@ def quantize_graph(graph: Any, layers: Mapping[str, IntegerLayer | None]) -> Non
     names = {layer.node.get_name(): layer.name for layer in found}
     for layer in found:
         integer = integers.get(layer.name)
-        if integer is None or not integer.divides:
+        if integer is None or not (integer.divides and layer.before):
             continue
         for constant, axis in (*layer.before, (layer.node.input(1), 1)):
             _repeat(constant, integer.source, axis)
@@ -155,9 +155,10 @@ def quantize_graph(graph: Any, layers: Mapping[str, IntegerLayer | None]) -> Non
     graph.validate_nodes_and_infer_types()
     for layer in found:
         if (integer := integers.get(layer.name)) is not None:
+            channels = layer.node.get_input_shape(1)[1]
             _replace(layer.node, integer)
-            if integer.depthwise is not None:
-                _replace_depthwise(layer.depthwise, integer.depthwise.of(integer.source))
+            if integer.depthwise is not None and layer.depthwise is not None:
+                _replace_depthwise(layer.depthwise, integer.depthwise.of(integer.source[:channels]))
     graph.validate_nodes_and_infer_types()
 
 
@@ -170,17 +171,12 @@ def _checked(found: Sequence[Layer], layers: Mapping[str, IntegerLayer | None]) 
         if integers is None:
             continue
         outputs, channels, *kernel = layer.node.get_input_shape(1)
-        inputs = len(integers.source)
-        fits = integers.weights.shape == (outputs, inputs * kernel[0] * kernel[1])
-        if not fits or list(integers.source[:channels]) != list(range(channels)) or integers.source.max() >= channels:
+        fits = integers.weights.shape == (outputs, len(integers.source) * prod(kernel))
+        fits &= list(integers.source[:channels]) == list(range(channels)) and integers.source.max() < channels
+        if integers.depthwise is not None and layer.depthwise is not None:
+            fits &= integers.depthwise.weights.size == prod(layer.depthwise.get_input_shape(1))
+        if not fits:
             raise ModelError("the int8 calibration is that of another model")
-        if integers.depthwise is not None:
-            shape = [] if layer.depthwise is None else layer.depthwise.get_input_shape(1)
-            fits = list(shape) == [channels, 1, 1, *shape[3:]] and integers.depthwise.weights.shape[1] == prod(
-                shape[3:]
-            )
-        if not fits or (inputs > channels and not layer.before):
-            raise ModelError("the int8 calibration is that of another model, or of other layers of it")
         yield layer.name, integers
 
 
@@ -197,10 +193,14 @@ def _replace(node: Any, layer: IntegerLayer) -> None:
     import numpy as np
 
     ops = load_openvino().opset13
-    kernel = node.get_input_shape(1)[2:]
-    outputs, channels = len(layer.weights), len(layer.source)
-    weights = np.ascontiguousarray(layer.weights.reshape(outputs, *kernel, channels).transpose(0, 3, 1, 2))
-    new = _of_integers(node, ops.convolution, layer.low, layer.step, weights, layer.scale)
+    _, channels, *kernel = node.get_input_shape(1)
+    weights = layer.weights.reshape(len(layer.weights), *kernel, len(layer.source)).transpose(0, 3, 1, 2)
+    inputs = node.input_value(0)
+    if channels < len(layer.source):  # the layers before could not repeat them, since this graph puts their results out
+        inputs = ops.gather(inputs, ops.constant(layer.source), np.int64(1)).output(0)
+    new = _of_integers(
+        node, ops.convolution, inputs, (layer.low, layer.step), np.ascontiguousarray(weights), layer.scale
+    )
     users = list(node.output(0).get_target_inputs())
     bias = _constant_bias(users[0].get_node()) if len(users) == 1 else None
     if bias is None:
@@ -218,7 +218,8 @@ def _replace_depthwise(node: Any, layer: IntegerDepthwise) -> None:
 
     weights = layer.weights.reshape(node.get_input_shape(1))
     kind = load_openvino().opset13.group_convolution
-    new = _of_integers(node, kind, np.zeros_like(layer.step), layer.step, weights, layer.scale)
+    steps = np.zeros_like(layer.step), layer.step
+    new = _of_integers(node, kind, node.input_value(0), steps, weights, layer.scale)
     for user in node.output(0).get_target_inputs():
         user.replace_source_output(new.output(0))
 
@@ -226,22 +227,29 @@ def _replace_depthwise(node: Any, layer: IntegerDepthwise) -> None:
 def _of_integers(
     node: Any,
     kind: Callable[..., Any],
-    low: NDArray[Any],
-    step: NDArray[Any],
+    inputs: Any,
+    steps: tuple[NDArray[Any], NDArray[Any]],
     weights: NDArray[Any],
     scale: NDArray[Any],
 ) -> Any:
-    """Returns a convolution of integers with the inputs and the places of another one, without what is added to it."""
+    """Returns a convolution of integers in place of a node, with nothing added to it.
+
+    Args:
+        node: the convolution, whose places it has.
+        kind: makes one.
+        inputs: in floating point.
+        steps: where the range of each channel begins, and its steps.
+        weights: int8, as `kind` takes them.
+        scale: of the outputs.
+    """
     import numpy as np
 
     ops = load_openvino().opset13
-    low, step = low.reshape(1, -1, 1, 1), step.reshape(1, -1, 1, 1)
-    inputs = ops.fake_quantize(
-        node.input_value(0), low, low + LEVELS * step, np.float32(0), np.float32(LEVELS), LEVELS + 1
-    )
+    low, step = (array.reshape(1, -1, 1, 1) for array in steps)
+    integers = ops.fake_quantize(inputs, low, low + LEVELS * step, np.float32(0), np.float32(LEVELS), LEVELS + 1)
     scales = ops.constant(scale.reshape(-1, *(1,) * (weights.ndim - 1)))
     floats = ops.multiply(ops.convert(ops.constant(weights), np.float32), scales)
-    return kind(inputs, floats, node.get_strides(), node.get_pads_begin(), node.get_pads_end(), node.get_dilations())
+    return kind(integers, floats, node.get_strides(), node.get_pads_begin(), node.get_pads_end(), node.get_dilations())
 
 
 def _constant_bias(add: Any) -> Any | None:
