@@ -157,3 +157,14 @@ def test_channels_that_the_graph_does_not_have_are_refused(source: list[int]) ->
     changed[[0, 1, -1]] = source
     with pytest.raises(ModelError, match="of another model"):
         quantize_graph(chain(), {**layers, names[-1]: replace(last, source=changed)})
+
+
+def test_a_depthwise_convolution_of_another_shape_is_refused() -> None:
+    names, layers = integers_of(chain)
+    last = layers[names[-1]]
+    assert last is not None
+    assert last.depthwise is not None
+    narrow = last.depthwise.of(np.arange(WIDE // 2))
+    narrow.weights = narrow.weights.repeat(2, 1)
+    with pytest.raises(ModelError, match="of another model"):
+        quantize_graph(chain(), {**layers, names[-1]: replace(last, depthwise=narrow)})

@@ -174,7 +174,7 @@ def _checked(found: Sequence[Layer], layers: Mapping[str, IntegerLayer | None]) 
         fits = integers.weights.shape == (outputs, len(integers.source) * prod(kernel))
         fits &= list(integers.source[:channels]) == list(range(channels)) and integers.source.max() < channels
         if integers.depthwise is not None and layer.depthwise is not None:
-            fits &= integers.depthwise.weights.size == prod(layer.depthwise.get_input_shape(1))
+            fits &= integers.depthwise.weights.shape == (channels, prod(layer.depthwise.get_input_shape(1)[3:]))
         if not fits:
             raise ModelError("the int8 calibration is that of another model")
         yield layer.name, integers
