@@ -69,7 +69,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(many: Path, caches: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of an undisturbed run, which has also filled the cache."""
     table = tmp_path_factory.mktemp("whole") / "whole.parquet"
-    run = run_process("features", many, *INT8, "-o", table, XDG_CACHE_HOME=str(caches))
+    run = run_process("features", many, *INT8, "-o", table, timeout=300, XDG_CACHE_HOME=str(caches))
     assert run.code == ExitCode.OK, run.err
     assert "int8: calibrating on 32 images and measuring on 32 others" in run.err
     assert "int8, calibrated on 32 images; against float32 on 32 others" in run.err
