@@ -82,9 +82,8 @@ def integer_layers(graph: Any) -> list[Layer]:
         digest = hashlib.sha256(weights.get_data().tobytes()).hexdigest()
         name = f"{digest}.{seen[digest]}"
         is_pointwise = inputs[1:] == [1, 1]
-        found.append(
-            Layer(node, name, _before(node) if is_pointwise else (), _depthwise(node) if is_pointwise else None)
-        )
+        before, depthwise = (_before(node), _depthwise(node)) if is_pointwise else ((), None)
+        found.append(Layer(node, name, before, depthwise))
         seen[digest] += 1
     return found
 

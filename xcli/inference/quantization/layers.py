@@ -131,11 +131,11 @@ def _rounded(
     channels, places = len(covariance), len(covariance) // (int(parts.source.max()) + 1)
     step, low = (np.tile(array, places) for array in ((parts.high - parts.low) / LEVELS, parts.low))
     source = np.concatenate([np.arange(channels), parts.source[channels:]])
-    further, share = slice(channels, None), np.tile(parts.share, places)
+    share = np.tile(parts.share, places)
     # Further parts rarely change, so what goes with them is not known.
     together = np.diag(np.diag(covariance)[source] * share)
     together[:channels, :channels] = covariance
-    means = np.concatenate([mean, parts.anchor[further]])
+    means = np.concatenate([mean, parts.anchor[channels:]])
     scaled, seen = weights[:, source] * step, together / np.outer(step, step)
     scale = scales(scaled)
     rounded = gptq(scaled, seen, scale)
